@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:  ## Show what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Run the flights demo: the damage without pools, then its absence (2 minutes)
+	$(BIN)/lifeguard demo
+
+test: $(READY)  ## Run the test suite on the newest supported Dagster
+	$(BIN)/python -m pytest
+
+test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
+	$(BIN)/nox --session oldest
+
+check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
+	$(BIN)/python benchmarks/assign.py
+
+docs: $(READY)  ## Check the docs: links, commands, generated pages, every block of the README
+	$(BIN)/python -m pytest tests/docs
+
+lock:  ## Resolve the development environment anew into constraints/ (needs uv)
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
+	  --no-annotate --no-header --upgrade pyproject.toml --output-file constraints/newest.txt
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
+	  --no-annotate --no-header --upgrade --constraint constraints/oldest.in pyproject.toml \
+	  --output-file constraints/oldest.txt
+
+clean:  ## Remove the environment and the caches
+	rm -rf .venv .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The environment is made once and made anew only when what it is made from changes.
+$(READY): pyproject.toml constraints/newest.txt
+	@echo "==> Making the environment in .venv (once, a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "dagster-lifeguard needs Python >= 3.10; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/newest.txt \
+	  --progress-bar on --editable '.[dev]'
+	@touch $(READY)
+
+.PHONY: help demo test test-oldest check bench docs lock clean

@@ -1,0 +1,73 @@
+"""The error tree: what went wrong, which names it concerns, and what to do about it.
+
+An error is raised where a user's input cannot be honoured. A full pool is not an error but an
+answer, and a broken invariant of ours is an ``AssertionError``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class LifeguardError(Exception):
+    """Base of all errors that a user can mend.
+
+    Attributes:
+        code: Stable identifier, the same in text, JSON and documentation.
+        message: What is wrong, in one line.
+        remedy: What to do about it, in one line.
+        names: The assets, pools, rules or files concerned.
+    """
+
+    code: ClassVar[str] = "lifeguard"
+
+    def __init__(self, message: str, *, remedy: str, names: Iterable[str] = ()) -> None:
+        self.message = message
+        self.remedy = remedy
+        self.names = tuple(names)
+        super().__init__(f"{message} {remedy}")
+
+
+class ConfigError(LifeguardError):
+    """``lifeguard.yaml`` or a rule written in Python says something that is not allowed."""
+
+    code = "config-invalid"
+
+
+class SelectionError(LifeguardError):
+    """A rule's ``assets`` is not a valid asset selection."""
+
+    code = "selection-invalid"
+
+
+class TemplateError(LifeguardError):
+    """A rule's template cannot be filled in for an asset."""
+
+    code = "template-unfilled"
+
+
+class NeedsEngineError(LifeguardError):
+    """A rule asks for more than one static pool, which stock Dagster cannot do."""
+
+    code = "needs-engine"
+
+
+class NameClashError(LifeguardError):
+    """Two assets would get one pool although each should have its own."""
+
+    code = "name-clash"
+
+
+class UnsupportedDefinitionsError(LifeguardError):
+    """A policy was applied to something that is not a ``Definitions`` it can handle."""
+
+    code = "definitions-unsupported"
+
+
+class LoadError(LifeguardError):
+    """A code location could not be found or loaded."""
+
+    code = "location-unloadable"
