@@ -28,7 +28,7 @@ class LifeguardError(Exception):
         self.message = message
         self.remedy = remedy
         self.names = tuple(names)
-        super().__init__(f"{message} {remedy}")
+        super().__init__(" ".join(part for part in (message, remedy) if part))
 
 
 class ConfigError(LifeguardError):
