@@ -34,7 +34,7 @@ Kind = Literal["asset", "multi_asset", "graph_asset", "observation", "check", "e
 
 AssetItem = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset
 
-_Lazy = TypeVar("_Lazy", bound=compat.LazyDefinitions)
+_Lazy = TypeVar("_Lazy", bound="compat.LazyDefinitions[Any]")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Policy(Config):
     def apply(self, defs: _Lazy) -> _Lazy: ...
 
     def apply(self, defs: dg.Definitions | _Lazy) -> dg.Definitions | _Lazy:
-        """Return the definitions with each op's pool set as the rules say, and nothing else changed.
+        """Return the definitions with each op's pool set by the rules, and nothing else changed.
 
         Applying a policy to definitions that already had one applied replaces it. What a
         ``@definitions`` function returns is left lazy.
@@ -127,7 +127,8 @@ class Policy(Config):
                 Dagster builds only when it loads them.
         """
         if isinstance(defs, compat.LazyDefinitions):
-            return compat.map_lazy_definitions(defs, self.apply)
+            lazy: _Lazy = compat.map_lazy_definitions(defs, self.apply)
+            return lazy
         if not isinstance(defs, dg.Definitions):
             raise UnsupportedDefinitionsError(
                 f"A policy applies to a Definitions, not to a {type(defs).__name__}.",
@@ -161,10 +162,13 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     assets, checks = list(defs.assets or ()), list(defs.asset_checks or ())
     schedules, sensors = list(defs.schedules or ()), list(defs.sensors or ())
     jobs = list(defs.jobs or ())
-    # An observable source asset gets its op only when Dagster loads it; that is done here first.
-    whole = [_with_op(item) for item in assets]
-    targets = [item for automation in (*schedules, *sensors) for item in compat.target_assets(automation)]
-    target_jobs = [job for automation in (*schedules, *sensors) for job in compat.target_jobs(automation)]
+    whole = [with_op(item) for item in assets]
+    targets = [
+        item for automation in (*schedules, *sensors) for item in compat.target_assets(automation)
+    ]
+    target_jobs = [
+        job for automation in (*schedules, *sensors) for job in compat.target_jobs(automation)
+    ]
 
     planned = plan(policy, [*whole, *checks, *targets], [*jobs, *target_jobs])
     if planned.problems:
@@ -190,7 +194,11 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     )
 
 
-def _with_op(item: Any) -> Any:
+def with_op(item: Any) -> Any:
+    """Return the assets definition that Dagster makes of an observable source asset.
+
+    A source asset gets its op only when Dagster loads it; anything else is returned as it is.
+    """
     if isinstance(item, dg.SourceAsset) and item.is_observable:
         return compat.observation_as_assets(item)
     return item
@@ -245,10 +253,11 @@ def plan(policy: Config, items: Iterable[AssetItem], jobs: Iterable[object] = ()
                 remedy="Pass the AssetsDefinitions that it builds, or apply the policy to those.",
                 names=[type(item).__name__],
             )
-    problems: list[LifeguardError] = list(_engine_problems(policy))
+    refusals = list(_refusals(policy))
+    problems: list[LifeguardError] = [problem for _, problem in refusals]
     units = sorted(_units(distinct), key=lambda unit: unit.name)
     rule_of = _matcher(policy.rules, distinct, problems)
-    pools = _PoolNames(policy)
+    pools = _PoolNames(policy, refused={index for index, _ in refusals})
 
     decisions: dict[int, _Decision] = {}
     decided: list[tuple[_Unit, int | None]] = []
@@ -284,7 +293,7 @@ def plan(policy: Config, items: Iterable[AssetItem], jobs: Iterable[object] = ()
     used = {rule_index for _, rule_index in decided}
     return Plan(
         assignments=tuple(sorted(assignments, key=lambda a: a.asset)),
-        shared_ops=tuple(shared.values()),
+        shared_ops=tuple(sorted(shared.values(), key=lambda s: s.op)),
         problems=tuple(problems),
         unused_rules=tuple(i for i in range(len(policy.rules)) if i not in used),
         own_pools=pools.own_pools,
@@ -292,21 +301,25 @@ def plan(policy: Config, items: Iterable[AssetItem], jobs: Iterable[object] = ()
     )
 
 
-def _engine_problems(policy: Config) -> Iterator[LifeguardError]:
-    """Refuse what stock Dagster cannot do: anything but one slot of one static pool per op."""
+def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
+    """Refuse what stock Dagster cannot do: anything but one slot of one static pool per op.
+
+    Each refusal comes with the index of the rule that it concerns, if it concerns one.
+    """
     if policy.engine == "lifeguard":
-        yield NeedsEngineError(
-            "engine: lifeguard is not part of this release.",
-            remedy="Write engine: stock; one static pool per op.",
+        yield (
+            None,
+            NeedsEngineError(
+                "engine: lifeguard is not part of this release.",
+                remedy="Write engine: stock; one static pool per op.",
+            ),
         )
         return
     for index, rule in enumerate(policy.rules):
         reasons = []
         if len(rule.terms) > 1:
             reasons.append(f"{len(rule.terms)} pools for one op")
-        reasons += [
-            f"{term.slots} slots of {term.name!r}" for term in rule.terms if term.slots > 1
-        ]
+        reasons += [f"{term.slots} slots of {term.name!r}" for term in rule.terms if term.slots > 1]
         reasons += [
             f"{str(f)!r}, known only when a step claims"
             for term in rule.terms
@@ -314,18 +327,24 @@ def _engine_problems(policy: Config) -> Iterator[LifeguardError]:
             if f.name == "partition"
         ]
         if reasons:
-            yield NeedsEngineError(
-                f"{describe_rule(index, rule)} asks for {' and '.join(reasons)}: "
-                "needs engine: lifeguard.",
-                remedy="Under engine: stock give each op one slot of one pool whose name is fixed.",
-                names=[describe_rule(index, rule)],
+            yield (
+                index,
+                NeedsEngineError(
+                    f"{describe_rule(index, rule)} asks for {' and '.join(reasons)}: "
+                    "needs engine: lifeguard.",
+                    remedy="Under engine: stock give each op one slot of one pool whose name is fixed.",
+                    names=[describe_rule(index, rule)],
+                ),
             )
     for name, pool in policy.pools.items():
         if pool.rate is not None:
-            yield NeedsEngineError(
-                f"Pool {name!r} has a rate ({pool.rate}): needs engine: lifeguard.",
-                remedy="Under engine: stock give it a limit alone.",
-                names=[name],
+            yield (
+                None,
+                NeedsEngineError(
+                    f"Pool {name!r} has a rate ({pool.rate}): needs engine: lifeguard.",
+                    remedy="Under engine: stock give it a limit alone.",
+                    names=[name],
+                ),
             )
 
 
@@ -384,8 +403,9 @@ def _matcher(
 class _PoolNames:
     """Fills in the templates of rules, and collects what goes wrong."""
 
-    def __init__(self, policy: Config) -> None:
+    def __init__(self, policy: Config, refused: set[int | None]) -> None:
         self._policy = policy
+        self._refused = refused
         self._unfilled: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
         self._owners: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
@@ -395,6 +415,8 @@ class _PoolNames:
 
     def of(self, unit: _Unit, rule_index: int) -> str | None:
         """Return the pool expression of a unit; None if unlimited or if it cannot be filled in."""
+        if rule_index in self._refused:
+            return None
         terms = self._policy.rules[rule_index].terms
         filled: list[Term] = []
         for term in terms:
@@ -453,8 +475,7 @@ def _value(template: Field, unit: _Unit, naming: Naming) -> str:
     if template.name == "tag":
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template
-    value: Any = spec.metadata.get(template.key)
-    return _only(template, [getattr(value, "value", value)])
+    return _only(template, [compat.metadata_text(spec.metadata.get(template.key or ""))])
 
 
 def _only(template: Field, values: Sequence[object]) -> str:

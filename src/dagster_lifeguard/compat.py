@@ -11,6 +11,7 @@ differs is put in, so whatever else a definition holds, in whatever version of D
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import os
 from dataclasses import dataclass
@@ -22,15 +23,23 @@ from dagster import _record
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 from dagster._core.definitions.node_container import create_execution_structure
 from dagster._core.definitions.reconstruct import repository_def_from_target_def
+from dagster._core.instance.config import dagster_instance_config
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._core.workspace import load_target
 from dagster._grpc.utils import get_loadable_targets
-from dagster._utils.test.definitions import LazyDefinitions
+from dagster._utils.test import definitions
+from dagster._utils.warnings import BetaWarning, PreviewWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagster._core.definitions.node_definition import NodeDefinition
+
+LazyDefinitions = definitions.LazyDefinitions
+"""What the decorator ``@definitions`` makes of a function (1.10.0, public from 1.11)."""
+
+UNSTABLE_API_WARNINGS: tuple[type[Warning], ...] = (BetaWarning, PreviewWarning)
+"""What Dagster warns with where code uses parts of it that may change (1.10.0)."""
 
 _T = TypeVar("_T")
 
@@ -329,12 +338,11 @@ def selector(
 
 def _asset_graph_class() -> Any:
     try:
-        from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # noqa: PLC0415
+        return importlib.import_module(
+            "dagster._core.definitions.assets.graph.asset_graph"
+        ).AssetGraph
     except ImportError:  # before 1.11
-        from dagster._core.definitions import asset_graph  # noqa: PLC0415
-
-        AssetGraph = asset_graph.AssetGraph  # noqa: N806
-    return AssetGraph
+        return importlib.import_module("dagster._core.definitions.asset_graph").AssetGraph
 
 
 # --- code locations -------------------------------------------------------------------------------
@@ -375,7 +383,7 @@ def origins_of_workspace(path: str) -> Sequence[LocationOrigin]:
 
 
 def origins_of_project(pyproject: str) -> Sequence[LocationOrigin]:
-    """Return the code location of a project whose pyproject.toml has ``tool.dagster`` or ``tool.dg``.
+    """Return the code location that a pyproject.toml names in ``tool.dagster`` or ``tool.dg``.
 
     Before Dagster 1.11 only ``tool.dagster`` is known to Dagster.
     """
@@ -424,6 +432,52 @@ def load_repositories(origin: LocationOrigin) -> list[dg.RepositoryDefinition]:
     return repositories
 
 
+def repository_assets(
+    repository: dg.RepositoryDefinition,
+) -> list[dg.AssetsDefinition | dg.SourceAsset]:
+    """Return the assets and asset checks of a repository, each once.
+
+    Relies on: ``RepositoryDefinition.assets_defs_by_key``, ``asset_checks_defs_by_key`` and
+    ``source_assets_by_key`` (1.10.0).
+    """
+    of_repository = cast("Any", repository)
+    items = [
+        *of_repository.assets_defs_by_key.values(),
+        *of_repository.asset_checks_defs_by_key.values(),
+        *of_repository.source_assets_by_key.values(),
+    ]
+    return list({id(item): item for item in items}.values())
+
+
+def op_jobs(repository: dg.RepositoryDefinition) -> list[dg.JobDefinition]:
+    """Return the jobs that are made of ops rather than of assets.
+
+    Relies on: ``JobDefinition.asset_layer.executable_asset_keys`` (1.10.0).
+    """
+    return [
+        job
+        for job in repository.get_all_jobs()
+        if not set(cast("Any", job).asset_layer.executable_asset_keys)
+    ]
+
+
+def metadata_texts(items: Iterable[object], names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield asset key, metadata name and value wherever an asset has text under such a name."""
+    for item in items:
+        if isinstance(item, dg.AssetsDefinition):
+            for key, metadata in item.metadata_by_key.items():
+                for name in names:
+                    value = metadata_text(metadata.get(name))
+                    if value:
+                        yield key.to_user_string(), name, value
+
+
+def metadata_text(value: object) -> str | None:
+    """Return a metadata value as text; None if it is not a text, path, URL or number."""
+    plain = getattr(value, "value", value)
+    return str(plain) if isinstance(plain, str | int | os.PathLike) else None
+
+
 # --- the instance ---------------------------------------------------------------------------------
 
 
@@ -454,3 +508,15 @@ def instance_pool_settings() -> PoolSettings | None:
         return PoolSettings(
             config.default_pool_limit, "op" if granularity is None else str(granularity.value)
         )
+
+
+def instance_config_problem(home: str) -> str | None:
+    """Return what Dagster has against the ``dagster.yaml`` in a directory; None if nothing.
+
+    Relies on: ``dagster_instance_config`` (1.10.0).
+    """
+    try:
+        dagster_instance_config(home)
+    except Exception as error:  # noqa: BLE001 - it raises several unrelated classes
+        return " ".join(str(error).split())
+    return None

@@ -187,9 +187,11 @@ def _parse(text: str, source: str) -> CommentedMap:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        hint = ' An asset selection of all assets is written in quotes: "*".' if (
-            "alias" in f"{error.context} {error.problem}"
-        ) else ""
+        hint = (
+            ' An asset selection of all assets is written in quotes: "*".'
+            if ("alias" in f"{error.context} {error.problem}")
+            else ""
+        )
         problem = " ".join(str(error.problem).split())
         raise _config_error(source, [(*place, f"not valid YAML: {problem}.{hint}")]) from error
     except YAMLError as error:
@@ -229,16 +231,26 @@ def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
         allowed = _allowed_keys(loc)
         return line, column, f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), allowed)}"
     if error["type"] == "literal_error":
-        allowed = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return line, column, f"{path}: {error['input']!r} is not allowed; {_allowed(str(error['input']), allowed)}"
+        allowed = [
+            word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
+        return (
+            line,
+            column,
+            f"{path}: {error['input']!r} is not allowed; {_allowed(str(error['input']), allowed)}",
+        )
     if error["type"] == "missing":
         return line, column, f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
     if error["type"] == "value_error":
         return line, column, f"{path}: {error['ctx']['error']}"
     if error["type"] == "string_pattern_mismatch":
-        return line, column, (
-            f"{path}: {error['input']!r} is not a rate; "
-            "allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."
+        return (
+            line,
+            column,
+            (
+                f"{path}: {error['input']!r} is not a rate; "
+                "allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."
+            ),
         )
     return line, column, f"{path}: {error['input']!r}: {error['msg'].lower()}."
 
@@ -256,10 +268,8 @@ def _allowed(given: str, allowed: Sequence[str]) -> str:
     return f"allowed: {', '.join(allowed)}.{meant}"
 
 
-def _place(
-    document: CommentedMap, loc: tuple[int | str, ...], *, of_key: bool
-) -> tuple[int, int]:
-    """Return line and column (from 1) of what ``loc`` names, or of the nearest part that is there."""
+def _place(document: CommentedMap, loc: tuple[int | str, ...], *, of_key: bool) -> tuple[int, int]:
+    """Return line and column (from 1) of what ``loc`` names, or of the nearest part there is."""
     node: Any = document
     place = (0, 0)
     for depth, part in enumerate(loc):
@@ -276,4 +286,3 @@ def _place(
         except (KeyError, IndexError, TypeError):
             break
     return place[0] + 1, place[1] + 1
-
