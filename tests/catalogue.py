@@ -3,7 +3,7 @@
 Each function builds its definitions anew, so that nothing is shared between two calls.
 """
 
-import datetime
+import datetime as dt
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -35,9 +35,7 @@ def _later_than_oldest(hook: dg.HookDefinition) -> dict[str, Any]:
     if "hooks" in inspect.signature(dg.asset).parameters:
         extra["hooks"] = {hook}
     if hasattr(dg.FreshnessPolicy, "time_window"):
-        extra["freshness_policy"] = dg.FreshnessPolicy.time_window(
-            fail_window=datetime.timedelta(days=2)
-        )
+        extra["freshness_policy"] = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=2))
     return extra
 
 

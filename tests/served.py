@@ -38,4 +38,6 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
 
 def in_pool_fields(path: str) -> bool:
     """Whether a path of ``differences`` lies in a pool field."""
-    return any(part.split("[")[0] in POOL_FIELDS for part in path.split(":", maxsplit=1)[0].split("."))
+    return any(
+        part.split("[")[0] in POOL_FIELDS for part in path.split(":", maxsplit=1)[0].split(".")
+    )

@@ -13,7 +13,6 @@ import pytest
 
 import catalogue
 from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
-from dagster_lifeguard.assign import plan
 from dagster_lifeguard.errors import (
     NameClashError,
     NeedsEngineError,
@@ -21,6 +20,7 @@ from dagster_lifeguard.errors import (
     TemplateError,
     UnsupportedDefinitionsError,
 )
+from dagster_lifeguard.plan import Plan
 from served import differences, served
 
 
@@ -32,7 +32,7 @@ def make(key: str, **arguments: Any) -> dg.AssetsDefinition:
 
 
 def pools(defs: dg.Definitions) -> dict[str, str | None]:
-    return {a.asset: " ".join(a.current) or None for a in plan(Policy(), items(defs)).assignments}
+    return {a.asset: " ".join(a.current) or None for a in Plan(Policy(), items(defs)).assignments()}
 
 
 def items(defs: dg.Definitions) -> list[Any]:
@@ -344,7 +344,7 @@ class TestStockEngineRefusals:
                 Rule(assets="*", pools=["{asset}"]),
             ]
         )
-        problems = plan(policy, items(base)).problems
+        problems = Plan(policy, items(base)).problems
         assert {p.code for p in problems} == {
             "selection-invalid",
             "template-unfilled",
@@ -374,7 +374,7 @@ class TestSharedOps:
 
     def test_the_plan_tells_of_it(self) -> None:
         defs = catalogue.shared_ops()
-        (found,) = plan(Policy(), items(defs), defs.jobs or ()).shared_ops
+        (found,) = Plan(Policy(), items(defs)).shared_ops(defs.jobs or ())
         assert (found.op, found.pool, found.assets, found.jobs) == (
             "fetch",
             "left",
@@ -399,7 +399,7 @@ class TestWhatItAppliesTo:
             pass
 
         with pytest.raises(UnsupportedDefinitionsError, match="Cacheable"):
-            plan(Policy(), [Cacheable()])  # type: ignore[list-item]
+            Plan(Policy(), [Cacheable()])  # type: ignore[list-item]
 
     def test_fields_that_were_not_given_stay_so(self) -> None:
         new = apply_per_asset_concurrency(dg.Definitions(assets=[make("a")]))

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from dagster_lifeguard import compat
-from dagster_lifeguard.assign import Policy, describe_rule, plan, with_op
-from dagster_lifeguard.config import Config
+from dagster_lifeguard.assign import Policy
+from dagster_lifeguard.config import Config, describe_rule
+from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.units import with_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.assign import AssetItem, Assignment, Plan
+    from dagster_lifeguard.plan import Assignment
+    from dagster_lifeguard.units import AssetItem
 
 Severity = Literal["error", "warning"]
 
@@ -37,6 +41,7 @@ CODES: Mapping[str, str] = {
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
     "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
+    "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
 }
 """Every code of a finding, and what it says."""
 
@@ -82,6 +87,7 @@ class Location:
         own_pools: For each pool named after an asset, that asset.
         unused_rules: Indices of the rules that decide for no asset here.
         limits: For each pool used here, its declared limit; None if unlimited.
+        default_limits: The default limits of the policies that apply here.
         rules: What each rule selects, in order.
     """
 
@@ -91,6 +97,7 @@ class Location:
     own_pools: Mapping[str, str]
     unused_rules: frozenset[int]
     limits: Mapping[str, int | None]
+    default_limits: frozenset[int | None]
     rules: tuple[str, ...]
 
 
@@ -142,6 +149,7 @@ def inspect_location(
         if locations
         else frozenset(),
         {pool: limit for location in locations for pool, limit in location.limits.items()},
+        frozenset(limit for location in locations for limit in location.default_limits),
         locations[0].rules if locations else (),
     )
 
@@ -152,15 +160,16 @@ def _inspect_repository(
     items = compat.repository_assets(repository)
     jobs = compat.op_jobs(repository)
     parts = _by_policy(items, config)
-    plans = [(policy, plan(policy, part, jobs)) for policy, part in parts]
-    assignments = [a for _, part in plans for a in part.assignments]
+    plans = [(policy, Plan(policy, part)) for policy, part in parts]
+    assignments_of = [part.assignments() for _, part in plans]
+    assignments = [a for part in assignments_of for a in part]
     limits = {
         pool: policy.limit_of(pool)
-        for policy, part in plans
-        for assignment in part.assignments
+        for (policy, _), part in zip(plans, assignments_of, strict=True)
+        for assignment in part
         for pool in assignment.pools
     }
-    findings = [f for policy, part in plans for f in _policy_findings(policy, part)]
+    findings = [f for policy, part in plans for f in _policy_findings(policy, part, jobs)]
     findings += _asset_findings(assignments, granularity)
     findings += _same_targets(items, assignments)
     return Location(
@@ -170,6 +179,7 @@ def _inspect_repository(
         {pool: asset for _, part in plans for pool, asset in part.own_pools.items()},
         frozenset.intersection(*(frozenset(part.unused_rules) for _, part in plans)),
         limits,
+        frozenset(policy.default_limit for policy, _ in plans),
         tuple(rule.assets for rule in plans[0][0].rules),
     )
 
@@ -203,23 +213,25 @@ def _by_policy(
 def _applied_policy(item: AssetItem) -> Config | None:
     node = compat.node_of(item) if isinstance(item, dg.AssetsDefinition) else None
     for op, _ in compat.leaf_ops(node) if node is not None else ():
-        left = compat.provenance(op)
-        if left is not None and isinstance(left.policy, Config):
-            return left.policy
+        policy = compat.applied_policy(op)
+        if isinstance(policy, Config):
+            return policy
     return None
 
 
-def _policy_findings(policy: Config, planned: Plan) -> Iterator[Finding]:
+def _policy_findings(
+    policy: Config, planned: Plan, jobs: Sequence[dg.JobDefinition]
+) -> Iterator[Finding]:
     for problem in planned.problems:
         yield Finding(problem.code, "error", problem.message, problem.remedy, problem.names)
     if not planned.problems:
         yield from _not_applied(planned)
-    for op in planned.shared_ops:
+    for op in planned.shared_ops(jobs):
         users = [f"asset {name}" for name in op.assets] + [f"job {name}" for name in op.jobs]
         yield Finding(
             "shared-op",
             "warning",
-            f"The op {op.op} is used by {_some(users)}; in all of them it claims the pool "
+            f"The op {op.op} is used by {enumerate_some(users)}; in all of them it claims the pool "
             f"{op.pool}.",
             "Dagster knows one op by that name. Give each its own op if they need not wait for "
             "each other.",
@@ -237,7 +249,7 @@ def _policy_findings(policy: Config, planned: Plan) -> Iterator[Finding]:
 
 
 def _not_applied(planned: Plan) -> Iterator[Finding]:
-    differing = [a for a in planned.assignments if a.pools != a.current]
+    differing = [a for a in planned.assignments() if a.pools != a.current]
     if not differing:
         return
     first = differing[0]
@@ -246,7 +258,7 @@ def _not_applied(planned: Plan) -> Iterator[Finding]:
         "error",
         f"{_count(len(differing), 'asset')} not have the pool that the policy gives: "
         f"{first.asset} should have {_pools(first.pools)} and has {_pools(first.current)}"
-        + (f"; also {_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
+        + (f"; also {enumerate_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
         "Wrap the definitions: defs = apply_per_asset_concurrency(defs), or "
         'defs = Policy.from_yaml("lifeguard.yaml").apply(defs).',
         tuple(a.asset for a in differing),
@@ -263,7 +275,7 @@ def _asset_findings(assignments: Sequence[Assignment], granularity: str) -> Iter
         yield Finding(
             "no-rule",
             "warning",
-            f"No rule selects {_some(uncovered)}: unlimited.",
+            f"No rule selects {enumerate_some(uncovered)}: unlimited.",
             'End the rules with one for all other assets: assets: "*".',
             tuple(uncovered),
         )
@@ -274,8 +286,8 @@ def _asset_findings(assignments: Sequence[Assignment], granularity: str) -> Iter
         yield Finding(
             "steps-interleave",
             "warning",
-            f"The steps of {_some(interleaving)} claim one by one: between two steps of one run, "
-            "another run may execute a step.",
+            f"The steps of {enumerate_some(interleaving)} claim one by one: between two steps of "
+            "one run, another run may execute a step.",
             "Set granularity: run under concurrency: pools in dagster.yaml, or make it one op.",
             tuple(interleaving),
         )
@@ -297,7 +309,7 @@ def _same_targets(
             yield Finding(
                 "same-target",
                 "warning",
-                f"{_some(assets)} declare {name}: {value} and share no pool.",
+                f"{enumerate_some(assets)} declare {name}: {value} and share no pool.",
                 f'Give them one pool with a rule: pools: ["{{metadata:{name}}}"].',
                 tuple(assets),
             )
@@ -320,7 +332,8 @@ def report(
     findings += _clashes_across(locations)
     if config is not None:
         findings += _unused_pools(locations, config)
-    findings += _default_limit(locations, settings)
+    if settings is not None:
+        findings += _limits_in_force(locations, settings)
     findings.sort(key=lambda f: f.severity)
     granularity = settings.granularity if settings else "op"
     return Report(tuple(locations), granularity, tuple(findings))
@@ -344,7 +357,7 @@ def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
             yield Finding(
                 "name-clash",
                 "error",
-                f"The assets {_some(described)} would share the pool {pool!r}.",
+                f"The assets {enumerate_some(described)} would share the pool {pool!r}.",
                 "Set naming: path, which never gives two assets one name.",
                 tuple(places),
             )
@@ -357,35 +370,40 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
         yield Finding(
             "unused-pool",
             "warning",
-            f"No asset uses the declared pool {_some(unused)}.",
+            f"No asset uses the declared pool {enumerate_some(unused)}.",
             "Correct the name, use it in a rule, or drop it.",
             tuple(unused),
         )
 
 
-def _default_limit(
-    locations: Sequence[Location], settings: compat.PoolSettings | None
+def _limits_in_force(
+    locations: Sequence[Location], settings: compat.PoolSettings
 ) -> Iterator[Finding]:
-    limits = {limit for location in locations for limit in location.limits.values()}
-    if settings is None or not limits or settings.default_limit in limits:
-        return
-    found = "no default limit, so pools are unlimited until each is given one"
-    if settings.default_limit is not None:
-        found = f"the default limit {settings.default_limit}"
-    wanted = ", ".join(sorted("unlimited" if n is None else str(n) for n in limits))
-    yield Finding(
-        "default-limit",
-        "warning",
-        f"dagster.yaml sets {found}; the policy declares {wanted}.",
-        "Run lifeguard init, which sets concurrency: pools: default_limit, or set the limits one "
-        "by one: dagster instance concurrency set POOL LIMIT.",
-    )
-
-
-def _some(names: Sequence[str], shown_max: int = 3) -> str:
-    if len(names) > shown_max:
-        return f"{', '.join(names[:shown_max])} and {len(names) - shown_max} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+    used = sorted({pool for location in locations for pool in location.limits})
+    unset = [pool for pool in used if pool not in settings.pools]
+    declared = {limit for location in locations for limit in location.default_limits}
+    if unset and settings.default_limit not in declared:
+        found = "no default limit, so pools are unlimited until each is given one"
+        if settings.default_limit is not None:
+            found = f"the default limit {settings.default_limit}"
+        wanted = ", ".join(sorted("unlimited" if n is None else str(n) for n in declared))
+        yield Finding(
+            "default-limit",
+            "warning",
+            f"dagster.yaml sets {found}; the policy declares {wanted}.",
+            "Run lifeguard init, which sets concurrency: pools: default_limit, or set the limits "
+            "one by one: dagster instance concurrency set POOL LIMIT.",
+            tuple(unset),
+        )
+    elif unset and settings.granularity == "run":
+        yield Finding(
+            "limit-not-set",
+            "warning",
+            f"{enumerate_some(unset)} only {'has' if len(unset) == 1 else 'have'} the default "
+            "limit, which the run queue first applies to a pool one pass after it meets it.",
+            "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
+            tuple(unset),
+        )
 
 
 def _count(number: int, noun: str) -> str:

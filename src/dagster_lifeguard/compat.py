@@ -43,34 +43,21 @@ UNSTABLE_API_WARNINGS: tuple[type[Warning], ...] = (BetaWarning, PreviewWarning)
 
 _T = TypeVar("_T")
 
-_PROVENANCE = "_lifeguard_provenance"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a policy left on the copy of an op that it gave a pool.
-
-    Attributes:
-        original: The op as the user wrote it.
-        policy: The policy that was applied.
-    """
-
-    original: dg.OpDefinition
-    policy: object
+_ORIGINAL = "_lifeguard_original"
+_POLICY = "_lifeguard_policy"
 
 
 # --- ops and graphs -------------------------------------------------------------------------------
 
 
-def provenance(op: dg.OpDefinition) -> Provenance | None:
-    """What a policy left on this op, if one was applied to it."""
-    return cast("Provenance | None", vars(op).get(_PROVENANCE))
-
-
 def original_op(op: dg.OpDefinition) -> dg.OpDefinition:
     """Return the op as the user wrote it, whether or not a policy was applied to it."""
-    left = provenance(op)
-    return op if left is None else left.original
+    return cast("dg.OpDefinition", vars(op).get(_ORIGINAL, op))
+
+
+def applied_policy(op: dg.OpDefinition) -> object | None:
+    """Return the policy that gave this op its pool; None if none did."""
+    return cast("object | None", vars(op).get(_POLICY))
 
 
 def declared_pool(op: dg.OpDefinition, tags: Mapping[str, str]) -> str | None:
@@ -94,7 +81,8 @@ def op_with_pool(op: dg.OpDefinition, pool: str | None, policy: object) -> dg.Op
     new._pool = pool
     if GLOBAL_CONCURRENCY_TAG in op.tags:
         new._tags = {k: v for k, v in op.tags.items() if k != GLOBAL_CONCURRENCY_TAG}
-    setattr(new, _PROVENANCE, Provenance(op, policy))
+    setattr(new, _ORIGINAL, op)
+    setattr(new, _POLICY, policy)
     return cast("dg.OpDefinition", new)
 
 
@@ -235,11 +223,6 @@ def target_assets(automation: object) -> list[dg.AssetsDefinition]:
     to have the same computation.
     """
     return [item for target in _targets(automation) for item in target.assets_defs]
-
-
-def target_jobs(automation: object) -> list[object]:
-    """Return the jobs, or names of jobs, that a schedule or sensor targets."""
-    return [target.resolvable_to_job for target in _targets(automation)]
 
 
 def _targets(automation: Any) -> Sequence[Any]:
@@ -393,7 +376,10 @@ def origins_of_project(pyproject: str) -> Sequence[LocationOrigin]:
 def _origins(origins: Iterable[Any]) -> list[LocationOrigin]:
     result = []
     for origin in origins:
-        loadable = getattr(origin, "loadable_target_origin", None)
+        try:
+            loadable = origin.loadable_target_origin
+        except dg.DagsterError:  # a location that another process serves has none
+            loadable = None
         names = (
             "python_file",
             "module_name",
@@ -488,16 +474,19 @@ class PoolSettings:
     Attributes:
         default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
         granularity: ``op`` or ``run``.
+        pools: The pools that have a limit of their own on the instance.
     """
 
     default_limit: int | None
     granularity: str
+    pools: frozenset[str] = frozenset()
 
 
 def instance_pool_settings() -> PoolSettings | None:
     """Return the pool settings of the instance in DAGSTER_HOME; None if there is none.
 
-    Relies on: ``DagsterInstance.get_concurrency_config().pool_config`` (1.10.0).
+    Relies on: ``DagsterInstance.get_concurrency_config().pool_config`` and
+    ``EventLogStorage.get_pool_limits`` (1.10.0).
     """
     home = os.getenv("DAGSTER_HOME")
     if not home or not Path(home).is_dir():
@@ -506,7 +495,9 @@ def instance_pool_settings() -> PoolSettings | None:
         config: Any = cast("Any", instance).get_concurrency_config().pool_config
         granularity = config.pool_granularity
         return PoolSettings(
-            config.default_pool_limit, "op" if granularity is None else str(granularity.value)
+            config.default_pool_limit,
+            "op" if granularity is None else str(granularity.value),
+            frozenset(limit.name for limit in instance.event_log_storage.get_pool_limits()),
         )
 
 

@@ -82,6 +82,11 @@ class Rule(_Strict):
         return parse_expression("+".join(self.pools)) if self.pools else ()
 
 
+def describe_rule(index: int, rule: Rule) -> str:
+    """Name a rule the way messages do: by its place, from 1, and its selection."""
+    return f'rule {index + 1} (assets: "{rule.assets}")'
+
+
 class PoolSpec(_Strict):
     """A pool that is declared.
 

@@ -25,8 +25,8 @@ from dagster_lifeguard.errors import LoadError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dagster_lifeguard.assign import Assignment
     from dagster_lifeguard.check import Finding, Location, Report
+    from dagster_lifeguard.plan import Assignment
 
 ROWS_MAX = 200
 """With more assets than this the table is summed up by rule, unless --all asks for each."""
