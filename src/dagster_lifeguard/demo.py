@@ -171,8 +171,8 @@ class DemoHome:
         shutil.copytree(find_example(), self.project, ignore=ignored)
         shutil.copy(self.project / "dagster.yaml", self.directory)
         with self._open() as instance:
-            # The default limit would not do: when Dagster's queue meets a pool for the first time,
-            # it lets every waiting run pass and only then writes the default down.
+            # The default limit would not do: when the run queue of Dagster 1.13 meets a pool for
+            # the first time, it lets every waiting run pass and only then writes the default down.
             for pool in EXPECTED_ROWS:
                 instance.event_log_storage.set_concurrency_slots(pool, 1)
 

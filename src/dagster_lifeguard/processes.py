@@ -55,17 +55,19 @@ class ChildProcess:
     ) -> None:
         if self.exit_code == 0:
             return  # it ended in order, and so did what it started
-        if self.exit_code is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
+        try:
+            if self.exit_code is None:
+                self._process.send_signal(signal.SIGINT)
                 self._process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        # What it started (code servers, run workers) is in its session and gets no more grace.
-        if sys.platform != "win32":
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            pass  # it had its time
+        finally:
+            # Also after a second Ctrl-C. Its code servers and run workers are in its session.
+            if sys.platform != "win32":
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
 
     @property
     def exit_code(self) -> int | None:

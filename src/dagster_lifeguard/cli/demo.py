@@ -106,11 +106,10 @@ class Stage:
         """Play an act while showing its progress, and then its timeline."""
         self.console.print(Text(f"{number}. Three runs, {act.name}", style="bold"))
         began = time.monotonic()
-        with self.console.status("", spinner="line") as status:
+        with self.console.status("waiting for Dagster", spinner="line"):
 
             def progress(text: str) -> None:
                 self.console.print(f"   {time.monotonic() - began:4.1f} s  {text}")
-                status.update(f"{text} ...")
 
             evidence = home.play(act, progress)
         self.console.print()
@@ -197,7 +196,7 @@ def verdict(first: Evidence, second: Evidence) -> list[str]:
         sentences.append("No damage as Dagster ships, so this demo proves nothing. Run it again.")
     if second.intact:
         sentences.append(
-            "With the one line the runs took turns: no overlap, no failure, every row in place."
+            "With the one line the runs took turns: no overlap, no failure, no row missing."
         )
     else:
         sentences.append("Protection failed: with the one line, runs still went wrong.")
