@@ -74,7 +74,7 @@ class ChildProcess:
         """What it returned; None while it runs."""
         return self._process.poll()
 
-    def last_words(self, lines: int = 5) -> str:
+    def last_words(self, lines: int = 15) -> str:
         """The end of its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
