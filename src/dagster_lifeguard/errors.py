@@ -71,3 +71,9 @@ class LoadError(LifeguardError):
     """A code location could not be found or loaded."""
 
     code = "location-unloadable"
+
+
+class DemoError(LifeguardError):
+    """The demo could not be carried out, so it says nothing about protection."""
+
+    code = "demo-failed"

@@ -13,6 +13,7 @@ import click
 
 from dagster_lifeguard import compat
 from dagster_lifeguard.cli.check import check
+from dagster_lifeguard.cli.demo import demo_command
 from dagster_lifeguard.cli.init import init
 from dagster_lifeguard.errors import LifeguardError
 
@@ -54,3 +55,4 @@ def main() -> None:
 
 main.add_command(init)
 main.add_command(check)
+main.add_command(demo_command)
