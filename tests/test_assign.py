@@ -126,7 +126,7 @@ class TestRules:
             )
 
     def test_a_multi_asset_goes_by_its_first_declared_key(self) -> None:
-        rules = [Rule(assets="key:animals/ant", pools=["ants"]), Rule(assets="*", pools=["rest"])]
+        rules = [Rule(assets='key:"animals/ant"', pools=["ants"]), Rule(assets="*", pools=["rest"])]
         (animals,) = catalogue.multi_asset().assets or ()
         assert applied(animals, rules=rules) == {"animals/ant": "rest", "animals/zebra": "rest"}
 
@@ -410,9 +410,10 @@ class TestWhatItAppliesTo:
         new = apply_per_asset_concurrency(base)
         assert all(a is b for a, b in zip(base.assets or (), new.assets or (), strict=True))
 
-    def test_dagster_is_content_with_the_result(self) -> None:
+    @pytest.mark.parametrize("naming", ["underscore", "path"])
+    def test_dagster_is_content_with_the_result(self, naming: Any) -> None:
         for kind in catalogue.KINDS.values():
-            dg.Definitions.validate_loadable(apply_per_asset_concurrency(kind()))
+            dg.Definitions.validate_loadable(Policy(naming=naming).apply(kind()))
 
 
 @pytest.mark.parametrize("kind", ["multi_asset", "graph_multi_asset", "merged", "shared_ops"])

@@ -11,7 +11,7 @@ from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._utils.concurrency import get_max_concurrency_limit_value
 
 import catalogue
-from dagster_lifeguard import apply_per_asset_concurrency, compat
+from dagster_lifeguard import Policy, apply_per_asset_concurrency, compat
 from dagster_lifeguard.config import LIMIT_MAX
 
 
@@ -50,11 +50,14 @@ class TestPools:
             @dg.op(pool="a", tags={"dagster/concurrency_key": "b"})
             def two() -> None: ...
 
-    def test_a_pool_name_is_anything_without_white_space(self) -> None:
-        @dg.op(pool="{asset}[{partition}]+ware/house*2%20")
-        def fine() -> None: ...
+    def test_a_step_claims_a_pool_of_any_name(self) -> None:
+        """Also before Dagster 1.12.4, when ``pool=`` took only letters, digits and ``_``."""
+        new = Policy(naming="path").apply(catalogue.asset())
+        job = new.get_repository_def().get_job("__ASSET_JOB")
+        assert plan_pools(job) == {"orders": "orders", "my_group__my_asset": "my_group/my_asset"}
 
-        with pytest.raises(dg.DagsterInvalidDefinitionError, match="not a valid pool name"):
+    def test_no_pool_name_has_white_space(self) -> None:
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="is not a valid"):
 
             @dg.op(pool="a b")
             def spaced() -> None: ...
@@ -187,3 +190,45 @@ class TestInstance:
         problem = compat.instance_config_problem(str(tmp_path))
         assert problem is not None
         assert "max_concurrent_runs" in problem
+
+
+class TestRunQueue:
+    def test_the_default_limit_comes_one_pass_late_at_run_granularity(self, tmp_path: Path) -> None:
+        """Why ``check`` finds ``limit-not-set``."""
+        from dagster._core.instance.config import PoolGranularity
+        from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
+        from dagster._core.storage.dagster_run import RunOpConcurrency
+
+        overrides = {
+            "telemetry": {"enabled": False},
+            "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}},
+        }
+        needs = RunOpConcurrency(
+            root_key_counts={"orders": 1},
+            has_unconstrained_root_nodes=False,
+            all_pools={"orders"},
+        )
+        runs = [
+            dg.DagsterRun(job_name="j", run_id=f"run-{n}", run_op_concurrency=needs)
+            for n in range(2)
+        ]
+
+        def admitted(instance: Any) -> int:
+            storage = instance.event_log_storage
+            looked_up: dict[str, Any] = {}
+            if compat.DEFAULT_LIMIT_COMES_LATE:
+                looked_up["pool_limits"] = storage.get_pool_limits()
+                looked_up["concurrency_keys"] = storage.get_concurrency_keys()
+            counter: Any = GlobalOpConcurrencyLimitsCounter(
+                instance, runs, [], pool_granularity=PoolGranularity.RUN, **looked_up
+            )
+            count = 0
+            for run in runs:
+                if not counter.is_blocked(run):
+                    counter.update_counters_with_launched_item(run)
+                    count += 1
+            return count
+
+        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
+            first_pass = 2 if compat.DEFAULT_LIMIT_COMES_LATE else 1
+            assert (admitted(instance), admitted(instance)) == (first_pass, 1)

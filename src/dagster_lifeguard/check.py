@@ -395,7 +395,7 @@ def _limits_in_force(
             "one by one: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
         )
-    elif unset and settings.granularity == "run":
+    elif unset and settings.granularity == "run" and compat.DEFAULT_LIMIT_COMES_LATE:
         yield Finding(
             "limit-not-set",
             "warning",

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
 from dagster import _record
+from dagster._check import CheckError
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 from dagster._core.definitions.node_container import create_execution_structure
 from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._core.instance.config import dagster_instance_config
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._core.workspace import load_target
 from dagster._grpc.utils import get_loadable_targets
@@ -300,8 +302,8 @@ def selector(
 ) -> Callable[[str], frozenset[dg.AssetKey]]:
     """Return a function that resolves asset selections, Dagster's own syntax, among these assets.
 
-    The function raises ``dagster.DagsterError`` if a selection is malformed or names an asset
-    that does not exist.
+    The function raises ValueError if a selection is malformed or names an asset that does not
+    exist.
 
     Relies on: ``AssetGraph.from_assets``; ``AssetSelection.from_string(include_sources=True)``
     (1.10.0).
@@ -313,8 +315,13 @@ def selector(
     graph = _asset_graph_class().from_assets(whole)
 
     def select(selection: str) -> frozenset[dg.AssetKey]:
-        parsed: Any = cast("Any", dg.AssetSelection).from_string(selection, include_sources=True)
-        return frozenset(parsed.resolve(graph))
+        try:
+            parsed: Any = cast("Any", dg.AssetSelection).from_string(
+                selection, include_sources=True
+            )
+            return frozenset(parsed.resolve(graph))
+        except (dg.DagsterError, CheckError) as error:  # before 1.11 the latter is none of its own
+            raise ValueError(str(error).splitlines()[0]) from error
 
     return select
 
@@ -465,6 +472,15 @@ def metadata_text(value: object) -> str | None:
 
 
 # --- the instance ---------------------------------------------------------------------------------
+
+
+DEFAULT_LIMIT_COMES_LATE = (
+    "concurrency_keys" in inspect.signature(GlobalOpConcurrencyLimitsCounter).parameters
+)
+"""Whether the run queue lets all runs pass that wait for a pool which it meets for the first time.
+
+It writes the default limit down only after it looked up which pools have one (1.11.1 and later).
+"""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,13 @@
-"""``dagster.yaml``: adding the pool settings that a policy relies on, and changing nothing else."""
+"""``dagster.yaml``: adding the pool settings that a policy relies on, and changing nothing else.
+
+Settings are put in as lines of text, at the places that the YAML parser gives, so that every byte
+that is there stays. Only where that is not possible, as in ``concurrency: {}`` on one line, the
+file is written anew by the YAML library, comments included.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
 from pathlib import Path
@@ -9,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dagster_lifeguard import compat
 from dagster_lifeguard.errors import ConfigError
@@ -17,12 +23,9 @@ from dagster_lifeguard.errors import ConfigError
 STANZA: tuple[tuple[str, object, str], ...] = (
     ("concurrency.pools.default_limit", 1, "of every pool that is given no limit of its own"),
     ("run_monitoring.enabled", True, "finds runs whose process died"),
-    ("run_monitoring.free_slots_after_run_end_seconds", 60, "else such a run's slots stay taken"),
+    ("run_monitoring.free_slots_after_run_end_seconds", 60, "else their slots stay taken"),
 )
 """Setting, value and why. The last two free the slots of a crashed or cancelled run."""
-
-_INDENTS = ((2, 0), (4, 2), (6, 4), (4, 0))
-"""How far people indent sequences, and the dash within: tried until the file comes out as it is."""
 
 
 def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
@@ -38,79 +41,117 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         ConfigError: The file is not a mapping in valid YAML, or Dagster would refuse the result.
     """
-    yaml, document = _load(text, source)
     kept = []
     for setting, value, comment in STANZA:
-        found = _put(document, setting.split("."), value, comment, source)
-        if found != value:
+        path = setting.split(".")
+        found = _get(_load(text, source), path, source)
+        if found is None:
+            text = _with_setting(text, path, value, comment, source)
+        elif found != value:
             kept.append(f"{setting}: {found}")
-    new = _dump(yaml, document)
-    _refuse_what_dagster_refuses(new, source)
-    return (text if _same(yaml, text, new) else new), tuple(kept)
+    _refuse_what_dagster_refuses(text, source)
+    return text, tuple(kept)
 
 
-def _load(text: str, source: str) -> tuple[YAML, CommentedMap]:
+def _with_setting(text: str, path: list[str], value: object, comment: str, source: str) -> str:
+    expected = copy.deepcopy(_load(text, source))
+    _put(expected, path, value)
+    new = _with_lines(text, _load(text, source), path, value, comment)
+    try:
+        if new is not None and _load(new, source) == expected:
+            return new
+    except ConfigError:
+        pass  # lines do not fit in there; the library will write the file
+    stream = io.StringIO()
+    _yaml().dump(expected, stream)
+    return stream.getvalue()
+
+
+def _with_lines(
+    text: str, document: CommentedMap, path: list[str], value: object, comment: str
+) -> str | None:
+    """Insert the setting as lines; None if what surrounds it is not written in lines."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(("\n", "\r")):
+        lines[-1] += newline
+    at, indent, depth = len(lines), 0, 0
+    node: Any = document
+    while depth < len(path) - 1 and path[depth] in node:
+        key_line, key_column = node.lc.key(path[depth])
+        node = node[path[depth]]
+        depth += 1
+        if node is None:
+            at, indent, node = key_line + 1, key_column + 2, {}
+        elif node and not node.fa.flow_style():
+            at, indent = node.lc.key(next(iter(node)))
+        else:
+            return None
+    step = 2
+    new = [f"{' ' * (indent + step * i)}{name}:" for i, name in enumerate(path[depth:])]
+    new[-1] += f" {str(value).lower()}  # {comment}"
+    return "".join([*lines[:at], *(line + newline for line in new), *lines[at:]])
+
+
+def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
+    node: Any = document
+    for depth, name in enumerate(path):
+        if node is None:
+            return None
+        if not isinstance(node, CommentedMap):
+            raise ConfigError(
+                f"{source}: {'.'.join(path[:depth])} is not a mapping.",
+                remedy="Mend it first; nothing was changed.",
+                names=[source],
+            )
+        node = node.get(name)
+    found: object | None = node
+    return found
+
+
+def _put(document: CommentedMap, path: list[str], value: object) -> None:
+    node: Any = document
+    for name in path[:-1]:
+        if node.get(name) is None:
+            node[name] = CommentedMap()
+        node = node[name]
+    node[path[-1]] = value
+
+
+def _yaml() -> YAML:
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _load(text: str, source: str) -> CommentedMap:
     try:
-        document = yaml.load(text)
+        document = _yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(
-            f"{source}{place}: not valid YAML: {error.problem}.",
-            remedy="Mend it first; nothing was changed.",
-            names=[source],
-        ) from error
+        raise _not_yaml(f"{source}{place}", str(error.problem), source) from error
+    except YAMLError as error:
+        raise _not_yaml(source, " ".join(str(error).split()), source) from error
     if document is None:
-        document = CommentedMap()
-        if text.strip():
-            document.yaml_set_start_comment(
-                "\n".join(line.strip().lstrip("#").strip() for line in text.strip().splitlines())
-            )
+        return CommentedMap()
     if not isinstance(document, CommentedMap):
         raise ConfigError(
             f"{source}: expected settings, found a {type(document).__name__}.",
             remedy="Mend it first; nothing was changed.",
             names=[source],
         )
-    for sequence, offset in _INDENTS:
-        yaml.indent(mapping=2, sequence=sequence, offset=offset)
-        if _dump(yaml, document) == text:
-            break
-    return yaml, document
+    return document
 
 
-def _dump(yaml: YAML, document: CommentedMap) -> str:
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
-
-
-def _same(yaml: YAML, old: str, new: str) -> bool:
-    return bool(yaml.load(old) == yaml.load(new)) and bool(old.strip())
-
-
-def _put(
-    document: CommentedMap, path: list[str], value: object, comment: str, source: str
-) -> object:
-    """Set a value unless there is one; return the value that is there in the end."""
-    node: Any = document
-    for depth, name in enumerate(path[:-1]):
-        if node.get(name) is None:
-            node[name] = CommentedMap()
-        node = node[name]
-        if not isinstance(node, CommentedMap):
-            raise ConfigError(
-                f"{source}: {'.'.join(path[: depth + 1])} is not a mapping.",
-                remedy="Mend it first; nothing was changed.",
-                names=[source],
-            )
-    if path[-1] not in node:
-        node[path[-1]] = value
-        node.yaml_add_eol_comment(comment, path[-1])
-    return node[path[-1]]
+def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
+    return ConfigError(
+        f"{place}: not valid YAML: {problem}.",
+        remedy="Mend it first; nothing was changed.",
+        names=[source],
+    )
 
 
 def _refuse_what_dagster_refuses(text: str, source: str) -> None:

@@ -259,13 +259,13 @@ def _matcher(
         select = select or compat.selector(items)
         try:
             selected.append(select(rule.assets))
-        except dg.DagsterError as error:
+        except ValueError as error:
             selected.append(frozenset())
             problems.append(
                 SelectionError(
-                    f"{describe_rule(index, rule)}: {str(error).splitlines()[0]}.",
-                    remedy="Write an asset selection: key:, group:, kind:, tag:, owner:, with "
-                    "and, or, not, and + for what is up- or downstream.",
+                    f"{describe_rule(index, rule)}: {str(error).rstrip('.')}.",
+                    remedy='Write an asset selection: key:"a/b", group:, kind:, tag:, owner:, '
+                    "with and, or, not, and + for what is up- or downstream.",
                     names=[rule.assets],
                 )
             )

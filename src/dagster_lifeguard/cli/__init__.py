@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from dagster_lifeguard import compat
-from dagster_lifeguard.cli.check import check
+from dagster_lifeguard.cli.check import check_command
 from dagster_lifeguard.cli.demo import demo_command
-from dagster_lifeguard.cli.init import init
+from dagster_lifeguard.cli.init import init_command
 from dagster_lifeguard.errors import LifeguardError
 
 __all__ = ["main"]
@@ -53,6 +53,6 @@ def main() -> None:
     """
 
 
-main.add_command(init)
-main.add_command(check)
+main.add_command(init_command)
+main.add_command(check_command)
 main.add_command(demo_command)

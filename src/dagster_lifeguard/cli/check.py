@@ -42,7 +42,7 @@ _SORT_KEYS: dict[str, Callable[[Row], Any]] = {
 }
 
 
-@click.command()
+@click.command("check")
 @click.option("-m", "--module-name", "modules", multiple=True, help="Python module. Repeatable.")
 @click.option("-f", "--python-file", "files", multiple=True, help="Python file. Repeatable.")
 @click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml. Repeatable.")
@@ -73,7 +73,7 @@ _SORT_KEYS: dict[str, Callable[[Row], Any]] = {
     help="Leave out findings of this code. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def check(
+def check_command(
     modules: tuple[str, ...],
     files: tuple[str, ...],
     workspaces: tuple[str, ...],

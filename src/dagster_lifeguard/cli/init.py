@@ -30,7 +30,7 @@ rules:
   #   pools: []
   # - assets: "kind:snowflake"                # all of them share one pool, declared below
   #   pools: ["warehouse"]
-  # - assets: "key:raw/*"                     # one pool per table
+  # - assets: 'key:"raw/*"'                   # one pool per table
   #   pools: ["{metadata:dagster/table_name}"]
   - assets: "*"                               # every other asset: its own pool
     pools: ["{asset}"]
@@ -61,7 +61,7 @@ class _Change:
         )
 
 
-@click.command()
+@click.command("init")
 @click.option(
     "--config", "config_path", default=FILE_NAME, show_default=True, help="The file to write."
 )
@@ -72,7 +72,7 @@ class _Change:
 )
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
-def init(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool) -> None:
+def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool) -> None:
     """Write a lifeguard.yaml to start from, and give pools a default limit in dagster.yaml.
 
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
@@ -98,13 +98,19 @@ def init(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool
     if dry_run:
         return
     if not yes:
-        if not sys.stdin.isatty():
+        if not _is_terminal():
             raise click.UsageError("Nothing was written: say --yes to write without being asked.")
         click.confirm("Write this?", abort=True)
     for change in changes:
         _write(change)
         click.echo(f"Wrote {change.path}.")
-    click.echo("Next: wrap your definitions with Policy, then run lifeguard check.")
+    click.echo(
+        f'Next: defs = Policy.from_yaml("{config_path}").apply(defs), then run lifeguard check.'
+    )
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _config_change(path: str) -> _Change | None:
@@ -130,7 +136,7 @@ def _instance_change(path: str | None) -> _Change | None:
             err=True,
         )
         return None
-    old = file.read_text(encoding="utf-8") if file.exists() else None
+    old = _read(file) if file.exists() else None
     new, kept = instance_yaml.with_pool_settings(old or "", str(file))
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
@@ -157,15 +163,36 @@ def _instance_file(path: str | None) -> Path | None:
     return here if here.exists() else None
 
 
+def _read(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:  # keep its line ends as they are
+            return opened.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error}.", remedy="Mend it first.", names=[str(file)]
+        ) from error
+
+
 def _write(change: _Change) -> None:
     """Put the whole new file in place at once, with the old one's permissions."""
-    mode = change.path.stat().st_mode if change.old is not None else 0o644
-    descriptor, name = tempfile.mkstemp(dir=change.path.parent, prefix=f".{change.path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        _replace(change, change.path.resolve())
+    except OSError as error:
+        raise ConfigError(
+            f"{change.path} cannot be written: {error.strerror}.",
+            remedy="Give yourself the right to write it, or run this as its owner.",
+            names=[str(change.path)],
+        ) from error
+
+
+def _replace(change: _Change, path: Path) -> None:
+    mode = path.stat().st_mode if change.old is not None else 0o644
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(change.new)
         Path(name).chmod(mode & 0o777)
-        Path(name).replace(change.path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
