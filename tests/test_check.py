@@ -197,6 +197,10 @@ class TestFindings:
         assert project.codes("-f", file) == ["not-applied"]
         (found,) = project.json("-f", file)["errors"]
         assert "a should have a and has none" in found["message"]
+        shown = project.check("-f", file).stdout
+        assert "a       asset   1      none -> a       1   op" in shown
+        assert "1 asset: 0 alone in a pool, 0 in a shared pool, 1 unlimited." in shown
+        assert shown.endswith("1 error, 0 warnings\n")
 
     def test_not_applied_as_the_file_says(self, project: Project) -> None:
         project.write("lifeguard.yaml", 'rules:\n  - assets: "*"\n    pools: [shared]\n')

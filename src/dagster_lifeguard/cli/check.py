@@ -305,7 +305,7 @@ def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) 
     table.add_column("limit", justify="right", no_wrap=True)
     table.add_column("per", no_wrap=True)
     for location, a in rows:
-        cells = [escape(a.asset), _kind(a), _rule(a), escape(", ".join(a.pools)) or _no_pool(a)]
+        cells = [escape(a.asset), _kind(a), _rule(a), escape(_pools(a))]
         cells += [_limits(location, a), _granularity(a, granularity)]
         if with_location:
             cells.insert(1, escape(location.name))
@@ -324,8 +324,10 @@ def _rule(a: Assignment) -> str:
     return "-" if a.rule is None else str(a.rule + 1)
 
 
-def _no_pool(a: Assignment) -> str:
-    return "-" if a.kind in ("external", "check") else "none"
+def _pools(a: Assignment) -> str:
+    if a.pools != a.current:
+        return f"{', '.join(a.current) or 'none'} -> {', '.join(a.pools) or 'none'}"
+    return ", ".join(a.pools) or ("-" if a.kind in ("external", "check") else "none")
 
 
 def _limits(location: Location, a: Assignment) -> str:
@@ -350,8 +352,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         lines.append("op xN: a graph asset; its N steps claim the pool one by one, each by itself.")
     if any(a.explicit for a in found):
         lines.append("rule own: the pool that the asset declares itself.")
-    if any(_no_pool(a) == "none" for a in found if not a.pools):
+    if any(_pools(a) == "none" for a in found):
         lines.append("pool none: unlimited.")
+    if any(a.pools != a.current for a in found):
+        lines.append("pool x -> y: the definitions have x, the policy gives y.")
     return lines
 
 
@@ -379,18 +383,20 @@ def _rule_table(rows: Sequence[Row]) -> Table:
 
 
 def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
-    users: Counter[str] = Counter(pool for _, a in rows for pool in set(a.pools))
+    users: Counter[str] = Counter(pool for _, a in rows for pool in set(a.current))
     executed = [a for _, a in rows if a.kind not in ("external", "check")]
-    own = sum(1 for a in executed if a.pools and all(users[pool] == 1 for pool in a.pools))
-    shared = sum(1 for a in executed if a.pools) - own
-    parts = [
-        f"{len(executed)} assets",
-        f"{own} alone in a pool",
-        f"{shared} in a shared pool",
-        f"{len(executed) - own - shared} unlimited",
-    ]
+    own = sum(1 for a in executed if a.current and all(users[pool] == 1 for pool in a.current))
+    shared = sum(1 for a in executed if a.current) - own
+    parts = [f"{own} alone in a pool", f"{shared} in a shared pool"]
+    parts.append(f"{len(executed) - own - shared} unlimited")
     external = sum(1 for _, a in rows if a.kind == "external")
     parts += [f"{external} external"] if external else []
     errors = sum(1 for f in shown if f.severity == "error")
-    verdict = f"{errors} errors, {len(shown) - errors} warnings" if shown else "nothing found"
-    return f"{parts[0]}: {', '.join(parts[1:])}.\n[bold]{verdict}[/bold]"
+    verdict = "nothing found"
+    if shown:
+        verdict = f"{_number(errors, 'error')}, {_number(len(shown) - errors, 'warning')}"
+    return f"{_number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict}[/bold]"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
