@@ -43,7 +43,8 @@ $(READY): pyproject.toml constraints/newest.txt
 	@echo "==> Making the environment in .venv (once, a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "dagster-lifeguard needs Python >= 3.10; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || \
+	  { echo "Python's venv module is incomplete; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/newest.txt \
 	  --progress-bar on --editable '.[dev]'
 	@touch $(READY)
