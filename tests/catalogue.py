@@ -130,6 +130,18 @@ def multi_asset_specs_subset() -> dg.Definitions:
     return dg.Definitions(assets=[dbt_models], jobs=[some])
 
 
+def specs_from_a_set() -> dg.Definitions:
+    """What dbt's decorator really does: its specs come in the order of a set of strings."""
+    specs = [dg.AssetSpec(["models", name]) for name in ("users", "orders", "events", "bills")]
+
+    @dg.multi_asset(specs=specs, can_subset=True)
+    def models(context: dg.AssetExecutionContext) -> Any:
+        for key in sorted(context.selected_asset_keys):
+            yield dg.MaterializeResult(asset_key=key)
+
+    return dg.Definitions(assets=[models])
+
+
 def graph_asset() -> dg.Definitions:
     @dg.op(config_schema={"n": dg.Field(int, default_value=2)})
     def fetch(context: dg.OpExecutionContext) -> int:
@@ -427,7 +439,7 @@ def merged() -> dg.Definitions:
         asset(),
         graph_multi_asset(),
         surroundings(),
-        dg.Definitions(assets=iter([dg.AssetSpec("x")])),
+        dg.Definitions(assets=[dg.AssetSpec("x")]),
     )
 
 

@@ -20,6 +20,7 @@ from dagster_lifeguard.errors import (
     TemplateError,
     UnsupportedDefinitionsError,
 )
+from dagster_lifeguard.names import asset_key_parts
 from dagster_lifeguard.plan import Plan
 from served import differences, served
 
@@ -70,6 +71,16 @@ class TestNaming:
                     Rule(assets="*", pools=["{asset}"]),
                 ],
             )
+
+    @pytest.mark.parametrize("key", [["a b", "c"], ["x", "50%"], ["a", "b/c"], ["größe"]])
+    def test_a_path_name_can_be_turned_back(self, key: list[str]) -> None:
+        @dg.multi_asset(outs={"result": dg.AssetOut(key=key)}, name="made")
+        def made() -> int:
+            return 1
+
+        (pool,) = applied(made, naming="path").values()
+        assert pool is not None
+        assert asset_key_parts(pool) == tuple(key)
 
     def test_assets_that_share_a_pool_on_purpose_do_not_clash(self) -> None:
         shared = [Rule(assets="*", pools=["{group}"])]
@@ -125,10 +136,14 @@ class TestRules:
                 rules=[Rule(assets="group:x", pools=[]), Rule(assets="kind:", pools=["p"])],
             )
 
-    def test_a_multi_asset_goes_by_its_first_declared_key(self) -> None:
-        rules = [Rule(assets='key:"animals/ant"', pools=["ants"]), Rule(assets="*", pools=["rest"])]
+    @pytest.mark.parametrize(("key", "pool"), [("ant", "some"), ("zebra", "rest")])
+    def test_a_multi_asset_goes_by_its_first_key(self, key: str, pool: str) -> None:
+        rules = [
+            Rule(assets=f'key:"animals/{key}"', pools=["some"]),
+            Rule(assets="*", pools=["rest"]),
+        ]
         (animals,) = catalogue.multi_asset().assets or ()
-        assert applied(animals, rules=rules) == {"animals/ant": "rest", "animals/zebra": "rest"}
+        assert applied(animals, rules=rules) == {"animals/ant": pool, "animals/zebra": pool}
 
     def test_rules_see_assets_that_only_a_schedule_carries(self) -> None:
         new = Policy(rules=[Rule(assets="key:only_in_schedule", pools=["x"])]).apply(
@@ -309,8 +324,34 @@ class TestExplicitPools:
         def total() -> int:
             return store(tagged.tag({self.KEY: "by_tag"})(fetch()))
 
-        new = apply_per_asset_concurrency(dg.Definitions(assets=[total]))
-        assert pools(new) == {"total": "api by_tag total"}
+        base = dg.Definitions(assets=[total])
+        assert pools(apply_per_asset_concurrency(base)) == {"total": "api by_tag total"}
+        lifted = Policy(rules=[Rule(assets="*", pools=[], override=True)]).apply(base)
+        assert pools(lifted) == {"total": None}
+        assert pools(apply_per_asset_concurrency(lifted)) == {"total": "api by_tag total"}
+        replaced = Policy(rules=[Rule(assets="*", pools=["x"], override=True)]).apply(base)
+        assert pools(replaced) == {"total": "x"}
+        assert differences(served(base), served(Policy(rules=[]).apply(replaced))) == []
+
+    def test_a_tag_on_one_use_of_an_op_leaves_the_others_unlimited_and_that_is_told(self) -> None:
+        @dg.op
+        def fetch() -> int:
+            return 1
+
+        @dg.op
+        def join(left: int, right: int) -> int:
+            return left + right
+
+        @dg.graph_asset
+        def total() -> int:
+            return join(fetch.tag({self.KEY: "api"})(), fetch.alias("again")())
+
+        base = dg.Definitions(assets=[total])
+        (found,) = Plan(Policy(), items(base)).assignments()
+        assert (found.pools, found.partly_limited_ops) == (("api", "total"), ("fetch",))
+        policy = Policy(rules=[Rule(assets="*", pools=["{asset}"], override=True)])
+        (found,) = Plan(policy, items(base)).assignments()
+        assert (found.pools, found.partly_limited_ops) == (("total",), ())
 
 
 class TestStockEngineRefusals:
@@ -413,10 +454,38 @@ class TestWhatItAppliesTo:
     @pytest.mark.parametrize("naming", ["underscore", "path"])
     def test_dagster_is_content_with_the_result(self, naming: Any) -> None:
         for kind in catalogue.KINDS.values():
-            dg.Definitions.validate_loadable(Policy(naming=naming).apply(kind()))
+            new = Policy(naming=naming).apply(kind())
+            dg.Definitions.validate_loadable(new)
+            assert new.get_repository_def().get_all_jobs() is not None
+
+    def test_parts_that_were_wrapped_apart_can_be_merged(self) -> None:
+        @dg.op
+        def fetch() -> int:
+            return 1
+
+        @dg.graph
+        def inner() -> int:
+            return fetch()
+
+        @dg.job
+        def by_hand() -> None:
+            inner()
+
+        first = dg.AssetsDefinition.from_graph(inner, group_name="x")
+        nightly = dg.ScheduleDefinition(name="nightly", target=[first], cron_schedule="@daily")
+        parts = [
+            dg.Definitions(assets=[first]),
+            dg.Definitions(assets=[first], jobs=[by_hand]),
+            dg.Definitions(assets=[first], schedules=[nightly]),
+        ]
+        one, two, three = (apply_per_asset_concurrency(part) for part in parts)
+        merged = dg.Definitions(assets=one.assets, jobs=two.jobs, schedules=three.schedules)
+        assert merged.get_repository_def().get_all_jobs()
 
 
-@pytest.mark.parametrize("kind", ["multi_asset", "graph_multi_asset", "merged", "shared_ops"])
+@pytest.mark.parametrize(
+    "kind", ["multi_asset", "specs_from_a_set", "graph_multi_asset", "merged", "shared_ops"]
+)
 def test_pools_are_the_same_in_every_process(kind: str) -> None:
     """Dagster takes some orders from sets of strings, which differ from process to process."""
     program = (

@@ -15,14 +15,17 @@ from served import differences, in_pool_fields, served
 POOLS = {
     "asset": {"orders": "orders", "my_group/my_asset": "my_group_my_asset"},
     "asset_with_everything": {"raw/events": "raw_events"},
-    "multi_asset": {"animals/zebra": "animals_zebra", "animals/ant": "animals_zebra"},
+    "multi_asset": {"animals/zebra": "animals_ant", "animals/ant": "animals_ant"},
     "multi_asset_specs_subset": {
-        "dbt/staging": "dbt_staging",
-        "dbt/facts": "dbt_staging",
-        "dbt/marts": "dbt_staging",
+        "dbt/staging": "dbt_facts",
+        "dbt/facts": "dbt_facts",
+        "dbt/marts": "dbt_facts",
     },
+    "specs_from_a_set": dict.fromkeys(
+        ("models/bills", "models/events", "models/orders", "models/users"), "models_bills"
+    ),
     "graph_asset": {"g/total": "g_total"},
-    "graph_multi_asset": {"pair/second": "pair_second", "pair/first": "pair_second"},
+    "graph_multi_asset": {"pair/second": "pair_first", "pair/first": "pair_first"},
     "graph_with_config_and_mapped_steps": {"squares": "squares"},
     "shared_ops": {"left": "left", "right": "left right"},
     "from_graph_and_from_op": {
@@ -50,12 +53,12 @@ POOLS = {
     "merged": {
         "orders": "orders",
         "my_group/my_asset": "my_group_my_asset",
-        "pair/second": "pair_second",
-        "pair/first": "pair_second",
+        "pair/second": "pair_first",
+        "pair/first": "pair_first",
         "thing": "thing",
     },
     "cycle_through_subsets": {"a1": "a1", "a2": "a1", "b1": "b1"},
-    "subset_of_graph": {"pair/first": "pair_second"},
+    "subset_of_graph": {"pair/first": "pair_first"},
 }
 
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))

@@ -102,12 +102,12 @@ class TestTable:
         assert result.stdout == (
             "asset               kind       rule   pool                limit   per\n"
             "─────────────────────────────────────────────────────────────────────\n"
-            "ant                 multi      1      zebra                   1   op \n"
+            "ant                 multi      1      ant                     1   op \n"
             "lake                external   -      -                       -   -  \n"
             "my_group/my_asset   asset      1      my_group_my_asset       1   op \n"
             "orders              asset      1      orders                  1   op \n"
             "own                 asset      own    mine                    1   op \n"
-            "zebra               multi      1      zebra                   1   op \n"
+            "zebra               multi      1      ant                     1   op \n"
             "multi: one op makes several assets and claims the pool of the first of them.\n"
             "rule own: the pool that the asset declares itself.\n"
             "\n"
@@ -125,8 +125,8 @@ class TestTable:
             "group": "default",
             "kind": "multi_asset",
             "rule": 1,
-            "pools": [{"name": "zebra", "limit": 1}],
-            "current_pools": ["zebra"],
+            "pools": [{"name": "ant", "limit": 1}],
+            "current_pools": ["ant"],
             "explicit": False,
             "steps": 1,
             "executed_with": ["zebra"],
@@ -170,7 +170,7 @@ class TestTable:
         file = project.write("defs.py", PROTECTED)
         by_pool = project.json("-f", file, "--sort", "pool")["assets"]
         assert [a["asset"] for a in by_pool] == [
-            "lake", "own", "my_group/my_asset", "orders", "ant", "zebra",
+            "lake", "ant", "zebra", "own", "my_group/my_asset", "orders",
         ]  # fmt: skip
         chosen = project.json("-f", file, "--select", "SALES")["assets"]
         assert [a["asset"] for a in chosen] == ["orders"]
@@ -393,6 +393,26 @@ class TestBadInput:
         project.write("defs.py", "import dagster as dg\n\nraise RuntimeError('no password')\n")
         self.refused(project.check("-f", "defs.py"), "RuntimeError: no password", "(defs.py:3)")
 
+    @pytest.mark.parametrize("ending", ["raise SystemExit(0)", "raise BaseException('boo')"])
+    def test_code_that_ends_the_process(self, project: Project, ending: str) -> None:
+        project.write("defs.py", ending + "\n")
+        self.refused(project.check("-f", "defs.py"), "defs.py cannot be loaded")
+
+    @pytest.mark.parametrize("ending", ["1 +", "import os; os._exit(0)", "raise SystemExit(0)"])
+    def test_one_of_several_locations_that_fails(self, project: Project, ending: str) -> None:
+        project.write("good.py", code(asset("a")))
+        project.write("bad.py", ending + "\n")
+        project.write("w.yaml", "load_from:\n  - python_file: good.py\n  - python_file: bad.py\n")
+        self.refused(project.check("-w", "w.yaml"), "bad.py cannot be loaded")
+
+    def test_an_instance_that_cannot_be_opened(self, project: Project, home: Path) -> None:
+        home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
+        project.write("defs.py", code(asset("a")))
+        self.refused(project.check("-f", "defs.py"), "The instance in DAGSTER_HOME")
+
+    def test_an_empty_module_name(self, project: Project) -> None:
+        self.refused(project.check("-m", ""), "-m names no module")
+
     def test_a_workspace_that_is_none(self, project: Project) -> None:
         project.write("workspace.yaml", "load_form: []\n")
         self.refused(project.check("-w", "workspace.yaml"), "workspace.yaml:")
@@ -410,6 +430,31 @@ class TestBadInput:
 
     def test_an_unknown_code(self, project: Project) -> None:
         self.refused(project.check("--ignore", "no-such"), "no-such")
+
+
+def test_what_the_code_prints_is_not_in_the_json(project: Project) -> None:
+    project.write(
+        "defs.py", "import os\nprint('hello')\nos.system('echo child')\n" + code(asset("a"))
+    )
+    command = [sys.executable, "-m", "dagster_lifeguard", "check", "-f", "defs.py", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["assets"][0]["asset"] == "a"
+    assert done.stderr.split() == ["hello", "child"]
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]x[/]", "a:warning:b", "x\\\\", "line\\nbreak", "\\x1b[31m", "\\ud800"]
+)
+def test_names_are_shown_as_they_are_and_cannot_steer_the_terminal(
+    project: Project, name: str
+) -> None:
+    outs = f"{{'result': dg.AssetOut(key=['{name}'])}}"
+    text = f"@dg.multi_asset(outs={outs}, name='n')\ndef made(): ...\n"
+    result = project.check("-f", project.write("hostile.py", code(text, wrap="{}")))
+    assert result.exit_code == 1, result.output
+    shown = name.replace("\\\\", "\\")
+    assert shown in result.stdout.replace("\n", "")
+    assert "\x1b" not in result.stdout
 
 
 def test_the_installed_command(project: Project) -> None:

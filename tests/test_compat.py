@@ -123,14 +123,19 @@ class TestObservableSourceAssets:
 
 
 class TestOrder:
-    def test_outputs_keep_the_order_of_declaration(self) -> None:
-        for kind, first in (
-            (catalogue.multi_asset, ["animals", "zebra"]),
-            (catalogue.graph_multi_asset, ["pair", "second"]),
-            (catalogue.multi_asset_specs_subset, ["dbt", "staging"]),
+    def test_outputs_name_all_keys_that_an_op_makes(self) -> None:
+        for kind, keys in (
+            (catalogue.multi_asset, [["animals", "ant"], ["animals", "zebra"]]),
+            (catalogue.graph_multi_asset, [["pair", "first"], ["pair", "second"]]),
         ):
             (asset,) = (a for a in kind().assets or () if isinstance(a, dg.AssetsDefinition))
-            assert compat.declared_keys(asset)[0] == dg.AssetKey(first)
+            assert compat.made_keys(asset) == tuple(map(dg.AssetKey, keys))
+
+    def test_a_subset_names_those_of_the_whole(self) -> None:
+        (asset,) = catalogue.specs_from_a_set().assets or ()
+        assert isinstance(asset, dg.AssetsDefinition)
+        part = asset.subset_for({dg.AssetKey(["models", "users"])}, None)
+        assert compat.made_keys(part) == compat.made_keys(asset)
 
 
 class TestLazyDefinitions:

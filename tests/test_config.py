@@ -133,7 +133,10 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ),
         ("default_limit: true\n", ["1:16: default_limit: True: input should be a valid integer."]),
         ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
-        ("rules: 3\n", ["1:8: rules: 3: input should be a valid tuple."]),
+        ("rules: 3\n", ["1:8: rules: 3 is not a list; write [...]."]),
+        ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks."]),
+        ("pools: 3\n", ["1:8: pools: 3 is not a mapping."]),
+        ("default_limit: 2020-99-99\n", ["1:1: not valid YAML: month must be in 1..12."]),
         ("- a\n", ["1:1: expected settings; allowed: engine, naming, default_limit, rules, pools."]),
         ("a: [1\n", ["2:1: not valid YAML: expected ',' or ']', but got '<stream end>'."]),
         ("engine: stock\nengine: stock\n", ['2:1: not valid YAML: found duplicate key "engine" with value "stock" (original value: "stock").']),
@@ -160,6 +163,12 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too large"):
         Config.from_yaml(write(tmp_path, "#" * (FILE_SIZE_MAX_BYTES + 1)))
+
+
+def test_aliases_cannot_make_a_small_file_huge(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    (problem,) = problems(tmp_path, "\n".join(lines))
+    assert problem == "1:1: more than 100,000 values."
 
 
 def test_in_python_a_mistake_is_pydantics_error() -> None:

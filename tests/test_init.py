@@ -23,8 +23,8 @@ concurrency:
   pools:
     default_limit: 1  # of every pool that is given no limit of its own
 run_monitoring:
-  free_slots_after_run_end_seconds: 60  # else their slots stay taken
   enabled: true  # finds runs whose process died
+  free_slots_after_run_end_seconds: 60  # else their slots stay taken
 """
 
 
@@ -69,6 +69,7 @@ class TestInstanceYaml:
             "concurrency:\n",
             "concurrency: # later\ntelemetry:\n  enabled: false\n",
             "concurrency:\n  pools:\n    granularity: run\n",
+            "concurrency:\n  # about runs\n  runs:\n    max_concurrent_runs: 3\n",
             "run_monitoring:\n  enabled: true\n",
             "storage:\n  sqlite:\n    base_dir:\n      env: SOME_DIR\n",
             "telemetry:\r\n  enabled: false\r\n",
@@ -89,14 +90,33 @@ class TestInstanceYaml:
             "free_slots_after_run_end_seconds": 60,
         }
 
-    def test_what_is_on_one_line_is_written_anew_with_its_comments(self) -> None:
-        old = "# above\nconcurrency: {pools: {granularity: run}} # beside\ntelemetry: {enabled: false}\n"
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("concurrency: {pools: {granularity: run}} # x\n", "concurrency: {pools: {granularity: run, default_limit: 1}} # x\n"),
+            ("concurrency: {} # x\n", "concurrency: {pools: {default_limit: 1}} # x\n"),
+            ("concurrency: ~ # x\n", "concurrency: # x\n  pools:\n    default_limit: 1  # of every pool that is given no limit of its own\n"),
+            ("run_monitoring: {enabled: yes}\r\n", "run_monitoring: {enabled: yes, free_slots_after_run_end_seconds: 60}\r\n"),
+            ("{telemetry: {enabled: false}}", "{telemetry: {enabled: false}, concurrency: {pools: {default_limit: 1}}, run_monitoring: {free_slots_after_run_end_seconds: 60, enabled: true}}"),
+        ],
+    )  # fmt: skip
+    def test_on_one_line_too_it_only_adds(self, old: str, new: str) -> None:
+        found, kept = with_pool_settings(old, "f")
+        assert found.startswith(new)
+        assert kept == ()
+
+    def test_anchors_and_aliases_stay(self) -> None:
+        old = (
+            "sensors: &s\n  use_threads: true\nschedules:\n  <<: *s\n"
+            "run_monitoring: {max_resume_run_attempts: 2}\n"
+        )
         new, _ = with_pool_settings(old, "f")
-        assert "# above" in new
-        assert "# beside" in new
-        assert YAML(typ="safe").load(new)["concurrency"] == {
-            "pools": {"granularity": "run", "default_limit": 1}
-        }
+        assert new.startswith("sensors: &s\n  use_threads: true\nschedules:\n  <<: *s\n")
+
+    @pytest.mark.parametrize("old", ["---\ntelemetry: {enabled: false}\n...\n"])
+    def test_where_there_is_no_place_it_says_what_to_add(self, old: str) -> None:
+        with pytest.raises(ConfigError, match="Add by hand: concurrency"):
+            with_pool_settings(old, "f")
 
     def test_what_it_says_already_is_kept(self) -> None:
         old = dedent("""\
@@ -111,8 +131,8 @@ class TestInstanceYaml:
             old,
             (
                 "concurrency.pools.default_limit: 5",
-                "run_monitoring.enabled: False",
                 "run_monitoring.free_slots_after_run_end_seconds: 300",
+                "run_monitoring.enabled: false",
             ),
         )
 
@@ -123,9 +143,9 @@ class TestInstanceYaml:
             ("a: [1\n", "f:2:1: not valid YAML"),
             ("a: 1\n---\nb: 2\n", "not valid YAML"),
             ("concurrency: 3\n", "concurrency is not a mapping"),
-            ("concurrency:\n  default_op_concurrency_limit: 2\n", "Dagster says"),
-            ("run_queue:\n  max_concurrent_runs: 3\n", "Dagster says"),
-            ("nonsense: true\n", "Dagster says"),
+            ("concurrency:\n  default_op_concurrency_limit: 2\n", "Dagster would say"),
+            ("run_queue:\n  max_concurrent_runs: 3\n", "Dagster would say"),
+            ("nonsense: true\n", "Dagster refuses it as it is"),
         ],
     )
     def test_what_cannot_be_added_to(self, old: str, message: str) -> None:
@@ -194,7 +214,8 @@ class TestCommand:
         result = CliRunner().invoke(main, ["init"], input=answer)
         assert here.joinpath("lifeguard.yaml").exists() is written
         assert ("default_limit" in home.joinpath("dagster.yaml").read_text()) is written
-        assert result.exit_code == (0 if written else 1)
+        assert result.exit_code == 0
+        assert ("Nothing was written." in result.stdout) is not written
 
     def test_without_a_home_it_says_so_and_writes_the_policy(self, here: Path) -> None:
         result = init("--yes")
@@ -218,6 +239,25 @@ class TestCommand:
         here.joinpath("lifeguard.yaml").write_text("naming: x\n")
         assert init("--yes").exit_code == 2
         assert here.joinpath("lifeguard.yaml").read_text() == "naming: x\n"
+
+    def test_nothing_is_written_when_one_file_cannot_be(self, here: Path, home: Path) -> None:
+        link = home / "dagster.yaml"
+        link.unlink()
+        link.symlink_to(home / "no" / "such" / "file")
+        result = init("--yes")
+        assert result.exit_code == 2
+        assert "cannot be written" in result.stderr
+        assert not here.joinpath("lifeguard.yaml").exists()
+
+    def test_a_read_only_file_is_refused(self, here: Path, home: Path) -> None:
+        home.joinpath("dagster.yaml").chmod(0o444)
+        result = init("--yes")
+        assert (result.exit_code, "it is read-only" in result.stderr) == (2, True)
+        assert not here.joinpath("lifeguard.yaml").exists()
+
+    def test_one_file_cannot_be_both(self, here: Path, home: Path) -> None:
+        assert init("--yes", "--config", "x.yaml", "--dagster-yaml", "x.yaml").exit_code == 2
+        assert not here.joinpath("x.yaml").exists()
 
     def test_permissions_and_links_stay(self, here: Path, home: Path, tmp_path: Path) -> None:
         real = tmp_path / "real.yaml"

@@ -37,7 +37,9 @@ class Policy(Config):
         """Return the definitions with each op's pool set by the rules, and nothing else changed.
 
         Applying a policy to definitions that already had one applied replaces it. What a
-        ``@definitions`` function returns is left lazy.
+        ``@definitions`` function returns is left lazy. Apply it last and once, to the merged
+        definitions: an op that is used in two parts which were wrapped apart may get two pools,
+        and Dagster then refuses the merged definitions.
 
         Limits are not set here: a pool is limited by its limit on the instance, or else by
         ``concurrency: pools: default_limit`` in ``dagster.yaml``.
@@ -88,13 +90,15 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     planned = Plan(policy, [*whole, *checks, *targets])
     if planned.problems:
         raise planned.problems[0]
-    replacement = compat.OpReplacement(planned.new_ops)
+    replacement = compat.OpReplacement(planned.new_ops, planned.untagged)
 
     def new_asset(item: Any, item_with_op: Any) -> Any:
         if not isinstance(item_with_op, dg.AssetsDefinition):
             return item
         new = replacement.assets(item_with_op)
-        return item if new is item_with_op else new
+        # An observable source asset that gets no pool stays the source asset that it was.
+        is_unlimited = isinstance(item, dg.SourceAsset) and new.op.pool is None
+        return item if is_unlimited else new
 
     fields = {
         "assets": [new_asset(*pair) for pair in zip(assets, whole, strict=True)],

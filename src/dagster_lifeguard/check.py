@@ -1,7 +1,7 @@
 """Does each asset have the pools it should have? Findings over code locations, before any run.
 
-This looks at definitions and at ``dagster.yaml``; it neither reads nor changes limits that were
-set on an instance.
+This looks at definitions, at ``dagster.yaml`` and at which pools have a limit on the instance. It
+executes and changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dagster_lifeguard.plan import Plan
 from dagster_lifeguard.units import with_op
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.plan import Assignment
     from dagster_lifeguard.units import AssetItem
@@ -40,6 +40,8 @@ CODES: Mapping[str, str] = {
     "same-target": "Assets declare the same table or path and share no pool.",
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
     "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
+    "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
+    "limits-differ": "Several policies declare different limits for one pool.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
     "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
 }
@@ -84,7 +86,7 @@ class Location:
         name: The location's name, as Dagster shows it.
         assignments: What the policy gives each asset.
         findings: What is wrong within the location.
-        own_pools: For each pool named after an asset, that asset.
+        own_pools: For each pool named after an asset, the assets of that name.
         unused_rules: Indices of the rules that decide for no asset here.
         limits: For each pool used here, its declared limit; None if unlimited.
         default_limits: The default limits of the policies that apply here.
@@ -94,7 +96,7 @@ class Location:
     name: str
     assignments: tuple[Assignment, ...]
     findings: tuple[Finding, ...]
-    own_pools: Mapping[str, str]
+    own_pools: Mapping[str, frozenset[str]]
     unused_rules: frozenset[int]
     limits: Mapping[str, int | None]
     default_limits: frozenset[int | None]
@@ -144,7 +146,7 @@ def inspect_location(
         origin.name,
         tuple(a for location in locations for a in location.assignments),
         tuple(f for location in locations for f in location.findings),
-        {pool: asset for location in locations for pool, asset in location.own_pools.items()},
+        _merged(location.own_pools for location in locations),
         frozenset.intersection(*(location.unused_rules for location in locations))
         if locations
         else frozenset(),
@@ -163,25 +165,54 @@ def _inspect_repository(
     plans = [(policy, Plan(policy, part)) for policy, part in parts]
     assignments_of = [part.assignments() for _, part in plans]
     assignments = [a for part in assignments_of for a in part]
+    declared: defaultdict[str, set[int | None]] = defaultdict(set)
+    for (policy, _), part in zip(plans, assignments_of, strict=True):
+        for pool in (pool for assignment in part for pool in assignment.pools):
+            declared[pool].add(policy.limit_of(pool))
     limits = {
-        pool: policy.limit_of(pool)
-        for (policy, _), part in zip(plans, assignments_of, strict=True)
-        for assignment in part
-        for pool in assignment.pools
+        pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
     }
     findings = [f for policy, part in plans for f in _policy_findings(policy, part, jobs)]
+    findings += _differing_limits(declared)
     findings += _asset_findings(assignments, granularity)
     findings += _same_targets(items, assignments)
     return Location(
         name,
         tuple(sorted(assignments, key=lambda a: a.asset)),
         tuple(findings),
-        {pool: asset for _, part in plans for pool, asset in part.own_pools.items()},
+        _merged(
+            {pool: frozenset([asset]) for pool, asset in part.own_pools.items()}
+            for _, part in plans
+        ),
         frozenset.intersection(*(frozenset(part.unused_rules) for _, part in plans)),
         limits,
         frozenset(policy.default_limit for policy, _ in plans),
         tuple(rule.assets for rule in plans[0][0].rules),
     )
+
+
+def _merged(
+    parts: Iterable[Mapping[str, frozenset[str]]],
+) -> dict[str, frozenset[str]]:
+    merged: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for part in parts:
+        for pool, assets in part.items():
+            merged[pool] |= assets
+    return dict(merged)
+
+
+def _differing_limits(declared: Mapping[str, set[int | None]]) -> Iterator[Finding]:
+    for pool, limits in declared.items():
+        if len(limits) > 1:
+            shown = " and ".join(sorted("unlimited" if n is None else str(n) for n in limits))
+            yield Finding(
+                "limits-differ",
+                "warning",
+                f"The policies of this code location declare the limits {shown} for the pool "
+                f"{pool}.",
+                "Apply one policy to the merged definitions.",
+                (pool,),
+            )
 
 
 def _by_policy(
@@ -279,6 +310,16 @@ def _asset_findings(assignments: Sequence[Assignment], granularity: str) -> Iter
             'End the rules with one for all other assets: assets: "*".',
             tuple(uncovered),
         )
+    partly = [(a.asset, op) for a in assignments for op in a.partly_limited_ops]
+    for asset, op in partly:
+        yield Finding(
+            "partly-limited",
+            "error",
+            f"The op {op} of {asset} is tagged with a pool where it is used once; where it is used "
+            "without the tag it is unlimited.",
+            "Give the op itself the pool, or set override: true in the asset's rule.",
+            (asset, op),
+        )
     interleaving = [
         a.asset for a in assignments if a.kind == "graph_asset" and a.steps > 1 and a.pools
     ]
@@ -349,8 +390,9 @@ def _unused_everywhere(locations: Sequence[Location]) -> list[Finding]:
 def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
     owners: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for location in locations:
-        for pool, asset in location.own_pools.items():
-            owners[pool].setdefault(asset, location.name)
+        for pool, assets in location.own_pools.items():
+            for asset in sorted(assets):
+                owners[pool].setdefault(asset, location.name)
     for pool, places in owners.items():
         if len(places) > 1:
             described = [f"{asset} (in {place})" for asset, place in places.items()]

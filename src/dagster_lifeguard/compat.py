@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import dagster as dg
 from dagster import _record
@@ -33,6 +34,7 @@ from dagster._utils.warnings import BetaWarning, PreviewWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from dagster._core.definitions.node_definition import NodeDefinition
 
@@ -51,40 +53,66 @@ _POLICY = "_lifeguard_policy"
 # --- ops and graphs -------------------------------------------------------------------------------
 
 
-def original_op(op: dg.OpDefinition) -> dg.OpDefinition:
-    """Return the op as the user wrote it, whether or not a policy was applied to it."""
-    return cast("dg.OpDefinition", vars(op).get(_ORIGINAL, op))
+def original_node(node: NodeDefinition) -> NodeDefinition:
+    """Return the op or graph as the user wrote it, whether or not a policy was applied to it."""
+    return cast("NodeDefinition", vars(node).get(_ORIGINAL, node))
 
 
 def applied_policy(op: dg.OpDefinition) -> object | None:
-    """Return the policy that gave this op its pool; None if none did."""
+    """Return the policy that was applied to this op; None if none was."""
     return cast("object | None", vars(op).get(_POLICY))
 
 
 def declared_pool(op: dg.OpDefinition, tags: Mapping[str, str]) -> str | None:
-    """Return the pool that the user gave the op, by ``pool=`` or by the older tag.
+    """Return the pool that a step of the op claims: ``op.pool``, or else the older tag.
 
     Relies on: a step's pool is ``op.pool`` or else its ``dagster/concurrency_key`` tag (1.10.0).
     """
     return op.pool or tags.get(GLOBAL_CONCURRENCY_TAG) or op.tags.get(GLOBAL_CONCURRENCY_TAG)
 
 
-def op_with_pool(op: dg.OpDefinition, pool: str | None, policy: object) -> dg.OpDefinition:
-    """Copy an op as it is, but for its pool.
+def op_under_policy(op: dg.OpDefinition, policy: object, policy_text: str) -> dg.OpDefinition:
+    """Copy an op as it is, with a note of the policy that was applied to it.
+
+    Args:
+        op: The op as the user wrote it.
+        policy: The policy.
+        policy_text: The policy in writing; policies of one text are one.
+    """
+    return _copy_once((id(op), policy_text), op, {_POLICY: policy})
+
+
+def op_with_pool(
+    op: dg.OpDefinition, pool: str | None, policy: object, policy_text: str
+) -> dg.OpDefinition:
+    """Copy an op as it is, but for its pool, with a note of the policy that gave it.
 
     The tag ``dagster/concurrency_key`` goes with the pool it used to name: Dagster refuses an op
     whose tag and pool differ.
 
     Relies on: ``OpDefinition._pool`` and ``NodeDefinition._tags`` (1.10.0).
     """
-    new: Any = _clone(op)
-    assert hasattr(new, "_pool")
-    new._pool = pool
+    assert hasattr(op, "_pool")
+    changes: dict[str, object] = {"_pool": pool, _POLICY: policy}
     if GLOBAL_CONCURRENCY_TAG in op.tags:
-        new._tags = {k: v for k, v in op.tags.items() if k != GLOBAL_CONCURRENCY_TAG}
-    setattr(new, _ORIGINAL, op)
-    setattr(new, _POLICY, policy)
-    return cast("dg.OpDefinition", new)
+        changes["_tags"] = {k: v for k, v in op.tags.items() if k != GLOBAL_CONCURRENCY_TAG}
+    return _copy_once((id(op), policy_text, pool), op, changes)
+
+
+# The same copy for the same original and the same changes, for as long as it is used: parts of a
+# project may be wrapped one by one and merged then, and Dagster wants one object for one name. A
+# copy keeps its original alive, so no id in a key can come to name another object.
+_COPIES: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
+
+
+def _copy_once(key: tuple[object, ...], obj: _T, changes: Mapping[str, object]) -> _T:
+    known = _COPIES.get(key)
+    if known is None:
+        known = _clone(obj)
+        known.__dict__.update(changes)
+        known.__dict__[_ORIGINAL] = obj
+        _COPIES[key] = known
+    return cast("_T", known)
 
 
 def _clone(obj: Any) -> Any:
@@ -116,23 +144,34 @@ class OpReplacement:
     """Replaces ops wherever they are used, keeping identity.
 
     Dagster refuses two op or graph definitions of one name in a repository unless they are the
-    same object, so whatever holds a replaced op is copied once, and only then.
+    same object, so whatever holds a replaced op is copied once, and only then. Definitions to
+    which a policy was applied before are taken back to what the user wrote first.
+
+    Args:
+        new_ops: For each op as the user wrote it, what is to stand in its place.
+        untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
     """
 
-    def __init__(self, new_ops: Mapping[dg.OpDefinition, dg.OpDefinition]) -> None:
+    def __init__(
+        self,
+        new_ops: Mapping[dg.OpDefinition, dg.OpDefinition],
+        untagged: AbstractSet[dg.OpDefinition],
+    ) -> None:
         self._new: dict[int, Any] = {id(op): new for op, new in new_ops.items()}
+        self._untagged = {id(op) for op in untagged}
         # An id names an object only while that object lives.
         self._kept: list[object] = list(new_ops)
 
     def node(self, node: NodeDefinition) -> NodeDefinition:
-        """Return the node with its ops replaced; the very same object if there are none.
+        """Return the node with its ops replaced, from what the user wrote.
 
         Relies on: ``GraphDefinition._node_defs``, ``_dependencies``, ``_dependency_structure``,
         ``_node_dict``, ``_nodes_in_topological_order``, ``_parent_graph_def`` (1.10.0).
         """
-        if isinstance(node, dg.OpDefinition):
-            return cast("NodeDefinition", self._new.get(id(node), node))
-        return self._once(node, self._new_graph)
+        original = original_node(node)
+        if isinstance(original, dg.OpDefinition):
+            return cast("NodeDefinition", self._new.get(id(original), original))
+        return self._once(original, self._new_graph)
 
     def assets(self, assets: dg.AssetsDefinition) -> dg.AssetsDefinition:
         """Return the assets definition with its ops replaced.
@@ -172,17 +211,33 @@ class OpReplacement:
 
     def _new_graph(self, graph: Any) -> Any:
         inner = [self.node(node) for node in graph._node_defs]
-        if _all_same(inner, graph._node_defs):
+        dependencies = self._untagged_dependencies(graph)
+        if _all_same(inner, graph._node_defs) and dependencies is graph._dependencies:
             return graph
-        new = _clone(graph)
-        new._node_defs = inner
-        new._dependency_structure, new._node_dict = create_execution_structure(
-            inner, graph._dependencies, graph_definition=new
-        )
-        new._nodes_in_topological_order = new._get_nodes_in_topological_order()
-        if graph.is_subselected:
-            new._parent_graph_def = self.node(graph._parent_graph_def)
+        untagged = dependencies is not graph._dependencies
+        new = _copy_once((id(graph), *map(id, inner), untagged), graph, {"_node_defs": inner})
+        if new._dependency_structure is graph._dependency_structure:  # it is new indeed
+            new._dependencies = dependencies
+            new._dependency_structure, new._node_dict = create_execution_structure(
+                inner, dependencies, graph_definition=new
+            )
+            new._nodes_in_topological_order = new._get_nodes_in_topological_order()
+            if graph.is_subselected:
+                new._parent_graph_def = self.node(graph._parent_graph_def)
         return new
+
+    def _untagged_dependencies(self, graph: Any) -> Any:
+        """Relies on: ``_dependencies`` is keyed by ``NodeInvocation``, a named tuple (1.10.0)."""
+        names = {
+            node.name for node in graph._node_defs if id(original_node(node)) in self._untagged
+        }
+        new = {
+            use._replace(tags={k: v for k, v in use.tags.items() if k != GLOBAL_CONCURRENCY_TAG})
+            if use.name in names and GLOBAL_CONCURRENCY_TAG in use.tags
+            else use: inputs
+            for use, inputs in graph._dependencies.items()
+        }
+        return graph._dependencies if _all_same(list(new), list(graph._dependencies)) else new
 
     def _new_assets(self, assets: Any) -> Any:
         computation = assets._computation
@@ -256,15 +311,16 @@ def node_of(assets: dg.AssetsDefinition) -> NodeDefinition | None:
     return None if computation is None else cast("NodeDefinition", computation.node_def)
 
 
-def declared_keys(assets: dg.AssetsDefinition) -> tuple[dg.AssetKey, ...]:
-    """Return the asset keys in the order in which the user declared them.
+def made_keys(assets: dg.AssetsDefinition) -> tuple[dg.AssetKey, ...]:
+    """Return the asset keys that the op or graph makes, sorted; of a subset, those of the whole.
 
-    The order of the outputs is the user's. The order of ``specs`` is not: for graph assets
-    Dagster takes it from a set, so it differs from process to process.
+    Sorted, as no order that Dagster keeps is the same in every process: that of ``specs`` comes
+    from a set for graph assets, and that of the outputs is the caller's, which for a dbt project
+    comes from a set too. Pools that differ from process to process would protect nothing.
 
-    Relies on: ``AssetsDefinition.node_keys_by_output_name`` keeps the order (1.10.0).
+    Relies on: ``AssetsDefinition.node_keys_by_output_name`` (1.10.0).
     """
-    return tuple(dict.fromkeys(assets.node_keys_by_output_name.values()))
+    return tuple(sorted(set(assets.node_keys_by_output_name.values())))
 
 
 def io_manager_key(assets: dg.AssetsDefinition, key: dg.AssetKey) -> str | None:

@@ -28,6 +28,9 @@ FILE_NAME = "lifeguard.yaml"
 FILE_SIZE_MAX_BYTES = 1024 * 1024
 """A larger file is taken for a mistake rather than read."""
 
+VALUES_MAX = 100_000
+"""Values in a file, each alias counted as often as it is used."""
+
 LIMIT_MAX = 1_000
 """Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
 
@@ -155,7 +158,7 @@ class Config(_Strict):
     def _from_text(cls, text: str, source: str) -> Self:
         document = _parse(text, source)
         try:
-            return cls.model_validate(_plain(document))
+            return cls.model_validate(_plain(document, source))
         except ValidationError as error:
             problems = [_problem(document, item) for item in error.errors()]
             raise _config_error(source, sorted(problems)) from error
@@ -199,7 +202,7 @@ def _parse(text: str, source: str) -> CommentedMap:
         )
         problem = " ".join(str(error.problem).split())
         raise _config_error(source, [(*place, f"not valid YAML: {problem}.{hint}")]) from error
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # such as a date that is none
         raise _config_error(source, [(1, 1, f"not valid YAML: {error}.")]) from error
     if document is None:
         return CommentedMap()
@@ -210,13 +213,25 @@ def _parse(text: str, source: str) -> CommentedMap:
     return document
 
 
-def _plain(value: Any) -> Any:
-    """Turn what the YAML library returns into plain values, which pydantic checks strictly."""
-    if isinstance(value, CommentedMap):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, CommentedSeq):
-        return [_plain(item) for item in value]
-    return value
+def _plain(value: Any, source: str) -> Any:
+    """Turn what the YAML library returns into plain values, which pydantic checks strictly.
+
+    Each alias counts as what it stands for, so that a few lines cannot stand for billions.
+    """
+    seen = 0
+
+    def plain(value: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen > VALUES_MAX:
+            raise _config_error(source, [(1, 1, f"more than {VALUES_MAX:,} values.")])
+        if isinstance(value, CommentedMap):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, CommentedSeq):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(value)
 
 
 def _config_error(source: str, problems: Sequence[tuple[int, int, str]]) -> ConfigError:
@@ -257,6 +272,11 @@ def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
                 "allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."
             ),
         )
+    if error["type"] == "tuple_type":
+        return line, column, f"{path}: {error['input']!r} is not a list; write [...]."
+    if error["type"] in ("dict_type", "model_type"):
+        keys = f" with {', '.join(_allowed_keys((*loc, '')))}" if len(loc) > 1 else ""
+        return line, column, f"{path}: {error['input']!r} is not a mapping{keys}."
     return line, column, f"{path}: {error['input']!r}: {error['msg'].lower()}."
 
 

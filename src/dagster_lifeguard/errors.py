@@ -30,6 +30,16 @@ class LifeguardError(Exception):
         self.names = tuple(names)
         super().__init__(" ".join(part for part in (message, remedy) if part))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Make the error fit to cross to another process, keyword arguments and all."""
+        return _rebuild, (type(self), self.message, self.remedy, self.names)
+
+
+def _rebuild(
+    kind: type[LifeguardError], message: str, remedy: str, names: tuple[str, ...]
+) -> LifeguardError:
+    return kind(message, remedy=remedy, names=names)
+
 
 class ConfigError(LifeguardError):
     """``lifeguard.yaml`` or a rule written in Python says something that is not allowed."""

@@ -1,14 +1,13 @@
 """``dagster.yaml``: adding the pool settings that a policy relies on, and changing nothing else.
 
-Settings are put in as lines of text, at the places that the YAML parser gives, so that every byte
-that is there stays. Only where that is not possible, as in ``concurrency: {}`` on one line, the
-file is written anew by the YAML library, comments included.
+Settings are put in as text, at the places that the YAML parser gives, so that every byte that is
+there stays. The result is parsed and compared with what was meant; where they differ, the file is
+left as it is and the user is told what to add.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,22 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode
 
 from dagster_lifeguard import compat
 from dagster_lifeguard.errors import ConfigError
 
 STANZA: tuple[tuple[str, object, str], ...] = (
     ("concurrency.pools.default_limit", 1, "of every pool that is given no limit of its own"),
-    ("run_monitoring.enabled", True, "finds runs whose process died"),
     ("run_monitoring.free_slots_after_run_end_seconds", 60, "else their slots stay taken"),
+    ("run_monitoring.enabled", True, "finds runs whose process died"),
 )
 """Setting, value and why. The last two free the slots of a crashed or cancelled run."""
+
+_STANZA_TEXT = (
+    "concurrency: {pools: {default_limit: 1}} and "
+    "run_monitoring: {enabled: true, free_slots_after_run_end_seconds: 60}"
+)
 
 
 def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
@@ -39,57 +44,88 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
         The new contents, and the settings that differ from the stanza and were kept.
 
     Raises:
-        ConfigError: The file is not a mapping in valid YAML, or Dagster would refuse the result.
+        ConfigError: The file is not a mapping in valid YAML, Dagster refuses it as it is or would
+            refuse the result, or there is no place in it where the settings can be put.
     """
+    document = _load(text, source)
+    new = text
     kept = []
     for setting, value, comment in STANZA:
         path = setting.split(".")
-        found = _get(_load(text, source), path, source)
+        found = _get(document, path, source)
         if found is None:
-            text = _with_setting(text, path, value, comment, source)
+            new = _with_setting(new, path, value, comment, source)
         elif found != value:
-            kept.append(f"{setting}: {found}")
-    _refuse_what_dagster_refuses(text, source)
-    return text, tuple(kept)
+            kept.append(f"{setting}: {str(found).lower()}")
+    problem = _what_dagster_says(new)
+    if problem is None:
+        return new, tuple(kept)
+    before = _what_dagster_says(text)
+    if before is not None:
+        raise ConfigError(
+            f"{source}: Dagster refuses it as it is: {before}",
+            remedy="Mend it first; nothing was changed.",
+            names=[source],
+        )
+    raise ConfigError(
+        f"{source}: with the pool settings added, Dagster would say: {problem}",
+        remedy="Settings for runs go under concurrency: runs, for pools under concurrency: pools. "
+        "Nothing was changed.",
+        names=[source],
+    )
 
 
 def _with_setting(text: str, path: list[str], value: object, comment: str, source: str) -> str:
-    expected = copy.deepcopy(_load(text, source))
-    _put(expected, path, value)
-    new = _with_lines(text, _load(text, source), path, value, comment)
+    expected = copy.deepcopy(_plain(_load(text, source)))
+    node = expected
+    for name in path[:-1]:
+        node[name] = node.get(name) or {}
+        node = node[name]
+    node[path[-1]] = value
     try:
-        if new is not None and _load(new, source) == expected:
+        new = _insert(text, path, value, comment)
+        if _plain(_load(new, source)) == expected:
             return new
     except ConfigError:
-        pass  # lines do not fit in there; the library will write the file
-    stream = io.StringIO()
-    _yaml().dump(expected, stream)
-    return stream.getvalue()
+        pass  # there is no such place in this file
+    raise ConfigError(
+        f"{source}: there is no place where {'.'.join(path)} can be put by itself.",
+        remedy=f"Add by hand: {_STANZA_TEXT}. Nothing was changed.",
+        names=[source],
+    )
 
 
-def _with_lines(
-    text: str, document: CommentedMap, path: list[str], value: object, comment: str
-) -> str | None:
-    """Insert the setting as lines; None if what surrounds it is not written in lines."""
+def _insert(text: str, path: list[str], value: object, comment: str) -> str:
+    """Put a setting into the innermost mapping on its path that there is."""
+    written = str(value).lower()
     newline = "\r\n" if "\r\n" in text else "\n"
+    node = _yaml().compose(text)
+    key: Any = None
+    depth = 0
+    while isinstance(node, MappingNode) and depth < len(path) - 1:
+        found = next((pair for pair in node.value if pair[0].value == path[depth]), None)
+        if found is None:
+            break
+        key, node = found
+        depth += 1
+    if isinstance(node, MappingNode) and node.flow_style:
+        inline = "".join(f"{name}: {{" for name in path[depth:-1])
+        inline += f"{path[-1]}: {written}" + "}" * (len(path) - depth - 1)
+        at = node.end_mark.index - 1
+        return text[:at] + (", " if node.value else "") + inline + text[at:]
+    if isinstance(node, MappingNode) and key is not None:
+        at, indent = key.end_mark.line + 1, node.value[0][0].start_mark.column
+    elif key is not None:  # its value is null, written as nothing or as ~
+        text = text[: node.start_mark.index].rstrip(" ") + text[node.end_mark.index :]
+        at, indent = key.end_mark.line + 1, key.start_mark.column + 2
+    else:
+        at, indent = None, 0
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith(("\n", "\r")):
         lines[-1] += newline
-    at, indent, depth = len(lines), 0, 0
-    node: Any = document
-    while depth < len(path) - 1 and path[depth] in node:
-        key_line, key_column = node.lc.key(path[depth])
-        node = node[path[depth]]
-        depth += 1
-        if node is None:
-            at, indent, node = key_line + 1, key_column + 2, {}
-        elif node and not node.fa.flow_style():
-            at, indent = node.lc.key(next(iter(node)))
-        else:
-            return None
-    step = 2
-    new = [f"{' ' * (indent + step * i)}{name}:" for i, name in enumerate(path[depth:])]
-    new[-1] += f" {str(value).lower()}  # {comment}"
+    new = [f"{' ' * (indent + 2 * i)}{name}:" for i, name in enumerate(path[depth:])]
+    new[-1] += f" {written}  # {comment}"
+    at = len(lines) if at is None else at
     return "".join([*lines[:at], *(line + newline for line in new), *lines[at:]])
 
 
@@ -109,20 +145,15 @@ def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
     return found
 
 
-def _put(document: CommentedMap, path: list[str], value: object) -> None:
-    node: Any = document
-    for name in path[:-1]:
-        if node.get(name) is None:
-            node[name] = CommentedMap()
-        node = node[name]
-    node[path[-1]] = value
+def _plain(value: Any) -> Any:
+    if isinstance(value, CommentedMap):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _yaml() -> YAML:
     yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.version = (1, 1)  # the version that Dagster reads, in which yes is true
     return yaml
 
 
@@ -139,7 +170,7 @@ def _load(text: str, source: str) -> CommentedMap:
         return CommentedMap()
     if not isinstance(document, CommentedMap):
         raise ConfigError(
-            f"{source}: expected settings, found a {type(document).__name__}.",
+            f"{source}: expected settings, found a list or a single value.",
             remedy="Mend it first; nothing was changed.",
             names=[source],
         )
@@ -154,14 +185,7 @@ def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
     )
 
 
-def _refuse_what_dagster_refuses(text: str, source: str) -> None:
+def _what_dagster_says(text: str) -> str | None:
     with tempfile.TemporaryDirectory() as home:
         Path(home, "dagster.yaml").write_text(text, encoding="utf-8")
-        problem = compat.instance_config_problem(home)
-    if problem is not None:
-        raise ConfigError(
-            f"{source}: with the pool settings added, Dagster says: {problem}",
-            remedy="Settings for runs go under concurrency: runs, for pools under "
-            "concurrency: pools. Nothing was changed.",
-            names=[source],
-        )
+        return compat.instance_config_problem(home)

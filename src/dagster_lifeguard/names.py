@@ -61,10 +61,8 @@ class Term:
         return tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(self.name))
 
     def fill(self, value_of: Callable[[Field], str]) -> Term:
-        """Replace each template by what ``value_of`` says, made safe for a pool name."""
-        return Term(
-            _TEMPLATE.sub(lambda m: safe_value(value_of(Field(m[1], m[2]))), self.name), self.slots
-        )
+        """Replace each template by what ``value_of`` says, which must be safe in a pool name."""
+        return Term(_TEMPLATE.sub(lambda m: value_of(Field(m[1], m[2])), self.name), self.slots)
 
     def __str__(self) -> str:
         return self.name if self.slots == 1 else f"{self.name}*{self.slots}"
@@ -89,7 +87,9 @@ def pool_name(key: Sequence[str], naming: Naming) -> str:
 
 def asset_key_parts(pool: str) -> tuple[str, ...]:
     """Invert ``pool_name(key, "path")``."""
-    return tuple("" if part == "%" else unquote(part) for part in pool.split("/"))
+    return tuple(
+        "" if part == "%" else unquote(part, errors="surrogatepass") for part in pool.split("/")
+    )
 
 
 def _encode_part(part: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.config import Config, Rule
-    from dagster_lifeguard.units import AssetItem, Kind, OpUse, Unit
+    from dagster_lifeguard.units import AssetItem, Kind, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Assignment:
         steps: How many ops execute it. Several: a graph asset, whose steps claim one by one.
         executed_with: Keys of the other assets that the same op or graph makes.
         shared_ops: Names of its ops that are also used elsewhere.
+        partly_limited_ops: Names of its ops that claim a pool where a tag says so, and none
+            where they are used without it.
     """
 
     asset: str
@@ -48,6 +50,7 @@ class Assignment:
     steps: int = 0
     executed_with: tuple[str, ...] = ()
     shared_ops: tuple[str, ...] = ()
+    partly_limited_ops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Plan:
 
     Attributes:
         problems: What keeps the policy from being applied.
-        new_ops: The ops to be replaced, and by what.
+        new_ops: For each op as the user wrote it, what is to stand in its place.
+        untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
 
     Args:
         policy: The rules.
@@ -99,6 +103,7 @@ class Plan:
             self._decide(unit, rule_index)
         self.problems += self._pools.problems()
         self.new_ops = self._new_ops()
+        self.untagged = {op for op, decision in self._decisions.items() if not decision.explicit}
 
     def _decide(self, unit: Unit, rule_index: int | None) -> None:
         pool, override = None, False
@@ -118,20 +123,13 @@ class Plan:
                 known.pool, known.explicit = of_op, explicit
 
     def _new_ops(self) -> dict[dg.OpDefinition, dg.OpDefinition]:
-        new_ops = {}
-        for use in (use for unit in self._units for use in unit.ops):
-            decision = self._decisions[use.op]
-            if decision.explicit or decision.pool == use.declared:
-                new = use.original
-            elif use.op is not use.original and use.op.pool == decision.pool:
-                new = use.op
-            elif use.op in new_ops:
-                continue
-            else:
-                new = compat.op_with_pool(use.original, decision.pool, self._policy)
-            if new is not use.op:
-                new_ops[use.op] = new
-        return new_ops
+        policy, text = self._policy, self._policy.model_dump_json()
+        return {
+            op: compat.op_under_policy(op, policy, text)
+            if decision.explicit
+            else compat.op_with_pool(op, decision.pool, policy, text)
+            for op, decision in self._decisions.items()
+        }
 
     @property
     def own_pools(self) -> Mapping[str, str]:
@@ -153,7 +151,7 @@ class Plan:
         job_names: defaultdict[dg.OpDefinition, set[str]] = defaultdict(set)
         for job in jobs:
             if isinstance(job, dg.JobDefinition):
-                for op, _ in compat.leaf_ops(job.graph):
+                for op, _ in compat.leaf_ops(compat.original_node(job.graph)):
                     job_names[op].add(job.name)
         shared = [
             SharedOp(op.name, decision.pool, decision.units, tuple(sorted(job_names[op])))
@@ -178,11 +176,18 @@ class Plan:
             "kind": unit.kind,
             "rule": rule_index,
             "pools": tuple(sorted({d.pool for d in decisions if d.pool})),
-            "current": tuple(sorted({pool for use in unit.ops if (pool := _current(use))})),
+            "current": unit.current,
             "explicit": any(d.explicit for d in decisions),
             "steps": unit.step_count,
             "shared_ops": tuple(
                 sorted(use.op.name for use in unit.ops if len(self._decisions[use.op].units) > 1)
+            ),
+            "partly_limited_ops": tuple(
+                sorted(
+                    use.op.name
+                    for use in unit.ops
+                    if use.is_partly_declared and self._decisions[use.op].explicit
+                )
             ),
         }
         if unit.is_check:
@@ -198,11 +203,6 @@ class Plan:
                 executed_with=tuple(other for other in names if other != name),
                 **common,
             )
-
-
-def _current(use: OpUse) -> str | None:
-    """Return the pool that the op has in the definitions as they are."""
-    return use.declared if use.op is use.original else use.op.pool
 
 
 def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard import compat
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import NameClashError, TemplateError
-from dagster_lifeguard.names import enumerate_some, format_expression, pool_name
+from dagster_lifeguard.names import enumerate_some, format_expression, pool_name, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,7 @@ class PoolNames:
 
 
 def _value(template: Field, unit: Unit, naming: Naming) -> str:
-    """Return what a template stands for in a unit.
+    """Return what a template stands for in a unit, safe in a pool name.
 
     Raises:
         LookupError: The asset has no such value, or several; the argument says so.
@@ -91,7 +91,7 @@ def _value(template: Field, unit: Unit, naming: Naming) -> str:
     if spec is None:
         raise LookupError(f"{template} is not known of a check's asset")
     if template.name == "group":
-        return spec.group_name or "default"
+        return safe_value(spec.group_name or "default")
     if template.name == "kind":
         return _only(template, sorted(spec.kinds))
     if template.name == "owner":
@@ -110,4 +110,4 @@ def _only(template: Field, values: Sequence[object]) -> str:
         raise LookupError(f"{template} could be any of {', '.join(found)}")
     if not found:
         raise LookupError(f"{template} has no value")
-    return found[0]
+    return safe_value(found[0])

@@ -11,7 +11,7 @@ from dagster_lifeguard import compat
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Kind = Literal["asset", "multi_asset", "graph_asset", "observation", "check", "external"]
 
@@ -20,17 +20,17 @@ AssetItem = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset
 
 @dataclass(frozen=True, slots=True)
 class OpUse:
-    """An op of a unit.
+    """An op of a unit, as the user wrote it.
 
     Attributes:
-        op: The op as it is in the definitions.
-        original: The op as the user wrote it.
-        declared: The pool that the user gave it, where it is used here; None if none.
+        op: The op.
+        declared: The pool that the user gave it, on the op or where it is used; None if none.
+        is_partly_declared: Whether that pool is a tag on some of its uses and not on others.
     """
 
     op: dg.OpDefinition
-    original: dg.OpDefinition
     declared: str | None
+    is_partly_declared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,13 @@ class Unit:
     """The ops that one assets definition executes.
 
     Attributes:
-        name: Its first asset key, ``a/b``; of a unit that only checks, ``a/b:check_name``.
+        name: Its first asset key in alphabetical order, ``a/b``; of a unit that only checks,
+            ``a/b:check_name``.
         assets: The definition.
-        keys: The asset keys that it makes, or checks, as declared. The first decides which rule
+        keys: The asset keys that it makes, or checks, sorted. The first decides which rule
             applies.
-        ops: Each of its ops once.
+        ops: Each of its ops once, as the user wrote it.
+        current: The pools that its steps claim in the definitions as they are, sorted.
         step_count: How many steps it has in a run; ops that are used twice count twice.
         is_check: Whether it makes no asset and only checks some.
     """
@@ -51,6 +53,7 @@ class Unit:
     assets: dg.AssetsDefinition
     keys: tuple[dg.AssetKey, ...]
     ops: tuple[OpUse, ...]
+    current: tuple[str, ...]
     step_count: int
     is_check: bool
 
@@ -106,29 +109,31 @@ def units_of(items: Iterable[AssetItem]) -> list[Unit]:
 
 
 def _unit(assets: dg.AssetsDefinition) -> Unit | None:
-    keys = compat.declared_keys(assets)
+    keys = compat.made_keys(assets)
+    is_check = not keys
     if keys:
-        return Unit(keys[0].to_user_string(), assets, keys, *_ops(assets), is_check=False)
-    checks = sorted(assets.check_keys)
-    if not checks:
-        return None
-    name = f"{checks[0].asset_key.to_user_string()}:{checks[0].name}"
-    keys = tuple(dict.fromkeys(check.asset_key for check in checks))
-    return Unit(name, assets, keys, *_ops(assets), is_check=True)
-
-
-def _ops(assets: dg.AssetsDefinition) -> tuple[tuple[OpUse, ...], int]:
+        name = keys[0].to_user_string()
+    else:
+        checks = sorted(assets.check_keys)
+        if not checks:
+            return None
+        name = f"{checks[0].asset_key.to_user_string()}:{checks[0].name}"
+        keys = tuple(dict.fromkeys(check.asset_key for check in checks))
     node = compat.node_of(assets)
     assert node is not None
-    uses: dict[dg.OpDefinition, OpUse] = {}
-    step_count = 0
-    for op, tags in compat.leaf_ops(node):
-        step_count += 1
-        original = compat.original_op(op)
-        declared = compat.declared_pool(original, tags)
-        # One use of an op may be tagged with a pool and another not; the tag then counts for the
-        # op, for a pool on the op itself would silence the tag.
-        known = uses.get(op)
-        if known is None or (known.declared or "") < (declared or ""):
-            uses[op] = OpUse(op, original, declared)
-    return tuple(uses.values()), step_count
+    uses = list(compat.leaf_ops(node))
+    current = {pool for op, tags in uses if (pool := compat.declared_pool(op, tags))}
+    original = compat.original_node(node)
+    ops = _ops(uses if original is node else list(compat.leaf_ops(original)))
+    return Unit(name, assets, keys, ops, tuple(sorted(current)), len(uses), is_check)
+
+
+def _ops(uses: list[tuple[dg.OpDefinition, Mapping[str, str]]]) -> tuple[OpUse, ...]:
+    declared: dict[dg.OpDefinition, set[str | None]] = {}
+    for op, tags in uses:
+        declared.setdefault(op, set()).add(compat.declared_pool(op, tags))
+    # A pool on the op itself would silence a tag on one of its uses, so that tag counts for it.
+    return tuple(
+        OpUse(op, max(filter(None, pools), default=None), len(pools) > 1 and None in pools)
+        for op, pools in declared.items()
+    )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from dagster_lifeguard import compat
 from dagster_lifeguard.check import CODES, inspect_location, report
 from dagster_lifeguard.config import FILE_NAME, Config
-from dagster_lifeguard.errors import LoadError
+from dagster_lifeguard.errors import LifeguardError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dagster_lifeguard.check import Finding, Location, Report
     from dagster_lifeguard.plan import Assignment
@@ -90,7 +94,7 @@ def check_command(
     """Show which asset gets which pool by which rule, and what is wrong.
 
     Without -m, -f or -w it looks at the project here: its pyproject.toml (tool.dagster or
-    tool.dg), or else its workspace.yaml. The code is imported, nothing is run or changed.
+    tool.dg), or else its workspace.yaml. The code is imported; nothing is executed.
 
     \b
     Examples:
@@ -103,7 +107,7 @@ def check_command(
     """
     config = _config(config_path)
     origins = _origins(modules, files, workspaces, working_directory or str(Path.cwd()))
-    settings = compat.instance_pool_settings()
+    settings = _pool_settings()
     granularity = settings.granularity if settings else "op"
     locations = _inspect(origins, config, granularity)
     found = report(locations, config, settings)
@@ -138,12 +142,24 @@ def _config(path: str | None) -> Config | None:
     return Config.from_yaml(FILE_NAME) if Path(FILE_NAME).exists() else None
 
 
+def _pool_settings() -> compat.PoolSettings | None:
+    try:
+        return compat.instance_pool_settings()
+    except Exception as error:
+        raise LoadError(
+            f"The instance in DAGSTER_HOME cannot be opened: {_first_line(error)}.",
+            remedy="Mend its dagster.yaml, or unset DAGSTER_HOME to look at the definitions alone.",
+        ) from error
+
+
 def _origins(
     modules: Sequence[str], files: Sequence[str], workspaces: Sequence[str], directory: str
 ) -> list[compat.LocationOrigin]:
     for path in (*files, *workspaces):
         if not Path(path).is_file():
             raise LoadError(f"{path} is not a file.", remedy="Name an existing file.", names=[path])
+    if not all(modules):
+        raise click.UsageError("-m names no module.")
     origins = [o for module in modules for o in compat.origins_of_module(module, directory)]
     origins += [o for file in files for o in compat.origins_of_file(file, directory)]
     origins += [o for path in workspaces for o in _of_file(compat.origins_of_workspace, path)]
@@ -190,32 +206,64 @@ def _inspect(
     origins: Sequence[compat.LocationOrigin], config: Config | None, granularity: str
 ) -> list[Location]:
     if len(origins) == 1:
-        return [_inspect_one(origins[0], config, granularity)]
+        return [_or_raise(origins[0], _inspect_one(origins[0], config, granularity))]
     # Modules of different locations may have one name, so each gets a process of its own.
     locations = []
     for origin in origins:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            locations.append(process.submit(_inspect_one, origin, config, granularity).result())
+            try:
+                found = process.submit(_inspect_one, origin, config, granularity).result()
+            except BrokenProcessPool:
+                found = "its process ended without an answer"
+            locations.append(_or_raise(origin, found))
     return locations
+
+
+def _or_raise(origin: compat.LocationOrigin, found: Location | str) -> Location:
+    if isinstance(found, str):
+        raise LoadError(
+            f"{origin.name} cannot be loaded: {found}.",
+            remedy="Mend the code, or try dagster definitions validate for the whole traceback.",
+            names=[origin.name],
+        )
+    return found
 
 
 def _inspect_one(
     origin: compat.LocationOrigin, config: Config | None, granularity: str
-) -> Location:
+) -> Location | str:
+    """Return what was found, or in one line why the code could not be loaded."""
     try:
-        return inspect_location(origin, config, granularity)
-    except Exception as error:
+        with _standard_output_to_error():
+            return inspect_location(origin, config, granularity)
+    except (LifeguardError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - also code that calls sys.exit
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise LoadError(
-            f"{origin.name} cannot be loaded: {type(error).__name__}: {_first_line(error)} "
-            f"({Path(frame.filename).name}:{frame.lineno})",
-            remedy="Mend the code, or try dagster definitions validate for the whole traceback.",
-            names=[origin.name],
-        ) from error
+        place = f"({Path(frame.filename).name}:{frame.lineno})"
+        return f"{type(error).__name__}: {_first_line(error)} {place}"
+
+
+@contextmanager
+def _standard_output_to_error() -> Iterator[None]:
+    """Keep what the user's code prints, in whatever way, out of our own output."""
+    sys.stdout.flush()
+    with redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # this process has no such descriptors
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _matches(assignment: Assignment, pattern: str) -> bool:
@@ -265,29 +313,34 @@ def _as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding]) -> di
 
 
 def _print(found: Report, rows: Sequence[Row], shown: Sequence[Finding], *, in_full: bool) -> None:
-    console = Console(highlight=False)
-    with_location = len(found.locations) > 1
-    if rows:
-        table = (
-            _asset_table(rows, found.granularity, with_location=with_location)
-            if in_full
-            else _rule_table(rows)
-        )
-        console.print(table)
-        if in_full:
-            for line in _legend(rows):
-                console.print(f"[dim]{line}[/dim]")
+    console = Console(highlight=False, emoji=False)
+    if rows and in_full:
+        with_location = len(found.locations) > 1
+        console.print(_asset_table(rows, found.granularity, with_location=with_location))
+        for line in _legend(rows):
+            console.print(Text(line, style="dim"))
+    elif rows:
+        console.print(_rule_table(rows))
     if not in_full and len(rows) > ROWS_MAX:
         console.print("[dim]List them with --all, or some of them with --select TEXT.[/dim]")
     console.print()
     for finding in shown:
         colour = "red" if finding.severity == "error" else "yellow"
-        console.print(
-            f"[{colour}]{finding.severity}[/{colour}] [bold]{finding.code}[/bold]: "
-            f"{escape(finding.message)}"
-        )
-        console.print(Padding(f"[dim]{escape(finding.remedy)}[/dim]", (0, 0, 0, 2)))
+        head = Text.assemble((finding.severity, colour), " ", (finding.code, "bold"), ": ")
+        console.print(head + Text(_printable(finding.message)))
+        console.print(Padding(Text(_printable(finding.remedy), style="dim"), (0, 0, 0, 2)))
     console.print(_totals(rows, shown))
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the cursor, break the line or not encode: names are the user's."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def _cell(text: str) -> Text:
+    return Text(_printable(text))
 
 
 def _plain_table() -> Table:
@@ -305,11 +358,11 @@ def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) 
     table.add_column("limit", justify="right", no_wrap=True)
     table.add_column("per", no_wrap=True)
     for location, a in rows:
-        cells = [escape(a.asset), _kind(a), _rule(a), escape(_pools(a))]
+        cells = [a.asset, _kind(a), _rule(a), _pools(a)]
         cells += [_limits(location, a), _granularity(a, granularity)]
         if with_location:
-            cells.insert(1, escape(location.name))
-        table.add_row(*cells)
+            cells.insert(1, location.name)
+        table.add_row(*map(_cell, cells))
     return table
 
 
@@ -376,9 +429,8 @@ def _rule_table(rows: Sequence[Row]) -> Table:
         groups.setdefault((_rule(a), what or ""), []).append(a)
     for (rule, what), members in groups.items():
         pools = {pool for a in members for pool in a.pools}
-        table.add_row(
-            rule, escape(what), str(len(members)), str(len(pools)), escape(members[0].asset)
-        )
+        cells = (rule, what, str(len(members)), str(len(pools)), members[0].asset)
+        table.add_row(*map(_cell, cells))
     return table
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import stat
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_lifeguard import instance_yaml
 from dagster_lifeguard.config import FILE_NAME, Config
 from dagster_lifeguard.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 STARTER = """\
 # Which asset gets which pools. Used by
@@ -76,9 +83,9 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     """Write a lifeguard.yaml to start from, and give pools a default limit in dagster.yaml.
 
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
-    also gets slots freed when the run that held them has ended, however it ended. What either file
-    says already is kept, comments included. Both changes are shown first; none is made without
-    consent.
+    also gets run monitoring, which frees the slots of runs that crashed or were cancelled. What
+    either file says already is kept to the byte. Both changes are shown first; none is made
+    without consent.
 
     \b
     Examples:
@@ -86,6 +93,8 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
       lifeguard init --dry-run
       lifeguard init --dagster-yaml /opt/dagster/dagster.yaml --yes
     """
+    if dagster_yaml is not None and Path(dagster_yaml).resolve() == Path(config_path).resolve():
+        raise click.UsageError("--config and --dagster-yaml name the same file.")
     changes = [
         change for change in (_config_change(config_path), _instance_change(dagster_yaml)) if change
     ]
@@ -100,9 +109,11 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     if not yes:
         if not _is_terminal():
             raise click.UsageError("Nothing was written: say --yes to write without being asked.")
-        click.confirm("Write this?", abort=True)
+        if not click.confirm("Write this?"):
+            click.echo("Nothing was written.")
+            return
+    _write(changes)
     for change in changes:
-        _write(change)
         click.echo(f"Wrote {change.path}.")
     click.echo(
         f'Next: defs = Policy.from_yaml("{config_path}").apply(defs), then run lifeguard check.'
@@ -173,26 +184,48 @@ def _read(file: Path) -> str:
         ) from error
 
 
-def _write(change: _Change) -> None:
-    """Put the whole new file in place at once, with the old one's permissions."""
+def _write(changes: Sequence[_Change]) -> None:
+    """Put all new files in place, each at once; if one cannot be prepared, none is."""
+    ready: list[tuple[Path, Path]] = []
     try:
-        _replace(change, change.path.resolve())
+        for change in changes:
+            with _refusing(change.path):
+                ready.append((_prepare(change), change.path.resolve()))
+        for new, path in ready:
+            with _refusing(path):
+                new.replace(path)
+    finally:
+        for new, _ in ready:
+            new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(
-            f"{change.path} cannot be written: {error.strerror}.",
-            remedy="Give yourself the right to write it, or run this as its owner.",
-            names=[str(change.path)],
+            f"{path} cannot be written: {error.strerror}.",
+            remedy="Create its directory, or run this as a user who may write there.",
+            names=[str(path)],
         ) from error
 
 
-def _replace(change: _Change, path: Path) -> None:
-    mode = path.stat().st_mode if change.old is not None else 0o644
+def _prepare(change: _Change) -> Path:
+    """Write the new contents beside the file, with the old one's owner and permissions."""
+    path = change.path.resolve()
+    old = path.stat() if change.old is not None else None
+    if old is not None and not old.st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(change.new)
-        Path(name).chmod(mode & 0o777)
-        Path(name).replace(path)
+        new.chmod(stat.S_IMODE(old.st_mode) if old else 0o644)
+        if old is not None and (old.st_uid, old.st_gid) != (new.stat().st_uid, new.stat().st_gid):
+            os.chown(new, old.st_uid, old.st_gid)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
+    return new
