@@ -71,3 +71,15 @@ class LoadError(LifeguardError):
     """A code location could not be found or loaded."""
 
     code = "location-unloadable"
+
+
+class StoreUnavailableError(LifeguardError):
+    """The engine's database cannot be read or written; nothing was granted."""
+
+    code = "store-unavailable"
+
+
+class SchemaError(LifeguardError):
+    """The engine's tables were made by a newer version of this package."""
+
+    code = "schema-too-new"
