@@ -167,6 +167,7 @@ class PoolView:
 
     def __post_init__(self) -> None:
         assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
+        assert self.whole or self.queue, f"{self.pool}: nothing seen of a queue"
 
     @property
     def free(self) -> int:
