@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import sqlalchemy as db
 from dagster._core.storage.event_log.schema import (
@@ -17,9 +20,6 @@ from dagster._core.storage.event_log.schema import (
 from dagster_lifeguard.store.memory import MemoryStore
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from dagster_lifeguard.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _numbers = itertools.count()
 
@@ -80,8 +80,17 @@ SharedPlace = SqlitePlace | PostgresPlace
 
 def new_sqlite(folder: Path) -> SqlitePlace:
     place = SqlitePlace(str(folder / f"index{next(_numbers)}.db"))
-    create_dagster_tables(f"sqlite:///{place.path}")
+    Path(place.path).write_bytes(_empty_sqlite())
     return place
+
+
+@cache
+def _empty_sqlite() -> bytes:
+    """A file with Dagster's table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        create_dagster_tables(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def new_postgres(server_url: str) -> PostgresPlace:
@@ -97,7 +106,9 @@ def new_postgres(server_url: str) -> PostgresPlace:
 def age_session(place: Place, session: str, seconds: float = 1e6) -> None:
     """Move a session's lease into the past, as if its process had been silent for long."""
     if isinstance(place, MemoryPlace):
-        place.store().rows.lease_until[session] -= seconds
+        leases = place.store().rows.lease_until
+        if session in leases:  # As in SQL: one that was reaped cannot age.
+            leases[session] -= seconds
     else:
         place.sql(
             f"UPDATE lifeguard_sessions SET lease_until = lease_until - {seconds} "
