@@ -94,7 +94,7 @@ class SqliteStore:
         connection = self.connection.acquire()
         try:
             with self.connection.errors():
-                connection.execute("BEGIN IMMEDIATE")
+                self.connection.lock(connection)
                 return SqliteTransaction(self, connection, self._view(connection, scope))
         except BaseException:
             self.connection.leave()

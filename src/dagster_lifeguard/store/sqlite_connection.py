@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from dagster_lifeguard.store.contract import TryAgainError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LOCK_PAUSE_SECONDS = (0.0005, 0.003)
 
 BUSY_SECONDS = 30
 """How long to wait for another writer; Dagster waits as long."""
@@ -81,9 +85,31 @@ class SqliteConnection:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """The connection, in a transaction that has the write lock."""
         with self.reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            self.lock(connection)
             yield connection
             connection.execute("COMMIT")
+
+    def lock(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction that has the write lock.
+
+        SQLite's own waiting sleeps for up to 100 ms at a time, long after the lock is free again.
+        A transaction here takes about a millisecond, so that is how long to sleep; by chance, so
+        that two who wait do not stay in step.
+        """
+        deadline = time.monotonic() + self._busy_seconds
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if not _is_busy(error) or time.monotonic() >= deadline:
+                        raise
+                    time.sleep(random.uniform(*_LOCK_PAUSE_SECONDS))  # noqa: S311 - no secret
+                else:
+                    return
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._busy_seconds * 1000)}")
 
     def close(self) -> None:
         """Close; the next use opens another."""
@@ -102,12 +128,24 @@ class SqliteConnection:
             check_same_thread=False,  # The mutex sees to it.
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        # SQLite does not wait for the lock that a change of journal needs; Dagster's file has
+        # been changed long ago, unless several processes are the first at once.
+        deadline = time.monotonic() + self._busy_seconds
+        while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(random.uniform(*_LOCK_PAUSE_SECONDS))  # noqa: S311 - no secret
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -117,7 +155,7 @@ class SqliteConnection:
         except sqlite3.IntegrityError:
             raise  # Never expected: two winners of one slot, or two tickets of one step.
         except sqlite3.DatabaseError as error:
-            if "locked" in str(error) or "busy" in str(error):
+            if _is_busy(error):
                 raise TryAgainError(str(error)) from error
             raise StoreUnavailableError(
                 f"{self._path}: {error}.",
@@ -125,3 +163,7 @@ class SqliteConnection:
                 "nothing was granted.",
                 names=[self._path],
             ) from error
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
