@@ -258,7 +258,8 @@ class PostgresTransaction:
         if changes.drop_tickets:
             yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
         for holding in changes.drop_holdings:
-            yield call("drop_holding", *holding.key)
+            entries = _columns(changes.ledger, holding.key)
+            yield call("drop_holding", *holding.key, now, holding.fence, *entries)
         if changes.drop_sessions:
             yield call("drop_sessions", list(changes.drop_sessions))
         if changes.enqueue is not None:
@@ -290,6 +291,7 @@ class PostgresTransaction:
                 now,
                 [pool for pool, _ in slots],
                 [number for _, number in slots],
+                *_columns(changes.ledger, grant.key),
             )
         if changes.adopt is not None:
             yield call("adopt", *changes.adopt, changes.session)
@@ -301,6 +303,8 @@ class PostgresTransaction:
         for pool, limit in (*changes.limits, *changes.limits_known):
             yield call("know_limit", pool, limit)
         for e in changes.ledger:
+            if e.run_id:
+                continue  # It was written with its holding.
             yield call(
                 "add_entry",
                 now,
@@ -340,6 +344,18 @@ class PostgresTransaction:
             self._connection.roll_back()
         finally:
             self._connection.mutex.release()
+
+
+def _columns(ledger: Sequence[Entry], key: TicketKey) -> tuple[list[Any], ...]:
+    """Kinds, pools, slots, sessions and seconds of a ticket's entries."""
+    found = [e for e in ledger if e.run_id == key.run_id and e.step_key == key.step_key]
+    return (
+        [e.kind.value for e in found],
+        [e.pool for e in found],
+        [e.slots for e in found],
+        [e.session for e in found],
+        [e.seconds for e in found],
+    )
 
 
 def _channel(session: str) -> str:

@@ -84,6 +84,7 @@ SELECT json_agg(json_build_array(
   ORDER BY t.priority DESC, t.number)
 FROM lifeguard_tickets t;
 
+-- Holding, owner, fence and ledger in one statement: the fewer, the faster.
 -- name: grant
 WITH holding AS (
   INSERT INTO lifeguard_holdings (pool, slot_no, run_id, step_key, fence, priority, since)
@@ -91,8 +92,15 @@ WITH holding AS (
   FROM unnest($7::text[], $8::integer[]) AS slot (pool, slot_no)
 ), pool AS (
   UPDATE lifeguard_pools SET fence = $4::bigint WHERE pool = ANY($7::text[])
+), owner AS (
+  INSERT INTO lifeguard_owners (run_id, step_key, session)
+  VALUES ($1::text, $2::text, $3::text)
 )
-INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ($1::text, $2::text, $3::text);
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+SELECT $6::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
+FROM unnest($9::text[], $10::text[], $11::integer[], $12::text[], $13::double precision[])
+  AS entry (kind, pool, slots, session, seconds);
 
 -- name: drop_tickets
 WITH queue AS (DELETE FROM lifeguard_queue WHERE number = ANY($1::bigint[]))
@@ -101,8 +109,14 @@ DELETE FROM lifeguard_tickets WHERE number = ANY($1::bigint[]);
 -- name: drop_holding
 WITH owner AS (
   DELETE FROM lifeguard_owners WHERE run_id = $1::text AND step_key = $2::text
+), holding AS (
+  DELETE FROM lifeguard_holdings WHERE run_id = $1::text AND step_key = $2::text
 )
-DELETE FROM lifeguard_holdings WHERE run_id = $1::text AND step_key = $2::text;
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+SELECT $3::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
+FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[], $9::double precision[])
+  AS entry (kind, pool, slots, session, seconds);
 
 -- name: drop_sessions
 WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
