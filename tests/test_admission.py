@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,12 +42,12 @@ def situations(draw, *, whole=None):
             queues[pool].append(Waiter(number * 2, priority, slots, since, key, "s"))
     pools = {}
     for pool in demand:
-        limit = draw(st.one_of(st.none(), st.integers(0, 5)))
+        limit = draw(st.one_of(st.none(), st.integers(0, 6)))
         queues[pool].sort(key=lambda w: (-w.priority, w.number))
         pools[pool] = PoolView(
             pool=pool,
             limit=limit,
-            taken=draw(st.frozensets(st.integers(1, 7), max_size=6)),
+            taken=draw(st.frozensets(st.integers(1, 7), max_size=4)),
             queue=tuple(queues[pool]),
             whole=bool(whole or not queues[pool] or draw(st.booleans())),
             fence=draw(st.integers(0, 9)),
@@ -119,6 +120,7 @@ def test_nobody_behind_it_matters(situation):
     assert verdict_on(view, ticket) == verdict_on(replace(view, pools=fewer), ticket)
 
 
+@settings(max_examples=600)
 @given(situations(whole=True))
 def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
     """Bounded bypass: after a grant, the slots that were free for an impatient one still are."""
@@ -186,8 +188,9 @@ def test_the_first_in_line_is_woken_whenever_its_pool_could_take_it(situation):
 class Floor:
     """Pools, holders and waiters in one place, where every waiter looks at each tick."""
 
-    def __init__(self, limits):
+    def __init__(self, limits, patience=20.0):
         self.limits = limits
+        self.patience = patience
         self.holding = {}
         self.tickets = {}
         self.numbers = iter(range(1, 10**6))
@@ -219,7 +222,7 @@ class Floor:
 
     def look(self, name):
         ticket = self.tickets[name]
-        verdict = decide(self.view(ticket), ticket, self.now, patience_seconds=20.0)
+        verdict = decide(self.view(ticket), ticket, self.now, patience_seconds=self.patience)
         if isinstance(verdict, Granted):
             self.holding[name] = verdict.slots
             del self.tickets[name]
@@ -259,3 +262,28 @@ def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, ran
         if "victim" in floor.holding:
             return
     raise AssertionError("the victim starved")
+
+
+@pytest.mark.parametrize(("patience", "served"), [(20.0, True), (float("inf"), False)])
+@pytest.mark.parametrize("demand", ["x*2", "x+y"])
+def test_patience_is_what_ends_starvation(demand, patience, served):
+    """Slots of x and y come free one at a time, in turn, and somebody small is always there."""
+    floor = Floor({"x": 2 if demand == "x*2" else 1, "y": 1}, patience)
+    leaves = {}
+    for tick in range(200):
+        floor.now = float(tick)
+        for name in [n for n, at in leaves.items() if at <= tick]:
+            del floor.holding[name], leaves[name]
+        if tick == 4:
+            floor.arrive("victim", Demand.parse(demand))
+        small = "x" if demand == "x*2" or tick % 2 else "y"
+        floor.arrive(f"small{tick}", Demand.of({small: 1}))
+        for name in sorted(floor.tickets, key=lambda n: floor.tickets[n].number):
+            floor.look(name)
+            if name in floor.holding:
+                leaves[name] = tick + 2
+        if "victim" in floor.holding:
+            break
+    assert ("victim" in floor.holding) == served
+    if served:
+        assert floor.now <= 4 + patience + 5

@@ -13,7 +13,7 @@ import pytest
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand
 from dagster_lifeguard.options import EngineOptions
-from places import age_session
+from places import age_session, new_postgres
 
 ONE = Demand.of({"orders": 1})
 POINTS = ("begin", "viewed", "decided", "committed")
@@ -260,3 +260,28 @@ def test_lowering_the_limit_and_claiming(scene, point):
         assert kinds == ["limit", "granted", "limit"]
     else:
         assert kinds == ["limit", "limit"]
+
+
+def test_a_session_cannot_be_ended_under_a_claim_that_has_seen_it_alive(postgres_url):
+    """Else the holding would be owned by nobody, and kept for ever."""
+    place = new_postgres(postgres_url)
+    place.store().migrate()
+    gate = Gate()
+    claimer, reaper = Engine(place.store(), passing=gate), Engine(place.store())
+    claimer.set_limit("orders", 1)
+    claimer.claim("warm", "up", Demand.of({"elsewhere": 1}))
+    gate.point = "viewed"
+    session = claimer.session
+
+    claim = Doing(lambda: ask(claimer, "a"))
+    assert gate.reached.wait(PATIENT_SECONDS)
+    age_session(place, session)
+    assert reaper.reap() == 0
+    gate.opened.set()
+
+    assert claim.result().granted
+    assert [h.owners for h in reaper.snapshot("orders").holdings] == [{session}]
+    assert reaper.reap() == 1
+    assert reaper.snapshot("orders").holdings == ()
+    claimer.close()
+    reaper.close()
