@@ -22,6 +22,13 @@ check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+torture: $(READY)  ## Run the races at length (minutes): seeds and a summary table are printed
+	$(BIN)/python tests/races/torture.py
+	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
+
+bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (2 minutes)
+	$(BIN)/python benchmarks/engine.py
+
 bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
 	$(BIN)/python benchmarks/assign.py
 
@@ -49,4 +56,4 @@ $(READY): pyproject.toml constraints/newest.txt
 	  --progress-bar on --editable '.[dev]'
 	@touch $(READY)
 
-.PHONY: help demo test test-oldest check bench docs lock clean
+.PHONY: help demo test test-oldest check torture bench-engine bench docs lock clean

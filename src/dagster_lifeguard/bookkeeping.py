@@ -1,0 +1,183 @@
+"""What a verb writes, worked out from what it sees: pure, and the same for every store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.admission import decide, next_in_line
+from dagster_lifeguard.model import (
+    Entry,
+    EntryKind,
+    Granted,
+    Holding,
+    TicketKey,
+    Verdict,
+    View,
+)
+from dagster_lifeguard.store.contract import Changes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from dagster_lifeguard.model import PoolView, Ticket, Waiter
+
+
+def with_default_limit(view: View, default_limit: int | None) -> View:
+    """The view in which pools without a limit of their own have the default one."""
+    if default_limit is None or all(pool.limit is not None for pool in view.pools.values()):
+        return view
+    pools = {
+        name: pool if pool.limit is not None else replace(pool, limit=default_limit)
+        for name, pool in view.pools.items()
+    }
+    return replace(view, pools=pools)
+
+
+def claimed(
+    view: View, asking: Ticket, session: str, patience_seconds: float
+) -> tuple[Verdict, Changes | None]:
+    """Decide a claim and say what it writes; None when there is nothing to write."""
+    key = asking.key
+    if view.holdings:
+        holding = view.holdings[0]
+        return Granted(holding.slots, holding.fence), adopted(view, session)
+    ticket = view.tickets[0] if view.tickets else asking
+    verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
+    known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
+    noticed = tuple(_limit_entry(pool, limit, session) for pool, limit in known)
+    if isinstance(verdict, Granted):
+        if not verdict.slots:
+            if not known and not view.tickets:
+                return verdict, None
+            return verdict, Changes(drop_tickets=view.tickets, limits_known=known, ledger=noticed)
+        fence = 1 + max(view.pools[pool].fence for pool in verdict.slots)
+        waited = 0.0 if ticket.since is None else view.now - ticket.since
+        for pool, numbers in verdict.slots.items():
+            limit = view.pools[pool].limit
+            assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
+            assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
+        entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
+        return Granted(verdict.slots, fence), Changes(
+            session=session,
+            grant=Holding(key, verdict.slots, fence, ticket.priority),
+            drop_tickets=view.tickets,
+            limits_known=known,
+            ledger=(*noticed, *entries),
+        )
+    if ticket.number is None:
+        return verdict, Changes(
+            session=session,
+            enqueue=replace(ticket, queue_at=verdict.queue_at, session=session),
+            limits_known=known,
+            ledger=noticed,
+        )
+    if set(verdict.queue_at) != set(ticket.queue_at) or ticket.session != session:
+        left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
+        return verdict, Changes(
+            session=session,
+            requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
+            limits_known=known,
+            ledger=noticed,
+            wake=_to_wake(left, (), {key}, view.now, patience_seconds),
+        )
+    return verdict, Changes(limits_known=known, ledger=noticed) if known else None
+
+
+def adopted(view: View, session: str) -> Changes | None:
+    """What making the session an owner of the holding in view writes; None when it is one."""
+    (holding,) = view.holdings
+    if session in holding.owners:
+        return None
+    return Changes(session=session, adopt=holding.key)
+
+
+def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) -> Changes | None:
+    """What ending the view's sessions, or else its tickets, writes; None for nothing.
+
+    A holding that has an owner besides the ended sessions only loses these owners.
+    """
+    holdings = view.holdings
+    if view.sessions:
+        gone = set(view.sessions)
+        holdings = tuple(holding for holding in holdings if holding.owners <= gone)
+    if not (holdings or view.tickets or view.sessions):
+        return None
+    keys = {holding.key for holding in holdings} | {ticket.key for ticket in view.tickets}
+    touched = {pool for holding in holdings for pool in holding.slots}
+    touched.update(*(ticket.demand.pools for ticket in view.tickets))
+    entries = (
+        entry
+        for h in holdings
+        for entry in _entries(kind, h.key, h.slots, h.fence, session, view.now - h.since)
+    )
+    pools = (view.pools[pool] for pool in sorted(touched))
+    return Changes(
+        drop_holdings=holdings,
+        drop_tickets=view.tickets,
+        drop_sessions=view.sessions,
+        ledger=tuple(entries),
+        wake=_to_wake(pools, holdings, keys, view.now, patience_seconds),
+    )
+
+
+def is_covered(view: View) -> bool:
+    """Whether every pool of the tickets in question is locked."""
+    held = (pool for holding in view.holdings for pool in holding.slots)
+    asked = (pool for ticket in view.tickets for pool in ticket.demand.pools)
+    return all(pool in view.pools for pools in (held, asked) for pool in pools)
+
+
+def limited(
+    view: View,
+    pool: str,
+    limit: int | None,
+    session: str,
+    patience_seconds: float,
+    default_limit: int | None,
+    *,
+    from_default: bool,
+) -> Changes:
+    """What setting a limit, or deleting it with None, writes."""
+    before = view.pools[pool]
+    after = replace(before, limit=default_limit if limit is None else limit)
+    changed = before.limit != limit or before.limit_known != limit
+    return Changes(
+        limits=((pool, limit),),
+        limits_from_default=from_default,
+        ledger=(_limit_entry(pool, limit, session),) if changed else (),
+        wake=_to_wake([after], (), set(), view.now, patience_seconds),
+    )
+
+
+def _to_wake(
+    pools: Iterable[PoolView],
+    gone: Collection[Holding],
+    keys: Collection[TicketKey],
+    now: float,
+    patience_seconds: float,
+) -> tuple[Waiter, ...]:
+    """Who should look again once these holdings and tickets are gone from these pools."""
+    after = []
+    for pool in pools:
+        if pool.queue:
+            freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
+            queue = tuple(waiter for waiter in pool.queue if waiter.key not in keys)
+            after.append(replace(pool, taken=pool.taken - freed, queue=queue))
+    return next_in_line(after, now, patience_seconds=patience_seconds)
+
+
+def _entries(
+    kind: EntryKind,
+    key: TicketKey,
+    slots: Mapping[str, tuple[int, ...]],
+    fence: int,
+    session: str,
+    seconds: float,
+) -> Iterator[Entry]:
+    for pool, numbers in slots.items():
+        yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
+
+
+def _limit_entry(pool: str, limit: int | None, session: str) -> Entry:
+    return Entry(EntryKind.LIMIT, pool, session=session, limit=limit)

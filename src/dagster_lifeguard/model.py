@@ -1,0 +1,320 @@
+"""The engine's words as frozen values: what is asked for, what is seen, what is decided.
+
+Nothing here knows Dagster, a database or a clock. Times are seconds since the epoch by the clock
+of the database, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import SLOTS_MAX, Term, format_expression, parse_expression
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LIMIT_MAX = SLOTS_MAX
+"""The highest limit of a pool, which is Dagster's own default maximum."""
+
+PRIORITY_MAX = 2**31 - 1
+"""The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
+
+POOLS_PER_DEMAND_MAX = 32
+"""The most pools one step may ask for, so that a claim locks a bounded number of rows."""
+
+WAITERS_SEEN_MAX = 32
+"""How many of a pool's best-ranked waiters a decision looks at."""
+
+
+class TicketKey(NamedTuple):
+    """Names a ticket: one step of one run."""
+
+    run_id: str
+    step_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The pools one step asks for, sorted by name, and how many slots of each.
+
+    Raises:
+        ConfigError: No pool, too many pools, a pool named twice, or slots out of bounds.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        names = self.pools
+        if not 1 <= len(names) <= POOLS_PER_DEMAND_MAX:
+            raise ConfigError(
+                f"A step asks for {len(names)} pools.",
+                remedy=f"Ask for 1 to {POOLS_PER_DEMAND_MAX} pools.",
+                names=names,
+            )
+        if list(names) != sorted(set(names)):
+            raise ConfigError(
+                "A demand names its pools once each, in sorted order.",
+                remedy="Build it with Demand.of or Demand.parse.",
+                names=names,
+            )
+        for term in self.terms:
+            if not 1 <= term.slots <= SLOTS_MAX:
+                raise ConfigError(
+                    f"{str(term)!r} asks for {term.slots} slots.",
+                    remedy=f"Ask for 1 to {SLOTS_MAX} slots.",
+                    names=[term.name],
+                )
+
+    @classmethod
+    def of(cls, slots: Mapping[str, int]) -> Demand:
+        """The demand for these slots of these pools."""
+        return cls(tuple(Term(name, slots[name]) for name in sorted(slots)))
+
+    @classmethod
+    def parse(cls, expression: str) -> Demand:
+        """The demand that a pool expression without templates asks for."""
+        return cls(tuple(sorted(parse_expression(expression), key=lambda term: term.name)))
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The names of the pools, sorted: the one order in which their rows are locked."""
+        return tuple(term.name for term in self.terms)
+
+    def __str__(self) -> str:
+        return format_expression(self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One step of one run asking for its demand, waiting.
+
+    Attributes:
+        number: Smaller for a ticket that came earlier; None while the ticket is new.
+        since: When it began to wait; None while the ticket is new.
+        queue_at: The pools of the demand at whose queue it stands.
+        session: The session whose life it shares.
+    """
+
+    key: TicketKey
+    demand: Demand
+    priority: int = 0
+    number: int | None = None
+    since: float | None = None
+    queue_at: tuple[str, ...] = ()
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        if abs(self.priority) > PRIORITY_MAX:
+            raise ConfigError(
+                f"The priority {self.priority} does not fit in 32 bits.",
+                remedy=f"Use a priority between -{PRIORITY_MAX} and {PRIORITY_MAX}.",
+                names=[self.key.step_key],
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The slots that one ticket holds.
+
+    Attributes:
+        slots: The slot numbers held in each pool.
+        fence: Larger than every earlier fence of each of these pools.
+        owners: The sessions that own it; it ends with the last of them.
+    """
+
+    key: TicketKey
+    slots: Mapping[str, tuple[int, ...]]
+    fence: int
+    priority: int = 0
+    since: float = 0.0
+    owners: frozenset[str] = frozenset()
+
+
+class Waiter(NamedTuple):
+    """A live waiting ticket as seen at the queue of one pool."""
+
+    number: int
+    priority: int
+    slots: int
+    since: float
+    key: TicketKey
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What a decision needs to know of one pool, read while the pool is locked.
+
+    Attributes:
+        limit: How many slots the pool has; 0 is paused, None is unlimited.
+        taken: The slot numbers held, which may exceed the limit after it was lowered.
+        queue: The best-ranked live waiters at this pool's queue, best first.
+        whole: Whether ``queue`` is the whole queue and not just its front.
+        fence: The largest fence given so far.
+        limit_known: The limit that the engine last saw or set; differs when another wrote it.
+    """
+
+    pool: str
+    limit: int | None
+    taken: frozenset[int] = frozenset()
+    queue: tuple[Waiter, ...] = ()
+    whole: bool = True
+    fence: int = 0
+    limit_known: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
+        assert self.whole or self.queue, f"{self.pool}: nothing seen of a queue"
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds; negative while a lowered limit drains. Limited pools only."""
+        assert self.limit is not None, f"{self.pool} is unlimited"
+        return self.limit - len(self.taken)
+
+    def free_slots(self, count: int) -> tuple[int, ...]:
+        """The ``count`` lowest slot numbers that are free, each at most the limit."""
+        assert self.limit is not None, f"{self.pool} is unlimited"
+        found = []
+        for number in range(1, self.limit + 1):
+            if number not in self.taken:
+                found.append(number)
+                if len(found) == count:
+                    return tuple(found)
+        raise AssertionError(f"{self.pool} has no {count} free slots of {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one transaction sees after it has its locks.
+
+    Attributes:
+        now: The database's clock.
+        session_alive: Whether the session that asks still exists.
+        expired: Whether some session's lease has run out and waits to be reaped.
+        pools: The pools that are locked, by name.
+        holdings: What the tickets in question hold.
+        tickets: Those of the tickets in question that wait.
+        sessions: The sessions that are locked.
+    """
+
+    now: float
+    session_alive: bool
+    expired: bool
+    pools: Mapping[str, PoolView]
+    holdings: tuple[Holding, ...] = ()
+    tickets: tuple[Ticket, ...] = ()
+    sessions: tuple[str, ...] = ()
+
+
+class Reason(str, Enum):
+    """Why a ticket waits at a pool."""
+
+    FULL = "full"
+    """The slots that are free are too few."""
+    BEHIND = "behind"
+    """Enough slots are free, and they are for tickets ahead of it."""
+    PAUSED = "paused"
+    """The limit is 0."""
+    TOO_LARGE = "too-large"
+    """The limit is lower than the slots asked for: only a higher limit can help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The ticket holds its demand.
+
+    Attributes:
+        slots: The slot numbers held in each limited pool; empty when every pool is unlimited.
+        fence: Larger than every earlier fence of these pools; 0 when every pool is unlimited.
+    """
+
+    slots: Mapping[str, tuple[int, ...]]
+    fence: int = 0
+    granted: Literal[True] = field(default=True, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The ticket waits, and why.
+
+    Attributes:
+        pool: The pool that holds it up.
+        reason: What about that pool.
+        ahead: Live tickets ahead of it at that pool, as far as a decision looks.
+        queue_at: The pools at whose queue it now stands.
+        since: When it began to wait; None while that is not known.
+    """
+
+    pool: str
+    reason: Reason
+    ahead: int
+    queue_at: tuple[str, ...]
+    since: float | None = None
+    granted: Literal[False] = field(default=False, init=False)
+
+
+Verdict = Granted | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A pool's limit as it stands in Dagster's own table."""
+
+    pool: str
+    limit: int
+    from_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """Who holds and who waits in one pool at one moment."""
+
+    pool: str
+    limit: int | None
+    from_default: bool
+    holdings: tuple[Holding, ...]
+    waiting: tuple[Ticket, ...]
+
+
+class EntryKind(str, Enum):
+    """What a row of the ledger records."""
+
+    GRANTED = "granted"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    LIMIT = "limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger.
+
+    Attributes:
+        at: When, by the database's clock; filled in by the store.
+        slots: Slots granted or given back.
+        seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
+        limit: A limit entry: the new limit, None when it was deleted.
+    """
+
+    kind: EntryKind
+    pool: str
+    run_id: str = ""
+    step_key: str = ""
+    slots: int = 0
+    fence: int = 0
+    session: str = ""
+    seconds: float | None = None
+    limit: int | None = None
+    at: float = 0.0
+
+
+def by_rank(waiters: Iterable[Waiter]) -> list[Waiter]:
+    """Sort waiters best first: higher priority, then smaller number.
+
+    Numbers are given out once, so the order is total and the same wherever it is computed.
+    """
+    return sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))

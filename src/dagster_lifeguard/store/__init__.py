@@ -1,0 +1,1 @@
+"""The engine's memory: one contract, three stores."""

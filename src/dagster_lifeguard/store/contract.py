@@ -1,0 +1,161 @@
+"""What the engine asks of a store: lock, read, write; no decision is made in one.
+
+Every store keeps the same guarantees, and one conformance suite holds them to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from dagster_lifeguard.model import (
+        Entry,
+        Holding,
+        LimitRow,
+        PoolSnapshot,
+        Ticket,
+        TicketKey,
+        View,
+        Waiter,
+    )
+
+
+class TryAgainError(Exception):
+    """The transaction came to no known end: lost connection, lock timeout. Do the verb again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a transaction locks, and whose rows it sees.
+
+    Attributes:
+        pools: The pools to lock, in any order; the store locks them sorted, and makes the row of
+            a pool it never saw.
+        run_id: See the tickets of this run.
+        step_key: Of that run, only this step.
+        session: The session that asks. It cannot be reaped before the transaction ends.
+        ended: Lock those of these sessions that exist and, with ``expired_only``, whose lease
+            has run out; see the tickets they own, alone or not.
+    """
+
+    pools: tuple[str, ...]
+    run_id: str | None = None
+    step_key: str | None = None
+    session: str = ""
+    ended: tuple[str, ...] = ()
+    expired_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a transaction writes, all or nothing.
+
+    Attributes:
+        session: The owner of what is granted, enqueued or adopted.
+        grant: Slots to hold; its ticket stops waiting.
+        enqueue: A new ticket.
+        requeue: A waiting ticket with its new queues or session.
+        adopt: A holding gets ``session`` as one more owner.
+        drop_tickets: Tickets that stop waiting.
+        drop_holdings: Holdings that end, with all their owners.
+        drop_sessions: Sessions that end, with whatever they own besides others.
+        limits: Limits to write in Dagster's table; None deletes the row.
+        limits_from_default: Whether they follow Dagster's default limit.
+        limits_known: Limits that another wrote and the engine has now seen.
+        ledger: Rows to append; the store stamps them with its clock.
+        wake: Tickets that should look again.
+    """
+
+    session: str = ""
+    grant: Holding | None = None
+    enqueue: Ticket | None = None
+    requeue: Ticket | None = None
+    adopt: TicketKey | None = None
+    drop_tickets: tuple[Ticket, ...] = ()
+    drop_holdings: tuple[Holding, ...] = ()
+    drop_sessions: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int | None], ...] = ()
+    limits_from_default: bool = False
+    limits_known: tuple[tuple[str, int | None], ...] = ()
+    ledger: tuple[Entry, ...] = ()
+    wake: tuple[Waiter, ...] = ()
+
+
+class Transaction(Protocol):
+    """A view under locks. Leaving it without ``commit`` changes nothing."""
+
+    @property
+    def view(self) -> View:
+        """What is true while the locks are held: no other can grant slots of these pools."""
+
+    def commit(self, changes: Changes) -> None:
+        """Write all changes, release the locks, wake. A slot already held is an error."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """The tables, for threads of one process and for its forks; each fork connects anew.
+
+    Any verb may raise ``TryAgainError`` (do it again) or ``StoreUnavailableError``.
+    """
+
+    def migrate(self) -> int:
+        """Bring the tables to the newest version, which is returned. Safe to call at once."""
+
+    def begin(self, scope: Scope) -> Transaction:
+        """Lock what the scope names, in one order for all, and only then read the view."""
+
+    def pools_of(
+        self, run_id: str | None, step_key: str | None, sessions: Collection[str]
+    ) -> tuple[str, ...]:
+        """The pools where these tickets hold or wait, without a lock: verify under one."""
+
+    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+        """Record a live process, trusted for ``lease_seconds`` from now by the store's clock."""
+
+    def heartbeat(self, session: str, lease_seconds: float) -> bool:
+        """Trust the session anew from now on. False: it was reaped and owns nothing any more."""
+
+    def expired_sessions(self, count_max: int) -> tuple[str, ...]:
+        """Sessions whose lease has run out, oldest first."""
+
+    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+        """Wait for a wake-up, at most so long: the session's tickets that should look again.
+
+        Wake-ups may be lost or doubled. Costs the database next to nothing while none comes.
+        """
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        """All limits of Dagster's table."""
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        """Everything in one pool at one moment, without a lock."""
+
+    def ticket(self, key: TicketKey) -> Ticket | Holding | None:
+        """What this ticket does now, without a lock."""
+
+    def run_ids(self) -> frozenset[str]:
+        """The runs that hold or wait."""
+
+    def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
+        """The newest rows of the ledger, newest first."""
+
+    def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
+        """Delete at most so many rows older than that; how many were."""
+
+    def close(self) -> None:
+        """Close this process's connection; the next verb opens another."""

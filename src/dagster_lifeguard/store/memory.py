@@ -1,0 +1,314 @@
+"""The reference store: plain dictionaries under one lock. For tests and simulation.
+
+It is the measure of the others: what it does under the conformance suite, they do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.model import (
+    WAITERS_SEEN_MAX,
+    Entry,
+    Holding,
+    LimitRow,
+    PoolSnapshot,
+    PoolView,
+    Ticket,
+    TicketKey,
+    View,
+    Waiter,
+    by_rank,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from dagster_lifeguard.store.contract import Changes, Scope
+
+SCHEMA_VERSION = 0
+
+
+@dataclasses.dataclass
+class Rows:
+    """The tables."""
+
+    limits: dict[str, LimitRow] = dataclasses.field(default_factory=dict)
+    fences: dict[str, int] = dataclasses.field(default_factory=dict)
+    limits_known: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
+    tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
+    holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
+    slots: dict[tuple[str, int], TicketKey] = dataclasses.field(default_factory=dict)
+    owners: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
+    ledger: list[Entry] = dataclasses.field(default_factory=list)
+    last_number: int = 0
+
+    def copy(self) -> Rows:
+        """The same rows in new tables."""
+        return Rows(
+            limits=dict(self.limits),
+            fences=dict(self.fences),
+            limits_known=dict(self.limits_known),
+            lease_until=dict(self.lease_until),
+            tickets=dict(self.tickets),
+            holdings=dict(self.holdings),
+            slots=dict(self.slots),
+            owners={key: set(owners) for key, owners in self.owners.items()},
+            ledger=list(self.ledger),
+            last_number=self.last_number,
+        )
+
+
+class MemoryStore:
+    """Keeps the tables in this process.
+
+    Args:
+        clock: Seconds since the epoch; a test may hand in one that it moves itself.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.rows = Rows()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._woken: dict[str, set[TicketKey]] = {}
+        self._wake = threading.Condition()
+
+    def migrate(self) -> int:
+        return SCHEMA_VERSION
+
+    def begin(self, scope: Scope) -> MemoryTransaction:
+        self._lock.acquire()
+        try:
+            return MemoryTransaction(self, self._view(scope))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def pools_of(
+        self, run_id: str | None, step_key: str | None, sessions: Collection[str]
+    ) -> tuple[str, ...]:
+        with self._lock:
+            holdings, tickets = self._in_question(run_id, step_key, sessions)
+            pools = {pool for holding in holdings for pool in holding.slots}
+            return tuple(sorted(pools.union(*(ticket.demand.pools for ticket in tickets))))
+
+    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+        del label
+        with self._lock:
+            self.rows.lease_until[session] = self._clock() + lease_seconds
+
+    def heartbeat(self, session: str, lease_seconds: float) -> bool:
+        with self._lock:
+            if session not in self.rows.lease_until:
+                return False
+            self.rows.lease_until[session] = self._clock() + lease_seconds
+            return True
+
+    def expired_sessions(self, count_max: int) -> tuple[str, ...]:
+        with self._lock:
+            now = self._clock()
+            late = [(until, s) for s, until in self.rows.lease_until.items() if until <= now]
+            return tuple(session for _, session in sorted(late)[:count_max])
+
+    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+        with self._wake:
+            self._wake.wait_for(lambda: self._woken.get(session), timeout_seconds)
+            return frozenset(self._woken.pop(session, ()))
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        with self._lock:
+            return tuple(self.rows.limits[pool] for pool in sorted(self.rows.limits))
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        with self._lock:
+            row = self.rows.limits.get(pool)
+            waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]
+            return PoolSnapshot(
+                pool=pool,
+                limit=row.limit if row else None,
+                from_default=bool(row and row.from_default),
+                holdings=tuple(
+                    dataclasses.replace(
+                        holding,
+                        slots={pool: holding.slots[pool]},
+                        owners=frozenset(self.rows.owners[holding.key]),
+                    )
+                    for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
+                    if pool in holding.slots
+                ),
+                waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
+            )
+
+    def ticket(self, key: TicketKey) -> Ticket | Holding | None:
+        with self._lock:
+            holding = self.rows.holdings.get(key)
+            if holding is not None:
+                return dataclasses.replace(holding, owners=frozenset(self.rows.owners[key]))
+            return self.rows.tickets.get(key)
+
+    def run_ids(self) -> frozenset[str]:
+        with self._lock:
+            return frozenset(key.run_id for key in (*self.rows.holdings, *self.rows.tickets))
+
+    def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
+        with self._lock:
+            found = [e for e in reversed(self.rows.ledger) if pool is None or e.pool == pool]
+            return tuple(found[:count_max])
+
+    def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
+        with self._lock:
+            before = self._clock() - keep_seconds
+            old = [entry for entry in self.rows.ledger if entry.at < before][:count_max]
+            self.rows.ledger = self.rows.ledger[len(old) :]
+            return len(old)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _in_question(
+        self, run_id: str | None, step_key: str | None, sessions: Collection[str]
+    ) -> tuple[list[Holding], list[Ticket]]:
+        def of_run(key: TicketKey) -> bool:
+            return key.run_id == run_id and step_key in (None, key.step_key)
+
+        ended = set(sessions)
+        return (
+            [
+                holding
+                for key, holding in self.rows.holdings.items()
+                if of_run(key) or self.rows.owners[key] & ended
+            ],
+            [t for key, t in self.rows.tickets.items() if of_run(key) or t.session in ended],
+        )
+
+    def _view(self, scope: Scope) -> View:
+        now = self._clock()
+        rows = self.rows
+        for pool in scope.pools:
+            rows.fences.setdefault(pool, 0)
+        sessions = tuple(
+            session
+            for session in scope.ended
+            if session in rows.lease_until
+            and (not scope.expired_only or rows.lease_until[session] <= now)
+        )
+        holdings, tickets = self._in_question(scope.run_id, scope.step_key, sessions)
+        return View(
+            now=now,
+            session_alive=scope.session in rows.lease_until,
+            expired=any(until <= now for until in rows.lease_until.values()),
+            pools={pool: self._pool_view(pool, now) for pool in sorted(set(scope.pools))},
+            holdings=tuple(
+                dataclasses.replace(h, owners=frozenset(rows.owners[h.key])) for h in holdings
+            ),
+            tickets=tuple(tickets),
+            sessions=sessions,
+        )
+
+    def _pool_view(self, pool: str, now: float) -> PoolView:
+        rows = self.rows
+        row = rows.limits.get(pool)
+        queue = by_rank(
+            Waiter(
+                number=ticket.number or 0,
+                priority=ticket.priority,
+                slots=next(term.slots for term in ticket.demand.terms if term.name == pool),
+                since=ticket.since or 0.0,
+                key=ticket.key,
+                session=ticket.session,
+            )
+            for ticket in rows.tickets.values()
+            if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
+        )
+        return PoolView(
+            pool=pool,
+            limit=row.limit if row else None,
+            taken=frozenset(number for name, number in rows.slots if name == pool),
+            queue=tuple(queue[:WAITERS_SEEN_MAX]),
+            whole=len(queue) <= WAITERS_SEEN_MAX,
+            fence=rows.fences[pool],
+            limit_known=rows.limits_known.get(pool),
+        )
+
+    def _wake_up(self, waiters: Iterable[Waiter]) -> None:
+        with self._wake:
+            for waiter in waiters:
+                self._woken.setdefault(waiter.session, set()).add(waiter.key)
+            self._wake.notify_all()
+
+
+class MemoryTransaction:
+    """Holds the store's one lock until it is left."""
+
+    def __init__(self, store: MemoryStore, view: View) -> None:
+        self.view = view
+        self._store = store
+
+    def commit(self, changes: Changes) -> None:
+        rows = self._store.rows.copy()
+        self._apply(rows, changes)
+        self._store.rows = rows  # All or nothing: an error above leaves the old tables.
+        self._store._wake_up(changes.wake)  # noqa: SLF001 - the other half of the same store
+
+    def _apply(self, rows: Rows, changes: Changes) -> None:
+        now = self.view.now
+        for ticket in changes.drop_tickets:
+            rows.tickets.pop(ticket.key, None)
+        for session in changes.drop_sessions:
+            rows.lease_until.pop(session, None)
+            for owners in rows.owners.values():
+                owners.discard(session)
+        for holding in changes.drop_holdings:
+            rows.holdings.pop(holding.key, None)
+            rows.owners.pop(holding.key, None)
+            for pool, numbers in holding.slots.items():
+                for number in numbers:
+                    rows.slots.pop((pool, number), None)
+        if changes.enqueue is not None:
+            rows.last_number += 1
+            rows.tickets[changes.enqueue.key] = dataclasses.replace(
+                changes.enqueue, number=rows.last_number, since=now, session=changes.session
+            )
+        if changes.requeue is not None:
+            rows.tickets[changes.requeue.key] = dataclasses.replace(
+                changes.requeue, session=changes.session
+            )
+        if changes.grant is not None:
+            grant = dataclasses.replace(changes.grant, since=now)
+            rows.tickets.pop(grant.key, None)
+            assert grant.key not in rows.holdings, f"{grant.key} holds already"
+            rows.holdings[grant.key] = grant
+            rows.owners[grant.key] = {changes.session}
+            for pool, numbers in grant.slots.items():
+                rows.fences[pool] = grant.fence
+                for number in numbers:
+                    assert (pool, number) not in rows.slots, f"slot {number} of {pool} is held"
+                    rows.slots[pool, number] = grant.key
+        if changes.adopt is not None:
+            rows.owners[changes.adopt].add(changes.session)
+        for pool, limit in changes.limits:
+            if limit is None:
+                rows.limits.pop(pool, None)
+            else:
+                rows.limits[pool] = LimitRow(pool, limit, changes.limits_from_default)
+        for pool, limit in (*changes.limits, *changes.limits_known):
+            rows.limits_known[pool] = limit
+        rows.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._store._lock.release()  # noqa: SLF001 - the other half of the same store

@@ -1,0 +1,389 @@
+"""The store on PostgreSQL: row locks on the pools, one message to look and one to write.
+
+READ COMMITTED, and the view is a statement of its own after the locks. The clock is the server's.
+Needs a session of its own on the server: a pooler in transaction mode (pgbouncer) loses prepared
+statements and wake-ups; give it the server's own address.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from sqlalchemy import make_url
+
+from dagster_lifeguard.errors import SchemaError
+from dagster_lifeguard.model import (
+    WAITERS_SEEN_MAX,
+    Entry,
+    EntryKind,
+    LimitRow,
+    PoolSnapshot,
+    PoolView,
+    Ticket,
+    TicketKey,
+    View,
+    Waiter,
+)
+from dagster_lifeguard.store import rows
+from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
+from dagster_lifeguard.store.postgres_connection import PostgresConnection
+from dagster_lifeguard.store.sql import migrations, script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from dagster_lifeguard.model import Holding
+
+_MIGRATION_LOCK = 0x6C696665  # "life"
+_PAYLOAD_KEYS_MAX = 20
+_POOLS_KNOWN_MAX = 100_000
+
+
+def connector(url: str) -> Callable[[], Any]:
+    """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names."""
+    parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    dialect: Any = parsed.get_dialect()()
+    arguments, options = dialect.create_connect_args(parsed)
+    return lambda: psycopg2.connect(*arguments, **options)
+
+
+class PostgresStore:
+    """Keeps the tables in a PostgreSQL database, beside Dagster's.
+
+    Args:
+        connect: Opens a psycopg2 connection; ``connector(url)`` makes one of a URL.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self.connection = PostgresConnection(connect)
+        self._pools_known: set[str] = set()
+
+    # ---- transactions --------------------------------------------------------------------------
+
+    def migrate(self) -> int:
+        newest = len(migrations("postgres"))
+        connection = self.connection
+        connection.acquire()
+        try:
+            # The lock is the transaction's: a second process waits, then finds all done.
+            lock = b"SELECT pg_advisory_xact_lock(%d)" % _MIGRATION_LOCK
+            connection.execute([b"BEGIN", b"SET LOCAL lock_timeout = 0", lock])
+            ((table,),) = connection.execute([b"SELECT to_regclass('lifeguard_schema')::text"])
+            version = 0
+            if table is not None:
+                ((version,),) = connection.execute([b"SELECT version FROM lifeguard_schema"])
+            if version > newest:
+                raise SchemaError(
+                    f"The engine's tables have version {version}, this package knows {newest}.",
+                    remedy="Install a newer dagster-lifeguard.",
+                )
+            steps = ("schema",) if version == 0 else migrations("postgres")[version:]
+            texts = [text.encode() for step in steps for text in script("postgres", step)]
+            texts.append(b"DELETE FROM lifeguard_schema")
+            texts.append(b"INSERT INTO lifeguard_schema VALUES (%d)" % newest)
+            connection.execute([*texts, b"COMMIT"])
+        finally:
+            connection.roll_back()
+            connection.mutex.release()
+        return newest
+
+    def begin(self, scope: Scope) -> PostgresTransaction:
+        connection = self.connection
+        connection.acquire()
+        try:
+            connection.prepare()
+            return PostgresTransaction(connection, self._locked_view(scope))
+        except BaseException:
+            connection.roll_back()
+            connection.mutex.release()
+            raise
+
+    def _locked_view(self, scope: Scope) -> View:
+        connection = self.connection
+        pools = list(scope.pools)
+        self._make_rows(pools)
+        texts = [b"BEGIN"]
+        if scope.session:
+            texts.append(connection.call("lock_session", scope.session))
+        sessions: tuple[str, ...] = ()
+        if scope.ended:
+            lock = connection.call("lock_ended", list(scope.ended), scope.expired_only)
+            sessions = tuple(session for (session,) in connection.execute([*texts, lock]))
+            texts = []
+        if pools:
+            texts.append(connection.call("lock_pools", pools))
+        texts.append(self._look(scope, sessions))
+        view = self._view(connection.execute(texts), sessions)
+        if len(view.pools) < len(pools):
+            # Their rows were deleted by hand: forget them, and have them made.
+            self._pools_known.difference_update(pools)
+            raise TryAgainError(f"the rows of {pools} in lifeguard_pools are gone")
+        return view
+
+    def _make_rows(self, pools: Sequence[str]) -> None:
+        unknown = [pool for pool in pools if pool not in self._pools_known]
+        if unknown:
+            self.connection.execute([self.connection.call("add_pools", unknown)])
+            if len(self._pools_known) > _POOLS_KNOWN_MAX:
+                self._pools_known.clear()
+            self._pools_known.update(unknown)
+
+    def _look(self, scope: Scope, sessions: Sequence[str]) -> bytes:
+        call = self.connection.call
+        common = (list(scope.pools), scope.session)
+        if scope.run_id is not None and scope.step_key is not None:
+            return call("view_of_step", *common, scope.run_id, scope.step_key)
+        if scope.run_id is not None:
+            return call("view_of_run", *common, scope.run_id)
+        if sessions:
+            return call("view_of_sessions", *common, list(sessions))
+        return call("view_of_nothing", *common)
+
+    def _view(self, found: list[tuple[Any, ...]], sessions: tuple[str, ...]) -> View:
+        ((now, alive, expired, pools, held, waiting),) = found
+        return View(
+            now=now,
+            session_alive=alive,
+            expired=expired,
+            pools={pool[0]: _pool_view(pool) for pool in pools or ()},
+            holdings=_holdings(held),
+            tickets=_tickets(waiting),
+            sessions=sessions,
+        )
+
+    # ---- sessions and wake-ups -----------------------------------------------------------------
+
+    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+        with self._using():
+            # First, so that no wake-up for its tickets is missed.
+            self.connection.listen(_channel(session))
+            self._call("open_session", session, label, lease_seconds)
+
+    def heartbeat(self, session: str, lease_seconds: float) -> bool:
+        return bool(self._run("heartbeat", session, lease_seconds))
+
+    def expired_sessions(self, count_max: int) -> tuple[str, ...]:
+        return tuple(session for (session,) in self._run("expired_sessions", count_max))
+
+    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+        del session  # The connection listens to the one session of this process.
+        payloads = self.connection.notified(timeout_seconds)
+        return frozenset(TicketKey(*key) for payload in payloads for key in json.loads(payload))
+
+    # ---- reading without a lock ----------------------------------------------------------------
+
+    def pools_of(
+        self, run_id: str | None, step_key: str | None, sessions: Collection[str]
+    ) -> tuple[str, ...]:
+        scope = Scope((), run_id, step_key)
+        with self._using():
+            found = self.connection.execute([self._look(scope, tuple(sessions))])
+        view = self._view(found, ())
+        return rows.pools_of(view.holdings, view.tickets)
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        return tuple(LimitRow(*row) for row in self._run("limits"))
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        ((limit, held, waiting),) = self._run("snapshot", pool)
+        return PoolSnapshot(
+            pool=pool,
+            limit=limit[0] if limit else None,
+            from_default=bool(limit and limit[1]),
+            holdings=_holdings(held),
+            waiting=_tickets(waiting),
+        )
+
+    def ticket(self, key: TicketKey) -> Ticket | Holding | None:
+        with self._using():
+            found = self.connection.execute([self._look(Scope((), *key), ())])
+        view = self._view(found, ())
+        return next(iter(view.holdings), None) or next(iter(view.tickets), None)
+
+    def run_ids(self) -> frozenset[str]:
+        return frozenset(run_id for (run_id,) in self._run("run_ids"))
+
+    def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
+        found = (
+            self._run("ledger", count_max)
+            if pool is None
+            else self._run("ledger_of_pool", count_max, pool)
+        )
+        return tuple(Entry(EntryKind(row[0]), *row[1:]) for row in found)
+
+    def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
+        ((count,),) = self._run("trim_ledger", keep_seconds, count_max)
+        return int(count)
+
+    def close(self) -> None:
+        self.connection.drop()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        self.connection.acquire()
+        try:
+            self.connection.prepare()
+            yield
+        finally:
+            self.connection.mutex.release()
+
+    def _call(self, name: str, *arguments: object) -> list[tuple[Any, ...]]:
+        return self.connection.execute([self.connection.call(name, *arguments)])
+
+    def _run(self, name: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """One statement by itself, which is a transaction of its own."""
+        with self._using():
+            return self._call(name, *arguments)
+
+
+class PostgresTransaction:
+    """Holds row locks until it is left."""
+
+    def __init__(self, connection: PostgresConnection, view: View) -> None:
+        self.view = view
+        self._connection = connection
+
+    def commit(self, changes: Changes) -> None:
+        self._connection.execute([*self._texts(changes), b"COMMIT"])
+
+    def _texts(self, changes: Changes) -> Iterator[bytes]:
+        call = self._connection.call
+        now = self.view.now
+        if changes.drop_tickets:
+            yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
+        for holding in changes.drop_holdings:
+            entries = _columns(changes.ledger, holding.key)
+            yield call("drop_holding", *holding.key, now, holding.fence, *entries)
+        if changes.drop_sessions:
+            yield call("drop_sessions", list(changes.drop_sessions))
+        if changes.enqueue is not None:
+            ticket = changes.enqueue
+            terms = ticket.demand.terms
+            yield call(
+                "enqueue",
+                *ticket.key,
+                ticket.priority,
+                rows.demand_text(ticket.demand),
+                changes.session,
+                now,
+                [term.name for term in terms],
+                [term.slots for term in terms],
+                [term.name in ticket.queue_at for term in terms],
+            )
+        if changes.requeue is not None:
+            ticket = changes.requeue
+            yield call("requeue", ticket.number, changes.session, list(ticket.queue_at))
+        if changes.grant is not None:
+            grant = changes.grant
+            slots = [(pool, number) for pool in grant.slots for number in grant.slots[pool]]
+            yield call(
+                "grant",
+                *grant.key,
+                changes.session,
+                grant.fence,
+                grant.priority,
+                now,
+                [pool for pool, _ in slots],
+                [number for _, number in slots],
+                *_columns(changes.ledger, grant.key),
+            )
+        if changes.adopt is not None:
+            yield call("adopt", *changes.adopt, changes.session)
+        for pool, limit in changes.limits:
+            if limit is None:
+                yield call("delete_limit", pool)
+            else:
+                yield call("set_limit", pool, limit, changes.limits_from_default)
+        for pool, limit in (*changes.limits, *changes.limits_known):
+            yield call("know_limit", pool, limit)
+        for e in changes.ledger:
+            if e.run_id:
+                continue  # It was written with its holding.
+            yield call(
+                "add_entry",
+                now,
+                e.kind.value,
+                e.pool,
+                e.run_id,
+                e.step_key,
+                e.slots,
+                e.fence,
+                e.session,
+                e.seconds,
+                e.limit,
+            )
+        yield from self._notifications(changes.wake)
+
+    def _notifications(self, wake: Sequence[Waiter]) -> Iterator[bytes]:
+        # Sent by the server at the commit, and only to the processes that are meant. A NOTIFY
+        # makes commits queue for one lock of the database: there is none when nobody waits.
+        keys: dict[str, list[TicketKey]] = {}
+        for waiter in wake:
+            keys.setdefault(waiter.session, []).append(waiter.key)
+        for session, found in keys.items():
+            for start in range(0, len(found), _PAYLOAD_KEYS_MAX):
+                payload = json.dumps(found[start : start + _PAYLOAD_KEYS_MAX])
+                yield self._connection.text("SELECT pg_notify(%s, %s)", _channel(session), payload)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._connection.roll_back()
+        finally:
+            self._connection.mutex.release()
+
+
+def _columns(ledger: Sequence[Entry], key: TicketKey) -> tuple[list[Any], ...]:
+    """Kinds, pools, slots, sessions and seconds of a ticket's entries."""
+    found = [e for e in ledger if e.run_id == key.run_id and e.step_key == key.step_key]
+    return (
+        [e.kind.value for e in found],
+        [e.pool for e in found],
+        [e.slots for e in found],
+        [e.session for e in found],
+        [e.seconds for e in found],
+    )
+
+
+def _channel(session: str) -> str:
+    return f"lifeguard_{session}"
+
+
+def _pool_view(found: Sequence[Any]) -> PoolView:
+    pool, fence, limit_known, limit, taken, queue = found
+    queue = queue or ()
+    return PoolView(
+        pool=pool,
+        limit=limit,
+        taken=frozenset(taken or ()),
+        queue=tuple(
+            Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
+            for w in queue[:WAITERS_SEEN_MAX]
+        ),
+        whole=len(queue) <= WAITERS_SEEN_MAX,
+        fence=fence,
+        limit_known=limit_known,
+    )
+
+
+def _holdings(found: Sequence[Any] | None) -> tuple[Holding, ...]:
+    if not found:
+        return ()
+    return rows.holdings(found, {TicketKey(row[2], row[3]): row[7] for row in found})
+
+
+def _tickets(found: Sequence[Any] | None) -> tuple[Ticket, ...]:
+    return tuple(rows.ticket(row, sorted(row[7] or ())) for row in found or ())

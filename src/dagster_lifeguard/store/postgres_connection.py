@@ -1,0 +1,219 @@
+"""One PostgreSQL connection for a process: shared by its threads, never by its forks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+
+from dagster_lifeguard.errors import StoreUnavailableError
+from dagster_lifeguard.store.contract import TryAgainError
+from dagster_lifeguard.store.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
+
+# Everything here is looked up by key and read along an index, whatever the tables hold, so the
+# plans are made once and are the same for ten tickets waiting as for a hundred thousand: no scans,
+# no sorts of a whole queue, no planning anew (which takes longer than the query). A process that
+# is stopped within a transaction must not hold its locks for long.
+_SETTINGS = """
+SET application_name = 'dagster-lifeguard';
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SET enable_sort = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET jit = off;
+SET lock_timeout = '5s';
+SET idle_in_transaction_session_timeout = '10s';
+SET client_min_messages = warning
+"""
+
+_FRAGMENTS = ("clock", "state", "pools", "holdings", "tickets")
+"""Parts of statements; only ``clock`` stands for itself as well."""
+
+
+def prepared() -> dict[str, str]:
+    """The statements to prepare, with their parts put in."""
+    named = statements("postgres")
+
+    def fill(text: str) -> str:
+        return re.sub(r"\{(\w+)\}", lambda match: fill(named[match[1]]), text)
+
+    return {name: fill(text) for name, text in named.items() if name not in _FRAGMENTS[1:]}
+
+
+class PostgresConnection:
+    """Opens when it is needed, and again after it was lost.
+
+    Args:
+        connect: Opens a psycopg2 connection.
+
+    Attributes:
+        mutex: Held by the thread that uses the connection, through a whole transaction.
+        statements: Statements sent so far.
+        round_trips: Messages sent so far.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._raw: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._prepared_on: Any = None
+        # psycopg2 leaves a connection that came over a fork alone when it is collected.
+        self._raw = None
+        self._writer: Any = None
+        self._pid = os.getpid()
+        self._channel: str | None = None
+        self._notified: deque[str] = deque()
+        self.mutex = threading.RLock()
+        self.statements = 0
+        self.round_trips = 0
+
+    def acquire(self) -> None:
+        """Take the connection for this thread.
+
+        Raises:
+            TryAgainError: It cannot be opened.
+        """
+        if self._pid != os.getpid():
+            self._forget()
+        self.mutex.acquire()
+        try:
+            if self._raw is None or self._raw.closed:
+                self._open()
+        except BaseException:
+            self.mutex.release()
+            raise
+
+    def _open(self) -> None:
+        try:
+            raw = self._connect()
+        except psycopg2.OperationalError as error:
+            raise TryAgainError(str(error).strip()) from error
+        raw.autocommit = True  # Transactions begin and end where the statements say so.
+        self._raw = raw
+        self._writer = raw.cursor()
+        setup = [_SETTINGS]
+        if self._channel is not None:
+            setup.append(f'LISTEN "{self._channel}"')
+        self.execute([part.encode() for part in setup])
+
+    def prepare(self) -> None:
+        """Prepare the statements, on a connection that has not done so; the tables must exist."""
+        if self._prepared_on is not self._raw:
+            texts = (f"PREPARE lifeguard_{name} AS {sql}" for name, sql in prepared().items())
+            self.execute([text.encode() for text in texts])
+            self._prepared_on = self._raw
+
+    def call(self, name: str, *arguments: object) -> bytes:
+        """The text that runs a prepared statement."""
+        if not arguments:
+            return b"EXECUTE lifeguard_" + name.encode()
+        marks = ",".join(["%s"] * len(arguments))
+        return self.text(f"EXECUTE lifeguard_{name}({marks})", *arguments)
+
+    def text(self, template: str, *arguments: object) -> bytes:
+        """The statement with these arguments in it."""
+        filled: bytes = self._writer.mogrify(template, arguments)
+        return filled
+
+    def execute(self, texts: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Send statements in one message; the rows of the last.
+
+        Raises:
+            TryAgainError: The connection was lost, or a lock was not to be had.
+            StoreUnavailableError: The database cannot do it: read-only, tables missing.
+        """
+        self.statements += len(texts)
+        self.round_trips += 1
+        try:
+            with self._raw.cursor() as cursor:
+                cursor.execute(b";".join(texts))
+                found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+        except (
+            psycopg2.OperationalError,  # Also deadlocks, lock timeouts and shutdowns.
+            psycopg2.InterfaceError,
+            psycopg2.errors.IdleInTransactionSessionTimeout,
+        ) as error:
+            raise TryAgainError(str(error).strip()) from error
+        except psycopg2.IntegrityError:
+            raise  # Never expected: two winners of one slot, or two tickets of one step.
+        except psycopg2.DatabaseError as error:
+            raise StoreUnavailableError(
+                f"The engine's database refused: {str(error).strip()}.",
+                remedy="Check that it is writable and holds the lifeguard_ tables; "
+                "nothing was granted.",
+            ) from error
+        finally:
+            self._collect()
+        return found
+
+    def roll_back(self) -> None:
+        """End a transaction that was not committed; a lost connection has ended it already."""
+        raw = self._raw
+        if raw is None or raw.closed:
+            return
+        if raw.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            return
+        try:
+            self.execute([b"ROLLBACK"])
+        except TryAgainError as error:
+            logger.info("Dropping a connection that cannot roll back: %s", error)
+            self.drop()
+
+    def listen(self, channel: str) -> None:
+        """Receive what is notified on this channel from now on, over lost connections too."""
+        self.execute([f'LISTEN "{channel}"'.encode()])
+        self._channel = channel
+
+    def notified(self, timeout_seconds: float) -> list[str]:
+        """The payloads that arrived, after waiting for some at most so long."""
+        if self._raw is None or self._raw.closed:
+            self.acquire()
+            self.mutex.release()
+        if not self._notified:
+            # Without the mutex: other threads go on, and may receive for this one.
+            poll = select.poll()
+            try:
+                poll.register(self._raw.fileno(), select.POLLIN)
+                ready = poll.poll(timeout_seconds * 1000)
+                if ready:
+                    with self.mutex:
+                        self._raw.poll()
+                        self._collect()
+            except (psycopg2.Error, ValueError, AttributeError) as error:
+                self.drop()
+                raise TryAgainError(str(error).strip()) from error
+        found = []
+        while self._notified:
+            found.append(self._notified.popleft())
+        return found
+
+    def _collect(self) -> None:
+        raw = self._raw
+        if raw is None:
+            return
+        while raw.notifies:
+            self._notified.append(raw.notifies.pop(0).payload)
+
+    def drop(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self.mutex:
+            raw, self._raw = self._raw, None
+            if raw is not None and self._pid == os.getpid():
+                raw.close()

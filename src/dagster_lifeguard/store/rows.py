@@ -1,0 +1,60 @@
+"""Rows of the databases as the model's values; the same columns in both."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.model import Demand, Holding, Ticket, TicketKey
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+
+def holdings(
+    held: Iterable[Sequence[Any]], owners: Mapping[TicketKey, Collection[str]]
+) -> tuple[Holding, ...]:
+    """Holdings of rows (pool, slot_no, run_id, step_key, fence, priority, since), in order."""
+    slots: dict[TicketKey, dict[str, list[int]]] = {}
+    first: dict[TicketKey, Sequence[Any]] = {}
+    for row in held:
+        key = TicketKey(row[2], row[3])
+        first.setdefault(key, row)
+        numbers = slots.setdefault(key, {}).setdefault(row[0], [])
+        if row[1] not in numbers:  # A session that ends with another owns the same row.
+            numbers.append(row[1])
+    return tuple(
+        Holding(
+            key=key,
+            slots={pool: tuple(numbers) for pool, numbers in slots[key].items()},
+            fence=row[4],
+            priority=row[5],
+            since=row[6],
+            owners=frozenset(owners.get(key, ())),
+        )
+        for key, row in first.items()
+    )
+
+
+def demand_text(demand: Demand) -> str:
+    """The demand as it is stored: JSON, for a stock pool's name may hold any character."""
+    return json.dumps({term.name: term.slots for term in demand.terms})
+
+
+def ticket(row: Sequence[Any], queue_at: Iterable[str]) -> Ticket:
+    """The ticket of a row (number, run_id, step_key, priority, demand, session, since)."""
+    return Ticket(
+        key=TicketKey(row[1], row[2]),
+        demand=Demand.of(json.loads(row[4])),
+        priority=row[3],
+        number=row[0],
+        since=row[6],
+        queue_at=tuple(queue_at),
+        session=row[5],
+    )
+
+
+def pools_of(held: Iterable[Holding], waiting: Iterable[Ticket]) -> tuple[str, ...]:
+    """The pools where any of these hold or wait, sorted."""
+    pools = {pool for holding in held for pool in holding.slots}
+    return tuple(sorted(pools.union(*(item.demand.pools for item in waiting))))

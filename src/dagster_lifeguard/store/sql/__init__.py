@@ -1,0 +1,42 @@
+"""SQL in named files: one directory for each database."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+Dialect = Literal["sqlite", "postgres"]
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+@cache
+def statements(dialect: Dialect) -> dict[str, str]:
+    """The statements of ``statements.sql``, by the name written above each."""
+    text = (files(__package__) / dialect / "statements.sql").read_text(encoding="utf-8")
+    _, *parts = _NAME.split(text)
+    return {
+        name: _without_comments(body).rstrip(";")
+        for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@cache
+def script(dialect: Dialect, name: str) -> tuple[str, ...]:
+    """The statements of a script without names, in order."""
+    text = (files(__package__) / dialect / f"{name}.sql").read_text(encoding="utf-8")
+    return tuple(part.strip() for part in _without_comments(text).split(";") if part.strip())
+
+
+def _without_comments(text: str) -> str:
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return "\n".join(lines).strip()
+
+
+@cache
+def migrations(dialect: Dialect) -> tuple[str, ...]:
+    """The names of the migrations, oldest first; the n-th leads to version n."""
+    names = (entry.name.removesuffix(".sql") for entry in (files(__package__) / dialect).iterdir())
+    return tuple(sorted(name for name in names if name.startswith("migration_")))

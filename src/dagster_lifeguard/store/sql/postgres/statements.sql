@@ -1,0 +1,197 @@
+-- Prepared once for each connection. The parts in braces are named statements of this file.
+
+-- name: clock
+SELECT extract(epoch FROM clock_timestamp())::double precision;
+
+-- name: add_pools
+INSERT INTO lifeguard_pools (pool)
+SELECT pool FROM unnest($1::text[]) AS pool ORDER BY pool
+ON CONFLICT (pool) DO NOTHING;
+
+-- The session first and the pools after it, in everything that locks both. KEY SHARE lets
+-- heartbeats pass, and holds off only the end of the session.
+-- name: lock_session
+SELECT 1 FROM lifeguard_sessions WHERE session = $1 FOR KEY SHARE;
+
+-- Whoever ends sessions skips those that another is ending, or that are claiming at this moment.
+-- name: lock_ended
+SELECT session FROM lifeguard_sessions
+WHERE session = ANY($1::text[]) AND (lease_until <= ({clock}) OR NOT $2::boolean)
+ORDER BY session FOR UPDATE SKIP LOCKED;
+
+-- name: lock_pools
+SELECT 1 FROM lifeguard_pools WHERE pool = ANY($1::text[]) ORDER BY pool FOR UPDATE;
+
+-- Its own statement after the locks: in READ COMMITTED a statement sees what was committed
+-- before it began, and the one that waited for the locks began too early.
+-- name: view_of_step
+SELECT ({clock}), {state}, ({pools}),
+  ({holdings} WHERE h.run_id = $3::text AND h.step_key = $4::text),
+  ({tickets} WHERE t.run_id = $3::text AND t.step_key = $4::text);
+
+-- name: view_of_run
+SELECT ({clock}), {state}, ({pools}),
+  ({holdings} WHERE h.run_id = $3::text),
+  ({tickets} WHERE t.run_id = $3::text);
+
+-- name: view_of_sessions
+SELECT ({clock}), {state}, ({pools}),
+  ({holdings} JOIN (SELECT DISTINCT run_id, step_key FROM lifeguard_owners
+                    WHERE session = ANY($3::text[])) AS o
+     ON o.run_id = h.run_id AND o.step_key = h.step_key),
+  ({tickets} WHERE t.session = ANY($3::text[]));
+
+-- name: view_of_nothing
+SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
+
+-- name: snapshot
+SELECT (SELECT json_build_array("limit", using_default_limit) FROM concurrency_limits
+        WHERE concurrency_key = $1::text),
+  ({holdings} WHERE h.pool = $1::text),
+  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = $1::text);
+
+-- name: state
+EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text),
+EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= ({clock}));
+
+-- name: pools
+SELECT json_agg(json_build_array(
+  p.pool, p.fence, p.limit_known, l."limit",
+  (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
+  (SELECT json_agg(json_build_array(
+     w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session))
+   FROM (SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+         FROM lifeguard_queue q
+         JOIN lifeguard_tickets t ON t.number = q.number
+         JOIN lifeguard_sessions s ON s.session = t.session
+         WHERE q.pool = p.pool AND q.queued AND s.lease_until > ({clock})
+         ORDER BY q.priority DESC, q.number LIMIT 33) AS w)))
+FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
+WHERE p.pool = ANY($1::text[]);
+
+-- name: holdings
+SELECT json_agg(json_build_array(
+  h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since,
+  (SELECT json_agg(w.session) FROM lifeguard_owners w
+   WHERE w.run_id = h.run_id AND w.step_key = h.step_key))
+  ORDER BY h.fence, h.run_id, h.step_key, h.pool, h.slot_no)
+FROM lifeguard_holdings h;
+
+-- name: tickets
+SELECT json_agg(json_build_array(
+  t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since,
+  (SELECT json_agg(a.pool) FROM lifeguard_queue a WHERE a.number = t.number AND a.queued))
+  ORDER BY t.priority DESC, t.number)
+FROM lifeguard_tickets t;
+
+-- Holding, owner, fence and ledger in one statement: the fewer, the faster.
+-- name: grant
+WITH holding AS (
+  INSERT INTO lifeguard_holdings (pool, slot_no, run_id, step_key, fence, priority, since)
+  SELECT pool, slot_no, $1::text, $2::text, $4::bigint, $5::integer, $6::double precision
+  FROM unnest($7::text[], $8::integer[]) AS slot (pool, slot_no)
+), pool AS (
+  UPDATE lifeguard_pools SET fence = $4::bigint WHERE pool = ANY($7::text[])
+), owner AS (
+  INSERT INTO lifeguard_owners (run_id, step_key, session)
+  VALUES ($1::text, $2::text, $3::text)
+)
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+SELECT $6::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
+FROM unnest($9::text[], $10::text[], $11::integer[], $12::text[], $13::double precision[])
+  AS entry (kind, pool, slots, session, seconds);
+
+-- name: drop_tickets
+WITH queue AS (DELETE FROM lifeguard_queue WHERE number = ANY($1::bigint[]))
+DELETE FROM lifeguard_tickets WHERE number = ANY($1::bigint[]);
+
+-- name: drop_holding
+WITH owner AS (
+  DELETE FROM lifeguard_owners WHERE run_id = $1::text AND step_key = $2::text
+), holding AS (
+  DELETE FROM lifeguard_holdings WHERE run_id = $1::text AND step_key = $2::text
+)
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+SELECT $3::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
+FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[], $9::double precision[])
+  AS entry (kind, pool, slots, session, seconds);
+
+-- name: drop_sessions
+WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
+DELETE FROM lifeguard_sessions WHERE session = ANY($1::text[]);
+
+-- name: enqueue
+WITH ticket AS (
+  INSERT INTO lifeguard_tickets (run_id, step_key, priority, demand, session, since)
+  VALUES ($1::text, $2::text, $3::integer, $4::text, $5::text, $6::double precision)
+  RETURNING number
+)
+INSERT INTO lifeguard_queue (pool, number, priority, slots, queued)
+SELECT pool, number, $3::integer, slots, queued
+FROM ticket, unnest($7::text[], $8::integer[], $9::boolean[]) AS term (pool, slots, queued);
+
+-- name: requeue
+WITH queue AS (
+  UPDATE lifeguard_queue SET queued = (pool = ANY($3::text[])) WHERE number = $1::bigint
+)
+UPDATE lifeguard_tickets SET session = $2::text WHERE number = $1::bigint;
+
+-- name: adopt
+INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ($1::text, $2::text, $3::text);
+
+-- name: set_limit
+INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
+VALUES ($1::text, $2::integer, $3::boolean)
+ON CONFLICT (concurrency_key)
+DO UPDATE SET "limit" = excluded."limit", using_default_limit = excluded.using_default_limit;
+
+-- name: delete_limit
+DELETE FROM concurrency_limits WHERE concurrency_key = $1::text;
+
+-- name: know_limit
+UPDATE lifeguard_pools SET limit_known = $2::integer WHERE pool = $1::text;
+
+-- name: add_entry
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit")
+VALUES ($1::double precision, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigint,
+  $8::text, $9::double precision, $10::integer);
+
+-- name: open_session
+INSERT INTO lifeguard_sessions (session, label, started_at, lease_until)
+VALUES ($1::text, $2::text, ({clock}), ({clock}) + $3::double precision);
+
+-- name: heartbeat
+UPDATE lifeguard_sessions SET lease_until = ({clock}) + $2::double precision
+WHERE session = $1::text RETURNING session;
+
+-- name: expired_sessions
+SELECT session FROM lifeguard_sessions WHERE lease_until <= ({clock})
+ORDER BY lease_until LIMIT $1::integer;
+
+-- name: limits
+SELECT concurrency_key, "limit", using_default_limit FROM concurrency_limits
+ORDER BY concurrency_key COLLATE "C";
+
+-- name: run_ids
+SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
+
+-- name: ledger
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger ORDER BY entry DESC LIMIT $1::integer;
+
+-- name: ledger_of_pool
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::integer;
+
+-- The oldest rows come first in the index, so this looks at no more than it deletes, and one.
+-- name: trim_ledger
+WITH trimmed AS (
+  DELETE FROM lifeguard_ledger WHERE entry IN (
+    SELECT entry FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT $2::integer) o
+    WHERE at < ({clock}) - $1::double precision)
+  RETURNING 1
+)
+SELECT count(*) FROM trimmed;

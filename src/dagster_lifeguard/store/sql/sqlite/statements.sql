@@ -1,0 +1,170 @@
+-- name: session_state
+SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session),
+       EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= :now);
+
+-- name: pool
+SELECT p.fence, p.limit_known, l."limit"
+FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
+WHERE p.pool = ?;
+
+-- name: add_pool
+INSERT INTO lifeguard_pools (pool) VALUES (?) ON CONFLICT (pool) DO NOTHING;
+
+-- name: taken
+SELECT slot_no FROM lifeguard_holdings WHERE pool = ?;
+
+-- The best-ranked live waiters. CROSS JOIN pins the order: along the index, rank by rank.
+-- name: queue
+SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+FROM lifeguard_queue q
+CROSS JOIN lifeguard_tickets t ON t.number = q.number
+CROSS JOIN lifeguard_sessions s ON s.session = t.session
+WHERE q.pool = :pool AND q.queued = 1 AND s.lease_until > :now
+ORDER BY q.priority DESC, q.number
+LIMIT :count;
+
+-- name: holdings_of_step
+SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+FROM lifeguard_holdings h WHERE h.run_id = :run_id AND h.step_key = :step_key
+ORDER BY h.pool, h.slot_no;
+
+-- name: holdings_of_run
+SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+FROM lifeguard_holdings h WHERE h.run_id = :run_id
+ORDER BY h.run_id, h.step_key, h.pool, h.slot_no;
+
+-- name: holdings_of_session
+SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+FROM lifeguard_owners o
+JOIN lifeguard_holdings h ON h.run_id = o.run_id AND h.step_key = o.step_key
+WHERE o.session = :session
+ORDER BY h.run_id, h.step_key, h.pool, h.slot_no;
+
+-- name: holdings_of_pool
+SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+FROM lifeguard_holdings h WHERE h.pool = :pool
+ORDER BY h.fence, h.run_id, h.step_key, h.slot_no;
+
+-- name: owners
+SELECT session FROM lifeguard_owners WHERE run_id = ? AND step_key = ?;
+
+-- name: tickets_of_step
+SELECT number, run_id, step_key, priority, demand, session, since
+FROM lifeguard_tickets WHERE run_id = :run_id AND step_key = :step_key;
+
+-- name: tickets_of_run
+SELECT number, run_id, step_key, priority, demand, session, since
+FROM lifeguard_tickets WHERE run_id = :run_id ORDER BY number;
+
+-- name: tickets_of_session
+SELECT number, run_id, step_key, priority, demand, session, since
+FROM lifeguard_tickets WHERE session = :session ORDER BY number;
+
+-- name: tickets_of_pool
+SELECT t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since
+FROM lifeguard_queue q JOIN lifeguard_tickets t ON t.number = q.number
+WHERE q.pool = :pool ORDER BY q.priority DESC, q.number;
+
+-- name: queued_at
+SELECT pool FROM lifeguard_queue WHERE number = ? AND queued = 1 ORDER BY pool;
+
+-- name: ending_session
+SELECT lease_until FROM lifeguard_sessions WHERE session = ?;
+
+-- name: add_ticket
+INSERT INTO lifeguard_tickets (run_id, step_key, priority, demand, session, since)
+VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: add_to_queue
+INSERT INTO lifeguard_queue (pool, number, priority, slots, queued) VALUES (?, ?, ?, ?, ?);
+
+-- name: requeue
+UPDATE lifeguard_queue SET queued = ? WHERE pool = ? AND number = ?;
+
+-- name: hand_ticket
+UPDATE lifeguard_tickets SET session = ? WHERE number = ?;
+
+-- name: drop_ticket
+DELETE FROM lifeguard_tickets WHERE number = ?;
+
+-- name: drop_from_queue
+DELETE FROM lifeguard_queue WHERE number = ?;
+
+-- name: add_holding
+INSERT INTO lifeguard_holdings (pool, slot_no, run_id, step_key, fence, priority, since)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: raise_fence
+UPDATE lifeguard_pools SET fence = ? WHERE pool = ?;
+
+-- name: add_owner
+INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES (?, ?, ?);
+
+-- name: drop_holding
+DELETE FROM lifeguard_holdings WHERE run_id = ? AND step_key = ?;
+
+-- name: drop_owners
+DELETE FROM lifeguard_owners WHERE run_id = ? AND step_key = ?;
+
+-- name: drop_owner_session
+DELETE FROM lifeguard_owners WHERE session = ?;
+
+-- name: drop_session
+DELETE FROM lifeguard_sessions WHERE session = ?;
+
+-- name: set_limit
+INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
+VALUES (:pool, :limit, :from_default)
+ON CONFLICT (concurrency_key)
+DO UPDATE SET "limit" = excluded."limit", using_default_limit = excluded.using_default_limit;
+
+-- name: delete_limit
+DELETE FROM concurrency_limits WHERE concurrency_key = ?;
+
+-- name: know_limit
+UPDATE lifeguard_pools SET limit_known = ? WHERE pool = ?;
+
+-- name: add_entry
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit")
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: wake
+UPDATE lifeguard_tickets SET wakes = wakes + 1 WHERE number = ?;
+
+-- name: wakes
+SELECT run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
+
+-- name: open_session
+INSERT INTO lifeguard_sessions (session, label, started_at, lease_until) VALUES (?, ?, ?, ?);
+
+-- name: heartbeat
+UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ?;
+
+-- name: expired_sessions
+SELECT session FROM lifeguard_sessions WHERE lease_until <= ? ORDER BY lease_until LIMIT ?;
+
+-- name: limits
+SELECT concurrency_key, "limit", using_default_limit FROM concurrency_limits
+ORDER BY concurrency_key;
+
+-- name: limit
+SELECT "limit", using_default_limit FROM concurrency_limits WHERE concurrency_key = ?;
+
+-- name: run_ids
+SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
+
+-- name: ledger
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger ORDER BY entry DESC LIMIT :count;
+
+-- name: ledger_of_pool
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
+
+-- The oldest rows come first in the table, so this looks at no more than it deletes, and one.
+-- name: trim_ledger
+DELETE FROM lifeguard_ledger WHERE entry IN (
+  SELECT entry FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT :count)
+  WHERE at < :before
+);

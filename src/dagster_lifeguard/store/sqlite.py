@@ -1,0 +1,381 @@
+"""The store on SQLite: one file, one writer at a time, ``BEGIN IMMEDIATE``.
+
+A transaction takes the database's write lock before it reads, so what it decides on cannot
+change under it. The journal is WAL, as in Dagster's own use of the file, so that readers and the
+writer do not wait for each other; ``synchronous`` stays FULL, as in Dagster: a grant that was
+answered survives a power failure.
+
+The clock is the host's: an SQLite database in WAL mode lives on one host. A process stopped
+(SIGSTOP) within the millisecond that it holds the write lock holds up every writer of the file,
+Dagster's own included, until it goes on: SQLite has nothing against that.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.errors import SchemaError
+from dagster_lifeguard.model import (
+    WAITERS_SEEN_MAX,
+    Entry,
+    EntryKind,
+    LimitRow,
+    PoolSnapshot,
+    PoolView,
+    Ticket,
+    TicketKey,
+    View,
+    Waiter,
+)
+from dagster_lifeguard.store import rows
+from dagster_lifeguard.store.sql import migrations, script, statements
+from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from dagster_lifeguard.model import Holding
+    from dagster_lifeguard.store.contract import Changes, Scope
+
+_POLL_PAUSE_SECONDS = 0.01
+_SQL = statements("sqlite")
+
+
+class SqliteStore:
+    """Keeps the tables in an SQLite file, beside Dagster's.
+
+    Args:
+        path: The file; Dagster's ``concurrency_limits`` is in it.
+        busy_seconds: How long to wait for another writer before ``TryAgainError``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], busy_seconds: float = BUSY_SECONDS) -> None:
+        self.path = os.fspath(path)
+        self.connection = SqliteConnection(self.path, busy_seconds)
+        # What ``poll`` saw last; of no use in a fork, and harmless there.
+        self._seen: tuple[int, int, int] | None = None
+        self._wakes: dict[TicketKey, int] = {}
+
+    # ---- transactions --------------------------------------------------------------------------
+
+    def migrate(self) -> int:
+        newest = len(migrations("sqlite"))
+        with self.connection.writing() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'lifeguard_schema'"
+            ).fetchone()
+            version = 0
+            if found:
+                (version,) = connection.execute("SELECT version FROM lifeguard_schema").fetchone()
+            if version > newest:
+                raise SchemaError(
+                    f"The tables in {self.path} have version {version}, this package knows "
+                    f"{newest}.",
+                    remedy="Install a newer dagster-lifeguard.",
+                    names=[self.path],
+                )
+            # What was there before the first migration is nothing: take the short way.
+            steps = ("schema",) if version == 0 else migrations("sqlite")[version:]
+            for step in steps:
+                for statement in script("sqlite", step):
+                    connection.execute(statement)
+            if version < newest:
+                connection.execute("DELETE FROM lifeguard_schema")
+                connection.execute("INSERT INTO lifeguard_schema VALUES (?)", (newest,))
+        return newest
+
+    def begin(self, scope: Scope) -> SqliteTransaction:
+        connection = self.connection.acquire()
+        try:
+            with self.connection.errors():
+                self.connection.lock(connection)
+                return SqliteTransaction(self, connection, self._view(connection, scope))
+        except BaseException:
+            self.connection.leave()
+            raise
+
+    def _view(self, connection: sqlite3.Connection, scope: Scope) -> View:
+        now = time.time()
+        execute = connection.execute
+        alive, expired = execute(
+            _SQL["session_state"], {"session": scope.session, "now": now}
+        ).fetchone()
+        sessions = []
+        for session in scope.ended:
+            row = execute(_SQL["ending_session"], (session,)).fetchone()
+            if row is not None and (not scope.expired_only or row[0] <= now):
+                sessions.append(session)
+        held, tickets = self._in_question(connection, scope.run_id, scope.step_key, sessions)
+        return View(
+            now=now,
+            session_alive=bool(alive),
+            expired=bool(expired),
+            pools={pool: self._pool_view(connection, pool, now) for pool in scope.pools},
+            holdings=held,
+            tickets=tickets,
+            sessions=tuple(sessions),
+        )
+
+    def _pool_view(self, connection: sqlite3.Connection, pool: str, now: float) -> PoolView:
+        row = connection.execute(_SQL["pool"], (pool,)).fetchone()
+        if row is None:
+            connection.execute(_SQL["add_pool"], (pool,))
+            row = connection.execute(_SQL["pool"], (pool,)).fetchone()
+        queue = connection.execute(
+            _SQL["queue"], {"pool": pool, "now": now, "count": WAITERS_SEEN_MAX + 1}
+        ).fetchall()
+        return PoolView(
+            pool=pool,
+            limit=row[2],
+            taken=frozenset(number for (number,) in connection.execute(_SQL["taken"], (pool,))),
+            queue=tuple(
+                Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
+                for w in queue[:WAITERS_SEEN_MAX]
+            ),
+            whole=len(queue) <= WAITERS_SEEN_MAX,
+            fence=row[0],
+            limit_known=row[1],
+        )
+
+    def _in_question(
+        self,
+        connection: sqlite3.Connection,
+        run_id: str | None,
+        step_key: str | None,
+        sessions: Collection[str],
+    ) -> tuple[tuple[Holding, ...], tuple[Ticket, ...]]:
+        held: list[Any] = []
+        waiting: list[Any] = []
+        if run_id is not None:
+            of = "of_run" if step_key is None else "of_step"
+            key = {"run_id": run_id, "step_key": step_key}
+            held += connection.execute(_SQL[f"holdings_{of}"], key)
+            waiting += connection.execute(_SQL[f"tickets_{of}"], key)
+        for session in sessions:
+            held += connection.execute(_SQL["holdings_of_session"], {"session": session})
+            waiting += connection.execute(_SQL["tickets_of_session"], {"session": session})
+        return self._holdings(connection, held), self._tickets(connection, waiting)
+
+    def _holdings(self, connection: sqlite3.Connection, held: list[Any]) -> tuple[Holding, ...]:
+        if not held:
+            return ()
+        keys = dict.fromkeys(TicketKey(row[2], row[3]) for row in held)
+        owners = {
+            key: [session for (session,) in connection.execute(_SQL["owners"], key)] for key in keys
+        }
+        return rows.holdings(held, owners)
+
+    def _tickets(self, connection: sqlite3.Connection, waiting: list[Any]) -> tuple[Ticket, ...]:
+        return tuple(
+            rows.ticket(row, [pool for (pool,) in connection.execute(_SQL["queued_at"], row[:1])])
+            for row in waiting
+        )
+
+    def _commit(self, connection: sqlite3.Connection, view: View, changes: Changes) -> None:
+        with self.connection.errors():
+            self._write_changes(connection, view.now, changes)
+            connection.execute("COMMIT")
+
+    def _write_changes(self, connection: sqlite3.Connection, now: float, changes: Changes) -> None:
+        execute = connection.execute
+        for ticket in changes.drop_tickets:
+            execute(_SQL["drop_ticket"], (ticket.number,))
+            execute(_SQL["drop_from_queue"], (ticket.number,))
+        for holding in changes.drop_holdings:
+            execute(_SQL["drop_holding"], holding.key)
+            execute(_SQL["drop_owners"], holding.key)
+        for session in changes.drop_sessions:
+            execute(_SQL["drop_owner_session"], (session,))
+            execute(_SQL["drop_session"], (session,))
+        if changes.enqueue is not None:
+            ticket = changes.enqueue
+            number = execute(
+                _SQL["add_ticket"],
+                (
+                    *ticket.key,
+                    ticket.priority,
+                    rows.demand_text(ticket.demand),
+                    changes.session,
+                    now,
+                ),
+            ).lastrowid
+            for term in ticket.demand.terms:
+                queued = term.name in ticket.queue_at
+                execute(
+                    _SQL["add_to_queue"],
+                    (term.name, number, ticket.priority, term.slots, queued),
+                )
+        if changes.requeue is not None:
+            ticket = changes.requeue
+            for pool in ticket.demand.pools:
+                execute(_SQL["requeue"], (pool in ticket.queue_at, pool, ticket.number))
+            execute(_SQL["hand_ticket"], (changes.session, ticket.number))
+        if changes.grant is not None:
+            grant = changes.grant
+            for pool, numbers in grant.slots.items():
+                for number in numbers:
+                    execute(
+                        _SQL["add_holding"],
+                        (pool, number, *grant.key, grant.fence, grant.priority, now),
+                    )
+                execute(_SQL["raise_fence"], (grant.fence, pool))
+            execute(_SQL["add_owner"], (*grant.key, changes.session))
+        if changes.adopt is not None:
+            execute(_SQL["add_owner"], (*changes.adopt, changes.session))
+        for pool, limit in changes.limits:
+            if limit is None:
+                execute(_SQL["delete_limit"], (pool,))
+            else:
+                from_default = changes.limits_from_default
+                execute(
+                    _SQL["set_limit"],
+                    {"pool": pool, "limit": limit, "from_default": from_default},
+                )
+        for pool, limit in (*changes.limits, *changes.limits_known):
+            execute(_SQL["know_limit"], (limit, pool))
+        for e in changes.ledger:
+            execute(
+                _SQL["add_entry"],
+                (
+                    now,
+                    e.kind.value,
+                    e.pool,
+                    e.run_id,
+                    e.step_key,
+                    e.slots,
+                    e.fence,
+                    e.session,
+                    e.seconds,
+                    e.limit,
+                ),
+            )
+        for waiter in changes.wake:
+            execute(_SQL["wake"], (waiter.number,))
+
+    # ---- sessions and wake-ups -----------------------------------------------------------------
+
+    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+        now = time.time()
+        with self.connection.writing() as connection:
+            connection.execute(_SQL["open_session"], (session, label, now, now + lease_seconds))
+
+    def heartbeat(self, session: str, lease_seconds: float) -> bool:
+        with self.connection.writing() as connection:
+            until = time.time() + lease_seconds
+            return connection.execute(_SQL["heartbeat"], (until, session)).rowcount == 1
+
+    def expired_sessions(self, count_max: int) -> tuple[str, ...]:
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL["expired_sessions"], (time.time(), count_max))
+            return tuple(session for (session,) in found)
+
+    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            woken = self._new_wakes(session)
+            left = deadline - time.monotonic()
+            if woken or left <= 0:
+                return woken
+            time.sleep(min(left, _POLL_PAUSE_SECONDS))
+
+    def _new_wakes(self, session: str) -> frozenset[TicketKey]:
+        with self.connection.reading() as connection:
+            # Changes with every commit of another connection, and costs a look at shared memory.
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            # Wake-ups by a thread of this process come over this very connection.
+            seen = (id(connection), version, connection.total_changes)
+            if seen == self._seen:
+                return frozenset()
+            found = {
+                TicketKey(run_id, step_key): wakes
+                for run_id, step_key, wakes in connection.execute(_SQL["wakes"], (session,))
+            }
+            before, self._wakes = self._wakes, found
+            self._seen = seen
+            return frozenset(key for key in found if found[key] > before.get(key, 0))
+
+    # ---- reading without a lock ----------------------------------------------------------------
+
+    def pools_of(
+        self, run_id: str | None, step_key: str | None, sessions: Collection[str]
+    ) -> tuple[str, ...]:
+        with self.connection.reading() as connection:
+            return rows.pools_of(*self._in_question(connection, run_id, step_key, sessions))
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL["limits"])
+            return tuple(LimitRow(pool, limit, bool(default)) for pool, limit, default in found)
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        with self.connection.reading() as connection:
+            # One read transaction, so that no ticket is seen both waiting and holding.
+            connection.execute("BEGIN")
+            limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
+            held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
+            waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
+            found = PoolSnapshot(
+                pool=pool,
+                limit=limit[0] if limit else None,
+                from_default=bool(limit and limit[1]),
+                holdings=self._holdings(connection, held),
+                waiting=self._tickets(connection, waiting),
+            )
+            connection.execute("COMMIT")
+            return found
+
+    def ticket(self, key: TicketKey) -> Ticket | Holding | None:
+        with self.connection.reading() as connection:
+            connection.execute("BEGIN")
+            held, waiting = self._in_question(connection, *key, ())
+            connection.execute("COMMIT")
+            return next(iter(held), None) or next(iter(waiting), None)
+
+    def run_ids(self) -> frozenset[str]:
+        with self.connection.reading() as connection:
+            return frozenset(run_id for (run_id,) in connection.execute(_SQL["run_ids"]))
+
+    def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
+        name = "ledger" if pool is None else "ledger_of_pool"
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL[name], {"pool": pool, "count": count_max})
+            return tuple(Entry(EntryKind(row[0]), *row[1:]) for row in found)
+
+    def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
+        before = time.time() - keep_seconds
+        with self.connection.writing() as connection:
+            return connection.execute(
+                _SQL["trim_ledger"], {"before": before, "count": count_max}
+            ).rowcount
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class SqliteTransaction:
+    """Holds the file's write lock until it is left."""
+
+    def __init__(self, store: SqliteStore, connection: sqlite3.Connection, view: View) -> None:
+        self.view = view
+        self._store = store
+        self._connection = connection
+
+    def commit(self, changes: Changes) -> None:
+        self._store._commit(self._connection, self.view, changes)  # noqa: SLF001 - one noun
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._store.connection.leave()

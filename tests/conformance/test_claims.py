@@ -1,0 +1,397 @@
+"""What callers are told, on every store alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import (
+    LIMIT_MAX,
+    WAITERS_SEEN_MAX,
+    Demand,
+    Granted,
+    Holding,
+    Reason,
+    Ticket,
+    Waiting,
+)
+from places import age_ticket, write_limit_as_another_would
+
+ORDERS = Demand.of({"orders": 1})
+
+
+def ask(engine, run_id, demand="orders", priority=0):
+    return engine.claim(run_id, "step", Demand.parse(demand), priority)
+
+
+def test_a_pool_of_one_admits_one_and_hands_over(engine):
+    engine.set_limit("orders", 1)
+
+    first = ask(engine, "a")
+    second = ask(engine, "b")
+
+    assert isinstance(first, Granted)
+    assert first.slots == {"orders": (1,)}
+    assert isinstance(second, Waiting)
+    assert (second.pool, second.reason) == ("orders", Reason.FULL)
+    assert engine.release("a", "step")
+    assert ask(engine, "b").granted
+
+
+def test_claiming_again_gives_the_same_verdict(engine):
+    engine.set_limit("orders", 1)
+    first = ask(engine, "a")
+    waiting = ask(engine, "b")
+
+    assert ask(engine, "a") == first
+    assert not ask(engine, "b").granted
+    assert len(engine.snapshot("orders").holdings) == 1
+    assert len(engine.snapshot("orders").waiting) == 1
+    assert not waiting.granted
+
+
+def test_releasing_again_does_nothing(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "a")
+
+    assert engine.release("a", "step")
+    assert not engine.release("a", "step")
+    assert not engine.release("never", "step")
+    assert not engine.release_run("never")
+
+
+def test_first_come_first_served_within_a_priority(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "holder")
+    for run_id in ("b", "c", "d"):
+        ask(engine, run_id)
+    ask(engine, "urgent", priority=5)
+    engine.release("holder", "step")
+
+    # Whoever looks first, the order holds.
+    told = {run_id: ask(engine, run_id) for run_id in ("d", "c", "b")}
+    assert {verdict.reason for verdict in told.values()} == {Reason.BEHIND}
+    assert [told[run_id].ahead for run_id in ("b", "c", "d")] == [1, 2, 3]
+    served = []
+    for _ in range(4):
+        for run_id in ("d", "c", "b", "urgent"):
+            if (
+                run_id not in served
+                and ask(engine, run_id, priority=5 * (run_id == "urgent")).granted
+            ):
+                served.append(run_id)
+                engine.release(run_id, "step")
+    assert served == ["urgent", "b", "c", "d"]
+
+
+def test_all_pools_or_none(engine):
+    engine.set_limit("orders", 1)
+    engine.set_limit("warehouse", 3)
+    ask(engine, "a", "warehouse*2")
+
+    verdict = ask(engine, "b", "orders+warehouse*2")
+
+    assert isinstance(verdict, Waiting)
+    assert verdict.pool == "warehouse"
+    assert engine.snapshot("orders").holdings == ()
+    # What it does not hold, others may have: it stands in line at the warehouse only.
+    assert ask(engine, "c", "orders").granted
+    engine.release("c", "step")
+    engine.release("a", "step")
+    granted = ask(engine, "b", "orders+warehouse*2")
+    assert granted.slots == {"orders": (1,), "warehouse": (1, 2)}
+
+
+def test_many_waiting_for_one_asset_hold_up_nobody_at_a_shared_pool(engine):
+    engine.set_limit("orders", 1)
+    engine.set_limit("warehouse", 2)
+    assert ask(engine, "orders-0", "orders+warehouse").granted
+    for number in range(1, 8):
+        assert not ask(engine, f"orders-{number}", "orders+warehouse").granted
+
+    assert ask(engine, "customers", "warehouse").granted
+
+
+def test_a_ticket_that_moves_to_another_queue_lets_the_next_one_know(new_engine):
+    engine, other = new_engine(), new_engine()
+    engine.set_limit("orders", 1)
+    engine.set_limit("warehouse", 1)
+    ask(engine, "a", "orders")
+    ask(engine, "b", "warehouse")
+    assert ask(engine, "both", "orders+warehouse").pool == "orders"
+    assert not ask(other, "c", "orders").granted
+
+    engine.release("a", "step")
+    # The hint went to the first in line, which finds the warehouse full and steps aside.
+    moved = ask(engine, "both", "orders+warehouse")
+    assert moved.pool == "warehouse"
+    assert other.wait("c", "step", 20)
+    assert ask(other, "c", "orders").granted
+
+
+def test_a_paused_pool_admits_nobody_until_it_is_raised(engine):
+    engine.set_limit("orders", 0)
+
+    assert ask(engine, "a").reason is Reason.PAUSED
+    engine.set_limit("orders", 1)
+    assert engine.wait("a", "step", 20)
+    assert ask(engine, "a").granted
+
+
+def test_a_pool_without_a_limit_is_unlimited_and_not_recorded(engine):
+    assert ask(engine, "a") == Granted({}, 0)
+    assert ask(engine, "b") == Granted({}, 0)
+    assert engine.snapshot("orders").holdings == ()
+
+    engine.set_limit("warehouse", 1)
+    verdict = ask(engine, "c", "orders+warehouse")
+    assert verdict.slots == {"warehouse": (1,)}
+
+
+def test_deleting_a_limit_lets_waiters_in(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "a")
+    ask(engine, "b")
+    engine.delete_limit("orders")
+
+    assert engine.wait("b", "step", 20)
+    assert ask(engine, "b").granted
+    assert engine.limits() == ()
+    assert engine.release("a", "step")
+    assert engine.ticket("b", "step") is None
+
+
+def test_the_default_limit_is_that_of_pools_without_one(new_engine):
+    engine = new_engine(default_limit=1)
+
+    assert ask(engine, "a").granted
+    assert not ask(engine, "b").granted
+    assert engine.snapshot("orders").limit == 1
+    assert engine.snapshot("orders").from_default
+    engine.set_limit("orders", 2)
+    assert ask(engine, "b").granted
+
+
+def test_a_lowered_limit_drains_and_never_revokes(engine):
+    engine.set_limit("orders", 3)
+    for run_id in ("a", "b", "c"):
+        assert ask(engine, run_id).granted
+    engine.set_limit("orders", 1)
+
+    assert len(engine.snapshot("orders").holdings) == 3
+    assert not ask(engine, "d").granted
+    engine.release("a", "step")
+    engine.release("b", "step")
+    assert not ask(engine, "d").granted
+    engine.release("c", "step")
+    assert ask(engine, "d").slots == {"orders": (1,)}
+
+
+def test_a_demand_larger_than_the_limit_waits_and_blocks_nobody(new_engine):
+    engine = new_engine(patience_seconds=0.0)
+    engine.set_limit("orders", 2)
+
+    assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
+    assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
+    assert ask(engine, "small").granted
+    engine.set_limit("orders", 4)
+    assert ask(engine, "big", "orders*3").granted
+
+
+def test_patience_sets_slots_aside_for_a_large_demand(place, engine):
+    engine.set_limit("orders", 2)
+    ask(engine, "a")
+    assert not ask(engine, "big", "orders*2").granted
+    assert ask(engine, "small-1").granted
+    engine.release("small-1", "step")
+
+    age_ticket(place, "big", 1000)
+
+    assert ask(engine, "small-2").reason is Reason.BEHIND
+    assert ask(engine, "urgent", priority=1).granted
+    engine.release("urgent", "step")
+    engine.release("a", "step")
+    assert ask(engine, "big", "orders*2").granted
+
+
+def test_patience_stands_in_all_queues_and_ends_starvation_across_pools(place, engine):
+    engine.set_limit("x", 1)
+    engine.set_limit("y", 1)
+    ask(engine, "a", "x")
+    ask(engine, "b", "y")
+    assert not ask(engine, "both", "x+y").granted
+    age_ticket(place, "both", 1000)
+    assert set(ask(engine, "both", "x+y").queue_at) == {"x", "y"}
+
+    engine.release("a", "step")
+    assert not ask(engine, "c", "x").granted
+    assert not ask(engine, "both", "x+y").granted
+    engine.release("b", "step")
+    assert ask(engine, "both", "x+y").granted
+
+
+def test_tickets_beyond_sight_wait_for_those_in_front(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "holder")
+    for number in range(WAITERS_SEEN_MAX + 2):
+        ask(engine, f"run-{number:03}")
+    engine.set_limit("orders", LIMIT_MAX)
+
+    assert ask(engine, f"run-{WAITERS_SEEN_MAX + 1:03}").reason is Reason.BEHIND
+    for number in range(WAITERS_SEEN_MAX + 2):
+        assert ask(engine, f"run-{number:03}").granted
+
+
+def test_fences_grow_with_each_grant_of_a_pool(engine):
+    engine.set_limit("x", 2)
+    engine.set_limit("y", 2)
+    fences = []
+    for demand in ("x", "y", "x+y", "y", "x"):
+        fences.append((demand, ask(engine, f"run-{len(fences)}", demand).fence))
+        engine.release(f"run-{len(fences) - 1}", "step")
+
+    for pool in ("x", "y"):
+        of_pool = [fence for demand, fence in fences if pool in demand]
+        assert of_pool == sorted(set(of_pool))
+        assert of_pool[0] > 0
+
+
+def test_a_release_with_an_old_fence_frees_nothing(engine):
+    engine.set_limit("orders", 1)
+    old = ask(engine, "a").fence
+    engine.release("a", "step")
+    new = ask(engine, "a").fence
+
+    assert not engine.release("a", "step", fence=old)
+    assert engine.ticket("a", "step").fence == new
+    assert engine.release("a", "step", fence=new)
+
+
+def test_releasing_a_run_frees_all_its_steps_and_wakes(new_engine):
+    engine, other = new_engine(), new_engine()
+    engine.set_limit("orders", 2)
+    for step in ("one", "two", "three"):
+        engine.claim("a", step, ORDERS)
+    other.claim("b", "step", ORDERS)
+
+    assert other.release_run("a")  # Whoever asks: the UI does, for a run that is gone.
+    assert other.wait("b", "step", 20)
+    assert other.claim("b", "step", ORDERS).granted
+    assert engine.store.run_ids() == {"b"}
+
+
+def test_withdrawing_a_waiting_ticket_wakes_the_next(new_engine):
+    engine, other = new_engine(patience_seconds=0.0), new_engine(patience_seconds=0.0)
+    engine.set_limit("orders", 2)
+    ask(engine, "a")
+    ask(engine, "big", "orders*2")
+    ask(other, "small")
+    assert ask(other, "small").reason is Reason.BEHIND
+
+    engine.release("big", "step")
+    assert other.wait("small", "step", 20)
+    assert ask(other, "small").granted
+
+
+def test_asking_for_something_else_begins_anew(engine):
+    engine.set_limit("x", 1)
+    engine.set_limit("y", 1)
+    ask(engine, "a", "x")
+    assert not ask(engine, "b", "x").granted
+
+    assert ask(engine, "b", "y").granted
+    assert engine.snapshot("x").waiting == ()
+
+
+def test_what_a_ticket_does_can_be_read(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "a", "orders", priority=3)
+    ask(engine, "b", "orders", priority=-2)
+
+    holding, waiting = engine.ticket("a", "step"), engine.ticket("b", "step")
+    assert isinstance(holding, Holding)
+    assert (holding.slots, holding.priority) == ({"orders": (1,)}, 3)
+    assert holding.owners == {engine.session}
+    assert isinstance(waiting, Ticket)
+    assert (waiting.demand, waiting.priority, waiting.queue_at) == (ORDERS, -2, ("orders",))
+    assert engine.ticket("c", "step") is None
+    snapshot = engine.snapshot("orders")
+    assert (snapshot.limit, snapshot.holdings, snapshot.waiting) == (1, (holding,), (waiting,))
+    assert engine.store.run_ids() == {"a", "b"}
+
+
+def test_limits_are_dagsters_rows(engine):
+    engine.set_limit("b", 2)
+    engine.set_limit("a", 1, from_default=True)
+    engine.set_limit("b", 3)
+
+    assert [(row.pool, row.limit, row.from_default) for row in engine.limits()] == [
+        ("a", 1, True),
+        ("b", 3, False),
+    ]
+
+
+def test_a_limit_written_by_another_counts_at_once_and_reaches_the_ledger(place, engine):
+    engine.set_limit("orders", 1)
+    write_limit_as_another_would(place, "orders", 2)
+
+    assert ask(engine, "a").granted
+    assert ask(engine, "b").granted
+    assert not ask(engine, "c").granted
+    limits = [e.limit for e in engine.store.ledger(pool="orders") if e.kind == "limit"]
+    assert limits == [2, 1]
+
+
+@pytest.mark.parametrize("limit", [-1, LIMIT_MAX + 1])
+def test_a_limit_out_of_bounds_is_refused(engine, limit):
+    with pytest.raises(ConfigError, match=str(limit)):
+        engine.set_limit("orders", limit)
+    assert engine.limits() == ()
+
+
+def test_any_name_a_stock_pool_may_have_is_kept(engine):
+    for name in ("with space", "a'b", 'quo"te', "per%cent", "päöl", "a;b", "back\\slash", "{x}"):
+        engine.set_limit(name, 1)
+        demand = Demand.of({name: 1})
+        assert engine.claim("a", name, demand).slots == {name: (1,)}
+        waiting = engine.claim("b", name, demand)
+        assert (waiting.pool, waiting.granted) == (name, False)
+        assert engine.ticket("b", name).demand == demand
+        assert engine.release("a", name)
+        assert engine.claim("b", name, demand).granted
+
+
+def test_the_ledger_has_every_grant_release_and_limit(engine):
+    engine.set_limit("orders", 1)
+    engine.set_limit("warehouse", 4)
+    fence = ask(engine, "a", "orders+warehouse*2").fence
+    engine.release("a", "step")
+    engine.delete_limit("orders")
+
+    told = [
+        (e.kind, e.pool, e.run_id, e.step_key, e.slots, e.fence, e.limit)
+        for e in reversed(engine.store.ledger())
+    ]
+    assert told == [
+        ("limit", "orders", "", "", 0, 0, 1),
+        ("limit", "warehouse", "", "", 0, 0, 4),
+        ("granted", "orders", "a", "step", 1, fence, None),
+        ("granted", "warehouse", "a", "step", 2, fence, None),
+        ("released", "orders", "a", "step", 1, fence, None),
+        ("released", "warehouse", "a", "step", 2, fence, None),
+        ("limit", "orders", "", "", 0, 0, None),
+    ]
+    stamps = [e.at for e in reversed(engine.store.ledger())]
+    assert stamps == sorted(stamps)
+    assert all(e.seconds >= 0 for e in engine.store.ledger() if e.kind != "limit")
+    assert len(engine.store.ledger(pool="orders", count_max=2)) == 2
+
+
+def test_the_ledger_is_trimmed_from_its_old_end(engine):
+    for limit in range(1, 6):
+        engine.set_limit("orders", limit)
+
+    assert engine.store.trim_ledger(3600.0, 100) == 0
+    assert engine.store.trim_ledger(-3600.0, 2) == 2
+    assert [e.limit for e in engine.store.ledger()] == [5, 4, 3]
+    assert engine.store.trim_ledger(-3600.0, 100) == 3

@@ -1,0 +1,59 @@
+"""The plans on PostgreSQL read along an index, though they were made while the tables were empty."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.model import Demand
+from dagster_lifeguard.store.postgres_connection import prepared
+from places import new_postgres
+
+
+@pytest.fixture
+def explain(postgres_url):
+    place = new_postgres(postgres_url)
+    store = place.store()
+    store.migrate()
+    engine = Engine(store)
+    engine.set_limit("orders", 1)
+    engine.claim("a", "step", Demand.of({"orders": 1}))
+    connection = store.connection
+
+    def plan(name, *arguments):
+        connection.acquire()
+        try:
+            rows = connection.execute([b"EXPLAIN (COSTS OFF) " + connection.call(name, *arguments)])
+            return "\n".join(row[0] for row in rows)
+        finally:
+            connection.mutex.release()
+
+    yield plan
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("view_of_step", (["orders"], "s", "a", "step")),
+        ("view_of_run", (["orders"], "s", "a")),
+        ("view_of_nothing", (["orders"], "s")),
+        ("lock_pools", (["orders"],)),
+        ("lock_session", ("s",)),
+        ("heartbeat", ("s", 30.0)),
+        ("drop_tickets", ([1],)),
+        ("expired_sessions", (10,)),
+    ],
+)
+def test_hot_statements_neither_scan_nor_gather_a_whole_table(explain, name, arguments):
+    plan = explain(name, *arguments)
+    for costly in ("Seq Scan", "Bitmap", "Hash Join", "Merge Join"):
+        assert costly not in plan
+    # Within one ticket's rows sorting is fine; a queue is read in the order of its index.
+    if "lifeguard_queue_by_rank" in plan:
+        assert "Sort Key: q.priority" not in plan
+
+
+def test_every_statement_is_prepared_by_its_own_name():
+    assert {"view_of_step", "grant", "drop_holding", "lock_pools"} <= set(prepared())
+    assert not [text for text in prepared().values() if "{" in text]

@@ -1,0 +1,126 @@
+"""The tables, fresh and migrated; and what the databases themselves refuse."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import psycopg2
+import pytest
+
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
+from dagster_lifeguard.model import Demand, Holding, TicketKey
+from dagster_lifeguard.store.contract import Changes, Scope
+from dagster_lifeguard.store.sql import migrations, script
+from dagster_lifeguard.store.sqlite import SqliteStore
+from places import new_postgres, new_sqlite
+
+SQLITE_SHAPE = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_master "
+    "WHERE name LIKE '%lifeguard%' ORDER BY name"
+)
+POSTGRES_SHAPE = """
+SELECT 'column', table_name, column_name, data_type, is_nullable,
+       replace(column_default, current_schema() || '.', '')
+FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name LIKE 'lifeguard%'
+UNION ALL
+SELECT 'index', tablename, indexname, replace(indexdef, current_schema() || '.', ''), '', ''
+FROM pg_indexes WHERE schemaname = current_schema() AND tablename LIKE 'lifeguard%'
+UNION ALL
+SELECT 'check', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+FROM pg_constraint WHERE connamespace = current_schema()::regnamespace
+  AND conname LIKE 'lifeguard%'
+ORDER BY 1, 2, 3
+"""
+
+
+def shape(place):
+    return place.sql(SQLITE_SHAPE if place.kind == "sqlite" else POSTGRES_SHAPE)
+
+
+def test_fresh_tables_are_those_that_all_migrations_make(shared_place, tmp_path, request):
+    if shared_place.kind == "sqlite":
+        migrated = new_sqlite(tmp_path)
+    else:
+        migrated = new_postgres(request.getfixturevalue("postgres_url"))
+    shared_place.store().migrate()
+    for name in migrations(migrated.kind):
+        for statement in script(migrated.kind, name):
+            migrated.sql(statement)
+
+    assert shape(shared_place) == shape(migrated)
+    assert len(shape(shared_place)) > 10
+
+
+def test_migrating_again_changes_nothing(shared_place):
+    store = shared_place.store()
+    assert store.migrate() == store.migrate() == 1
+    assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(1,)]
+    store.close()
+
+
+def test_tables_of_a_newer_version_are_refused(shared_place):
+    shared_place.store().migrate()
+    shared_place.sql("UPDATE lifeguard_schema SET version = 99")
+
+    with pytest.raises(SchemaError, match="99"):
+        shared_place.store().migrate()
+
+
+def test_two_winners_of_one_slot_are_an_error_and_nothing_is_written(place):
+    store = place.store()
+    store.migrate()
+    engine = Engine(store)
+    engine.set_limit("orders", 1)
+    engine.claim("a", "step", Demand.of({"orders": 1}))
+    before = store.snapshot("orders"), store.ledger()
+
+    stolen = Holding(TicketKey("b", "step"), {"orders": (1,)}, fence=99)
+    with (
+        store.begin(Scope(("orders",), session=engine.session)) as transaction,
+        pytest.raises((sqlite3.IntegrityError, psycopg2.IntegrityError, AssertionError)),
+    ):
+        transaction.commit(Changes(session=engine.session, grant=stolen))
+
+    assert (store.snapshot("orders"), store.ledger()) == before
+    engine.close()
+
+
+def test_a_transaction_that_is_left_changes_nothing(place):
+    store = place.store()
+    store.migrate()
+    engine = Engine(store)
+    engine.set_limit("orders", 1)
+    before = store.snapshot("orders"), store.ledger()
+
+    with store.begin(Scope(("orders", "new"))) as transaction:
+        assert set(transaction.view.pools) == {"orders", "new"}
+    with pytest.raises(ZeroDivisionError), store.begin(Scope(("orders",))):
+        1 / 0  # noqa: B018
+
+    assert (store.snapshot("orders"), store.ledger()) == before
+    # And it gave its locks back.
+    assert engine.claim("a", "step", Demand.of({"orders": 1})).granted
+    engine.close()
+
+
+def test_a_database_that_cannot_be_written_grants_nothing_and_says_so(tmp_path):
+    place = new_sqlite(tmp_path)
+    engine = Engine(place.store())
+    with pytest.raises(StoreUnavailableError, match=r"lifeguard_"):
+        engine.claim("a", "step", Demand.of({"orders": 1}))
+    missing = Engine(SqliteStore(tmp_path / "no" / "such" / "folder.db"))
+    with pytest.raises(StoreUnavailableError, match=r"folder\.db"):
+        missing.claim("a", "step", Demand.of({"orders": 1}))
+
+
+def test_a_read_only_postgres_grants_nothing_and_says_so(postgres_url):
+    place = new_postgres(postgres_url)
+    place.store().migrate()
+    url = place.url + "%20-cdefault_transaction_read_only%3Don"
+    engine = Engine(type(place)(url).store())
+    with pytest.raises(StoreUnavailableError, match=r"read-only"):
+        engine.claim("a", "step", Demand.of({"orders": 1}))
+    with pytest.raises(StoreUnavailableError):
+        Engine(new_postgres(postgres_url).store()).limits()

@@ -1,0 +1,211 @@
+"""Processes that live and die, on every store alike."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import Demand, Reason
+from dagster_lifeguard.options import EngineOptions
+from places import age_session
+
+ORDERS = Demand.of({"orders": 1})
+
+
+def test_a_dead_holder_frees_its_slots_to_the_next_claim(place, new_engine):
+    dead, live = new_engine(), new_engine()
+    live.set_limit("orders", 1)
+    old = dead.claim("a", "step", ORDERS)
+    assert not live.claim("b", "step", ORDERS).granted
+
+    age_session(place, dead.session)
+
+    new = live.claim("b", "step", ORDERS)
+    assert new.granted
+    assert new.fence > old.fence
+    kinds = [(e.kind, e.run_id) for e in live.store.ledger(pool="orders")]
+    assert kinds[:2] == [("granted", "b"), ("expired", "a")]
+
+
+def test_reaping_wakes_those_who_wait(place, new_engine):
+    dead, waiting, third = new_engine(), new_engine(), new_engine()
+    third.set_limit("orders", 1)
+    dead.claim("a", "step", ORDERS)
+    waiting.claim("b", "step", ORDERS)
+    age_session(place, dead.session)
+
+    assert third.reap() == 1
+    assert third.reap() == 0
+    assert waiting.wait("b", "step", 20)
+    assert waiting.claim("b", "step", ORDERS).granted
+
+
+def test_a_dead_waiter_holds_nothing_up(place, new_engine):
+    holder, dead, live = new_engine(), new_engine(), new_engine()
+    holder.set_limit("orders", 1)
+    holder.claim("a", "step", ORDERS)
+    dead.claim("b", "step", ORDERS, priority=9)
+    live.claim("c", "step", ORDERS)
+    assert live.claim("c", "step", ORDERS).ahead == 1
+    age_session(place, dead.session)
+
+    holder.release("a", "step")
+    assert live.wait("c", "step", 20)
+    assert live.claim("c", "step", ORDERS).granted
+    assert [t.key.run_id for t in live.snapshot("orders").waiting] == []
+
+
+def test_an_adopted_holding_lives_while_any_owner_lives(place, new_engine):
+    parent, step, other = new_engine(), new_engine(), new_engine()
+    other.set_limit("orders", 1)
+    fence = parent.claim("a", "step", ORDERS).fence
+
+    assert step.adopt("a", "step") == fence
+    assert step.adopt("a", "step") == fence
+    assert step.adopt("b", "step") is None
+
+    age_session(place, parent.session)
+    assert not other.claim("b", "step", ORDERS).granted
+    assert other.ticket("a", "step").owners == {step.session}
+    age_session(place, step.session)
+    assert other.claim("b", "step", ORDERS).granted
+
+
+def test_both_owners_dead_at_once_leave_nothing_behind(place, new_engine):
+    parent, step, other = new_engine(), new_engine(), new_engine()
+    other.set_limit("orders", 1)
+    parent.claim("a", "step", ORDERS)
+    step.adopt("a", "step")
+    age_session(place, parent.session)
+    age_session(place, step.session)
+
+    assert other.claim("b", "step", ORDERS).granted
+
+
+def test_a_second_process_that_claims_a_held_ticket_becomes_an_owner(place, new_engine):
+    first, resumed, other = new_engine(), new_engine(), new_engine()
+    other.set_limit("orders", 1)
+    verdict = first.claim("a", "step", ORDERS)
+
+    assert resumed.claim("a", "step", ORDERS) == verdict
+    age_session(place, first.session)
+    assert not other.claim("b", "step", ORDERS).granted
+
+
+def test_a_second_process_that_claims_a_waiting_ticket_keeps_its_place(place, new_engine):
+    first, resumed, other = new_engine(), new_engine(), new_engine()
+    other.set_limit("orders", 1)
+    other.claim("holder", "step", ORDERS)
+    first.claim("a", "step", ORDERS)
+    other.claim("b", "step", ORDERS)
+    assert not resumed.claim("a", "step", ORDERS).granted
+    age_session(place, first.session)
+    other.reap()
+    other.release("holder", "step")
+
+    assert other.claim("b", "step", ORDERS).reason is Reason.BEHIND
+    assert resumed.claim("a", "step", ORDERS).granted
+
+
+def test_a_process_whose_session_was_reaped_is_told_and_begins_anew(place, new_engine):
+    lost = []
+    late, other = new_engine(on_lease_lost=lost.extend), new_engine()
+    other.set_limit("orders", 1)
+    late.claim("a", "step", ORDERS)
+    age_session(place, late.session)
+    assert other.claim("b", "step", ORDERS).granted
+    before = late.session
+
+    assert not late.heartbeat()
+
+    assert lost == [("a", "step")]
+    assert late.heartbeat()
+    assert not late.claim("a", "step", ORDERS).granted
+    assert late.session not in {None, before}
+
+
+def test_a_claim_finds_out_that_the_session_was_reaped(place, new_engine):
+    lost = []
+    late, other = new_engine(on_lease_lost=lost.extend), new_engine()
+    other.set_limit("orders", 2)
+    late.claim("a", "step", ORDERS)
+    age_session(place, late.session)
+    other.reap()
+
+    assert late.claim("c", "step", ORDERS).granted
+    assert lost == [("a", "step")]
+
+
+def test_a_late_process_that_nobody_reaped_keeps_what_it_holds(place, new_engine):
+    lost = []
+    late = new_engine(on_lease_lost=lost.extend)
+    late.set_limit("orders", 1)
+    verdict = late.claim("a", "step", ORDERS)
+    age_session(place, late.session)
+
+    assert late.claim("a", "step", ORDERS) == verdict
+    assert late.reap() == 0
+    assert lost == []
+
+
+def test_closing_frees_what_only_this_process_owns(new_engine):
+    parent, step, other = new_engine(), new_engine(), new_engine()
+    other.set_limit("orders", 2)
+    parent.claim("a", "step", ORDERS)
+    parent.claim("b", "step", ORDERS)
+    step.adopt("a", "step")
+    other.claim("c", "step", ORDERS)
+
+    parent.close()
+
+    assert other.wait("c", "step", 20)
+    assert other.claim("c", "step", ORDERS).granted
+    assert {h.key.run_id for h in other.snapshot("orders").holdings} == {"a", "c"}
+    # The engine is of use after it was closed: it opens another session.
+    assert not parent.claim("d", "step", ORDERS).granted
+
+
+def test_the_heartbeat_thread_extends_the_lease(new_engine):
+    # A lease as short as this would run out many times over while the condition is awaited.
+    engine, other = new_engine(lease_seconds=0.6), new_engine()
+    other.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS)
+    began = engine.store.ledger(count_max=1)[0].at
+    for number in range(1000):
+        other.set_limit("clock", number % 2)
+        if other.store.ledger(count_max=1)[0].at > began + 1.5:
+            break
+        time.sleep(0.01)
+    assert other.store.expired_sessions(10) == () or engine.heartbeat()
+    assert engine.ticket("a", "step") is not None
+
+
+def test_a_waiting_ticket_that_nobody_asks_for_any_more_is_withdrawn(new_engine):
+    engine, other = new_engine(abandon_seconds=0.001), new_engine()
+    engine.set_limit("orders", 1)
+    other.claim("a", "step", ORDERS)
+    engine.claim("gone", "step", ORDERS)
+    time.sleep(0.01)
+
+    engine.tidy()
+
+    assert engine.ticket("gone", "step") is None
+    assert engine.ticket("a", "step") is not None
+
+
+def test_waiting_times_out_and_looks_again_on_its_own(new_engine):
+    engine = new_engine(look_again_seconds=0.05)
+    engine.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS)
+    engine.claim("b", "step", ORDERS)
+
+    assert not engine.wait("b", "step", 0.001)
+    assert engine.wait("b", "step", 20)
+
+
+@pytest.mark.parametrize("name", ["lease_seconds", "look_again_seconds", "abandon_seconds"])
+def test_options_out_of_bounds_are_refused(name):
+    with pytest.raises(ConfigError, match=name):
+        EngineOptions(**{name: 0})

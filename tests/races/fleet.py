@@ -1,0 +1,266 @@
+"""Spawned processes that do one thing at one instant, and an oracle outside the database.
+
+The same jobs run over the engine and over Dagster's stock storage, so that the harness is seen
+to find what it looks for.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import random
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.model import Demand
+from dagster_lifeguard.options import EngineOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from places import SharedPlace
+
+SIZES = (2, 4, 8)
+POOL = "orders"
+STEP = "step"
+PATIENT_SECONDS = 60.0
+
+
+class Oracle:
+    """Counts holders in shared memory; knows nothing of any database."""
+
+    def __init__(self, context) -> None:
+        self.inside = context.Value("i", 0)
+        self.worst = context.Value("i", 0)
+
+    def enter(self) -> int:
+        with self.inside.get_lock():
+            self.inside.value += 1
+            self.worst.value = max(self.worst.value, self.inside.value)
+            return self.inside.value
+
+    def leave(self) -> None:
+        with self.inside.get_lock():
+            self.inside.value -= 1
+
+
+class Lifeguard:
+    """Contends through the engine."""
+
+    def __init__(self, place: SharedPlace) -> None:
+        # A lost wake-up must show, so nothing is looked at again without one.
+        options = EngineOptions(look_again_seconds=3600.0)
+        self.engine = Engine(place.store(), options)
+
+    def claim(self, run_id: str) -> bool:
+        return self.engine.claim(run_id, STEP, Demand.of({POOL: 1})).granted
+
+    def release(self, run_id: str) -> None:
+        self.engine.release(run_id, STEP)
+
+    def claim_when_woken(self, run_id: str) -> bool:
+        while self.engine.wait(run_id, STEP, PATIENT_SECONDS):
+            if self.claim(run_id):
+                return True
+        return False
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Stock:
+    """Contends through the storage that Dagster comes with."""
+
+    def __init__(self, place: SharedPlace) -> None:
+        self.storage = stock_storage(place)
+
+    def claim(self, run_id: str) -> bool:
+        return self.storage.claim_concurrency_slot(POOL, run_id, STEP).is_claimed
+
+    def release(self, run_id: str) -> None:
+        self.storage.free_concurrency_slot_for_step(run_id, STEP)
+
+    def claim_when_woken(self, run_id: str) -> bool:
+        return any(self.claim(run_id) for _ in range(3))
+
+    def close(self) -> None:
+        self.storage.dispose()
+
+
+def stock_storage(place: SharedPlace) -> Any:
+    if place.kind == "sqlite":
+        from pathlib import Path
+
+        from dagster._core.storage.event_log import SqliteEventLogStorage
+
+        return SqliteEventLogStorage(str(Path(place.path).parent))
+    import sqlalchemy as db
+    from dagster_postgres.event_log import PostgresEventLogStorage
+
+    url = db.make_url(place.url).set(drivername="postgresql+psycopg2")
+    return PostgresEventLogStorage(
+        url.render_as_string(hide_password=False), should_autocreate_tables=False
+    )
+
+
+CONTENDERS = {"lifeguard": Lifeguard, "stock": Stock}
+
+
+@dataclass
+class Tools:
+    index: int
+    count: int
+    barrier: Any
+    oracle: Oracle
+
+
+@contextmanager
+def contending(kind: str, place: SharedPlace) -> Iterator[Any]:
+    contender = CONTENDERS[kind](place)
+    try:
+        yield contender
+    finally:
+        contender.close()
+
+
+def claim_together(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int) -> dict:
+    """All claim at one instant, then all let go: rounds over the limit, and rounds short of it."""
+    over, short, claims, worst = 0, 0, 0, 0
+    with contending(kind, place) as contender:
+        for number in range(rounds):
+            run_id = f"{number}-{tools.index}"
+            tools.barrier.wait(PATIENT_SECONDS)
+            claimed = contender.claim(run_id)
+            claims += 1
+            if claimed:
+                tools.oracle.enter()
+            tools.barrier.wait(PATIENT_SECONDS)
+            seen = tools.oracle.inside.value
+            worst = max(worst, seen)
+            over += seen > limit
+            short += seen < min(limit, tools.count)
+            tools.barrier.wait(PATIENT_SECONDS)
+            if claimed:
+                tools.oracle.leave()
+            contender.release(run_id)
+    return {"over": over, "short": short, "claims": claims, "worst": worst}
+
+
+def hammer(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int) -> dict:
+    """Each claims, waits to be woken, works inside, releases: nobody stuck, nobody too many."""
+    over, stuck = 0, 0
+    with contending(kind, place) as contender:
+        tools.barrier.wait(PATIENT_SECONDS)
+        for number in range(rounds):
+            run_id = f"{number}-{tools.index}"
+            if not contender.claim(run_id) and not contender.claim_when_woken(run_id):
+                stuck += 1
+                contender.release(run_id)
+                continue
+            over += tools.oracle.enter() > limit
+            tools.oracle.leave()
+            contender.release(run_id)
+    return {"over": over, "stuck": stuck, "claims": rounds}
+
+
+def release_meets_first_claim(
+    tools: Tools, kind: str, place: SharedPlace, spread_seconds: float, rounds: int, seed: int
+) -> dict:
+    """One releases, one makes its first claim, both within a moment: who is never let in?"""
+    dice = random.Random(seed + tools.index)
+    stuck = 0
+    with contending(kind, place) as contender:
+        for number in range(rounds):
+            holder, newcomer = f"{number}-holder", f"{number}-newcomer"
+            if tools.index == 0:
+                assert contender.claim(holder) or contender.claim_when_woken(holder)
+            tools.barrier.wait(PATIENT_SECONDS)
+            _spin(dice.uniform(0, spread_seconds))
+            granted = False
+            if tools.index == 0:
+                contender.release(holder)
+            else:
+                granted = contender.claim(newcomer)
+            tools.barrier.wait(PATIENT_SECONDS)
+            if tools.index == 1:
+                if not granted and not contender.claim_when_woken(newcomer):
+                    stuck += 1
+                contender.release(newcomer)
+            tools.barrier.wait(PATIENT_SECONDS)
+    return {"stuck": stuck, "claims": rounds}
+
+
+def _spin(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def migrate_together(tools: Tools, place: SharedPlace) -> dict:
+    store = place.store()
+    tools.barrier.wait(PATIENT_SECONDS)
+    try:
+        return {"version": store.migrate()}
+    finally:
+        store.close()
+
+
+JOBS = {
+    job.__name__: job
+    for job in (claim_together, hammer, release_meets_first_claim, migrate_together)
+}
+
+
+def _serve(pipe, index, barriers, oracle) -> None:
+    while True:
+        order = pipe.recv()
+        if order is None:
+            return
+        name, count, arguments = order
+        try:
+            answer = JOBS[name](Tools(index, count, barriers[count], oracle), *arguments)
+        except BaseException:  # noqa: BLE001 - the test raises it
+            barriers[count].abort()
+            answer = {"error": traceback.format_exc()}
+        pipe.send(answer)
+
+
+class Fleet:
+    """Eight processes, spawned once, for they take seconds to start."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self._barriers = {size: context.Barrier(size) for size in SIZES}
+        self.oracle = Oracle(context)
+        self._members = []
+        for index in range(max(SIZES)):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, index, self._barriers, self.oracle), daemon=True
+            )
+            process.start()
+            self._members.append((process, ours))
+
+    def run(self, job: str, count: int, *arguments: object) -> list[dict]:
+        self.oracle.inside.value = 0
+        self.oracle.worst.value = 0
+        self._barriers[count].reset()
+        for _, pipe in self._members[:count]:
+            pipe.send((job, count, arguments))
+        answers = [pipe.recv() for _, pipe in self._members[:count]]
+        errors = [answer["error"] for answer in answers if "error" in answer]
+        # A broken barrier is only the echo of what broke it.
+        errors.sort(key=lambda text: "BrokenBarrierError" in text)
+        if errors:
+            raise AssertionError(errors[0])
+        return answers
+
+    def close(self) -> None:
+        for process, pipe in self._members:
+            pipe.send(None)
+            process.join(30)
+            if process.is_alive():
+                process.kill()
