@@ -65,7 +65,7 @@ def make(size: int) -> dg.Definitions:
 
 def load(defs: dg.Definitions) -> None:
     """Load definitions the way a code server does."""
-    from dagster._core.remote_representation.external_data import (  # noqa: PLC0415, TID251
+    from dagster._core.remote_representation.external_data import (  # noqa: PLC0415
         RepositorySnap,
     )
 
