@@ -61,12 +61,13 @@ In your own project:
 @click.option("--json", "as_json", is_flag=True, help="Print the evidence as one JSON object.")
 @click.pass_context
 def demo_command(context: click.Context, *, keep: bool, as_json: bool) -> None:
-    r"""Load real data with three runs at once, without pools and with them.
+    """Load real data with three runs at once, without pools and with them.
 
     \b
-    Exit code 0: damage without pools, and none with them.
-    Exit code 1: a run was not protected, or there was no damage to protect it from.
-    Exit code 2: the demo could not be carried out.
+    Exit codes:
+      0  damage without pools, and none with them
+      1  a run was not protected, or there was no damage to protect it from
+      2  the demo could not be carried out
     """
     began = time.monotonic()
     stage = Stage(Console(highlight=False, quiet=as_json))
