@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ class TestRules:
                 make("a"),
                 rules=[Rule(assets="group:x", pools=[]), Rule(assets="kind:", pools=["p"])],
             )
+
+    def test_a_selection_that_dagster_only_resolves_in_its_ui_names_its_rule(self) -> None:
+        with pytest.raises(SelectionError, match=r'rule 1 \(assets: "column:x"\)'):
+            applied(make("a"), rules=[Rule(assets="column:x", pools=["p"])])
+
+    def test_a_selection_brings_no_warning_of_dagsters(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            applied(make("a"), rules=[Rule(assets="key:a or tag:b=c", pools=["x"])])
 
     @pytest.mark.parametrize(("key", "pool"), [("ant", "some"), ("zebra", "rest")])
     def test_a_multi_asset_goes_by_its_first_key(self, key: str, pool: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -367,8 +368,8 @@ def selector(
 ) -> Callable[[str], frozenset[dg.AssetKey]]:
     """Return a function that resolves asset selections, Dagster's own syntax, among these assets.
 
-    The function raises ValueError if a selection is malformed or names an asset that does not
-    exist.
+    The function raises ValueError if a selection is malformed, names an asset that does not
+    exist, or is of a kind that Dagster does not resolve in Python.
 
     Relies on: ``AssetGraph.from_assets``; ``AssetSelection.from_string(include_sources=True)``
     (1.10.0).
@@ -381,10 +382,16 @@ def selector(
 
     def select(selection: str) -> frozenset[dg.AssetKey]:
         try:
-            parsed: Any = cast("Any", dg.AssetSelection).from_string(
-                selection, include_sources=True
-            )
-            return frozenset(parsed.resolve(graph))
+            with warnings.catch_warnings():
+                # They concern the use made of Dagster here, so no user can do anything about them.
+                for category in UNSTABLE_API_WARNINGS:
+                    warnings.simplefilter("ignore", category)
+                parsed: Any = cast("Any", dg.AssetSelection).from_string(
+                    selection, include_sources=True
+                )
+                return frozenset(parsed.resolve(graph))
+        except NotImplementedError as error:  # such as column:, which only Dagster's UI knows
+            raise ValueError("Dagster resolves this selection only in its UI") from error
         except (dg.DagsterError, CheckError) as error:  # before 1.11 the latter is none of its own
             raise ValueError(str(error).splitlines()[0]) from error
 
