@@ -1,0 +1,203 @@
+"""The documentation says what is so: blocks are played, names and links are looked up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from pages import ROOT, Reader, UnknownBlockError, read_blocks
+
+import dagster_lifeguard
+from dagster_lifeguard import LifeguardError
+from dagster_lifeguard.check import CODES, Finding
+from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.demo import verdict_rows
+from dagster_lifeguard.config import Config, PoolSpec, Rule
+from dagster_lifeguard.demo import PROTECTED, UNPROTECTED, Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def reference(name: str) -> str:
+    return DOCS.joinpath("reference", name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_does_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(tmp_path, monkeypatch)
+    if page.name == "tutorial.md":  # its reader has nothing yet
+        monkeypatch.delenv("DAGSTER_HOME")
+    elif page != README:  # whose reader has an empty home
+        reader.home.joinpath("dagster.yaml").write_text(
+            "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
+        )
+    reader.follow(page)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```rust\nfn main() {}\n```\n",
+        "```\nno language\n```\n",
+        "```console\n$ curl example.org\n```\n",
+        "```console\nlifeguard check\n```\n",
+        "```yaml\na: 1\n```\n",
+    ],
+)
+def test_a_block_that_nobody_checks_is_an_error(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(block)
+    with pytest.raises(UnknownBlockError):
+        Reader(tmp_path, monkeypatch).follow(page)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```python\nassert 1 == 2\n```\n",
+        "```console\n$ lifeguard --version\nsomething else\n```\n",
+        "```console\n$ lifeguard check -f none.py\n```\n",
+        "```console\n$ make no-such-target\n```\n",
+        "```console\n$ pip install dagster-lifegard\n```\n",
+        "```console\n$ pip install dagster-lifeguard[extra]\n```\n",
+    ],
+)
+def test_a_block_that_is_wrong_is_an_error(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(block)
+    with pytest.raises(AssertionError):
+        Reader(tmp_path, monkeypatch).follow(page)
+
+
+def test_the_verdict_in_the_readme_has_the_demos_rows() -> None:
+    nothing = [Evidence(act, (), (), {}, 0.0) for act in (UNPROTECTED, PROTECTED)]
+    text = README.read_text(encoding="utf-8")
+    shown = [line for line in text.splitlines() if re.match(r"\S.*\S {3,}\S", line)]
+    for fact, *_ in verdict_rows(*nothing):
+        assert sum(line.startswith(f"{fact}  ") for line in shown) == 1, fact
+
+
+class TestReference:
+    def test_the_command_reference_is_as_generated(self) -> None:
+        script = DOCS / "generate_cli_reference.py"
+        done = subprocess.run(
+            [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_every_command_and_option(self) -> None:
+        text = reference("cli.md")
+        for path, command in commands(main, "lifeguard"):
+            assert f"`{path}`" in text
+            for parameter in command.params:
+                assert all(option in text for option in parameter.opts), (path, parameter.opts)
+
+    def test_help_shows_no_escape(self) -> None:
+        assert "\\b" not in reference("cli.md")
+
+    def test_every_code_of_findings_and_errors(self) -> None:
+        text = reference("findings.md")
+        codes = {*CODES, *(error.code for error in errors(LifeguardError))}
+        headings = re.findall(r"^### `([\w-]+)`$", text, re.MULTILINE)
+        assert sorted(headings) == sorted(codes)
+        for error in errors(LifeguardError):
+            assert f"`{error.__name__}`" in text
+
+    @pytest.mark.parametrize("model", [Config, Rule, PoolSpec])
+    def test_every_setting(self, model: type[Config | Rule | PoolSpec]) -> None:
+        text = reference("lifeguard-yaml.md")
+        for field in model.model_fields:
+            assert re.search(rf"^\| `{field}` \|", text, re.MULTILINE), field
+
+    def test_every_field_of_the_json(self) -> None:
+        page = DOCS / "reference" / "check-json.md"
+        ((_, shown),) = [
+            command for block in read_blocks(page) if block.language == "console"
+            for command in block.commands()
+        ]  # fmt: skip
+        printed = json.loads(shown)
+        finding = {field.name for field in dataclasses.fields(Finding)} - {"severity"}
+        for field in {*printed, *printed["assets"][0], *finding}:
+            assert re.search(rf"^\| `{field}` \|", page.read_text(), re.MULTILINE), field
+
+    def test_every_public_name(self) -> None:
+        text = reference("python.md")
+        for name in dagster_lifeguard.__all__:
+            assert re.search(rf"^## `{name}", text, re.MULTILINE), name
+
+    def test_the_public_names_are_these(self) -> None:
+        assert sorted(dagster_lifeguard.__all__) == [
+            "LifeguardError",
+            "Policy",
+            "PoolSpec",
+            "Rule",
+            "apply_per_asset_concurrency",
+        ]
+
+
+class TestLinks:
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
+    def test_each_leads_somewhere(self, page: Path) -> None:
+        for target, heading in links(page):
+            assert target.exists(), f"{name_of(page)} -> {target}"
+            if heading:
+                assert heading in anchors(target), f"{name_of(page)} -> {target}#{heading}"
+
+    def test_every_page_is_reached_from_the_index(self) -> None:
+        reached: set[Path] = set()
+        waiting = [DOCS / "index.md"]
+        while waiting:
+            page = waiting.pop()
+            if page not in reached:
+                reached.add(page)
+                waiting += [t for t, _ in links(page) if t.suffix == ".md" and t.is_file()]
+        assert set(DOCS.rglob("*.md")) <= reached
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, group
+    for name, command in group.commands.items():
+        yield f"{path} {name}", command
+
+
+def errors(base: type[LifeguardError]) -> Iterator[type[LifeguardError]]:
+    yield base
+    for error in base.__subclasses__():
+        yield from errors(error)
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """Where the relative links of a page lead: a file, and a heading in it if they name one."""
+    for match in LINK.finditer(page.read_text(encoding="utf-8")):
+        if "://" not in match["target"]:
+            file, _, heading = match["target"].partition("#")
+            yield (page.parent / file).resolve() if file else page, heading
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
