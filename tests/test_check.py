@@ -301,6 +301,18 @@ class TestFindings:
         assert project.codes("-f", file) == ["shared-op"]
         assert project.json("-f", file)["assets"][0]["shared_ops"] == ["fetch"]
 
+    def test_another_limit_on_the_instance(self, project: Project) -> None:
+        project.write("lifeguard.yaml", "pools: {a: 8}\n")
+        wrap = "Policy.from_yaml('lifeguard.yaml').apply({})"
+        file = project.write("wrapped.py", code(asset("a"), asset("b"), wrap=wrap))
+        assert project.codes("-f", file) == []
+        with dg.DagsterInstance.get() as instance:
+            instance.event_log_storage.set_concurrency_slots("a", 1)
+            instance.event_log_storage.set_concurrency_slots("b", 1)
+        (found,) = project.json("-f", file)["warnings"]
+        assert found["code"] == "limit-in-force"
+        assert "the pool a has the limit 1; the policy declares 8" in found["message"]
+
     @pytest.mark.parametrize("settings", ["", "concurrency: {pools: {default_limit: 5}}"])
     def test_default_limit(self, project: Project, home: Path, settings: str) -> None:
         home.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{settings}\n")

@@ -23,7 +23,7 @@ concurrency:
   pools:
     default_limit: 1  # of every pool that is given no limit of its own
 run_monitoring:
-  enabled: true  # finds runs whose process died
+  enabled: true  # ends runs whose process died, where the launcher can tell
   free_slots_after_run_end_seconds: 60  # else their slots stay taken
 """
 

@@ -43,6 +43,7 @@ CODES: Mapping[str, str] = {
     "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
     "limits-differ": "Several policies declare different limits for one pool.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
+    "limit-in-force": "A pool has another limit on the instance than the policy declares.",
     "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
 }
 """Every code of a finding, and what it says."""
@@ -291,7 +292,7 @@ def _not_applied(planned: Plan) -> Iterator[Finding]:
         f"{first.asset} should have {_pools(first.pools)} and has {_pools(first.current)}"
         + (f"; also {enumerate_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
         "Wrap the definitions: defs = apply_per_asset_concurrency(defs), or "
-        'defs = Policy.from_yaml("lifeguard.yaml").apply(defs).',
+        'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs).',
         tuple(a.asset for a in differing),
     )
 
@@ -422,7 +423,8 @@ def _limits_in_force(
     locations: Sequence[Location], settings: compat.PoolSettings
 ) -> Iterator[Finding]:
     used = sorted({pool for location in locations for pool in location.limits})
-    unset = [pool for pool in used if pool not in settings.pools]
+    unset = [pool for pool in used if pool not in settings.limits]
+    yield from _other_limits(locations, settings.limits)
     declared = {limit for location in locations for limit in location.default_limits}
     if unset and settings.default_limit not in declared:
         found = "no default limit, so pools are unlimited until each is given one"
@@ -445,6 +447,23 @@ def _limits_in_force(
             "limit, which the run queue first applies to a pool one pass after it meets it.",
             "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
+        )
+
+
+def _other_limits(locations: Sequence[Location], in_force: Mapping[str, int]) -> Iterator[Finding]:
+    declared = {pool: n for location in locations for pool, n in location.limits.items()}
+    differing = sorted(p for p, n in declared.items() if p in in_force and in_force[p] != n)
+    if differing:
+        first = differing[0]
+        wanted = declared[first]
+        yield Finding(
+            "limit-in-force",
+            "warning",
+            f"On the instance the pool {first} has the limit {in_force[first]}; the policy "
+            f"declares {'unlimited' if wanted is None else wanted}"
+            + (f". So too: {enumerate_some(differing[1:])}." if differing[1:] else "."),
+            "Set the one or declare the other: dagster instance concurrency set POOL LIMIT.",
+            tuple(differing),
         )
 
 

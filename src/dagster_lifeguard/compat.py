@@ -14,7 +14,7 @@ import importlib
 import inspect
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -562,12 +562,12 @@ class PoolSettings:
     Attributes:
         default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
         granularity: ``op`` or ``run``.
-        pools: The pools that have a limit of their own on the instance.
+        limits: The pools that have a limit on the instance, and which.
     """
 
     default_limit: int | None
     granularity: str
-    pools: frozenset[str] = frozenset()
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def instance_pool_settings() -> PoolSettings | None:
@@ -585,7 +585,7 @@ def instance_pool_settings() -> PoolSettings | None:
         return PoolSettings(
             config.default_pool_limit,
             "op" if granularity is None else str(granularity.value),
-            frozenset(limit.name for limit in instance.event_log_storage.get_pool_limits()),
+            {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()},
         )
 
 

@@ -23,7 +23,7 @@ from dagster_lifeguard.errors import ConfigError
 STANZA: tuple[tuple[str, object, str], ...] = (
     ("concurrency.pools.default_limit", 1, "of every pool that is given no limit of its own"),
     ("run_monitoring.free_slots_after_run_end_seconds", 60, "else their slots stay taken"),
-    ("run_monitoring.enabled", True, "finds runs whose process died"),
+    ("run_monitoring.enabled", True, "ends runs whose process died, where the launcher can tell"),
 )
 """Setting, value and why. The last two free the slots of a crashed or cancelled run."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STARTER = """\
 # Which asset gets which pools. Used by
-#   defs = Policy.from_yaml("lifeguard.yaml").apply(defs)
+#   defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs)
 # and looked at by: lifeguard check
 
 engine: stock            # Dagster as it ships: one static pool per op
@@ -37,7 +37,7 @@ rules:
   #   pools: []
   # - assets: "kind:snowflake"                # all of them share one pool, declared below
   #   pools: ["warehouse"]
-  # - assets: 'key:"raw/*"'                   # one pool per table
+  # - assets: "group:raw"                     # one pool per table
   #   pools: ["{metadata:dagster/table_name}"]
   - assets: "*"                               # every other asset: its own pool
     pools: ["{asset}"]
@@ -116,7 +116,10 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     for change in changes:
         click.echo(f"Wrote {change.path}.")
     click.echo(
-        f'Next: defs = Policy.from_yaml("{config_path}").apply(defs), then run lifeguard check.'
+        "Next, beside the definitions:\n"
+        f'    policy = Policy.from_yaml(Path(__file__).with_name("{Path(config_path).name}"))\n'
+        "    defs = policy.apply(defs)\n"
+        "then: lifeguard check"
     )
 
 
