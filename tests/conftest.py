@@ -1,3 +1,5 @@
+"""What all tests share: no telemetry, no instance of the developer's own, real databases."""
+
 from __future__ import annotations
 
 import tempfile
@@ -5,11 +7,29 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
-
 from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty DAGSTER_HOME with telemetry off."""
+    path = tmp_path / "home"
+    path.mkdir()
+    path.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(path))
+    return path
 
 
 @pytest.fixture(scope="session")

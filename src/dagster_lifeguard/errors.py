@@ -28,7 +28,7 @@ class LifeguardError(Exception):
         self.message = message
         self.remedy = remedy
         self.names = tuple(names)
-        super().__init__(f"{message} {remedy}")
+        super().__init__(" ".join(part for part in (message, remedy) if part))
 
 
 class ConfigError(LifeguardError):
@@ -83,3 +83,9 @@ class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 
     code = "schema-too-new"
+
+
+class DemoError(LifeguardError):
+    """The demo could not be carried out, so it says nothing about protection."""
+
+    code = "demo-failed"

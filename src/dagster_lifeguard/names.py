@@ -161,3 +161,10 @@ def _check_field(field: Field) -> None:
 def format_expression(terms: Sequence[Term]) -> str:
     """Write terms as a pool expression; the inverse of ``parse_expression``."""
     return "+".join(str(term) for term in terms)
+
+
+def enumerate_some(names: Sequence[str], shown_max: int = 5) -> str:
+    """List names in a sentence; beyond ``shown_max``, how many more there are."""
+    if len(names) > shown_max:
+        return f"{', '.join(names[:shown_max])} and {len(names) - shown_max} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

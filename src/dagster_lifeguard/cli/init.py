@@ -1,0 +1,198 @@
+"""``lifeguard init``: a first lifeguard.yaml, and the default limit in dagster.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from dagster_lifeguard import instance_yaml
+from dagster_lifeguard.config import FILE_NAME, Config
+from dagster_lifeguard.errors import ConfigError
+
+STARTER = """\
+# Which asset gets which pools. Used by
+#   defs = Policy.from_yaml("lifeguard.yaml").apply(defs)
+# and looked at by: lifeguard check
+
+engine: stock            # Dagster as it ships: one static pool per op
+naming: underscore       # ["my_group", "my_asset"] -> my_group_my_asset; path -> my_group/my_asset
+default_limit: 1         # of every pool that has none of its own below
+
+# The first rule that selects an asset decides. `assets` is Dagster's asset selection syntax.
+rules:
+  # - assets: "group:scratch"                 # unlimited
+  #   pools: []
+  # - assets: "kind:snowflake"                # all of them share one pool, declared below
+  #   pools: ["warehouse"]
+  # - assets: 'key:"raw/*"'                   # one pool per table
+  #   pools: ["{metadata:dagster/table_name}"]
+  - assets: "*"                               # every other asset: its own pool
+    pools: ["{asset}"]
+
+# Pools with a limit of their own.
+pools: {}
+  # warehouse: 8
+"""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A file and what it is to say."""
+
+    path: Path
+    old: str | None
+    new: str
+
+    def diff(self) -> str:
+        name = str(self.path)
+        return "".join(
+            difflib.unified_diff(
+                (self.old or "").splitlines(keepends=True),
+                self.new.splitlines(keepends=True),
+                fromfile="/dev/null" if self.old is None else name,
+                tofile=name,
+            )
+        )
+
+
+@click.command("init")
+@click.option(
+    "--config", "config_path", default=FILE_NAME, show_default=True, help="The file to write."
+)
+@click.option(
+    "--dagster-yaml",
+    help="The instance's dagster.yaml.  [default: the one in DAGSTER_HOME, or else ./dagster.yaml "
+    "if there is one]",
+)
+@click.option("-y", "--yes", is_flag=True, help="Write without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
+def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool) -> None:
+    """Write a lifeguard.yaml to start from, and give pools a default limit in dagster.yaml.
+
+    A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
+    also gets slots freed when the run that held them has ended, however it ended. What either file
+    says already is kept, comments included. Both changes are shown first; none is made without
+    consent.
+
+    \b
+    Examples:
+      lifeguard init
+      lifeguard init --dry-run
+      lifeguard init --dagster-yaml /opt/dagster/dagster.yaml --yes
+    """
+    changes = [
+        change for change in (_config_change(config_path), _instance_change(dagster_yaml)) if change
+    ]
+    if not changes:
+        click.echo("Nothing to change.")
+        return
+    for change in changes:
+        for line in change.diff().splitlines():
+            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+    if dry_run:
+        return
+    if not yes:
+        if not _is_terminal():
+            raise click.UsageError("Nothing was written: say --yes to write without being asked.")
+        click.confirm("Write this?", abort=True)
+    for change in changes:
+        _write(change)
+        click.echo(f"Wrote {change.path}.")
+    click.echo(
+        f'Next: defs = Policy.from_yaml("{config_path}").apply(defs), then run lifeguard check.'
+    )
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _config_change(path: str) -> _Change | None:
+    file = Path(path)
+    if file.exists():
+        Config.from_yaml(file)  # what is kept must at least be valid
+        click.echo(f"{path} exists and is kept.")
+        return None
+    if not file.parent.is_dir():
+        raise ConfigError(
+            f"{file.parent} is not a directory.", remedy="Create it first.", names=[path]
+        )
+    return _Change(file, None, STARTER)
+
+
+def _instance_change(path: str | None) -> _Change | None:
+    file = _instance_file(path)
+    if file is None:
+        click.echo(
+            "DAGSTER_HOME is not set and there is no ./dagster.yaml: pools stay unlimited until "
+            "an instance gives them a limit. Set it and run lifeguard init again, or name the "
+            "file with --dagster-yaml.",
+            err=True,
+        )
+        return None
+    old = _read(file) if file.exists() else None
+    new, kept = instance_yaml.with_pool_settings(old or "", str(file))
+    for setting in kept:
+        click.echo(f"{file}: {setting} is kept.")
+    return None if new == (old or "") else _Change(file, old, new)
+
+
+def _instance_file(path: str | None) -> Path | None:
+    if path is not None:
+        if not Path(path).parent.is_dir():
+            raise ConfigError(
+                f"{Path(path).parent} is not a directory.", remedy="Create it first.", names=[path]
+            )
+        return Path(path)
+    home = os.getenv("DAGSTER_HOME")
+    if home:
+        if not Path(home).is_dir():
+            raise ConfigError(
+                f"DAGSTER_HOME is {home}, which is not a directory.",
+                remedy="Create it, or set DAGSTER_HOME to one that exists.",
+                names=[home],
+            )
+        return Path(home) / "dagster.yaml"
+    here = Path("dagster.yaml")
+    return here if here.exists() else None
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:  # keep its line ends as they are
+            return opened.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error}.", remedy="Mend it first.", names=[str(file)]
+        ) from error
+
+
+def _write(change: _Change) -> None:
+    """Put the whole new file in place at once, with the old one's permissions."""
+    try:
+        _replace(change, change.path.resolve())
+    except OSError as error:
+        raise ConfigError(
+            f"{change.path} cannot be written: {error.strerror}.",
+            remedy="Give yourself the right to write it, or run this as its owner.",
+            names=[str(change.path)],
+        ) from error
+
+
+def _replace(change: _Change, path: Path) -> None:
+    mode = path.stat().st_mode if change.old is not None else 0o644
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(change.new)
+        Path(name).chmod(mode & 0o777)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

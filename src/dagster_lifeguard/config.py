@@ -1,0 +1,293 @@
+"""``lifeguard.yaml``: what it may say, and where exactly it says something else."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from typing_extensions import Self
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import Naming, Term, parse_expression
+
+FILE_NAME = "lifeguard.yaml"
+
+FILE_SIZE_MAX_BYTES = 1024 * 1024
+"""A larger file is taken for a mistake rather than read."""
+
+LIMIT_MAX = 1_000
+"""Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
+
+Limit = Annotated[int, Field(strict=True, ge=0, le=LIMIT_MAX)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _expression(text: str) -> tuple[Term, ...]:
+    try:
+        return parse_expression(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _quoted(value: object) -> object:
+    """Explain what YAML makes of a template without quotes."""
+    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value.values())) is None:
+        name = next(iter(value))
+        raise ValueError(f'YAML reads braces as a mapping; write it in quotes: "{{{name}}}".')
+    return value
+
+
+class Rule(_Strict):
+    """Gives the assets that it selects their pools.
+
+    Attributes:
+        assets: Dagster's asset selection syntax; ``*`` selects every asset.
+        pools: Pool expressions, each ``name`` or ``name*slots``, with templates. None: unlimited.
+        override: Also replace a pool that the asset declares itself.
+        checks: Also give these pools to the asset checks of these assets that run in ops of
+            their own.
+    """
+
+    assets: str = Field(min_length=1)
+    pools: tuple[Annotated[str, BeforeValidator(_quoted)], ...]
+    override: bool = Field(default=False, strict=True)
+    checks: bool = Field(default=False, strict=True)
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_form_an_expression(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
+        if pools:
+            _expression("+".join(pools))
+        return pools
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The demand of an asset under this rule, its templates not yet filled in."""
+        return parse_expression("+".join(self.pools)) if self.pools else ()
+
+
+def describe_rule(index: int, rule: Rule) -> str:
+    """Name a rule the way messages do: by its place, from 1, and its selection."""
+    return f'rule {index + 1} (assets: "{rule.assets}")'
+
+
+class PoolSpec(_Strict):
+    """A pool that is declared.
+
+    Attributes:
+        limit: Slots of the pool; 0 pauses it. None: the default limit.
+        rate: Starts per time, such as ``100/minute``. Needs engine: lifeguard.
+    """
+
+    limit: Limit | None = None
+    rate: str | None = Field(default=None, pattern=r"^[1-9]\d*/(second|minute|hour|day)$")
+
+
+def _limit_alone(value: object) -> object:
+    return value if isinstance(value, Mapping | PoolSpec) else {"limit": value}
+
+
+EVERY_ASSET_ITS_OWN = Rule(assets="*", pools=("{asset}",))
+
+
+class Config(_Strict):
+    """The contents of a ``lifeguard.yaml``; each setting has a default.
+
+    Attributes:
+        engine: Who admits steps. ``stock``: Dagster as it ships, one static pool per op.
+        naming: How ``{asset}`` is written; see ``names.pool_name``.
+        default_limit: Limit of every pool that has none of its own. None: unlimited.
+        rules: The first rule that selects an asset decides. An asset that none selects is
+            unlimited.
+        pools: Declared pools by name.
+    """
+
+    engine: Literal["stock", "lifeguard"] = "stock"
+    naming: Naming = "underscore"
+    default_limit: Limit | None = 1
+    rules: tuple[Rule, ...] = (EVERY_ASSET_ITS_OWN,)
+    pools: dict[str, Annotated[PoolSpec, BeforeValidator(_limit_alone)]] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_are_single_names(cls, pools: dict[str, PoolSpec]) -> dict[str, PoolSpec]:
+        for name in pools:
+            terms = _expression(name)
+            if len(terms) != 1 or terms[0].slots != 1 or terms[0].fields:
+                raise ValueError(f"{name!r} is an expression; a declared pool is a plain name.")
+        return pools
+
+    def limit_of(self, pool: str) -> int | None:
+        """Return the limit that this configuration declares for a pool; None if unlimited."""
+        spec = self.pools.get(pool)
+        return self.default_limit if spec is None or spec.limit is None else spec.limit
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a ``lifeguard.yaml``.
+
+        Raises:
+            ConfigError: The file cannot be read or says something that is not allowed. Its
+                message has a line ``file:line:column: ...`` for each problem.
+        """
+        file = Path(path)
+        return cls._from_text(_read(file), str(path))
+
+    @classmethod
+    def _from_text(cls, text: str, source: str) -> Self:
+        document = _parse(text, source)
+        try:
+            return cls.model_validate(_plain(document))
+        except ValidationError as error:
+            problems = [_problem(document, item) for item in error.errors()]
+            raise _config_error(source, sorted(problems)) from error
+
+
+def _read(file: Path) -> str:
+    try:
+        size_bytes = file.stat().st_size
+        if size_bytes > FILE_SIZE_MAX_BYTES:
+            raise ConfigError(
+                f"{file}: {size_bytes} bytes is too large for a configuration.",
+                remedy=f"Keep it under {FILE_SIZE_MAX_BYTES} bytes; select assets by group, tag "
+                "or kind instead of one by one.",
+                names=[str(file)],
+            )
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: {error.strerror}.",
+            remedy="Name an existing file, or write one with: lifeguard init.",
+            names=[str(file)],
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: byte {error.start} is not UTF-8.",
+            remedy="Save the file as UTF-8 text.",
+            names=[str(file)],
+        ) from error
+
+
+def _parse(text: str, source: str) -> CommentedMap:
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        hint = (
+            ' An asset selection of all assets is written in quotes: "*".'
+            if ("alias" in f"{error.context} {error.problem}")
+            else ""
+        )
+        problem = " ".join(str(error.problem).split())
+        raise _config_error(source, [(*place, f"not valid YAML: {problem}.{hint}")]) from error
+    except YAMLError as error:
+        raise _config_error(source, [(1, 1, f"not valid YAML: {error}.")]) from error
+    if document is None:
+        return CommentedMap()
+    if not isinstance(document, CommentedMap):
+        raise _config_error(
+            source, [(1, 1, f"expected settings; allowed: {', '.join(Config.model_fields)}.")]
+        )
+    return document
+
+
+def _plain(value: Any) -> Any:
+    """Turn what the YAML library returns into plain values, which pydantic checks strictly."""
+    if isinstance(value, CommentedMap):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, CommentedSeq):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _config_error(source: str, problems: Sequence[tuple[int, int, str]]) -> ConfigError:
+    return ConfigError(
+        "\n".join(f"{source}:{line}:{column}: {text}" for line, column, text in problems),
+        remedy="",
+        names=[source],
+    )
+
+
+def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
+    """Say where a pydantic error lies in the document, what is allowed, and what was meant."""
+    loc: tuple[int | str, ...] = error["loc"]
+    line, column = _place(document, loc, of_key=error["type"] == "extra_forbidden")
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(loc)
+        return line, column, f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), allowed)}"
+    if error["type"] == "literal_error":
+        allowed = [
+            word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
+        return (
+            line,
+            column,
+            f"{path}: {error['input']!r} is not allowed; {_allowed(str(error['input']), allowed)}",
+        )
+    if error["type"] == "missing":
+        return line, column, f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
+    if error["type"] == "value_error":
+        return line, column, f"{path}: {error['ctx']['error']}"
+    if error["type"] == "string_pattern_mismatch":
+        return (
+            line,
+            column,
+            (
+                f"{path}: {error['input']!r} is not a rate; "
+                "allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."
+            ),
+        )
+    return line, column, f"{path}: {error['input']!r}: {error['msg'].lower()}."
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    if len(loc) > 1:
+        model = Rule if loc[0] == "rules" else PoolSpec
+    return list(model.model_fields)
+
+
+def _allowed(given: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, allowed, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"allowed: {', '.join(allowed)}.{meant}"
+
+
+def _place(document: CommentedMap, loc: tuple[int | str, ...], *, of_key: bool) -> tuple[int, int]:
+    """Return line and column (from 1) of what ``loc`` names, or of the nearest part there is."""
+    node: Any = document
+    place = (0, 0)
+    for depth, part in enumerate(loc):
+        try:
+            if isinstance(node, CommentedSeq):
+                place = node.lc.item(part)
+            elif isinstance(node, CommentedMap) and of_key and depth == len(loc) - 1:
+                place = node.lc.key(part)
+            elif isinstance(node, CommentedMap):
+                place = node.lc.value(part)
+            else:
+                break
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return place[0] + 1, place[1] + 1

@@ -1,0 +1,437 @@
+"""Rules, naming, explicit pools, clashes and refusals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import catalogue
+from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
+from dagster_lifeguard.errors import (
+    NameClashError,
+    NeedsEngineError,
+    SelectionError,
+    TemplateError,
+    UnsupportedDefinitionsError,
+)
+from dagster_lifeguard.plan import Plan
+from served import differences, served
+
+
+def make(key: str, **arguments: Any) -> dg.AssetsDefinition:
+    @dg.asset(key=key.split("/"), **arguments)
+    def made() -> None: ...
+
+    return made
+
+
+def pools(defs: dg.Definitions) -> dict[str, str | None]:
+    return {a.asset: " ".join(a.current) or None for a in Plan(Policy(), items(defs)).assignments()}
+
+
+def items(defs: dg.Definitions) -> list[Any]:
+    return [*(defs.assets or ()), *(defs.asset_checks or ())]
+
+
+def applied(*assets: Any, **policy: Any) -> dict[str, str | None]:
+    return pools(Policy(**policy).apply(dg.Definitions(assets=list(assets))))
+
+
+class TestNaming:
+    def test_underscore_is_the_default(self) -> None:
+        assert applied(make("my_group/my_asset")) == {"my_group/my_asset": "my_group_my_asset"}
+
+    def test_path_keeps_keys_apart_that_underscore_confuses(self) -> None:
+        assert applied(make("a_b/c"), make("a/b_c"), naming="path") == {
+            "a_b/c": "a_b/c",
+            "a/b_c": "a/b_c",
+        }
+
+    def test_a_clash_is_an_error_that_names_both_and_the_way_out(self) -> None:
+        with pytest.raises(NameClashError) as caught:
+            applied(make("a_b/c"), make("a/b_c"))
+        assert caught.value.names == ("a/b_c", "a_b/c")
+        assert "naming: path" in caught.value.remedy
+        assert "'a_b_c'" in caught.value.message
+
+    def test_a_clash_is_seen_across_rules(self) -> None:
+        with pytest.raises(NameClashError):
+            applied(
+                make("x_a"),
+                make("a"),
+                rules=[
+                    Rule(assets="key:a", pools=["x_{asset}"]),
+                    Rule(assets="*", pools=["{asset}"]),
+                ],
+            )
+
+    def test_assets_that_share_a_pool_on_purpose_do_not_clash(self) -> None:
+        shared = [Rule(assets="*", pools=["{group}"])]
+        assert applied(make("a"), make("b"), rules=shared) == {"a": "default", "b": "default"}
+
+
+class TestRules:
+    def test_the_first_rule_that_selects_decides(self) -> None:
+        rules = [
+            Rule(assets="group:scratch", pools=[]),
+            Rule(assets="key:a", pools=["first"]),
+            Rule(assets="key:a", pools=["second"]),
+            Rule(assets="*", pools=["{asset}"]),
+        ]
+        found = applied(make("a"), make("b"), make("c", group_name="scratch"), rules=rules)
+        assert found == {"a": "first", "b": "b", "c": None}
+
+    def test_an_asset_that_no_rule_selects_is_unlimited(self) -> None:
+        assert applied(make("a"), make("b"), rules=[Rule(assets="key:a", pools=["x"])]) == {
+            "a": "x",
+            "b": None,
+        }
+
+    @pytest.mark.parametrize(
+        ("selection", "selected"),
+        [
+            ("*", "abcd"),
+            ("group:g", "b"),
+            ("kind:snowflake", "c"),
+            ("tag:daily", "b"),
+            ("tag:tier=gold", "c"),
+            ('owner:"team:x"', "d"),
+            ("key:a+", "ab"),
+            ("+key:b", "ab"),
+            ("key:a or key:d", "ad"),
+            ("not key:a", "bcd"),
+        ],
+    )
+    def test_selections_are_dagsters_own(self, selection: str, selected: str) -> None:
+        assets = [
+            make("a"),
+            make("b", group_name="g", tags={"daily": ""}, deps=["a"]),
+            make("c", kinds={"snowflake"}, tags={"tier": "gold"}),
+            make("d", owners=["team:x"]),
+        ]
+        found = applied(*assets, rules=[Rule(assets=selection, pools=["x"])])
+        assert "".join(key for key, pool in found.items() if pool) == selected
+
+    def test_a_malformed_selection_names_its_rule(self) -> None:
+        with pytest.raises(SelectionError, match=r'rule 2 \(assets: "kind:"\)'):
+            applied(
+                make("a"),
+                rules=[Rule(assets="group:x", pools=[]), Rule(assets="kind:", pools=["p"])],
+            )
+
+    def test_a_multi_asset_goes_by_its_first_declared_key(self) -> None:
+        rules = [Rule(assets='key:"animals/ant"', pools=["ants"]), Rule(assets="*", pools=["rest"])]
+        (animals,) = catalogue.multi_asset().assets or ()
+        assert applied(animals, rules=rules) == {"animals/ant": "rest", "animals/zebra": "rest"}
+
+    def test_rules_see_assets_that_only_a_schedule_carries(self) -> None:
+        new = Policy(rules=[Rule(assets="key:only_in_schedule", pools=["x"])]).apply(
+            catalogue.automations()
+        )
+        nodes = served(new)["external_asset_graph_data"]
+        assert [n["asset_key"]["path"] for n in nodes if n.get("pools", {}).get("__set__")] == [
+            ["only_in_schedule"]
+        ]
+
+
+class TestStrategies:
+    """The five strategies that users ask for, as docs/how-to/choose-a-strategy.md has them."""
+
+    def test_one_pool_per_asset(self) -> None:
+        assert applied(make("a/b"), make("c")) == {"a/b": "a_b", "c": "c"}
+
+    def test_one_pool_per_table(self) -> None:
+        def table(name: str) -> dict[str, Any]:
+            return {"metadata": {"dagster/table_name": name}}
+
+        found = applied(
+            make("load", **table("db.public.orders")),
+            make("repair", **table("db.public.orders")),
+            make("users", **table("db.public.users")),
+            make("untabled"),
+            rules=[
+                Rule(assets="key:untabled", pools=["{asset}"]),
+                Rule(assets="*", pools=["{metadata:dagster/table_name}"]),
+            ],
+        )
+        assert found == {
+            "load": "db.public.orders",
+            "repair": "db.public.orders",
+            "untabled": "untabled",
+            "users": "db.public.users",
+        }
+
+    def test_one_pool_per_api(self) -> None:
+        found = applied(
+            make("charges", tags={"api": "stripe"}),
+            make("refunds", tags={"api": "stripe"}),
+            make("issues", tags={"api": "github"}),
+            make("own"),
+            rules=[
+                Rule(assets="tag:api", pools=["api_{tag:api}"]),
+                Rule(assets="tag:api=stripe or tag:api=github", pools=["api_{tag:api}"]),
+                Rule(assets="*", pools=["{asset}"]),
+            ],
+        )
+        assert found == {
+            "charges": "api_stripe",
+            "issues": "api_github",
+            "own": "own",
+            "refunds": "api_stripe",
+        }
+
+    def test_one_pool_per_file_path(self) -> None:
+        found = applied(
+            make("a", metadata={"path": dg.MetadataValue.path("/data/one file.duckdb")}),
+            make("b", metadata={"path": "/data/one file.duckdb"}),
+            make("c", metadata={"path": Path("/data/c+d.duckdb")}),
+            rules=[Rule(assets="*", pools=["{metadata:path}"])],
+        )
+        assert found == {
+            "a": "/data/one%20file.duckdb",
+            "b": "/data/one%20file.duckdb",
+            "c": "/data/c%2Bd.duckdb",
+        }
+
+    def test_one_pool_shared_by_several(self) -> None:
+        assert applied(
+            make("a", kinds={"snowflake"}),
+            make("b", kinds={"snowflake"}),
+            make("c"),
+            rules=[
+                Rule(assets="kind:snowflake", pools=["warehouse"]),
+                Rule(assets="*", pools=["{asset}"]),
+            ],
+        ) == {"a": "warehouse", "b": "warehouse", "c": "c"}
+
+
+class TestTemplates:
+    @pytest.mark.parametrize(
+        ("template", "pool"),
+        [
+            ("{asset}", "raw_events"),
+            ("{group}", "ingest"),
+            ("{kind}", "duckdb"),
+            ("{owner}", "team:data"),
+            ("{io_manager}", "memory"),
+            ("{tag:tier}", "gold"),
+            ("{metadata:rows}", "3"),
+            ("x_{group}_{tag:tier}", "x_ingest_gold"),
+        ],
+    )
+    def test_each_is_filled_in_from_the_asset(self, template: str, pool: str) -> None:
+        asset = make(
+            "raw/events",
+            group_name="ingest",
+            kinds={"duckdb"},
+            owners=["team:data"],
+            io_manager_key="memory",
+            tags={"tier": "gold"},
+            metadata={"rows": 3},
+        )
+        assert applied(asset, rules=[Rule(assets="*", pools=[template])]) == {"raw/events": pool}
+
+    @pytest.mark.parametrize(
+        ("template", "reason"),
+        [
+            ("{kind}", "{kind} could be any of duckdb, python"),
+            ("{owner}", "{owner} has no value"),
+            ("{tag:tier}", "{tag:tier} has no value"),
+            ("{metadata:path}", "{metadata:path} has no value"),
+        ],
+    )
+    def test_one_that_cannot_be_filled_names_rule_and_assets(
+        self, template: str, reason: str
+    ) -> None:
+        with pytest.raises(TemplateError) as caught:
+            applied(
+                make("a", kinds={"python", "duckdb"}),
+                make("b", kinds={"python", "duckdb"}),
+                rules=[Rule(assets="*", pools=[template])],
+            )
+        assert caught.value.names == ("a", "b")
+        assert caught.value.message == f'rule 1 (assets: "*"): a and b: {reason}.'
+
+
+class TestExplicitPools:
+    """A pool that an asset declares itself, by ``pool=`` or by the older tag."""
+
+    KEY = "dagster/concurrency_key"
+
+    @pytest.mark.parametrize(
+        "declared", [{"pool": "mine"}, {"op_tags": {KEY: "mine"}}], ids=["pool", "tag"]
+    )
+    def test_it_is_kept(self, declared: dict[str, Any]) -> None:
+        base = dg.Definitions(assets=[make("a", **declared)])
+        assert differences(served(base), served(apply_per_asset_concurrency(base))) == []
+
+    @pytest.mark.parametrize(
+        "declared", [{"pool": "mine"}, {"op_tags": {KEY: "mine"}}], ids=["pool", "tag"]
+    )
+    def test_override_replaces_it(self, declared: dict[str, Any]) -> None:
+        rule = Rule(assets="*", pools=["{asset}"], override=True)
+        new = Policy(rules=[rule]).apply(dg.Definitions(assets=[make("a", **declared)]))
+        assert pools(new) == {"a": "a"}
+        (asset,) = new.assets or ()
+        assert isinstance(asset, dg.AssetsDefinition)
+        assert self.KEY not in asset.op.tags
+
+    def test_override_can_lift_it(self) -> None:
+        rule = Rule(assets="*", pools=[], override=True)
+        assert applied(make("a", pool="mine"), rules=[rule]) == {"a": None}
+
+    def test_it_comes_back_when_the_overriding_policy_goes(self) -> None:
+        base = dg.Definitions(assets=[make("a", pool="mine")])
+        overridden = Policy(rules=[Rule(assets="*", pools=["x"], override=True)]).apply(base)
+        assert pools(overridden) == {"a": "x"}
+        assert pools(apply_per_asset_concurrency(overridden)) == {"a": "mine"}
+
+    def test_in_a_graph_it_is_kept_op_by_op(self) -> None:
+        @dg.op(pool="api")
+        def fetch() -> int:
+            return 1
+
+        @dg.op
+        def tagged(value: int) -> int:
+            return value
+
+        @dg.op
+        def store(value: int) -> int:
+            return value
+
+        @dg.graph_asset
+        def total() -> int:
+            return store(tagged.tag({self.KEY: "by_tag"})(fetch()))
+
+        new = apply_per_asset_concurrency(dg.Definitions(assets=[total]))
+        assert pools(new) == {"total": "api by_tag total"}
+
+
+class TestStockEngineRefusals:
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            Rule(assets="*", pools=["{asset}", "warehouse"]),
+            Rule(assets="*", pools=["warehouse*2"]),
+            Rule(assets="*", pools=["{asset}[{partition}]"]),
+        ],
+        ids=["two pools", "two slots", "partition"],
+    )
+    def test_more_than_one_static_pool(self, rule: Rule) -> None:
+        with pytest.raises(NeedsEngineError, match="needs engine: lifeguard"):
+            applied(make("a"), rules=[rule])
+
+    def test_a_rate(self) -> None:
+        with pytest.raises(NeedsEngineError, match="needs engine: lifeguard"):
+            applied(make("a"), pools={"api": {"limit": 4, "rate": "100/minute"}})
+
+    def test_the_engine_itself_in_this_release(self) -> None:
+        with pytest.raises(NeedsEngineError, match="not part of this release"):
+            applied(make("a"), engine="lifeguard")
+
+    def test_all_problems_are_in_the_plan_and_nothing_is_applied(self) -> None:
+        base = dg.Definitions(assets=[make("a_b/c"), make("a/b_c"), make("d", owners=[])])
+        policy = Policy(
+            rules=[
+                Rule(assets="key:d", pools=["{owner}"]),
+                Rule(assets="group:", pools=["x"]),
+                Rule(assets="*", pools=["{asset}"]),
+            ]
+        )
+        problems = Plan(policy, items(base)).problems
+        assert {p.code for p in problems} == {
+            "selection-invalid",
+            "template-unfilled",
+            "name-clash",
+        }
+        with pytest.raises(LifeguardError):
+            policy.apply(base)
+
+
+class TestChecks:
+    def test_they_are_left_alone(self) -> None:
+        new = apply_per_asset_concurrency(catalogue.asset_checks())
+        assert pools(new) == {"orders": "orders", "orders:alone": None, "orders:one": None}
+
+    def test_a_rule_can_give_them_their_assets_pool(self) -> None:
+        rule = Rule(assets="*", pools=["{asset}"], checks=True)
+        new = Policy(rules=[rule]).apply(catalogue.asset_checks())
+        assert pools(new) == dict.fromkeys(("orders", "orders:alone", "orders:one"), "orders")
+
+
+class TestSharedOps:
+    def test_an_op_used_by_a_job_has_the_assets_pool_there_too(self) -> None:
+        new = apply_per_asset_concurrency(catalogue.shared_ops())
+        (job,) = new.jobs or ()
+        assert isinstance(job, dg.JobDefinition)
+        assert {op.name: op.pool for op in job.graph.iterate_op_defs()} == {"fetch": "left"}
+
+    def test_the_plan_tells_of_it(self) -> None:
+        defs = catalogue.shared_ops()
+        (found,) = Plan(Policy(), items(defs)).shared_ops(defs.jobs or ())
+        assert (found.op, found.pool, found.assets, found.jobs) == (
+            "fetch",
+            "left",
+            ("left", "right"),
+            ("by_hand",),
+        )
+
+    def test_an_unlimited_asset_does_not_take_the_pool_from_the_other(self) -> None:
+        policy = Policy(
+            rules=[Rule(assets="key:left", pools=[]), Rule(assets="*", pools=["{asset}"])]
+        )
+        assert pools(policy.apply(catalogue.shared_ops())) == {"left": "right", "right": "right"}
+
+
+class TestWhatItAppliesTo:
+    def test_not_to_a_list(self) -> None:
+        with pytest.raises(UnsupportedDefinitionsError, match="not to a list"):
+            apply_per_asset_concurrency([make("a")])  # type: ignore[call-overload]
+
+    def test_not_to_assets_that_are_built_while_dagster_loads(self) -> None:
+        class Cacheable:
+            pass
+
+        with pytest.raises(UnsupportedDefinitionsError, match="Cacheable"):
+            Plan(Policy(), [Cacheable()])  # type: ignore[list-item]
+
+    def test_fields_that_were_not_given_stay_so(self) -> None:
+        new = apply_per_asset_concurrency(dg.Definitions(assets=[make("a")]))
+        assert (new.jobs, new.schedules, new.sensors, new.asset_checks) == (None,) * 4
+
+    def test_what_has_no_op_is_the_very_same_object(self) -> None:
+        base = catalogue.external()
+        new = apply_per_asset_concurrency(base)
+        assert all(a is b for a, b in zip(base.assets or (), new.assets or (), strict=True))
+
+    @pytest.mark.parametrize("naming", ["underscore", "path"])
+    def test_dagster_is_content_with_the_result(self, naming: Any) -> None:
+        for kind in catalogue.KINDS.values():
+            dg.Definitions.validate_loadable(Policy(naming=naming).apply(kind()))
+
+
+@pytest.mark.parametrize("kind", ["multi_asset", "graph_multi_asset", "merged", "shared_ops"])
+def test_pools_are_the_same_in_every_process(kind: str) -> None:
+    """Dagster takes some orders from sets of strings, which differ from process to process."""
+    program = (
+        "import catalogue, test_assign, dagster_lifeguard as lg;"
+        f"print(test_assign.pools(lg.apply_per_asset_concurrency(catalogue.{kind}())))"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(1, 5)
+    }
+    assert len(answers) == 1

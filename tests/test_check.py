@@ -1,0 +1,423 @@
+"""``lifeguard check``: the table, each finding, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from dagster_lifeguard import compat
+from dagster_lifeguard.check import CODES
+from dagster_lifeguard.cli import main
+
+PROTECTED = """
+import dagster as dg
+from dagster_lifeguard import apply_per_asset_concurrency
+
+@dg.asset(group_name="sales")
+def orders(): ...
+
+@dg.asset(key_prefix="my_group", deps=[orders])
+def my_asset(): ...
+
+@dg.multi_asset(specs=[dg.AssetSpec("zebra"), dg.AssetSpec("ant")])
+def animals():
+    for key in ("zebra", "ant"):
+        yield dg.MaterializeResult(asset_key=key)
+
+@dg.asset(pool="mine")
+def own(): ...
+
+defs = apply_per_asset_concurrency(dg.Definitions(assets=[orders, my_asset, animals, own, dg.AssetSpec("lake")]))
+"""
+
+
+def asset(name: str, arguments: str = "") -> str:
+    return f"@dg.asset({arguments})\ndef {name}(): ...\n"
+
+
+def code(*parts: str, wrap: str = "apply_per_asset_concurrency({})") -> str:
+    names = "[v for v in list(globals().values()) if isinstance(v, dg.AssetsDefinition)]"
+    return "\n".join(
+        [
+            "import dagster as dg",
+            "from dagster_lifeguard import Policy, Rule, apply_per_asset_concurrency",
+            *(dedent(part) for part in parts),
+            "defs = " + wrap.format(f"dg.Definitions(assets={names})"),
+        ]
+    )
+
+
+class Project:
+    """A directory with code in it, and the command run there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, text: str) -> str:
+        self.path.joinpath(name).write_text(dedent(text))
+        return name
+
+    def check(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["check", *arguments])
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        result = self.check(*arguments, "--json")
+        assert result.exit_code in (0, 1), result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        assert result.exit_code == int(bool(found["errors"] or found["warnings"]))
+        return found
+
+    def codes(self, *arguments: str) -> list[str]:
+        found = self.json(*arguments)
+        codes = [f["code"] for f in (*found["errors"], *found["warnings"])]
+        assert set(codes) <= set(CODES)
+        assert all(f["message"] and f["remedy"] for f in (*found["errors"], *found["warnings"]))
+        return codes
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> Project:
+    """A project whose instance has the default limit of 1 and is granular by op."""
+    home.joinpath("dagster.yaml").write_text(
+        "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
+    )
+    path = tmp_path / "project"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return Project(path)
+
+
+class TestTable:
+    def test_as_a_whole(self, project: Project) -> None:
+        result = project.check("-f", project.write("defs.py", PROTECTED))
+        assert result.exit_code == 0, result.output
+        assert result.stdout == (
+            "asset               kind       rule   pool                limit   per\n"
+            "─────────────────────────────────────────────────────────────────────\n"
+            "ant                 multi      1      zebra                   1   op \n"
+            "lake                external   -      -                       -   -  \n"
+            "my_group/my_asset   asset      1      my_group_my_asset       1   op \n"
+            "orders              asset      1      orders                  1   op \n"
+            "own                 asset      own    mine                    1   op \n"
+            "zebra               multi      1      zebra                   1   op \n"
+            "multi: one op makes several assets and claims the pool of the first of them.\n"
+            "rule own: the pool that the asset declares itself.\n"
+            "\n"
+            "5 assets: 3 alone in a pool, 2 in a shared pool, 0 unlimited, 1 external.\n"
+            "nothing found\n"
+        )
+
+    def test_in_json(self, project: Project) -> None:
+        found = project.json("-f", project.write("defs.py", PROTECTED))
+        assert found["version"] == 1
+        assert found["granularity"] == "op"
+        assert found["assets"][0] == {
+            "asset": "ant",
+            "location": "defs.py",
+            "group": "default",
+            "kind": "multi_asset",
+            "rule": 1,
+            "pools": [{"name": "zebra", "limit": 1}],
+            "current_pools": ["zebra"],
+            "explicit": False,
+            "steps": 1,
+            "executed_with": ["zebra"],
+            "shared_ops": [],
+        }
+
+    def test_a_hundred_assets_fit_eighty_columns(self, project: Project) -> None:
+        body = "\n".join(
+            asset(f"a_rather_long_asset_name_{n:03}", f"key_prefix='some_group_{n % 9}'")
+            for n in range(100)
+        )
+        result = project.check("-f", project.write("defs.py", code(body)))
+        lines = result.stdout.splitlines()
+        assert len(lines) >= 100
+        assert max(map(len, lines)) <= 80
+
+    def test_five_thousand_assets_are_summed_up(self, project: Project) -> None:
+        body = """
+            def make(n):
+                @dg.asset(name=f"asset_{n}", group_name=f"g{n % 5}")
+                def made(): ...
+                return made
+            for n in range(5000):
+                globals()[f"asset_{n}"] = make(n)
+            """
+        rules = "rules=[Rule(assets='group:g0', pools=[]), Rule(assets='*', pools=['{{asset}}'])]"
+        file = project.write("defs.py", code(body, wrap=f"Policy({rules}).apply({{}})"))
+        result = project.check("-f", file)
+        assert result.exit_code == 0, result.output
+        assert len(result.stdout.splitlines()) < 12
+        assert [line.split() for line in result.stdout.splitlines()[2:4]] == [
+            ["1", "group:g0", "1000", "0", "asset_0"],
+            ["2", "*", "4000", "4000", "asset_1"],
+        ]
+        assert "--all" in result.stdout
+        some = project.check("-f", file, "--select", "asset_499")
+        assert "asset_4990 " in some.stdout
+        assert len(project.check("-f", file, "--all").stdout.splitlines()) > 5000
+
+    def test_filter_sort_and_summary(self, project: Project) -> None:
+        file = project.write("defs.py", PROTECTED)
+        by_pool = project.json("-f", file, "--sort", "pool")["assets"]
+        assert [a["asset"] for a in by_pool] == [
+            "lake", "own", "my_group/my_asset", "orders", "ant", "zebra",
+        ]  # fmt: skip
+        chosen = project.json("-f", file, "--select", "SALES")["assets"]
+        assert [a["asset"] for a in chosen] == ["orders"]
+        assert "my_group_my_asset" not in project.check("-f", file, "--summary").stdout
+
+    def test_a_graph_asset_says_that_its_steps_claim_one_by_one(self, project: Project) -> None:
+        graph = """
+            @dg.op
+            def one(): return 1
+            @dg.op
+            def two(x): return x
+            @dg.graph_asset
+            def both(): return two(one())
+            """
+        file = project.write("defs.py", code(graph))
+        result = project.check("-f", file)
+        assert "both    graph   1      both       1   op x2" in result.stdout
+        assert "its N steps claim the pool one by one" in result.stdout
+
+
+class TestFindings:
+    def test_not_applied(self, project: Project) -> None:
+        file = project.write("defs.py", code(asset("a"), wrap="{}"))
+        assert project.codes("-f", file) == ["not-applied"]
+        (found,) = project.json("-f", file)["errors"]
+        assert "a should have a and has none" in found["message"]
+
+    def test_not_applied_as_the_file_says(self, project: Project) -> None:
+        project.write("lifeguard.yaml", 'rules:\n  - assets: "*"\n    pools: [shared]\n')
+        assert project.codes("-f", project.write("defs.py", code(asset("a")))) == ["not-applied"]
+        applied = code(asset("a"), wrap="Policy.from_yaml('lifeguard.yaml').apply({})")
+        assert project.codes("-f", project.write("applied.py", applied)) == []
+
+    def test_the_policy_in_the_code_counts_if_there_is_no_file(self, project: Project) -> None:
+        wrap = "Policy(rules=[Rule(assets='*', pools=['x'])]).apply({})"
+        file = project.write("defs.py", code(asset("a"), asset("b"), wrap=wrap))
+        assert project.codes("-f", file) == []
+
+    def test_two_policies_in_one_location(self, project: Project) -> None:
+        text = code(
+            asset("a"),
+            "first = Policy(rules=[Rule(assets='*', pools=['x'])]).apply(dg.Definitions(assets=[a]))",
+            asset("b"),
+            "second = apply_per_asset_concurrency(dg.Definitions(assets=[b]))",
+            wrap="dg.Definitions.merge(first, second) or {}",
+        )
+        text += "\ndel first, second"
+        found = project.json("-f", project.write("defs.py", text))
+        assert [a["pools"][0]["name"] for a in found["assets"]] == ["x", "b"]
+
+    def test_no_rule_and_unused_rule(self, project: Project) -> None:
+        wrap = "Policy(rules=[Rule(assets='key:a', pools=['x']), Rule(assets='group:z', pools=[])]).apply({})"
+        file = project.write("defs.py", code(asset("a"), asset("b"), wrap=wrap))
+        assert project.codes("-f", file) == ["no-rule", "unused-rule"]
+        assert project.codes("-f", file, "--ignore", "no-rule") == ["unused-rule"]
+
+    def test_name_clash(self, project: Project) -> None:
+        text = code(asset("b_c", "key_prefix='a'"), asset("c", "key_prefix='a_b'"), wrap="{}")
+        assert project.codes("-f", project.write("defs.py", text)) == ["name-clash"]
+
+    def test_unused_pool(self, project: Project) -> None:
+        project.write("lifeguard.yaml", "pools: {warehouse: 8, a: 2}\n")
+        file = project.write("defs.py", code(asset("a")))
+        assert project.codes("-f", file) == ["unused-pool"]
+        assert project.json("-f", file)["assets"][0]["pools"] == [{"name": "a", "limit": 2}]
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            ('pools: ["{asset}", "w"]', ["needs-engine"]),
+            ('pools: ["{owner}"]', ["template-unfilled"]),
+        ],
+    )
+    def test_what_the_policy_cannot_do(
+        self, project: Project, rule: str, expected: list[str]
+    ) -> None:
+        project.write("lifeguard.yaml", f'rules:\n  - assets: "*"\n    {rule}\n')
+        file = project.write("defs.py", code(asset("a"), wrap="{}"))
+        assert project.codes("-f", file) == expected
+
+    def test_same_target(self, project: Project) -> None:
+        table = "metadata={'dagster/table_name': 'db.t'}"
+        text = code(asset("a", table), asset("b", table), asset("c"))
+        file = project.write("defs.py", text)
+        assert project.codes("-f", file) == ["same-target"]
+        shared = code(
+            asset("a", table),
+            asset("b", table),
+            wrap="Policy(rules=[Rule(assets='*', pools=['{{metadata:dagster/table_name}}'])]).apply({})",
+        )
+        assert project.codes("-f", project.write("shared.py", shared)) == []
+
+    def test_steps_interleave_unless_granular_by_run(self, project: Project, home: Path) -> None:
+        graph = """
+            @dg.op
+            def one(): return 1
+            @dg.op
+            def two(x): return x
+            @dg.graph_asset
+            def both(): return two(one())
+            """
+        file = project.write("defs.py", code(graph))
+        assert project.codes("-f", file) == ["steps-interleave"]
+        home.joinpath("dagster.yaml").write_text(
+            "telemetry: {enabled: false}\n"
+            "concurrency: {pools: {default_limit: 1, granularity: run}}\n"
+        )
+        late = ["limit-not-set"] if compat.DEFAULT_LIMIT_COMES_LATE else []
+        assert project.codes("-f", file) == late
+        with dg.DagsterInstance.get() as instance:
+            instance.event_log_storage.set_concurrency_slots("both", 1)
+        assert project.codes("-f", file) == []
+
+    def test_shared_op(self, project: Project) -> None:
+        text = """
+            @dg.op
+            def fetch(): return 1
+            @dg.graph_asset
+            def left(): return fetch()
+            @dg.graph_asset
+            def right(): return fetch()
+            """
+        file = project.write("defs.py", code(text))
+        assert project.codes("-f", file) == ["shared-op"]
+        assert project.json("-f", file)["assets"][0]["shared_ops"] == ["fetch"]
+
+    @pytest.mark.parametrize("settings", ["", "concurrency: {pools: {default_limit: 5}}"])
+    def test_default_limit(self, project: Project, home: Path, settings: str) -> None:
+        home.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{settings}\n")
+        file = project.write("defs.py", code(asset("a")))
+        assert project.codes("-f", file) == ["default-limit"]
+
+    def test_without_an_instance_it_says_what_it_did_not_look_at(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("DAGSTER_HOME")
+        result = project.check("-f", project.write("defs.py", code(asset("a"))))
+        assert result.exit_code == 0
+        assert "DAGSTER_HOME is not set" in result.stderr
+
+
+class TestLocations:
+    def test_a_workspace_with_modules_of_one_name(self, project: Project) -> None:
+        """Two locations that both have a module ``shared`` do not get in each other's way."""
+        for name, key in (("one", "a_b/c"), ("two", "a/b_c")):
+            project.path.joinpath(name).mkdir()
+            project.write(f"{name}/shared.py", f"KEY = {key.split('/')!r}\n")
+            project.write(
+                f"{name}/defs.py",
+                code("from shared import KEY", "@dg.asset(key=KEY)\ndef made(): ...\n"),
+            )
+        project.write(
+            "workspace.yaml",
+            """
+            load_from:
+              - python_file: {relative_path: one/defs.py, working_directory: one, location_name: one}
+              - python_file: {relative_path: two/defs.py, working_directory: two, location_name: two}
+            """,
+        )
+        found = project.json("-w", "workspace.yaml")
+        assert [(a["location"], a["asset"]) for a in found["assets"]] == [
+            ("two", "a/b_c"),
+            ("one", "a_b/c"),
+        ]
+        (clash,) = found["errors"]
+        assert clash["code"] == "name-clash"
+        assert "a_b/c (in one)" in clash["message"]
+        assert "a/b_c (in two)" in clash["message"]
+
+    def test_a_module(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        project.write("some_project_defs.py", code(asset("a")))
+        monkeypatch.syspath_prepend(str(project.path))
+        assert project.codes("-m", "some_project_defs") == []
+
+    def test_the_project_here(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        project.write("pyproject.toml", '[tool.dagster]\nmodule_name = "my_own_defs"\n')
+        project.write("my_own_defs.py", code(asset("a")))
+        monkeypatch.syspath_prepend(str(project.path))
+        assert [a["asset"] for a in project.json()["assets"]] == ["a"]
+
+    def test_the_workspace_here(self, project: Project) -> None:
+        project.write("workspace.yaml", "load_from:\n  - python_file: defs.py\n")
+        project.write("defs.py", code(asset("a")))
+        assert [a["asset"] for a in project.json()["assets"]] == ["a"]
+
+    def test_a_legacy_repository_and_a_list_of_assets(self, project: Project) -> None:
+        text = """
+            import dagster as dg
+            @dg.asset
+            def a(): ...
+            @dg.repository
+            def one(): return [a]
+            @dg.repository
+            def two(): return []
+            """
+        assert project.codes("-f", project.write("defs.py", text)) == ["not-applied"]
+
+
+class TestBadInput:
+    def refused(self, result: Result, *texts: str) -> None:
+        assert result.exit_code == 2, result.output
+        for text in texts:
+            assert text in " ".join(result.stderr.split())
+        assert "Traceback" not in result.output
+
+    def test_nothing_here(self, project: Project) -> None:
+        self.refused(project.check(), "no Dagster project here", "lifeguard check -m MODULE")
+
+    def test_no_such_file(self, project: Project) -> None:
+        self.refused(project.check("-f", "none.py"), "none.py is not a file")
+
+    def test_no_such_module(self, project: Project) -> None:
+        self.refused(project.check("-m", "none_such"), "none_such cannot be loaded")
+
+    def test_code_that_fails(self, project: Project) -> None:
+        project.write("defs.py", "import dagster as dg\n\nraise RuntimeError('no password')\n")
+        self.refused(project.check("-f", "defs.py"), "RuntimeError: no password", "(defs.py:3)")
+
+    def test_a_workspace_that_is_none(self, project: Project) -> None:
+        project.write("workspace.yaml", "load_form: []\n")
+        self.refused(project.check("-w", "workspace.yaml"), "workspace.yaml:")
+
+    def test_a_location_served_elsewhere(self, project: Project) -> None:
+        project.write(
+            "workspace.yaml", "load_from:\n  - grpc_server: {host: localhost, port: 4266}\n"
+        )
+        self.refused(project.check("-w", "workspace.yaml"), "served by another process")
+
+    def test_a_config_that_is_wrong(self, project: Project) -> None:
+        project.write("lifeguard.yaml", "naming: pth\n")
+        project.write("defs.py", code(asset("a")))
+        self.refused(project.check("-f", "defs.py"), "lifeguard.yaml:1:9:", "Did you mean 'path'?")
+
+    def test_an_unknown_code(self, project: Project) -> None:
+        self.refused(project.check("--ignore", "no-such"), "no-such")
+
+
+def test_the_installed_command(project: Project) -> None:
+    """The real console script, in a process of its own."""
+    project.write("defs.py", code(asset("a")))
+    command = Path(sys.executable).with_name("lifeguard")
+    done = subprocess.run(
+        [str(command), "check", "-f", "defs.py"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "nothing found"
+    version = subprocess.run(
+        [str(command), "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith("lifeguard, version ")

@@ -1,0 +1,234 @@
+"""The facts about Dagster that we rely on; a test fails when Dagster changes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.reconstruct import repository_def_from_target_def
+from dagster._utils.concurrency import get_max_concurrency_limit_value
+
+import catalogue
+from dagster_lifeguard import Policy, apply_per_asset_concurrency, compat
+from dagster_lifeguard.config import LIMIT_MAX
+
+
+def plan_pools(job: dg.JobDefinition) -> dict[str, str | None]:
+    """The pool that each step of a job will claim, as Dagster's executors read it."""
+    from dagster._core.execution.api import create_execution_plan
+    from dagster._core.execution.plan.active import ActiveExecution  # noqa: F401
+
+    plan: Any = create_execution_plan(job)
+    return {step.key: step.pool or step.tags.get("dagster/concurrency_key") for step in plan.steps}
+
+
+class TestPools:
+    def test_a_steps_pool_is_its_ops_pool(self) -> None:
+        new = apply_per_asset_concurrency(catalogue.asset())
+        job = new.get_repository_def().get_job("__ASSET_JOB")
+        assert plan_pools(job) == {"orders": "orders", "my_group__my_asset": "my_group_my_asset"}
+
+    def test_the_older_tag_names_a_pool_too(self) -> None:
+        @dg.op(tags={"dagster/concurrency_key": "old"})
+        def tagged() -> None: ...
+
+        @dg.op
+        def plain() -> None: ...
+
+        @dg.job
+        def both() -> None:
+            tagged()
+            plain.tag({"dagster/concurrency_key": "node"})()
+
+        assert plan_pools(both) == {"tagged": "old", "plain": "node"}
+
+    def test_an_op_cannot_have_a_tag_and_another_pool(self) -> None:
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="conflicts"):
+
+            @dg.op(pool="a", tags={"dagster/concurrency_key": "b"})
+            def two() -> None: ...
+
+    def test_a_step_claims_a_pool_of_any_name(self) -> None:
+        """Also before Dagster 1.12.4, when ``pool=`` took only letters, digits and ``_``."""
+        new = Policy(naming="path").apply(catalogue.asset())
+        job = new.get_repository_def().get_job("__ASSET_JOB")
+        assert plan_pools(job) == {"orders": "orders", "my_group__my_asset": "my_group/my_asset"}
+
+    def test_no_pool_name_has_white_space(self) -> None:
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="is not a valid"):
+
+            @dg.op(pool="a b")
+            def spaced() -> None: ...
+
+    def test_the_maximum_of_a_limit(self) -> None:
+        assert get_max_concurrency_limit_value() == LIMIT_MAX
+
+    @pytest.mark.parametrize(("default_limit", "admitted"), [(None, 2), (1, 1)])
+    def test_a_pool_without_any_limit_is_unlimited(
+        self, tmp_path: Path, default_limit: int | None, admitted: int
+    ) -> None:
+        from dagster._core.execution.plan.instance_concurrency_context import (
+            InstanceConcurrencyContext,
+        )
+
+        overrides: dict[str, Any] = {"telemetry": {"enabled": False}}
+        if default_limit is not None:
+            overrides["concurrency"] = {"pools": {"default_limit": default_limit}}
+        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
+            answers = []
+            for number in range(2):
+                run: Any = dg.DagsterRun(job_name="j", run_id=f"run-{number}")
+                with InstanceConcurrencyContext(instance, run) as context:
+                    answers.append(context.claim("orders", "step"))
+            assert answers.count(True) == admitted
+
+
+class TestIdentity:
+    """Why a replaced op must be the same object wherever it is used."""
+
+    def test_two_ops_of_one_name_are_refused_within_a_job(self) -> None:
+        graphs = catalogue.shared_ops()
+        left, right = (a for a in graphs.assets or () if isinstance(a, dg.AssetsDefinition))
+        alone = [apply_per_asset_concurrency(dg.Definitions(assets=[a])) for a in (left, right)]
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="conflicting node definitions"):
+            dg.Definitions.merge(*alone).get_repository_def().get_all_jobs()
+
+    def test_two_ops_of_one_name_are_refused_across_jobs(self) -> None:
+        base = catalogue.shared_ops()
+        new = apply_per_asset_concurrency(dg.Definitions(assets=base.assets))
+        mixed = dg.Definitions(assets=new.assets, jobs=base.jobs)
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="Conflicting definitions"):
+            mixed.get_repository_def().get_all_jobs()
+
+    def test_a_schedules_target_must_have_the_assets_computation(self) -> None:
+        base = catalogue.automations()
+        new = apply_per_asset_concurrency(base)
+        mixed = dg.Definitions(assets=new.assets, schedules=base.schedules, jobs=base.jobs)
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match="a different asset"):
+            mixed.get_repository_def()
+
+
+class TestObservableSourceAssets:
+    def test_binding_resources_drops_their_op(self) -> None:
+        @dg.observable_source_asset
+        def bucket() -> dg.DataVersion:
+            return dg.DataVersion("1")
+
+        before = bucket.op
+        (after,) = dg.with_resources([bucket], {"io_manager": catalogue.MemoryIOManager()})
+        assert isinstance(after, dg.SourceAsset)
+        assert after.op is not before
+
+
+class TestOrder:
+    def test_outputs_keep_the_order_of_declaration(self) -> None:
+        for kind, first in (
+            (catalogue.multi_asset, ["animals", "zebra"]),
+            (catalogue.graph_multi_asset, ["pair", "second"]),
+            (catalogue.multi_asset_specs_subset, ["dbt", "staging"]),
+        ):
+            (asset,) = (a for a in kind().assets or () if isinstance(a, dg.AssetsDefinition))
+            assert compat.declared_keys(asset)[0] == dg.AssetKey(first)
+
+
+class TestLazyDefinitions:
+    def test_they_stay_lazy_and_get_their_pools(self) -> None:
+        from dagster._utils.test import definitions as of_dagster
+
+        decorate: Any = getattr(dg, "definitions", None) or of_dagster.lazy_definitions
+        calls = []
+
+        @decorate
+        def defs() -> dg.Definitions:
+            calls.append(1)
+            return catalogue.asset()
+
+        new = apply_per_asset_concurrency(defs)
+        assert isinstance(new, compat.LazyDefinitions)
+        assert not calls
+        repository: Any = repository_def_from_target_def(new)
+        assert {a.op.pool for a in repository.assets_defs_by_key.values()} == {
+            "orders",
+            "my_group_my_asset",
+        }
+
+
+class TestInstance:
+    @pytest.mark.parametrize(
+        ("text", "settings"),
+        [
+            ("", compat.PoolSettings(None, "op")),
+            ("concurrency: {default_op_concurrency_limit: 3}", compat.PoolSettings(3, "op")),
+            (
+                "concurrency: {pools: {default_limit: 1, granularity: run}}",
+                compat.PoolSettings(1, "run"),
+            ),
+        ],
+    )
+    def test_pool_settings(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        text: str,
+        settings: compat.PoolSettings,
+    ) -> None:
+        tmp_path.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{text}\n")
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        assert compat.instance_pool_settings() == settings
+
+    def test_without_a_home_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        assert compat.instance_pool_settings() is None
+
+    def test_what_dagster_refuses(self, tmp_path: Path) -> None:
+        assert compat.instance_config_problem(str(tmp_path)) is None
+        tmp_path.joinpath("dagster.yaml").write_text(
+            "run_queue: {max_concurrent_runs: 3}\nconcurrency: {pools: {default_limit: 1}}\n"
+        )
+        problem = compat.instance_config_problem(str(tmp_path))
+        assert problem is not None
+        assert "max_concurrent_runs" in problem
+
+
+class TestRunQueue:
+    def test_the_default_limit_comes_one_pass_late_at_run_granularity(self, tmp_path: Path) -> None:
+        """Why ``check`` finds ``limit-not-set``."""
+        from dagster._core.instance.config import PoolGranularity
+        from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
+        from dagster._core.storage.dagster_run import RunOpConcurrency
+
+        overrides = {
+            "telemetry": {"enabled": False},
+            "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}},
+        }
+        needs = RunOpConcurrency(
+            root_key_counts={"orders": 1},
+            has_unconstrained_root_nodes=False,
+            all_pools={"orders"},
+        )
+        runs = [
+            dg.DagsterRun(job_name="j", run_id=f"run-{n}", run_op_concurrency=needs)
+            for n in range(2)
+        ]
+
+        def admitted(instance: Any) -> int:
+            storage = instance.event_log_storage
+            looked_up: dict[str, Any] = {}
+            if compat.DEFAULT_LIMIT_COMES_LATE:
+                looked_up["pool_limits"] = storage.get_pool_limits()
+                looked_up["concurrency_keys"] = storage.get_concurrency_keys()
+            counter: Any = GlobalOpConcurrencyLimitsCounter(
+                instance, runs, [], pool_granularity=PoolGranularity.RUN, **looked_up
+            )
+            count = 0
+            for run in runs:
+                if not counter.is_blocked(run):
+                    counter.update_counters_with_launched_item(run)
+                    count += 1
+            return count
+
+        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
+            first_pass = 2 if compat.DEFAULT_LIMIT_COMES_LATE else 1
+            assert (admitted(instance), admitted(instance)) == (first_pass, 1)

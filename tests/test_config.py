@@ -1,0 +1,167 @@
+"""``lifeguard.yaml``: what it may say, and where exactly it says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dagster_lifeguard import Policy, PoolSpec, Rule
+from dagster_lifeguard.config import FILE_SIZE_MAX_BYTES, Config
+from dagster_lifeguard.errors import ConfigError
+
+WHOLE = """\
+# one file
+engine: stock
+naming: path
+default_limit: 2
+rules:
+  - assets: "group:scratch"
+    pools: []
+  - assets: "kind:snowflake"
+    pools: ["warehouse"]
+    override: true
+    checks: true
+  - assets: "*"
+    pools: ["{asset}"]
+pools:
+  warehouse: 8
+  paused: {limit: 0}
+  plain: {}
+  stripe_api: {limit: 4, rate: 100/minute}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "lifeguard.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        Config.from_yaml(file)
+    return [line.removeprefix(f"{file}:") for line in caught.value.message.splitlines()]
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    assert Config.from_yaml(write(tmp_path, WHOLE)) == Config(
+        engine="stock",
+        naming="path",
+        default_limit=2,
+        rules=(
+            Rule(assets="group:scratch", pools=()),
+            Rule(assets="kind:snowflake", pools=("warehouse",), override=True, checks=True),
+            Rule(assets="*", pools=("{asset}",)),
+        ),
+        pools={
+            "warehouse": PoolSpec(limit=8),
+            "paused": PoolSpec(limit=0),
+            "plain": PoolSpec(),
+            "stripe_api": PoolSpec(limit=4, rate="100/minute"),
+        },
+    )
+
+
+def test_limits_of_pools(tmp_path: Path) -> None:
+    config = Config.from_yaml(write(tmp_path, WHOLE))
+    assert [config.limit_of(p) for p in ("warehouse", "paused", "plain", "other")] == [8, 0, 2, 2]
+    assert Config(default_limit=None).limit_of("other") is None
+
+
+def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
+    for text in ("", "# nothing yet\n", "---\n"):
+        assert Policy.from_yaml(write(tmp_path, text)) == Policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "rule: []\n",
+            ["1:1: unknown key 'rule'; allowed: engine, naming, default_limit, rules, pools. Did you mean 'rules'?"],
+        ),
+        (
+            "engine: stock\nnaming: underscor\n",
+            ["2:9: naming: 'underscor' is not allowed; allowed: underscore, path. Did you mean 'underscore'?"],
+        ),
+        (
+            "engine: dagster\n",
+            ["1:9: engine: 'dagster' is not allowed; allowed: stock, lifeguard."],
+        ),
+        (
+            'rules:\n  - assets: "*"\n    pool: [x]\n',
+            [
+                "2:5: rules[0]: the key 'pools' is missing.",
+                "3:5: unknown key 'pool'; allowed: assets, pools, override, checks. Did you mean 'pools'?",
+            ],
+        ),
+        (
+            'rules:\n  - assets: "*"\n    pools: [{asset}]\n',
+            ['3:13: rules[0].pools[0]: YAML reads braces as a mapping; write it in quotes: "{asset}".'],
+        ),
+        (
+            "rules:\n  - assets: *\n    pools: []\n",
+            ["2:14: not valid YAML: expected alphabetic or numeric character, but found '\\n'. An asset selection of all assets is written in quotes: \"*\"."],
+        ),
+        (
+            'rules:\n  - assets: "*"\n    pools: ["a b", "x"]\n',
+            ["3:12: rules[0].pools: 'a b+x' is not a pool expression. Write a name, or name*slots, joined by '+'; a name has no spaces, '+', '*' or single braces."],
+        ),
+        (
+            'rules:\n  - assets: "*"\n    pools: ["{assets}"]\n',
+            ["3:12: rules[0].pools: '{assets}' is not a template. Templates are {asset}, {group}, {kind}, {owner}, {io_manager}, {tag:KEY}, {metadata:KEY}, {partition}."],
+        ),
+        (
+            "pools:\n  a: -1\n  b: 1001\n  c: many\n  d: {limt: 3}\n",
+            [
+                "2:6: pools.a.limit: -1: input should be greater than or equal to 0.",
+                "3:6: pools.b.limit: 1001: input should be less than or equal to 1000.",
+                "4:6: pools.c.limit: 'many': input should be a valid integer.",
+                "5:7: unknown key 'limt'; allowed: limit, rate. Did you mean 'limit'?",
+            ],
+        ),
+        (
+            "pools:\n  api: {rate: 5 per minute}\n",
+            ["2:15: pools.api.rate: '5 per minute' is not a rate; allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."],
+        ),
+        (
+            "pools:\n  a+b: 1\n",
+            ["2:3: pools: 'a+b' is an expression; a declared pool is a plain name."],
+        ),
+        ("default_limit: true\n", ["1:16: default_limit: True: input should be a valid integer."]),
+        ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
+        ("rules: 3\n", ["1:8: rules: 3: input should be a valid tuple."]),
+        ("- a\n", ["1:1: expected settings; allowed: engine, naming, default_limit, rules, pools."]),
+        ("a: [1\n", ["2:1: not valid YAML: expected ',' or ']', but got '<stream end>'."]),
+        ("engine: stock\nengine: stock\n", ['2:1: not valid YAML: found duplicate key "engine" with value "stock" (original value: "stock").']),
+    ],
+)  # fmt: skip
+def test_each_problem_has_its_place_and_what_is_allowed(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    assert problems(tmp_path, text) == expected
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lifeguard init"):
+        Config.from_yaml(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    file = tmp_path / "lifeguard.yaml"
+    file.write_bytes(b"engine: \xff\n")
+    with pytest.raises(ConfigError, match="byte 8 is not UTF-8"):
+        Config.from_yaml(file)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="too large"):
+        Config.from_yaml(write(tmp_path, "#" * (FILE_SIZE_MAX_BYTES + 1)))
+
+
+def test_in_python_a_mistake_is_pydantics_error() -> None:
+    with pytest.raises(ValidationError, match="is not a pool expression"):
+        Rule(assets="*", pools=("a b",))

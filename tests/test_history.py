@@ -1,0 +1,254 @@
+"""What ran when: overlaps of hand-made histories, and histories of real runs."""
+
+import time
+
+import dagster as dg
+import pytest
+from dagster import AssetKey
+
+from dagster_lifeguard.history import (
+    Outcome,
+    RunExecution,
+    StepExecution,
+    find_overlaps,
+    read_runs,
+)
+
+
+def step(run_id, asset, started, ended, *, attempt=1, outcome=Outcome.SUCCESS):
+    keys = tuple(AssetKey(key) for key in ([asset] if isinstance(asset, str) else asset))
+    if ended is None:
+        outcome = Outcome.UNFINISHED
+    return StepExecution(run_id, f"step_of_{asset}", keys, attempt, started, ended, outcome)
+
+
+def run(run_id, *steps, ended=None):
+    return RunExecution(run_id, "job", "SUCCESS", None, None, None, ended, steps)
+
+
+def overlaps(*runs, until=100.0):
+    return [
+        (o.asset_key.to_user_string(), o.first.run_id, o.second.run_id, o.started, o.seconds)
+        for o in find_overlaps(runs, until=until)
+    ]
+
+
+def test_executions_of_one_asset_that_share_time_overlap():
+    a, b = run("a", step("a", "x", 1.0, 4.0)), run("b", step("b", "x", 3.0, 9.0))
+    assert overlaps(a, b) == [("x", "a", "b", 3.0, 1.0)]
+    assert overlaps(b, a) == [("x", "a", "b", 3.0, 1.0)]
+
+
+def test_an_execution_within_another_overlaps_for_its_whole_length():
+    assert overlaps(run("a", step("a", "x", 1.0, 9.0)), run("b", step("b", "x", 3.0, 5.0))) == [
+        ("x", "a", "b", 3.0, 2.0)
+    ]
+
+
+def test_touching_executions_do_not_overlap():
+    assert overlaps(run("a", step("a", "x", 1.0, 3.0)), run("b", step("b", "x", 3.0, 5.0))) == []
+
+
+def test_an_execution_without_length_overlaps_nothing():
+    a, b = run("a", step("a", "x", 1.0, 5.0)), run("b", step("b", "x", 3.0, 3.0))
+    assert overlaps(a, b) == []
+    assert overlaps(run("a", step("a", "x", 3.0, 5.0)), b) == []
+
+
+def test_executions_that_start_together_overlap():
+    assert overlaps(run("a", step("a", "x", 1.0, 2.0)), run("b", step("b", "x", 1.0, 3.0))) == [
+        ("x", "a", "b", 1.0, 1.0)
+    ]
+
+
+def test_three_at_once_are_three_overlaps():
+    runs = [run(r, step(r, "x", start, 10.0)) for r, start in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    assert overlaps(*runs) == [
+        ("x", "a", "b", 2.0, 8.0),
+        ("x", "a", "c", 3.0, 7.0),
+        ("x", "b", "c", 3.0, 7.0),
+    ]
+
+
+def test_different_assets_at_once_do_not_overlap():
+    assert overlaps(run("a", step("a", "x", 1.0, 9.0)), run("b", step("b", "y", 1.0, 9.0))) == []
+
+
+def test_steps_of_one_run_do_not_overlap():
+    assert overlaps(run("a", step("a", "x", 1.0, 9.0), step("a", "x", 2.0, 8.0))) == []
+
+
+def test_a_step_that_makes_two_assets_overlaps_in_each():
+    assert overlaps(
+        run("a", step("a", ["x", "y"], 1.0, 4.0)), run("b", step("b", ["y", "x"], 2.0, 4.0))
+    ) == [("x", "a", "b", 2.0, 2.0), ("y", "a", "b", 2.0, 2.0)]
+
+
+def test_between_two_attempts_the_asset_is_free():
+    retried = run(
+        "a",
+        step("a", "x", 1.0, 2.0, attempt=1, outcome=Outcome.RETRY),
+        step("a", "x", 6.0, 8.0, attempt=2),
+    )
+    assert overlaps(retried, run("b", step("b", "x", 3.0, 5.0))) == []
+    assert overlaps(retried, run("b", step("b", "x", 1.5, 7.0))) == [
+        ("x", "a", "b", 1.5, 0.5),
+        ("x", "b", "a", 6.0, 1.0),
+    ]
+
+
+def test_an_unfinished_execution_lasts_until_its_run_ended():
+    killed = run("a", step("a", "x", 1.0, None), ended=5.0)
+    assert overlaps(killed, run("b", step("b", "x", 3.0, 9.0))) == [("x", "a", "b", 3.0, 2.0)]
+    assert overlaps(killed, run("b", step("b", "x", 6.0, 9.0))) == []
+
+
+def test_an_unfinished_execution_of_an_unfinished_run_lasts_until_now():
+    running = run("a", step("a", "x", 1.0, None))
+    later = run("b", step("b", "x", 6.0, None))
+    assert overlaps(running, later, until=10.0) == [("x", "a", "b", 6.0, 4.0)]
+
+
+def test_nothing_overlaps_in_an_empty_history():
+    assert overlaps() == []
+    assert overlaps(run("a")) == []
+
+
+@dg.asset
+def first_try_fails(context: dg.AssetExecutionContext):
+    if context.retry_number == 0:
+        raise dg.RetryRequested(max_retries=1) from ValueError("not yet")
+
+
+@dg.asset
+def broken():
+    raise ValueError("the sea is rough")
+
+
+@dg.multi_asset(specs=[dg.AssetSpec(["sea", "b"]), dg.AssetSpec("a")])
+def two():
+    for key in (["sea", "b"], "a"):
+        yield dg.MaterializeResult(asset_key=key)
+
+
+@dg.op
+def alone():
+    pass
+
+
+@dg.job
+def plain():
+    alone()
+
+
+@pytest.fixture
+def instance(tmp_path):
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+def materialize(instance, *assets):
+    return dg.materialize(assets, instance=instance, raise_on_error=False).run_id
+
+
+def test_a_run_is_read_with_its_steps_and_times(instance):
+    before = time.time()
+    run_id = materialize(instance, two)
+    after = time.time()
+    (read,) = read_runs(instance)
+    (step,) = read.steps
+    assert (read.run_id, read.status) == (run_id, "SUCCESS")
+    assert (read.enqueued, read.dequeued) == (None, None)
+    assert before <= read.started <= step.started <= step.ended <= read.ended <= after
+    assert (step.run_id, step.step_key, step.attempt) == (run_id, "two", 1)
+    assert step.asset_keys == (AssetKey("a"), AssetKey(["sea", "b"]))
+    assert (step.outcome, step.error) == (Outcome.SUCCESS, None)
+
+
+def test_each_attempt_is_an_execution(instance):
+    materialize(instance, first_try_fails)
+    (read,) = read_runs(instance)
+    one, two = read.steps
+    assert [(s.attempt, s.outcome) for s in (one, two)] == [
+        (1, Outcome.RETRY),
+        (2, Outcome.SUCCESS),
+    ]
+    assert one.started <= one.ended <= two.started <= two.ended
+    assert one.asset_keys == two.asset_keys == (AssetKey("first_try_fails"),)
+    assert "not yet" in one.error
+
+
+def test_a_failure_says_what_the_innermost_exception_said(instance):
+    materialize(instance, broken)
+    (read,) = read_runs(instance)
+    assert read.status == "FAILURE"
+    (step,) = read.steps
+    assert (step.outcome, step.error) == (Outcome.FAILURE, "ValueError: the sea is rough")
+    assert step.asset_keys == (AssetKey("broken"),)
+
+
+def test_a_plain_op_makes_no_asset(instance):
+    plain.execute_in_process(instance=instance)
+    (read,) = read_runs(instance)
+    assert [(s.step_key, s.asset_keys) for s in read.steps] == [("alone", ())]
+
+
+def test_an_execution_that_goes_on_is_unfinished(instance):
+    seen = []
+
+    @dg.asset
+    def watcher(context: dg.AssetExecutionContext):
+        seen.extend(read_runs(context.instance))
+
+    materialize(instance, watcher)
+    (during,) = seen
+    (step,) = during.steps
+    assert (during.status, during.ended) == ("STARTED", None)
+    assert (step.ended, step.outcome) == (None, Outcome.UNFINISHED)
+    assert step.asset_keys == (AssetKey("watcher"),)
+
+
+def report(instance, run_id, name, step_key):
+    """Report an event as if a step had said it, in the words of another step of the run."""
+    event_type = dg.DagsterEventType[name]
+    model = instance.all_logs(run_id, of_type=event_type)[0].dagster_event
+    event = dg.DagsterEvent(
+        event_type.value,
+        job_name="job",
+        step_key=step_key,
+        event_specific_data=model.event_specific_data,
+    )
+    instance.report_dagster_event(event, run_id=run_id)
+
+
+def test_a_step_that_fails_before_its_code_starts_has_no_length(instance):
+    run_id = materialize(instance, broken)
+    report(instance, run_id, "STEP_FAILURE", "sailor")
+    (read,) = read_runs(instance)
+    (sailor,) = [s for s in read.steps if s.step_key == "sailor"]
+    assert (sailor.outcome, sailor.attempt, sailor.error) == (
+        Outcome.FAILURE,
+        1,
+        "ValueError: the sea is rough",
+    )
+    assert sailor.started == sailor.ended
+
+
+def test_a_step_that_starts_again_without_an_end_leaves_an_unfinished_attempt(instance):
+    run_id = materialize(instance, two)
+    for name in ("STEP_START", "STEP_START", "STEP_SUCCESS"):
+        report(instance, run_id, name, "sailor")
+    (read,) = read_runs(instance)
+    attempts = [s for s in read.steps if s.step_key == "sailor"]
+    assert [(s.attempt, s.outcome) for s in attempts] == [
+        (1, Outcome.UNFINISHED),
+        (2, Outcome.SUCCESS),
+    ]
+
+
+def test_only_the_runs_asked_for_are_read_and_in_order(instance):
+    one, two, three = (materialize(instance, broken) for _ in range(3))
+    assert [r.run_id for r in read_runs(instance)] == [one, two, three]
+    assert [r.run_id for r in read_runs(instance, [three, one, "unknown"])] == [one, three]
+    assert read_runs(instance, []) == ()

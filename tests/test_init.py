@@ -1,0 +1,240 @@
+"""``lifeguard init``: what it writes, what it keeps, and that it asks first."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from textwrap import dedent
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from dagster_lifeguard import Policy, compat
+from dagster_lifeguard.cli import main
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.instance_yaml import STANZA, with_pool_settings
+
+ADDED = """\
+concurrency:
+  pools:
+    default_limit: 1  # of every pool that is given no limit of its own
+run_monitoring:
+  free_slots_after_run_end_seconds: 60  # else their slots stay taken
+  enabled: true  # finds runs whose process died
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "project"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+def init(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["init", *arguments])
+
+
+def kept_and_added(old: str, new: str) -> list[str]:
+    """Assert that every line stayed, in order, and return the lines that came."""
+    lines = iter(new.splitlines(keepends=True))
+    added = []
+    for line in old.splitlines(keepends=True):
+        for candidate in lines:
+            if candidate.rstrip("\r\n") == line.rstrip("\r\n"):
+                break
+            added.append(candidate.strip())
+        else:
+            raise AssertionError(f"lost: {line!r}")
+    return added + [line.strip() for line in lines]
+
+
+class TestInstanceYaml:
+    def test_into_an_empty_file(self) -> None:
+        assert with_pool_settings("", "f") == (ADDED, ())
+
+    @pytest.mark.parametrize(
+        "old",
+        [
+            "# only a comment\n",
+            "telemetry:\n    enabled: false # no\n",
+            "telemetry: {enabled: false}",
+            "# first\nconcurrency:\n  # about runs\n  runs:\n    tag_concurrency_limits:\n      - key: a   # team\n        limit: 2\n\n# last\n",
+            "concurrency:\n      runs:\n            max_concurrent_runs: 3\n",
+            "concurrency:\n",
+            "concurrency: # later\ntelemetry:\n  enabled: false\n",
+            "concurrency:\n  pools:\n    granularity: run\n",
+            "run_monitoring:\n  enabled: true\n",
+            "storage:\n  sqlite:\n    base_dir:\n      env: SOME_DIR\n",
+            "telemetry:\r\n  enabled: false\r\n",
+            "---\ntelemetry:\n  enabled: false\n",
+            "python_logs: &logs\n  python_log_level: INFO\n",
+        ],
+    )
+    def test_every_line_stays_and_only_settings_come(self, old: str) -> None:
+        new, kept = with_pool_settings(old, "f")
+        assert kept == ()
+        names = {name for path, _, _ in STANZA for name in path.split(".")}
+        assert {line.split(":")[0] for line in kept_and_added(old, new)} <= names
+        assert ("\r\n" in old) == ("\r\n" in new)
+        found = YAML(typ="safe").load(new)
+        assert found["concurrency"]["pools"]["default_limit"] == 1
+        assert found["run_monitoring"] == {
+            "enabled": True,
+            "free_slots_after_run_end_seconds": 60,
+        }
+
+    def test_what_is_on_one_line_is_written_anew_with_its_comments(self) -> None:
+        old = "# above\nconcurrency: {pools: {granularity: run}} # beside\ntelemetry: {enabled: false}\n"
+        new, _ = with_pool_settings(old, "f")
+        assert "# above" in new
+        assert "# beside" in new
+        assert YAML(typ="safe").load(new)["concurrency"] == {
+            "pools": {"granularity": "run", "default_limit": 1}
+        }
+
+    def test_what_it_says_already_is_kept(self) -> None:
+        old = dedent("""\
+            concurrency:
+              pools:
+                default_limit: 5
+            run_monitoring:
+              enabled: false
+              free_slots_after_run_end_seconds: 300
+            """)
+        assert with_pool_settings(old, "f") == (
+            old,
+            (
+                "concurrency.pools.default_limit: 5",
+                "run_monitoring.enabled: False",
+                "run_monitoring.free_slots_after_run_end_seconds: 300",
+            ),
+        )
+
+    @pytest.mark.parametrize(
+        ("old", "message"),
+        [
+            ("- a\n", "expected settings"),
+            ("a: [1\n", "f:2:1: not valid YAML"),
+            ("a: 1\n---\nb: 2\n", "not valid YAML"),
+            ("concurrency: 3\n", "concurrency is not a mapping"),
+            ("concurrency:\n  default_op_concurrency_limit: 2\n", "Dagster says"),
+            ("run_queue:\n  max_concurrent_runs: 3\n", "Dagster says"),
+            ("nonsense: true\n", "Dagster says"),
+        ],
+    )
+    def test_what_cannot_be_added_to(self, old: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            with_pool_settings(old, "f")
+
+    @given(
+        st.lists(
+            st.sampled_from(["# c", "", "telemetry:", "concurrency:", "run_monitoring:"]),
+            unique=True,
+        ),
+        st.integers(1, 8),
+    )
+    def test_twice_is_once_whatever_the_file(self, parts: list[str], indent: int) -> None:
+        children = {
+            "telemetry:": "enabled: false",
+            "concurrency:": "runs: {}",
+            "run_monitoring:": "enabled: true",
+        }
+        lines = []
+        for part in parts:
+            lines.append(part)
+            if part in children:
+                lines.append(" " * indent + children[part])
+        once, _ = with_pool_settings("\n".join(lines), "f")
+        assert with_pool_settings(once, "f")[0] == once
+        kept_and_added("\n".join(lines), once)
+
+
+class TestCommand:
+    def test_it_writes_both_files(self, here: Path, home: Path) -> None:
+        result = init("--yes")
+        assert result.exit_code == 0, result.output
+        assert Policy.from_yaml(here / "lifeguard.yaml") == Policy()
+        assert home.joinpath("dagster.yaml").read_text() == "telemetry:\n  enabled: false\n" + ADDED
+        assert compat.instance_pool_settings() == compat.PoolSettings(1, "op")
+        with dg.DagsterInstance.get() as instance:
+            assert instance.run_monitoring_enabled
+
+    def test_the_second_time_there_is_nothing_to_change(self, here: Path, home: Path) -> None:
+        init("--yes")
+        before = {f: f.read_bytes() for f in (here / "lifeguard.yaml", home / "dagster.yaml")}
+        result = init("--yes")
+        assert (result.exit_code, "Nothing to change." in result.output) == (0, True)
+        assert {f: f.read_bytes() for f in before} == before
+
+    def test_without_consent_nothing_is_written(self, here: Path, home: Path) -> None:
+        before = home.joinpath("dagster.yaml").read_text()
+        for arguments in ((), ("--dry-run",)):
+            result = init(*arguments)
+            assert "+    default_limit: 1" in result.stdout
+            assert result.exit_code == (0 if arguments else 2)
+            assert not here.joinpath("lifeguard.yaml").exists()
+            assert home.joinpath("dagster.yaml").read_text() == before
+
+    @pytest.mark.parametrize(("answer", "written"), [("y\n", True), ("n\n", False)])
+    def test_on_a_terminal_it_asks(
+        self,
+        here: Path,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: str,
+        written: bool,
+    ) -> None:
+        monkeypatch.setattr("dagster_lifeguard.cli.init._is_terminal", lambda: True)
+        result = CliRunner().invoke(main, ["init"], input=answer)
+        assert here.joinpath("lifeguard.yaml").exists() is written
+        assert ("default_limit" in home.joinpath("dagster.yaml").read_text()) is written
+        assert result.exit_code == (0 if written else 1)
+
+    def test_without_a_home_it_says_so_and_writes_the_policy(self, here: Path) -> None:
+        result = init("--yes")
+        assert result.exit_code == 0
+        assert "DAGSTER_HOME is not set" in result.stderr
+        assert here.joinpath("lifeguard.yaml").exists()
+
+    def test_an_instance_without_a_file_gets_one(self, here: Path, tmp_path: Path) -> None:
+        file = tmp_path / "other.yaml"
+        assert init("--yes", "--dagster-yaml", str(file)).exit_code == 0
+        assert file.read_text() == ADDED
+
+    def test_a_wrong_dagster_yaml_stops_everything(self, here: Path, home: Path) -> None:
+        home.joinpath("dagster.yaml").write_text("a: [1\n")
+        result = init("--yes")
+        assert result.exit_code == 2
+        assert "not valid YAML" in result.stderr
+        assert not here.joinpath("lifeguard.yaml").exists()
+
+    def test_a_wrong_lifeguard_yaml_is_told_and_kept(self, here: Path, home: Path) -> None:
+        here.joinpath("lifeguard.yaml").write_text("naming: x\n")
+        assert init("--yes").exit_code == 2
+        assert here.joinpath("lifeguard.yaml").read_text() == "naming: x\n"
+
+    def test_permissions_and_links_stay(self, here: Path, home: Path, tmp_path: Path) -> None:
+        real = tmp_path / "real.yaml"
+        real.write_text("telemetry:\n  enabled: false\n")
+        real.chmod(0o600)
+        link = home / "dagster.yaml"
+        link.unlink()
+        link.symlink_to(real)
+        assert init("--yes").exit_code == 0
+        assert link.is_symlink()
+        assert "default_limit" in real.read_text()
+        assert stat.S_IMODE(real.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("arguments", [("--dagster-yaml", "no/such/f"), ("--config", "no/f")])
+    def test_a_directory_that_is_not_there(
+        self, here: Path, home: Path, arguments: tuple[str, ...]
+    ) -> None:
+        result = init("--yes", *arguments)
+        assert result.exit_code == 2
+        assert "is not a directory" in result.stderr
