@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -218,14 +217,13 @@ def key_info(
         pending += [_pending((run_id, step_key), priority, moment, moment)] * count
     for slot, priority, since in waiting:
         pending.append(_pending(slot, priority, datetime.fromtimestamp(since, timezone.utc), None))
-    fields: dict[str, Any] = {"limit": limit, "using_default_limit": from_default}
-    known = inspect.signature(ConcurrencyKeyInfo).parameters
     return ConcurrencyKeyInfo(
         concurrency_key=pool,
         slot_count=limit or 0,
         claimed_slots=claimed,
         pending_steps=pending,
-        **{name: value for name, value in fields.items() if name in known},
+        limit=limit,
+        using_default_limit=from_default,
     )
 
 
