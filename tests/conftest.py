@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+
 from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
 
 if TYPE_CHECKING:

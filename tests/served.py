@@ -6,8 +6,9 @@ import importlib
 import json
 from typing import Any
 
-import dagster as dg
 from dagster._serdes import serialize_value
+
+import dagster as dg
 
 POOL_FIELDS = {"pool", "pools"}
 

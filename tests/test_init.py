@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 from textwrap import dedent
 
-import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+import dagster as dg
 from dagster_lifeguard import Policy, compat
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import ConfigError
@@ -190,7 +190,7 @@ class TestCommand:
         answer: str,
         written: bool,
     ) -> None:
-        monkeypatch.setattr("dagster_lifeguard.cli.init._is_terminal", lambda: True)
+        monkeypatch.setattr("dagster_lifeguard.cli.changes._is_terminal", lambda: True)
         result = CliRunner().invoke(main, ["init"], input=answer)
         assert here.joinpath("lifeguard.yaml").exists() is written
         assert ("default_limit" in home.joinpath("dagster.yaml").read_text()) is written

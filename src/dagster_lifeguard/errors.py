@@ -85,6 +85,12 @@ class SchemaError(LifeguardError):
     code = "schema-too-new"
 
 
+class EngineBusyError(LifeguardError):
+    """The engine cannot be switched off, because steps hold slots or wait for some."""
+
+    code = "engine-busy"
+
+
 class DemoError(LifeguardError):
     """The demo could not be carried out, so it says nothing about protection."""
 

@@ -44,26 +44,26 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
     kept = []
     for setting, value, comment in STANZA:
         path = setting.split(".")
-        found = _get(_load(text, source), path, source)
+        found = _get(load(text, source), path, source)
         if found is None:
             text = _with_setting(text, path, value, comment, source)
         elif found != value:
             kept.append(f"{setting}: {found}")
-    _refuse_what_dagster_refuses(text, source)
+    refuse_what_dagster_refuses(text, source)
     return text, tuple(kept)
 
 
 def _with_setting(text: str, path: list[str], value: object, comment: str, source: str) -> str:
-    expected = copy.deepcopy(_load(text, source))
+    expected = copy.deepcopy(load(text, source))
     _put(expected, path, value)
-    new = _with_lines(text, _load(text, source), path, value, comment)
+    new = _with_lines(text, load(text, source), path, value, comment)
     try:
-        if new is not None and _load(new, source) == expected:
+        if new is not None and load(new, source) == expected:
             return new
     except ConfigError:
         pass  # lines do not fit in there; the library will write the file
     stream = io.StringIO()
-    _yaml().dump(expected, stream)
+    new_yaml().dump(expected, stream)
     return stream.getvalue()
 
 
@@ -118,7 +118,8 @@ def _put(document: CommentedMap, path: list[str], value: object) -> None:
     node[path[-1]] = value
 
 
-def _yaml() -> YAML:
+def new_yaml() -> YAML:
+    """A reader and writer that keeps comments and quotes."""
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -126,9 +127,14 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _load(text: str, source: str) -> CommentedMap:
+def load(text: str, source: str) -> CommentedMap:
+    """Parse a dagster.yaml.
+
+    Raises:
+        ConfigError: It is not a mapping in valid YAML.
+    """
     try:
-        document = _yaml().load(text)
+        document = new_yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -154,13 +160,14 @@ def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
     )
 
 
-def _refuse_what_dagster_refuses(text: str, source: str) -> None:
+def refuse_what_dagster_refuses(text: str, source: str) -> None:
+    """Raise ConfigError if Dagster would refuse the file."""
     with tempfile.TemporaryDirectory() as home:
         Path(home, "dagster.yaml").write_text(text, encoding="utf-8")
         problem = compat.instance_config_problem(home)
     if problem is not None:
         raise ConfigError(
-            f"{source}: with the pool settings added, Dagster says: {problem}",
+            f"{source}: with this change, Dagster says: {problem}",
             remedy="Settings for runs go under concurrency: runs, for pools under "
             "concurrency: pools. Nothing was changed.",
             names=[source],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as db
 from homes import Home
+
 from places import PostgresPlace
 
 if TYPE_CHECKING:

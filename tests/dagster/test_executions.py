@@ -6,10 +6,10 @@ import os
 import signal
 import time
 
-import dagster as dg
 import pytest
 from homes import eventually, kill
 
+import dagster as dg
 from dagster_lifeguard import history
 
 
@@ -72,7 +72,12 @@ def test_a_step_keeps_its_slot_when_only_its_run_worker_is_killed(make_home, kin
         home.go("second")
         assert next_one.wait() == 0, next_one.output()
         step_ended = eventually(lambda: ended_at(instance, run_id))
-        (begun,) = (s.started for r in history.read_runs(instance) for s in r.steps if s.step_key == "second")
+        (begun,) = (
+            s.started
+            for r in history.read_runs(instance)
+            for s in r.steps
+            if s.step_key == "second"
+        )
         assert begun >= step_ended
 
 
@@ -106,9 +111,11 @@ def test_a_slot_is_free_when_worker_and_step_are_killed(make_home, kind):
     ((run_id, _),) = home.started(asset="second").items()
     assert waiting.wait() == 0, waiting.output()
     with home.instance() as instance:
-        (run,) = history.read_runs(instance, run_ids=[run_id]) if False else [
-            r for r in history.read_runs(instance) if r.run_id == run_id
-        ]
+        (run,) = (
+            history.read_runs(instance, run_ids=[run_id])
+            if False
+            else [r for r in history.read_runs(instance) if r.run_id == run_id]
+        )
         # No daemon runs. Lease 3 s, and 5 s for those who wait to look again.
         assert run.steps[0].started - killed_at < 3 + 5 + 5
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dagster as dg
 import pytest
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from homes import eventually
 
+import dagster as dg
 from dagster_lifeguard.errors import ConfigError
 
 
@@ -122,7 +122,9 @@ def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
             assert found.all_pools == {"a", "b", "c"}
             assert not found.has_unconstrained_root_nodes
         # The run queue meets each with its limit, at its first look.
-        limits = {p.name: (p.limit, p.from_default) for p in instance.event_log_storage.get_pool_limits()}
+        limits = {
+            p.name: (p.limit, p.from_default) for p in instance.event_log_storage.get_pool_limits()
+        }
         assert limits == dict.fromkeys("abc", (7, True))
 
 

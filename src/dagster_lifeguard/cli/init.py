@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import sys
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from dagster_lifeguard import instance_yaml
+from dagster_lifeguard.cli.changes import Change, agreed, instance_file, read
 from dagster_lifeguard.config import FILE_NAME, Config
 from dagster_lifeguard.errors import ConfigError
 
@@ -39,26 +35,6 @@ rules:
 pools: {}
   # warehouse: 8
 """
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A file and what it is to say."""
-
-    path: Path
-    old: str | None
-    new: str
-
-    def diff(self) -> str:
-        name = str(self.path)
-        return "".join(
-            difflib.unified_diff(
-                (self.old or "").splitlines(keepends=True),
-                self.new.splitlines(keepends=True),
-                fromfile="/dev/null" if self.old is None else name,
-                tofile=name,
-            )
-        )
 
 
 @click.command("init")
@@ -92,28 +68,17 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     if not changes:
         click.echo("Nothing to change.")
         return
-    for change in changes:
-        for line in change.diff().splitlines():
-            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
-    if dry_run:
+    if not agreed(changes, yes=yes, dry_run=dry_run):
         return
-    if not yes:
-        if not _is_terminal():
-            raise click.UsageError("Nothing was written: say --yes to write without being asked.")
-        click.confirm("Write this?", abort=True)
     for change in changes:
-        _write(change)
+        change.write()
         click.echo(f"Wrote {change.path}.")
     click.echo(
         f'Next: defs = Policy.from_yaml("{config_path}").apply(defs), then run lifeguard check.'
     )
 
 
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
-
-
-def _config_change(path: str) -> _Change | None:
+def _config_change(path: str) -> Change | None:
     file = Path(path)
     if file.exists():
         Config.from_yaml(file)  # what is kept must at least be valid
@@ -123,11 +88,11 @@ def _config_change(path: str) -> _Change | None:
         raise ConfigError(
             f"{file.parent} is not a directory.", remedy="Create it first.", names=[path]
         )
-    return _Change(file, None, STARTER)
+    return Change(file, None, STARTER)
 
 
-def _instance_change(path: str | None) -> _Change | None:
-    file = _instance_file(path)
+def _instance_change(path: str | None) -> Change | None:
+    file = instance_file(path)
     if file is None:
         click.echo(
             "DAGSTER_HOME is not set and there is no ./dagster.yaml: pools stay unlimited until "
@@ -136,63 +101,8 @@ def _instance_change(path: str | None) -> _Change | None:
             err=True,
         )
         return None
-    old = _read(file) if file.exists() else None
+    old = read(file) if file.exists() else None
     new, kept = instance_yaml.with_pool_settings(old or "", str(file))
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
-    return None if new == (old or "") else _Change(file, old, new)
-
-
-def _instance_file(path: str | None) -> Path | None:
-    if path is not None:
-        if not Path(path).parent.is_dir():
-            raise ConfigError(
-                f"{Path(path).parent} is not a directory.", remedy="Create it first.", names=[path]
-            )
-        return Path(path)
-    home = os.getenv("DAGSTER_HOME")
-    if home:
-        if not Path(home).is_dir():
-            raise ConfigError(
-                f"DAGSTER_HOME is {home}, which is not a directory.",
-                remedy="Create it, or set DAGSTER_HOME to one that exists.",
-                names=[home],
-            )
-        return Path(home) / "dagster.yaml"
-    here = Path("dagster.yaml")
-    return here if here.exists() else None
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:  # keep its line ends as they are
-            return opened.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error}.", remedy="Mend it first.", names=[str(file)]
-        ) from error
-
-
-def _write(change: _Change) -> None:
-    """Put the whole new file in place at once, with the old one's permissions."""
-    try:
-        _replace(change, change.path.resolve())
-    except OSError as error:
-        raise ConfigError(
-            f"{change.path} cannot be written: {error.strerror}.",
-            remedy="Give yourself the right to write it, or run this as its owner.",
-            names=[str(change.path)],
-        ) from error
-
-
-def _replace(change: _Change, path: Path) -> None:
-    mode = path.stat().st_mode if change.old is not None else 0o644
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(change.new)
-        Path(name).chmod(mode & 0o777)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    return None if new == (old or "") else Change(file, old, new)

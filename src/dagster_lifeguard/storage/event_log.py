@@ -6,8 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
-
+from dagster import DagsterEventType
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
@@ -15,14 +14,13 @@ from dagster_lifeguard.model import Granted, TicketKey
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.expressions import demand_of, is_expression, limit_of
 from dagster_lifeguard.storage.steps import Steps
-from dagster_lifeguard.storage.stock_slots import StockSlots
+from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
 from dagster_lifeguard.store.contract import TryAgainError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagster import EventLogEntry
-
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.store.contract import Store
@@ -50,14 +48,16 @@ _RUN_ENDS = {
     DagsterEventType.RUN_FAILURE,
     DagsterEventType.RUN_CANCELED,
 }
-_HAS_ENDED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
 
 class _Parts:
     """What a process needs to answer for pools; made when it is first asked."""
 
     def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
-        self.stock_slots = StockSlots(cast("Any", event_log), event_log.ended_runs)
+        self.stock_slots = StockSlots(
+            cast("Any", event_log),
+            lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
+        )
         store.migrate()
         self.stock_slots.close(store)
         self.steps = Steps(lambda: self.engine, options.on_lease_lost)
@@ -106,14 +106,6 @@ class PoolMethods:
                     self._lifeguard_parts = _connected(self)
                 parts = self._lifeguard_parts
         return parts
-
-    def ended_runs(self, run_ids: Iterable[str]) -> set[str]:
-        """Those of the runs that have ended, or never were."""
-        instance = storages.instance_of(self)
-        asked = sorted(run_ids)
-        records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
-        alive = {r.dagster_run.run_id for r in records if r.dagster_run.status not in _HAS_ENDED}
-        return set(asked) - alive
 
     # ---- claims --------------------------------------------------------------------------------
 
@@ -164,7 +156,9 @@ class PoolMethods:
 
     def get_concurrency_run_ids(self) -> set[str]:
         """The runs that hold or wait."""
-        return set(self.lifeguard.engine.store.run_ids())
+        parts = self.lifeguard
+        parts.stock_slots.drop_freed(parts.engine)
+        return set(parts.engine.store.run_ids())
 
     # ---- limits --------------------------------------------------------------------------------
 
@@ -197,7 +191,9 @@ class PoolMethods:
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
         """Who holds and who waits in a pool."""
-        return _key_info(self.lifeguard.engine.snapshot(concurrency_key))
+        parts = self.lifeguard
+        parts.stock_slots.drop_freed(parts.engine)
+        return _key_info(parts.engine.snapshot(concurrency_key))
 
     def get_concurrency_infos(
         self, concurrency_keys: Sequence[str]

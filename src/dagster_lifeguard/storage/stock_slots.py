@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as db
 
+from dagster import RunsFilter
 from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
@@ -30,6 +31,7 @@ from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dagster import DagsterInstance
     from dagster_lifeguard import compat
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.store.contract import Store
@@ -72,11 +74,16 @@ COMMIT""",
     ),
 }
 
+# What is still held on the stock storage counts among the slots that are made then.
 _OPEN = {
-    "sqlite": ("DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots",),
+    "sqlite": (
+        "DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots",
+        "UPDATE concurrency_slots SET deleted = 0",
+    ),
     "postgresql": (
         "DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots ON concurrency_slots",
         "DROP FUNCTION IF EXISTS lifeguard_closes_stock_slots()",
+        "UPDATE concurrency_slots SET deleted = false",
     ),
 }
 
@@ -193,6 +200,14 @@ class StockSlots:
                 if key not in left or key.run_id in ended:
                     logger.info("The stock slot of %s in run %s is free.", key.step_key, key.run_id)
                     engine.release(*key)
+
+
+def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
+    """Those of the runs that have ended, or never were."""
+    asked = sorted(run_ids)
+    records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
+    alive = {r.dagster_run.run_id for r in records if not r.dagster_run.is_finished}
+    return set(asked) - alive
 
 
 def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:
