@@ -20,10 +20,10 @@ import sys
 import time
 from typing import Any
 
-import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
+import dagster as dg
 from dagster_lifeguard import Policy, Rule
 
 BUDGET_SHARE = 0.05
