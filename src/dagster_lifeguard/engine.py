@@ -238,6 +238,17 @@ class Engine:
             self._forget()
         self.store.close()
 
+    def leave(self) -> None:
+        """Stop saying that this process lives, and give nothing back.
+
+        What it holds stays held until its lease has run out, and beyond that while another owner
+        lives. A later claim opens another session.
+        """
+        if self.session is not None and self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._forget()
+        self.store.close()
+
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()

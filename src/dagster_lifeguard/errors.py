@@ -99,3 +99,9 @@ class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 
     code = "schema-too-new"
+
+
+class EngineBusyError(LifeguardError):
+    """The engine cannot be switched off, because steps hold slots or wait for some."""
+
+    code = "engine-busy"

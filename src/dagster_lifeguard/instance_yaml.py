@@ -47,7 +47,7 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
         ConfigError: The file is not a mapping in valid YAML, Dagster refuses it as it is or would
             refuse the result, or there is no place in it where the settings can be put.
     """
-    document = _load(text, source)
+    document = load(text, source)
     new = text
     kept = []
     for setting, value, comment in STANZA:
@@ -76,7 +76,7 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _with_setting(text: str, path: list[str], value: object, comment: str, source: str) -> str:
-    expected = copy.deepcopy(_plain(_load(text, source)))
+    expected = copy.deepcopy(_plain(load(text, source)))
     node = expected
     for name in path[:-1]:
         node[name] = node.get(name) or {}
@@ -84,7 +84,7 @@ def _with_setting(text: str, path: list[str], value: object, comment: str, sourc
     node[path[-1]] = value
     try:
         new = _insert(text, path, value, comment)
-        if _plain(_load(new, source)) == expected:
+        if _plain(load(new, source)) == expected:
             return new
     except ConfigError:
         pass  # there is no such place in this file
@@ -99,7 +99,7 @@ def _insert(text: str, path: list[str], value: object, comment: str) -> str:
     """Put a setting into the innermost mapping on its path that there is."""
     written = str(value).lower()
     newline = "\r\n" if "\r\n" in text else "\n"
-    node = _yaml().compose(text)
+    node = _reader().compose(text)
     key: Any = None
     depth = 0
     while isinstance(node, MappingNode) and depth < len(path) - 1:
@@ -151,15 +151,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _yaml() -> YAML:
+def new_yaml() -> YAML:
+    """Return a reader and writer that keeps comments, quotes and line lengths."""
     yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _reader() -> YAML:
+    yaml = new_yaml()
     yaml.version = (1, 1)  # the version that Dagster reads, in which yes is true
     return yaml
 
 
-def _load(text: str, source: str) -> CommentedMap:
+def load(text: str, source: str) -> CommentedMap:
+    """Parse a ``dagster.yaml``.
+
+    Raises:
+        ConfigError: It is not a mapping in valid YAML.
+    """
     try:
-        document = _yaml().load(text)
+        document = _reader().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -183,6 +197,21 @@ def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
         remedy="Mend it first; nothing was changed.",
         names=[source],
     )
+
+
+def refuse_what_dagster_refuses(text: str, source: str) -> None:
+    """Try whether Dagster accepts the contents of a ``dagster.yaml``.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    problem = _what_dagster_says(text)
+    if problem is not None:
+        raise ConfigError(
+            f"{source}: as changed, Dagster would say: {problem}",
+            remedy="Nothing was changed.",
+            names=[source],
+        )
 
 
 def _what_dagster_says(text: str) -> str | None:

@@ -14,6 +14,7 @@ import click
 from dagster_lifeguard import compat
 from dagster_lifeguard.cli.check import check_command
 from dagster_lifeguard.cli.demo import demo_command
+from dagster_lifeguard.cli.engine import engine_command
 from dagster_lifeguard.cli.init import init_command
 from dagster_lifeguard.errors import LifeguardError
 
@@ -47,6 +48,7 @@ def main() -> None:
     \b
       lifeguard init     write lifeguard.yaml and set a default limit in dagster.yaml
       lifeguard check    see which asset gets which pool, and what is wrong
+      lifeguard engine   make the limits of pools hold: a storage to switch on
       lifeguard demo     see on real data what happens without pools, and with them
 
     Exit codes: 0 nothing found, 1 something found, 2 a mistake in what was asked.
@@ -56,3 +58,4 @@ def main() -> None:
 main.add_command(init_command)
 main.add_command(check_command)
 main.add_command(demo_command)
+main.add_command(engine_command)

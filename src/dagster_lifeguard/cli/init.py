@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import errno
-import os
-import stat
-import sys
-import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dagster_lifeguard import instance_yaml
+from dagster_lifeguard.cli.changes import Change, agreed, instance_file, read, write_all
 from dagster_lifeguard.config import FILE_NAME, Config
 from dagster_lifeguard.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 STARTER = """\
 # Which asset gets which pools. Used by
@@ -46,26 +35,6 @@ rules:
 pools: {}
   # warehouse: 8
 """
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A file and what it is to say."""
-
-    path: Path
-    old: str | None
-    new: str
-
-    def diff(self) -> str:
-        name = str(self.path)
-        return "".join(
-            difflib.unified_diff(
-                (self.old or "").splitlines(keepends=True),
-                self.new.splitlines(keepends=True),
-                fromfile="/dev/null" if self.old is None else name,
-                tofile=name,
-            )
-        )
 
 
 @click.command("init")
@@ -101,18 +70,9 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     if not changes:
         click.echo("Nothing to change.")
         return
-    for change in changes:
-        for line in change.diff().splitlines():
-            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
-    if dry_run:
+    if not agreed(changes, yes=yes, dry_run=dry_run):
         return
-    if not yes:
-        if not _is_terminal():
-            raise click.UsageError("Nothing was written: say --yes to write without being asked.")
-        if not click.confirm("Write this?"):
-            click.echo("Nothing was written.")
-            return
-    _write(changes)
+    write_all(changes)
     for change in changes:
         click.echo(f"Wrote {change.path}.")
     click.echo(
@@ -123,11 +83,7 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     )
 
 
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
-
-
-def _config_change(path: str) -> _Change | None:
+def _config_change(path: str) -> Change | None:
     file = Path(path)
     if file.exists():
         Config.from_yaml(file)  # what is kept must at least be valid
@@ -137,11 +93,11 @@ def _config_change(path: str) -> _Change | None:
         raise ConfigError(
             f"{file.parent} is not a directory.", remedy="Create it first.", names=[path]
         )
-    return _Change(file, None, STARTER)
+    return Change(file, None, STARTER)
 
 
-def _instance_change(path: str | None) -> _Change | None:
-    file = _instance_file(path)
+def _instance_change(path: str | None) -> Change | None:
+    file = instance_file(path)
     if file is None:
         click.echo(
             "DAGSTER_HOME is not set and there is no ./dagster.yaml: pools stay unlimited until "
@@ -150,85 +106,8 @@ def _instance_change(path: str | None) -> _Change | None:
             err=True,
         )
         return None
-    old = _read(file) if file.exists() else None
+    old = read(file) if file.exists() else None
     new, kept = instance_yaml.with_pool_settings(old or "", str(file))
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
-    return None if new == (old or "") else _Change(file, old, new)
-
-
-def _instance_file(path: str | None) -> Path | None:
-    if path is not None:
-        if not Path(path).parent.is_dir():
-            raise ConfigError(
-                f"{Path(path).parent} is not a directory.", remedy="Create it first.", names=[path]
-            )
-        return Path(path)
-    home = os.getenv("DAGSTER_HOME")
-    if home:
-        if not Path(home).is_dir():
-            raise ConfigError(
-                f"DAGSTER_HOME is {home}, which is not a directory.",
-                remedy="Create it, or set DAGSTER_HOME to one that exists.",
-                names=[home],
-            )
-        return Path(home) / "dagster.yaml"
-    here = Path("dagster.yaml")
-    return here if here.exists() else None
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:  # keep its line ends as they are
-            return opened.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error}.", remedy="Mend it first.", names=[str(file)]
-        ) from error
-
-
-def _write(changes: Sequence[_Change]) -> None:
-    """Put all new files in place, each at once; if one cannot be prepared, none is."""
-    ready: list[tuple[Path, Path]] = []
-    try:
-        for change in changes:
-            with _refusing(change.path):
-                ready.append((_prepare(change), change.path.resolve()))
-        for new, path in ready:
-            with _refusing(path):
-                new.replace(path)
-    finally:
-        for new, _ in ready:
-            new.unlink(missing_ok=True)
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}.",
-            remedy="Create its directory, or run this as a user who may write there.",
-            names=[str(path)],
-        ) from error
-
-
-def _prepare(change: _Change) -> Path:
-    """Write the new contents beside the file, with the old one's owner and permissions."""
-    path = change.path.resolve()
-    old = path.stat() if change.old is not None else None
-    if old is not None and not old.st_mode & 0o222:
-        raise PermissionError(errno.EACCES, "it is read-only")
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    new = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(change.new)
-        new.chmod(stat.S_IMODE(old.st_mode) if old else 0o644)
-        if old is not None and (old.st_uid, old.st_gid) != (new.stat().st_uid, new.stat().st_gid):
-            os.chown(new, old.st_uid, old.st_gid)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    return new
+    return None if new == (old or "") else Change(file, old, new)

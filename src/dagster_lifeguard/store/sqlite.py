@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Holding
     from dagster_lifeguard.store.contract import Changes, Scope
 
-_POLL_PAUSE_SECONDS = 0.01
+_POLL_PAUSE_SECONDS = 0.0125
 _SQL = statements("sqlite")
 
 

@@ -1,0 +1,252 @@
+"""What the storages take from Dagster's storages, none of which Dagster promises to keep."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+from dagster import _record
+from dagster._core.instance.config import PoolConfig
+from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.base import EventLogStorage, PoolLimit
+from dagster._core.storage.runs import RunStorage, SqliteRunStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._utils.concurrency import (
+    ClaimedSlotInfo,
+    ConcurrencyClaimStatus,
+    ConcurrencyKeyInfo,
+    ConcurrencySlotStatus,
+    PendingStepInfo,
+    get_max_concurrency_limit_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+__all__ = [
+    "ConcurrencyClaimStatus",
+    "ConcurrencyKeyInfo",
+    "DagsterSqliteStorage",
+    "EventLogStorage",
+    "PoolConfig",
+    "PoolLimit",
+    "RunOpConcurrency",
+    "RunStorage",
+    "SqlEventLogStorage",
+    "SqliteEventLogStorage",
+    "SqliteRunStorage",
+]
+
+Slot = tuple[str, str]
+"""A run id and a step key."""
+
+
+# --- the parts of a storage -----------------------------------------------------------------------
+
+
+def put_parts(storage: Any, *, event_log: object, runs: object) -> None:
+    """Give a unified storage another event log storage and run storage.
+
+    Relies on: ``_event_log_storage`` and ``_run_storage`` of ``DagsterSqliteStorage`` and
+    ``DagsterPostgresStorage`` (1.10.0).
+    """
+    assert isinstance(storage._event_log_storage, EventLogStorage)
+    assert isinstance(storage._run_storage, RunStorage)
+    storage._event_log_storage = event_log
+    storage._run_storage = runs
+
+
+def sqlite_directories(storage: Any) -> tuple[str, str]:
+    """The directory of the event logs and the connection string of the runs.
+
+    Relies on: ``SqliteEventLogStorage._base_dir``, ``SqliteRunStorage._conn_string`` (1.10.0).
+    """
+    return storage._event_log_storage._base_dir, storage._run_storage._conn_string
+
+
+def make_directory(path: str) -> None:
+    """Make a directory for a storage, as the stock storage does."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def sqlite_index_path(event_log: SqliteEventLogStorage) -> str:
+    """The file with Dagster's concurrency tables.
+
+    Relies on: the shard named ``index`` (1.10.0).
+    """
+    return event_log.path_for_shard("index")
+
+
+def instance_of(part: Any) -> dg.DagsterInstance:
+    """The instance that a part of a storage belongs to.
+
+    Relies on: ``MayHaveInstanceWeakref._instance`` (1.10.0).
+    """
+    return cast("dg.DagsterInstance", part._instance)
+
+
+def postgres_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stock PostgreSQL storage makes of its configuration.
+
+    Relies on: ``pg_url_from_config`` (1.10.0) and, where there is one (1.13),
+    ``get_token_provider_from_config``.
+    """
+    from dagster_postgres import utils  # noqa: PLC0415 - an extra
+
+    arguments: dict[str, Any] = {
+        "postgres_url": utils.pg_url_from_config(config),
+        "should_autocreate_tables": config.get("should_autocreate_tables", True),
+    }
+    provider = getattr(utils, "get_token_provider_from_config", None)
+    if provider is not None:
+        arguments["token_provider"] = provider(config)
+    return arguments
+
+
+def postgres_opener(event_log: Any) -> Callable[[], Any]:
+    """What opens psycopg2 connections to an event log's database, with its credentials.
+
+    Relies on: ``PostgresEventLogStorage.postgres_url`` and, where there is one (1.13),
+    ``_token_provider`` with ``create_pg_engine``.
+    """
+    from dagster_lifeguard.store.postgres import connector  # noqa: PLC0415 - an extra
+
+    provider = getattr(event_log, "_token_provider", None)
+    if provider is None:
+        return connector(event_log.postgres_url)
+
+    def connect() -> Any:
+        pooled = event_log._engine.raw_connection()
+        raw = pooled.dbapi_connection
+        pooled.detach()  # Ours alone from now on.
+        return raw
+
+    return connect
+
+
+# --- runs and pools -------------------------------------------------------------------------------
+
+
+def run_with_pools(run: dg.DagsterRun, pools: RunOpConcurrency) -> dg.DagsterRun:
+    """The run as it is, but for the pools that the run queue counts.
+
+    Relies on: ``DagsterRun.run_op_concurrency``; a named tuple in 1.10, a record later.
+    """
+    if hasattr(run, "_replace"):
+        return cast("dg.DagsterRun", cast("Any", run)._replace(run_op_concurrency=pools))
+    return cast("dg.DagsterRun", _record.copy(cast("Any", run), run_op_concurrency=pools))
+
+
+def default_pool_limit(part: Any) -> int | None:
+    """The limit of pools that have none of their own; None if such a pool is unlimited.
+
+    Relies on: ``DagsterInstance.global_op_concurrency_default_limit`` (1.10.0).
+    """
+    if not part.has_instance:
+        return None
+    found = part._instance.global_op_concurrency_default_limit
+    return None if found is None else int(found)
+
+
+def pool_config_with_default(config: PoolConfig, default_limit: int) -> PoolConfig:
+    """The configuration with another default limit.
+
+    Relies on: ``PoolConfig`` is a record (1.10.0).
+    """
+    return cast(
+        "PoolConfig", _record.replace(cast("Any", config), default_pool_limit=default_limit)
+    )
+
+
+def limit_max() -> int:
+    """The highest limit that Dagster lets a user set."""
+    return get_max_concurrency_limit_value()
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def claim_status(
+    pool: str, *, claimed: bool, priority: int | None = None, since: float | None = None
+) -> ConcurrencyClaimStatus:
+    """The answer to a claim. With interval 0 Dagster's loop asks again at its next turn.
+
+    Relies on: ``ConcurrencyClaimStatus`` and what ``InstanceConcurrencyContext`` makes of its
+    ``sleep_interval`` (1.10.0).
+    """
+    moment = None if since is None else datetime.fromtimestamp(since, timezone.utc)
+    return ConcurrencyClaimStatus(
+        concurrency_key=pool,
+        slot_status=ConcurrencySlotStatus.CLAIMED if claimed else ConcurrencySlotStatus.BLOCKED,
+        priority=priority,
+        assigned_timestamp=moment if claimed else None,
+        enqueued_timestamp=moment,
+        sleep_interval=0.0,
+    )
+
+
+def key_info(
+    pool: str,
+    *,
+    limit: int | None,
+    from_default: bool,
+    held: Iterable[tuple[Slot, int, int, float]],
+    waiting: Iterable[tuple[Slot, int, float]],
+) -> ConcurrencyKeyInfo:
+    """What Dagster's page of pools shows, and what the run queue counts by.
+
+    A holder is in the pending steps too, once for each slot and as assigned: the run queue takes
+    the slots less the pending steps for what is free.
+
+    Args:
+        pool: The pool.
+        limit: Its limit.
+        from_default: Whether that is the default limit.
+        held: Slot, number of slots, priority and the begin, for each holder.
+        waiting: Slot, priority and the begin, for each waiter.
+
+    Relies on: ``ConcurrencyKeyInfo``, ``ClaimedSlotInfo``, ``PendingStepInfo`` (1.10.0).
+    """
+    claimed, pending = [], []
+    for (run_id, step_key), count, priority, since in held:
+        moment = datetime.fromtimestamp(since, timezone.utc)
+        claimed += [ClaimedSlotInfo(run_id=run_id, step_key=step_key)] * count
+        pending += [_pending((run_id, step_key), priority, moment, moment)] * count
+    for slot, priority, since in waiting:
+        pending.append(_pending(slot, priority, datetime.fromtimestamp(since, timezone.utc), None))
+    return ConcurrencyKeyInfo(
+        concurrency_key=pool,
+        slot_count=limit or 0,
+        claimed_slots=claimed,
+        pending_steps=pending,
+        limit=limit,
+        using_default_limit=from_default,
+    )
+
+
+def _pending(
+    slot: Slot, priority: int, enqueued: datetime, assigned: datetime | None
+) -> PendingStepInfo:
+    return PendingStepInfo(
+        run_id=slot[0],
+        step_key=slot[1],
+        enqueued_timestamp=enqueued,
+        assigned_timestamp=assigned,
+        priority=priority,
+    )
+
+
+# --- the stock tables of slots --------------------------------------------------------------------
+
+
+def make_stock_slots(event_log: SqlEventLogStorage, limits: Sequence[tuple[str, int]]) -> None:
+    """Make as many free slots in the stock table as each pool's limit says.
+
+    Relies on: ``SqlEventLogStorage._allocate_concurrency_slots`` (1.10.0).
+    """
+    with event_log.index_connection() as connection:
+        for pool, limit in limits:
+            cast("Any", event_log)._allocate_concurrency_slots(connection, pool, limit)

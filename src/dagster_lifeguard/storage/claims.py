@@ -1,0 +1,159 @@
+"""The claims of one process: asking the engine, and waiting without spinning.
+
+Dagster's executors ask again and again, without a pause, for as long as a step waits. So the pause
+is made here, inside the call, once for each turn of their loop: up to 25 ms, ended at once by a
+wake-up. In between nothing is asked of the database.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.model import Granted, TicketKey, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dagster_lifeguard.engine import Engine
+    from dagster_lifeguard.model import Demand, LimitRow, Verdict
+
+_PAUSE_SECONDS = 0.025
+_LOOK_SECONDS = 0.001
+"""How long to look for wake-ups in a turn without a pause."""
+_ELSEWHERE_SECONDS = 0.005
+"""A loop whose turn takes longer, without using the processor, pauses by itself."""
+_QUICK_TURNS_MAX = 20
+"""So many quick turns in a row may pass without a pause while child processes run steps."""
+
+
+@dataclass
+class _Turn:
+    """One turn of an executor's loop over the waiting steps of a run."""
+
+    asked: set[TicketKey] = field(default_factory=set)
+    left_at: float = 0.0
+    processor_at: float = 0.0
+    quick: int = 0
+
+
+class Claims:
+    """Claims for one process, and for the threads of it.
+
+    Args:
+        engine: Decides.
+        look: Called before each question to the engine by a step that waits; may free what
+            others hold without right.
+    """
+
+    def __init__(self, engine: Engine, look: Callable[[], None]) -> None:
+        self._engine = engine
+        self._look = look
+        self._granted: dict[TicketKey, int] = {}
+        self._waiting: dict[TicketKey, Waiting] = {}
+        self._turns: dict[str, _Turn] = {}
+        self._limits: tuple[LimitRow, ...] | None = None
+
+    def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
+        """Ask for the demand, or ask again; returns within the pause.
+
+        Raises:
+            StoreUnavailableError: The database cannot be asked. Nothing is granted.
+        """
+        before = self._waiting.get(key)
+        if before is not None:
+            if not self._engine.wait(*key, self._pause_seconds(key)):
+                self._leave(key)
+                return before
+            self._look()
+        self._limits = None
+        verdict = self._engine.claim(*key, demand, priority)
+        if isinstance(verdict, Granted):
+            self._end_waiting(key)
+            if verdict.slots:
+                self._granted[key] = verdict.fence
+            return verdict
+        self._waiting[key] = verdict
+        self._leave(key)
+        return verdict
+
+    def release(self, key: TicketKey) -> None:
+        """Give back what the step holds, whoever owns it, or withdraw it."""
+        self._end_waiting(key)
+        self._granted.pop(key, None)
+        self._engine.release(*key)
+
+    def release_run(self, run_id: str) -> None:
+        """Give back what the run holds, and withdraw its waiting steps."""
+        for keys in (self._granted, self._waiting):
+            for key in [key for key in keys if key.run_id == run_id]:
+                del keys[key]
+        self._turns.pop(run_id, None)
+        self._engine.release_run(run_id)
+
+    def fence(self, key: TicketKey) -> int | None:
+        """The fence of a step that was granted its slots in this process."""
+        return self._granted.get(key)
+
+    def held_keys(self, run_id: str) -> tuple[TicketKey, ...]:
+        """The steps of this run that were granted their slots and did not give them back."""
+        return tuple(key for key in tuple(self._granted) if key.run_id == run_id)
+
+    def forget(self, key: TicketKey) -> None:
+        """Leave the step's slots to its other owners, or to the lease."""
+        self._granted.pop(key, None)
+
+    def is_holding(self) -> bool:
+        """Whether something granted in this process was not given back in it."""
+        return bool(self._granted)
+
+    def holds_for(self, run_id: str) -> bool:
+        """Whether something granted in this process to this run was not given back in it."""
+        return bool(self.held_keys(run_id))
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        """The limits; while a step of this process waits, as of its last question.
+
+        Dagster reads all limits before each question of each waiting step. Whatever changes what a
+        waiting step may do wakes it, and what was read before is forgotten then.
+        """
+        if self._limits is None or not self._waiting:
+            self._limits = self._engine.limits()
+        return self._limits
+
+    def forget_limits(self) -> None:
+        """Read the limits anew the next time."""
+        self._limits = None
+
+    def _end_waiting(self, key: TicketKey) -> None:
+        self._waiting.pop(key, None)
+        turn = self._turns.get(key.run_id)
+        if turn is not None:
+            turn.asked.discard(key)
+
+    def _leave(self, key: TicketKey) -> None:
+        turn = self._turns.setdefault(key.run_id, _Turn())
+        turn.asked.add(key)
+        turn.left_at = time.monotonic()
+        turn.processor_at = time.thread_time()
+
+    def _pause_seconds(self, key: TicketKey) -> float:
+        """How long this question may take: a pause when the loop has come round, and spins."""
+        turn = self._turns.setdefault(key.run_id, _Turn())
+        if key not in turn.asked:
+            return 0.0
+        turn.asked.clear()
+        away = time.monotonic() - turn.left_at
+        busy = time.thread_time() - turn.processor_at
+        if away > _ELSEWHERE_SECONDS and busy < away / 2:
+            turn.quick = 0
+            return _LOOK_SECONDS
+        # Steps in child processes send events, which the loop takes in one for each turn: a pause
+        # in every turn would hold them up. With nothing to take in, the loop waits for them.
+        turn.quick += 1
+        if turn.quick <= _QUICK_TURNS_MAX and multiprocessing.active_children():
+            return _LOOK_SECONDS if turn.quick == 1 else 0.0
+        turn.quick = 0
+        return _PAUSE_SECONDS

@@ -1,0 +1,86 @@
+"""The optional key ``lifeguard`` in the configuration of the storages.
+
+Everything else in the configuration is the stock storage's own::
+
+    config:
+      base_dir: {env: DAGSTER_HOME}
+      lifeguard: {lease_seconds: 30, on_lease_lost: terminate}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+
+from dagster_lifeguard.admission import PATIENCE_SECONDS
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.options import EngineOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEY = "lifeguard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions:
+    """How the engine behind a storage behaves.
+
+    Attributes:
+        lease_seconds: A process that is silent for so long is taken for dead, and its slots are
+            free. Longer than any pause of a process that is to survive: a machine that swaps, a
+            debugger.
+        on_lease_lost: What a process does that finds its step's slot gone: ``terminate`` the step,
+            or only ``warn``.
+        patience_seconds: A step that waited longer is passed by no other of its priority.
+        look_again_seconds: How often a waiting step looks although nothing woke it.
+        abandon_seconds: A waiting step that does not look for so long loses its place. The
+            in-process executor does not look while another step of the run executes.
+    """
+
+    lease_seconds: float = 30.0
+    on_lease_lost: Literal["terminate", "warn"] = "terminate"
+    patience_seconds: float = PATIENCE_SECONDS
+    look_again_seconds: float = 5.0
+    abandon_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        self.engine_options(None, None)
+        if self.on_lease_lost not in ("terminate", "warn"):
+            raise ConfigError(
+                f"{KEY}: on_lease_lost is {self.on_lease_lost!r}.",
+                remedy="Write terminate or warn.",
+                names=[KEY],
+            )
+
+    def engine_options(self, default_limit: int | None, on_lease_lost: Any) -> EngineOptions:
+        """The same, as the engine takes it."""
+        return EngineOptions(
+            lease_seconds=self.lease_seconds,
+            patience_seconds=self.patience_seconds,
+            look_again_seconds=self.look_again_seconds,
+            abandon_seconds=self.abandon_seconds,
+            default_limit=default_limit,
+            on_lease_lost=on_lease_lost,
+        )
+
+
+def with_options(stock: Any) -> dict[str, Any]:
+    """A stock storage's configuration schema, with our key."""
+    kinds = {"float": float, "Literal['terminate', 'warn']": str}
+    schema = {
+        option.name: dg.Field(
+            kinds[str(option.type)], is_required=False, default_value=option.default
+        )
+        for option in fields(StorageOptions)
+    }
+    assert isinstance(stock, dict)
+    return {**stock, KEY: dg.Field(schema, is_required=False)}
+
+
+def split_options(config: Mapping[str, Any]) -> tuple[dict[str, Any], StorageOptions]:
+    """The stock storage's part of a configuration, and ours."""
+    stock = dict(config)
+    return stock, StorageOptions(**(stock.pop(KEY, None) or {}))

@@ -1,0 +1,327 @@
+"""The pool methods of Dagster's event log storages, answered by the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from dagster import DagsterEventType
+
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
+from dagster_lifeguard.model import Granted, TicketKey
+from dagster_lifeguard.storage.claims import Claims
+from dagster_lifeguard.storage.expressions import demand_of, is_expression, limit_of
+from dagster_lifeguard.storage.steps import Steps
+from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
+from dagster_lifeguard.store.contract import TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dagster import EventLogEntry
+
+    from dagster_lifeguard.model import PoolSnapshot
+    from dagster_lifeguard.storage.config import StorageOptions
+    from dagster_lifeguard.store.contract import Store
+
+_CONNECT_TRIES = 20
+_CONNECT_PAUSE_SECONDS = 0.25
+
+NO_DEFAULT = 2**31 - 1
+"""Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
+does not know only where there is a default limit. It is told so always: else it would take a pool
+expression for an unlimited pool."""
+
+_STEP_BEGINS = {
+    DagsterEventType.STEP_WORKER_STARTED,
+    DagsterEventType.STEP_START,
+    DagsterEventType.STEP_RESTARTED,
+}
+_STEP_ENDS = {
+    DagsterEventType.STEP_SUCCESS,
+    DagsterEventType.STEP_FAILURE,
+    DagsterEventType.STEP_UP_FOR_RETRY,
+}
+_RUN_ENDS = {
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELED,
+}
+
+
+class _Parts:
+    """What a process needs to answer for pools; made when it is first asked."""
+
+    def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
+        self.stock_slots = StockSlots(
+            cast("Any", event_log),
+            lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
+        )
+        store.migrate()
+        self.stock_slots.close(store)
+        self.steps = Steps(lambda: self.engine, options.on_lease_lost)
+        self.engine = Engine(
+            store,
+            options.engine_options(storages.default_pool_limit(event_log), self.steps.lost),
+        )
+        self.claims = Claims(self.engine, lambda: self.stock_slots.drop_freed(self.engine))
+
+
+class PoolMethods:
+    """Mixed into a stock event log storage, before it; everything else is the stock storage's.
+
+    Guarantees:
+        Claims are decided by the engine, with its promises. A database that cannot be read or
+        written is an error in every pool method: nothing is granted without it.
+
+    Not guaranteed:
+        Pools of a run that Dagster executes under the granularity ``run`` are counted by the run
+        queue alone, as in stock Dagster.
+    """
+
+    def use_options(self, options: StorageOptions) -> None:
+        """Set up how the engine behaves; before anything is asked of it."""
+        self._lifeguard_options = options
+        self._lifeguard_lock = threading.Lock()
+        self._lifeguard_parts: _Parts | None = None
+        self._lifeguard_expressions: set[str] = set()
+
+    def make_store(self) -> Store:
+        """The store on this storage's database."""
+        raise NotImplementedError
+
+    @property
+    def lifeguard(self) -> _Parts:
+        """Engine and claims of this process.
+
+        Raises:
+            StoreUnavailableError: The database cannot be read or written.
+            SchemaError: Its tables are too old or too new.
+        """
+        parts = self._lifeguard_parts
+        if parts is None:
+            with self._lifeguard_lock:
+                if self._lifeguard_parts is None:
+                    self._lifeguard_parts = _connected(self)
+                parts = self._lifeguard_parts
+        return parts
+
+    # ---- claims --------------------------------------------------------------------------------
+
+    @property
+    def supports_global_concurrency_limits(self) -> bool:
+        """Always: a database whose tables are too old is an error when it is asked for a slot."""
+        return True
+
+    def claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> storages.ConcurrencyClaimStatus:
+        """Ask for the slots of the pool, or of all pools of the expression; wait 25 ms at most."""
+        key = TicketKey(run_id, step_key)
+        verdict = self.lifeguard.claims.claim(key, demand_of(concurrency_key), priority or 0)
+        granted = isinstance(verdict, Granted)
+        return storages.claim_status(
+            concurrency_key,
+            claimed=granted,
+            priority=priority,
+            since=None if isinstance(verdict, Granted) else verdict.since,
+        )
+
+    def check_concurrency_claim(
+        self, concurrency_key: str, run_id: str, step_key: str
+    ) -> storages.ConcurrencyClaimStatus:
+        """What a step's claim has come to, without asking again."""
+        found = self.lifeguard.engine.ticket(run_id, step_key)
+        if found is None:
+            return storages.claim_status(concurrency_key, claimed=False)
+        return storages.claim_status(
+            concurrency_key,
+            claimed=not hasattr(found, "queue_at"),
+            priority=found.priority,
+            since=found.since,
+        )
+
+    def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
+        """Give back what the step holds, whoever owns it, or withdraw it."""
+        self.lifeguard.claims.release(TicketKey(run_id, step_key))
+        if self.lifeguard.stock_slots.some_left:
+            cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
+
+    def free_concurrency_slots_for_run(self, run_id: str) -> None:
+        """Give back what the run holds, and withdraw its waiting steps."""
+        self.lifeguard.claims.release_run(run_id)
+        if self.lifeguard.stock_slots.some_left:
+            cast("Any", super()).free_concurrency_slots_for_run(run_id)
+
+    def get_concurrency_run_ids(self) -> set[str]:
+        """The runs that hold or wait."""
+        parts = self.lifeguard
+        parts.stock_slots.drop_freed(parts.engine)
+        return set(parts.engine.store.run_ids())
+
+    # ---- limits --------------------------------------------------------------------------------
+
+    def get_pool_config(self) -> storages.PoolConfig:
+        """The instance's settings, as Dagster's claim path needs them to ask about every pool."""
+        config: storages.PoolConfig = cast("Any", super()).get_pool_config()
+        if config.default_pool_limit is not None:
+            return config
+        return storages.pool_config_with_default(config, NO_DEFAULT)
+
+    def get_pool_limits(self) -> Sequence[storages.PoolLimit]:
+        """The pools that have a limit, and the expressions over such that this process met."""
+        rows = self.lifeguard.claims.limits()
+        found = [
+            storages.PoolLimit(name=row.pool, limit=row.limit, from_default=row.from_default)
+            for row in rows
+        ]
+        if self._lifeguard_expressions:
+            limits = {row.pool: row.limit for row in rows}
+            default = storages.default_pool_limit(self)
+            for text in sorted(self._lifeguard_expressions - set(limits)):
+                limit = limit_of(demand_of(text), limits, default)
+                if limit is not None:
+                    found.append(storages.PoolLimit(name=text, limit=limit, from_default=False))
+        return found
+
+    def get_concurrency_keys(self) -> set[str]:
+        """The pools that have a limit of their own."""
+        return {row.pool for row in self.lifeguard.claims.limits()}
+
+    def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
+        """Who holds and who waits in a pool."""
+        parts = self.lifeguard
+        parts.stock_slots.drop_freed(parts.engine)
+        return _key_info(parts.engine.snapshot(concurrency_key))
+
+    def get_concurrency_infos(
+        self, concurrency_keys: Sequence[str]
+    ) -> Mapping[str, storages.ConcurrencyKeyInfo]:
+        """Who holds and who waits in each of these pools."""
+        return {key: self.get_concurrency_info(key) for key in dict.fromkeys(concurrency_keys)}
+
+    def set_concurrency_slots(self, concurrency_key: str, num: int) -> None:
+        """Set a pool's limit. What is held beyond it is not taken away.
+
+        Raises:
+            ConfigError: Out of bounds, or the name is a pool expression.
+        """
+        if num > storages.limit_max():
+            raise ConfigError(
+                f"{num} is more than {storages.limit_max()}, the most slots a pool may have.",
+                remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
+                names=[concurrency_key],
+            )
+        if is_expression(concurrency_key):
+            raise ConfigError(
+                f"{concurrency_key!r} is a pool expression and has no limit of its own.",
+                remedy="Set the limits of its pools: "
+                f"{', '.join(demand_of(concurrency_key).pools)}.",
+                names=[concurrency_key],
+            )
+        self.lifeguard.engine.set_limit(concurrency_key, num)
+        self.lifeguard.claims.forget_limits()
+
+    def delete_concurrency_limit(self, concurrency_key: str) -> None:
+        """Delete a pool's limit: the default one from now on, or none."""
+        self.lifeguard.engine.delete_limit(concurrency_key)
+        self.lifeguard.claims.forget_limits()
+
+    def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
+        """Write the default limit down for each pool named that has no limit of its own.
+
+        Where there is no default limit any more, one that was written down before is deleted.
+        Limits that a user set stay, unlike in the stock storage.
+        """
+        demand = demand_of(concurrency_key)
+        if is_expression(concurrency_key):
+            self._lifeguard_expressions.add(concurrency_key)
+        default = storages.default_pool_limit(self)
+        engine, claims = self.lifeguard.engine, self.lifeguard.claims
+        rows = {row.pool: row for row in claims.limits()}
+        for pool in demand.pools:
+            row = rows.get(pool)
+            if row is None and default is not None:
+                engine.set_limit(pool, default, from_default=True)
+            elif row is not None and row.from_default and row.limit != default:
+                if default is None:
+                    engine.delete_limit(pool)
+                else:
+                    engine.set_limit(pool, default, from_default=True)
+            else:
+                continue
+            claims.forget_limits()
+        return True
+
+    # ---- the life of steps ---------------------------------------------------------------------
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event; a step that begins in this process gets its process as an owner first."""
+        kind = event.dagster_event_type if event.is_dagster_event else None
+        key = TicketKey(event.run_id, event.step_key or "")
+        if kind in _STEP_BEGINS and key.step_key:
+            parts = self.lifeguard
+            parts.steps.started(key, parts.claims.fence(key))
+        cast("Any", super()).store_event(event)
+        parts_made = self._lifeguard_parts
+        if parts_made is None:
+            return
+        if kind in _STEP_ENDS:
+            parts_made.steps.ended(key)
+        elif kind in _RUN_ENDS and parts_made.claims.holds_for(key.run_id):
+            self._end_run(parts_made, key.run_id)
+
+    def _end_run(self, parts: _Parts, run_id: str) -> None:
+        """The run ended in the process that claimed for it, and something was not given back.
+
+        What a step held that executed in this process is free, for it executes no more. Any other
+        step may still go on in its own process; if that owns its slots, they are held while it
+        lives, and if not, they are free when the lease has run out.
+        """
+        for key in parts.claims.held_keys(run_id):
+            if parts.steps.runs_here(key):
+                parts.steps.ended(key)
+                parts.claims.release(key)
+            else:
+                parts.claims.forget(key)
+        if not parts.claims.is_holding():
+            parts.engine.leave()
+
+    def dispose(self) -> None:
+        """Let go of the database. What is held is held on until its lease runs out."""
+        parts, self._lifeguard_parts = self._lifeguard_parts, None
+        if parts is not None:
+            if parts.claims.is_holding():
+                parts.engine.leave()
+            else:
+                parts.engine.close()
+        cast("Any", super()).dispose()
+
+
+def _connected(event_log: PoolMethods) -> _Parts:
+    store = event_log.make_store()
+    # The engine's own patience begins once it is made: a first connection gets a few tries too.
+    for tries_left in reversed(range(_CONNECT_TRIES)):
+        try:
+            return _Parts(event_log, store, event_log._lifeguard_options)  # noqa: SLF001
+        except TryAgainError as error:
+            if tries_left == 0:
+                raise StoreUnavailableError(
+                    f"The engine's database did not answer: {error}.",
+                    remedy="Check that it runs and is reachable; nothing was granted.",
+                ) from error
+            time.sleep(_CONNECT_PAUSE_SECONDS)
+    raise AssertionError("unreachable")
+
+
+def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:
+    return storages.key_info(
+        snapshot.pool,
+        limit=snapshot.limit,
+        from_default=snapshot.from_default,
+        held=[(h.key, len(h.slots[snapshot.pool]), h.priority, h.since) for h in snapshot.holdings],
+        waiting=[(t.key, t.priority, t.since or 0.0) for t in snapshot.waiting],
+    )

@@ -1,0 +1,65 @@
+"""The storage on PostgreSQL: Dagster's own database, the engine's tables beside Dagster's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.run_storage import PostgresRunStorage
+
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
+from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.runs import PoolsOfRuns
+from dagster_lifeguard.store.postgres import PostgresStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
+    """Dagster's event log on PostgreSQL, with the engine's pools in the same database."""
+
+    def make_store(self) -> PostgresStore:
+        return PostgresStore(storages.postgres_opener(self))
+
+
+class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):
+    """Dagster's runs on PostgreSQL."""
+
+
+class LifeguardPostgresStorage(DagsterPostgresStorage):
+    """Dagster's PostgreSQL storage, whose limits hold.
+
+    On the same database, and configured the same::
+
+        storage:
+          custom:
+            module: dagster_lifeguard.storage
+            class: LifeguardPostgresStorage
+            config:
+              postgres_db: {...}
+
+    The optional key ``lifeguard`` is described in ``dagster_lifeguard.storage.config``. Each
+    process that claims keeps one connection open besides Dagster's own.
+    """
+
+    def __init__(
+        self, *arguments: Any, options: StorageOptions | None = None, **keywords: Any
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        keywords.pop("inst_data", None)
+        event_log = LifeguardPostgresEventLogStorage(*arguments, **keywords)
+        event_log.use_options(options or StorageOptions())
+        runs = LifeguardPostgresRunStorage(*arguments, **keywords)
+        storages.put_parts(self, event_log=event_log, runs=runs)
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return with_options(super().config_type())
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        stock, options = split_options(config_value)
+        return cls(inst_data=inst_data, options=options, **storages.postgres_arguments(stock))

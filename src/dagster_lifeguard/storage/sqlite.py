@@ -1,0 +1,71 @@
+"""The storage on SQLite: Dagster's own files, the engine's tables beside Dagster's pools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
+from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.runs import PoolsOfRuns
+from dagster_lifeguard.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from dagster._serdes import ConfigurableClassData  # noqa: TID251 - what Dagster hands over
+    from typing_extensions import Self
+
+
+class LifeguardSqliteEventLogStorage(PoolMethods, storages.SqliteEventLogStorage):
+    """Dagster's event log on SQLite, with the engine's pools in its ``index.db``."""
+
+    def make_store(self) -> SqliteStore:
+        return SqliteStore(storages.sqlite_index_path(self))
+
+
+class LifeguardSqliteRunStorage(PoolsOfRuns, storages.SqliteRunStorage):
+    """Dagster's runs on SQLite."""
+
+
+class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
+    """Dagster's SQLite storage, whose limits hold.
+
+    On the same files, and configured the same::
+
+        storage:
+          custom:
+            module: dagster_lifeguard.storage
+            class: LifeguardSqliteStorage
+            config:
+              base_dir: {env: DAGSTER_HOME}
+
+    The optional key ``lifeguard`` is described in ``dagster_lifeguard.storage.config``.
+    """
+
+    def __init__(
+        self,
+        base_dir: str,
+        inst_data: ConfigurableClassData | None = None,
+        options: StorageOptions | None = None,
+    ) -> None:
+        super().__init__(base_dir, inst_data=inst_data)
+        logs, runs = storages.sqlite_directories(self)
+        event_log = LifeguardSqliteEventLogStorage(logs)
+        event_log.use_options(options or StorageOptions())
+        storages.put_parts(self, event_log=event_log, runs=LifeguardSqliteRunStorage(runs))
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return with_options(super().config_type())
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        stock, options = split_options(config_value)
+        return cls.from_local(inst_data=inst_data, options=options, **stock)
+
+    @classmethod
+    def from_local(
+        cls, base_dir: str, inst_data: Any = None, options: StorageOptions | None = None
+    ) -> Self:
+        """The storage in a directory, which is made if it is missing."""
+        storages.make_directory(base_dir)
+        return cls(base_dir, inst_data=inst_data, options=options)

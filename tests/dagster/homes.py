@@ -1,0 +1,182 @@
+"""A DAGSTER_HOME on the storages, definitions that a test steers, and real Dagster processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENT_SECONDS = 120.0
+BIN = Path(sys.executable).parent
+DEFINITIONS = Path(__file__).with_name("definitions.py")
+
+
+def eventually(condition: Callable[[], Any], seconds: float = PATIENT_SECONDS) -> Any:
+    """Wait for a condition, and give back what made it true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"still not: {condition}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Process:
+    """A process that a test started; whatever it started goes with it."""
+
+    popen: subprocess.Popen
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, seconds: float = PATIENT_SECONDS) -> int:
+        return self.popen.wait(seconds)
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+@dataclass
+class Home:
+    """A DAGSTER_HOME.
+
+    Attributes:
+        path: The directory.
+        stock: The stanza of the stock storage.
+        kind: ``sqlite`` or ``postgres``.
+        lease_seconds: Of the engine.
+        settings: More settings of ``dagster.yaml``.
+    """
+
+    path: Path
+    kind: str
+    stock: dict[str, Any]
+    lease_seconds: float = 30.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+
+    def storage(self) -> dict[str, Any]:
+        ((_, config),) = self.stock.items()
+        options = {"lease_seconds": float(self.lease_seconds)}
+        return {
+            "custom": {
+                "module": "dagster_lifeguard.storage",
+                "class": f"Lifeguard{self.kind.capitalize()}Storage",
+                "config": {**config, "lifeguard": options},
+            }
+        }
+
+    def write(self, *, stock: bool = False) -> None:
+        text = {
+            "telemetry": {"enabled": False},
+            "storage": self.stock if stock else self.storage(),
+            **self.settings,
+        }
+        (self.path / "dagster.yaml").write_text(yaml.safe_dump(text))
+
+    @property
+    def control(self) -> Path:
+        """Where a test and the steps of ``definitions.py`` leave each other files."""
+        path = self.path / "control"
+        path.mkdir(exist_ok=True)
+        return path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DAGSTER_HOME": str(self.path),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "CONTROL": str(self.control),
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        with dg.DagsterInstance.from_config(str(self.path)) as instance:
+            yield instance
+
+    def start(self, *command: str, **environment: str) -> Process:
+        log = self.path / f"process{len(self.processes)}.log"
+        with log.open("wb") as stream:
+            popen = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                env={**self.environment, **environment},
+                cwd=self.path,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process = Process(popen, log)
+        self.processes.append(process)
+        return process
+
+    def run(self, *command: str) -> str:
+        process = self.start(*command)
+        assert process.wait() == 0, process.output()
+        return process.output()
+
+    def materialize(self, asset: str, **environment: str) -> Process:
+        return self.start(
+            "dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", asset,
+            **environment,
+        )  # fmt: skip
+
+    def started(self, count: int = 1, asset: str = "held") -> dict[str, int]:
+        """Wait until so many steps execute: run ids and the processes of the steps."""
+
+        def look() -> dict[str, int]:
+            found = {}
+            for path in self.control.glob(f"{asset}.*.started"):
+                text = path.read_text()
+                if text:
+                    found[path.name.split(".")[1]] = int(text)
+            return found if len(found) >= count else {}
+
+        return eventually(look)
+
+    def go(self, asset: str = "held") -> None:
+        """Let the asset's steps end, those that began and those that will."""
+        (self.control / f"{asset}.go").touch()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.end()
+
+
+def kill(pid: int, sign: int = signal.SIGKILL) -> None:
+    os.kill(pid, sign)
+
+
+def query(port: int, text: str, **variables: Any) -> dict[str, Any]:
+    """Ask a webserver."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        json.dumps({"query": text, "variables": variables}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer = json.load(response)
+    assert "errors" not in answer, answer
+    return answer["data"]

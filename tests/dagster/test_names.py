@@ -1,0 +1,103 @@
+"""Which names of the storages are ours, on whatever Dagster is installed."""
+
+from __future__ import annotations
+
+import pytest
+from dagster._core.storage.event_log.base import EventLogStorage
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.base import RunStorage
+
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.storage import (
+    LifeguardPostgresStorage,
+    LifeguardSqliteStorage,
+    postgres,
+    sqlite,
+)
+
+OURS = {
+    "supports_global_concurrency_limits",
+    "claim_concurrency_slot",
+    "check_concurrency_claim",
+    "free_concurrency_slot_for_step",
+    "free_concurrency_slots_for_run",
+    "get_concurrency_run_ids",
+    "get_pool_config",
+    "get_pool_limits",
+    "get_concurrency_keys",
+    "get_concurrency_info",
+    "get_concurrency_infos",
+    "set_concurrency_slots",
+    "delete_concurrency_limit",
+    "initialize_concurrency_limit_to_default",
+    "store_event",
+    "dispose",
+}
+
+ADDED = {"use_options", "make_store", "lifeguard"}
+
+WORDS = ("concurrency", "pool", "slot", "pending_step")
+
+STOCK_INTERNALS = {
+    "has_concurrency_limits_table",
+    "has_default_pool_limit_col",
+    "has_unassigned_slots",
+    "can_claim_from_pending",
+    "has_pending_step",
+    "assign_pending_steps",
+    "add_pending_step",
+}
+"""Public by their name, and called only by pool methods of the stock storage, which are ours."""
+
+
+def public(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [
+        (sqlite.LifeguardSqliteEventLogStorage, storages.SqliteEventLogStorage),
+        (postgres.LifeguardPostgresEventLogStorage, postgres.PostgresEventLogStorage),
+    ],
+)
+def test_pool_methods_are_ours_and_all_else_is_inherited(ours, stock):
+    assert issubclass(ours, stock)
+    changed = {n for n in public(ours) if _definition(ours, n) is not _definition(stock, n)}
+    assert changed == (OURS | ADDED)
+    about_pools = {
+        n
+        for n in public(EventLogStorage) | public(SqlEventLogStorage) | public(stock)
+        if any(word in n for word in WORDS)
+    }
+    assert about_pools - OURS == STOCK_INTERNALS & about_pools
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [
+        (sqlite.LifeguardSqliteRunStorage, storages.SqliteRunStorage),
+        (postgres.LifeguardPostgresRunStorage, postgres.PostgresRunStorage),
+    ],
+)
+def test_of_a_run_storage_only_add_run_is_ours(ours, stock):
+    assert public(RunStorage) <= public(ours)
+    changed = {n for n in public(ours) if _definition(ours, n) is not _definition(stock, n)}
+    assert changed == {"add_run"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [
+        (LifeguardSqliteStorage, storages.DagsterSqliteStorage),
+        (LifeguardPostgresStorage, postgres.DagsterPostgresStorage),
+    ],
+)
+def test_of_a_storage_only_its_making_is_ours(ours, stock):
+    changed = {n for n in public(ours) if _definition(ours, n) is not _definition(stock, n)}
+    assert changed - {"from_local"} == {"config_type", "from_config_value"}
+    assert set(ours.config_type()) - {"lifeguard"} == set(stock.config_type())
+
+
+def _definition(cls: type, name: str) -> object:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)

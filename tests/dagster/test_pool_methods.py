@@ -1,0 +1,191 @@
+"""What the storages answer to Dagster, asked in this process."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
+from homes import eventually
+
+from dagster_lifeguard.errors import ConfigError
+
+
+def test_one_slot_goes_to_one_step_and_then_to_the_next(make_home, kind):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        assert log.claim_concurrency_slot("orders", "run1", "step").is_claimed
+        blocked = log.claim_concurrency_slot("orders", "run2", "step")
+        assert (blocked.is_claimed, blocked.sleep_interval) == (False, 0.0)
+        assert not log.check_concurrency_claim("orders", "run2", "step").is_claimed
+        assert log.check_concurrency_claim("orders", "run1", "step").is_claimed
+        assert log.get_concurrency_run_ids() == {"run1", "run2"}
+        log.free_concurrency_slot_for_step("run1", "step")
+        assert log.claim_concurrency_slot("orders", "run2", "step").is_claimed
+        log.free_concurrency_slots_for_run("run2")
+        assert log.get_concurrency_run_ids() == set()
+
+
+def test_the_page_of_pools_says_who_holds_and_who_waits(make_home, kind):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 3)
+        log.set_concurrency_slots("paused", 0)
+        assert log.get_concurrency_keys() == {"orders", "paused"}
+        log.claim_concurrency_slot("orders*2", "run1", "a", 5)
+        log.claim_concurrency_slot("orders*2", "run2", "b")
+        info = log.get_concurrency_info("orders")
+        assert (info.slot_count, info.limit, info.using_default_limit) == (3, 3, False)
+        assert [(s.run_id, s.step_key) for s in info.claimed_slots] == [("run1", "a")] * 2
+        assert (info.active_slot_count, info.active_run_ids) == (2, {"run1"})
+        assert (info.pending_step_count, info.pending_run_ids) == (1, {"run2"})
+        assert (info.assigned_step_count, info.assigned_run_ids) == (2, {"run1"})
+        assert {s.priority for s in info.pending_steps if s.run_id == "run1"} == {5}
+        assert set(log.get_concurrency_infos(["orders", "paused"])) == {"orders", "paused"}
+        assert log.get_concurrency_info("never heard of").slot_count == 0
+
+
+@pytest.mark.parametrize(
+    ("default", "limits", "unlimited"),
+    [(None, {}, True), (None, {"b": 2}, False), (1, {"b": 9}, False)],
+)
+def test_an_expression_is_unlimited_only_if_all_its_pools_are(
+    make_home, default, limits, unlimited
+):
+    settings = {} if default is None else {"concurrency": {"pools": {"default_limit": default}}}
+    with make_home("sqlite", **settings).instance() as instance:
+        log = instance.event_log_storage
+        for pool, limit in limits.items():
+            log.set_concurrency_slots(pool, limit)
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="one")) as context:
+            assert context.claim("a+b*2", "step")
+            assert (log.get_concurrency_run_ids() == set()) == unlimited
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="two")) as context:
+            assert context.claim("a+b*2", "step") == unlimited
+
+
+def test_a_broken_expression_is_an_error_and_has_no_limit_of_its_own(make_home):
+    with make_home("sqlite").instance() as instance:
+        log = instance.event_log_storage
+        for wrong in ("a+", "a*0", "a+a"):
+            with pytest.raises(ConfigError):
+                log.claim_concurrency_slot(wrong, "run", "step")
+        with pytest.raises(ConfigError, match="a, b"):
+            log.set_concurrency_slots("a+b", 1)
+        with pytest.raises(ConfigError):
+            log.set_concurrency_slots("a", 1001)
+        with pytest.raises(ConfigError):
+            log.set_concurrency_slots("a", -1)
+        log.set_concurrency_slots("any name {at} all", 1)
+        assert log.claim_concurrency_slot("any name {at} all", "run", "step").is_claimed
+
+
+def test_a_default_limit_is_written_down_changed_and_taken_back(make_home, kind):
+    home = make_home(kind, concurrency={"pools": {"default_limit": 2}})
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("own", 5)
+        log.initialize_concurrency_limit_to_default("orders")
+        log.initialize_concurrency_limit_to_default("own")
+        limits = {p.name: (p.limit, p.from_default) for p in log.get_pool_limits()}
+        assert limits == {"orders": (2, True), "own": (5, False)}
+    home.settings = {"concurrency": {"pools": {"default_limit": 4}}}
+    home.write()
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.initialize_concurrency_limit_to_default("orders")
+        assert {p.limit for p in log.get_pool_limits()} == {4, 5}
+    home.settings = {}
+    home.write()
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.initialize_concurrency_limit_to_default("orders")
+        log.initialize_concurrency_limit_to_default("own")
+        assert [p.name for p in log.get_pool_limits()] == ["own"]
+        log.delete_concurrency_limit("own")
+        assert log.get_pool_limits() == []
+
+
+def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
+    home = make_home(kind, concurrency={"pools": {"default_limit": 7}})
+    asked = RunOpConcurrency(
+        root_key_counts={"a+b*2": 3, "b": 1},
+        has_unconstrained_root_nodes=False,
+        all_pools={"a+b*2", "b", "c"},
+    )
+    with home.instance() as instance:
+        run = instance.run_storage.add_run(DagsterRun(job_name="job", run_op_concurrency=asked))
+        stored = instance.get_run_by_id(run.run_id)
+        for found in (run.run_op_concurrency, stored.run_op_concurrency):
+            assert found.root_key_counts == {"a": 3, "b": 7}
+            assert found.all_pools == {"a", "b", "c"}
+            assert not found.has_unconstrained_root_nodes
+        # The run queue meets each with its limit, at its first look.
+        limits = {
+            p.name: (p.limit, p.from_default) for p in instance.event_log_storage.get_pool_limits()
+        }
+        assert limits == dict.fromkeys("abc", (7, True))
+
+
+def test_runs_without_pools_are_stored_as_they_are(make_home):
+    with make_home("sqlite").instance() as instance:
+        run = DagsterRun(job_name="job")
+        assert instance.run_storage.add_run(run) == run
+
+
+def test_a_waiting_step_asks_the_database_next_to_nothing(make_home, kind):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        log.claim_concurrency_slot("orders", "holder", "step")
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
+            asked = []
+            store = log.lifeguard.engine.store
+            begin, limits = store.begin, store.limits
+            store.begin = lambda scope: asked.append("claim") or begin(scope)
+            store.limits = lambda: asked.append("limits") or limits()
+            for _ in range(40):  # A second of Dagster's loop.
+                assert not context.claim("orders", "step")
+            assert len(asked) <= 4
+            log.free_concurrency_slot_for_step("holder", "step")
+            eventually(lambda: context.claim("orders", "step"), 5)
+
+
+def test_a_limit_that_is_deleted_lets_the_waiting_in(make_home, kind):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 0)
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
+            assert not context.claim("orders", "step")
+            log.delete_concurrency_limit("orders")
+            eventually(lambda: context.claim("orders", "step"), 5)
+            assert not context.has_pending_claims()
+
+
+def test_what_waits_is_withdrawn_with_its_run(make_home):
+    with make_home("sqlite").instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 0)
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
+            assert not context.claim("orders", "step")
+        assert log.get_concurrency_run_ids() == set()
+
+
+def test_steps_in_this_process_release_what_they_held_however_they_end(make_home, kind):
+    @dg.asset(pool="orders")
+    def fails():
+        raise ValueError
+
+    @dg.asset(pool="orders+warehouse*2")
+    def works(): ...
+
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        log.set_concurrency_slots("warehouse", 2)
+        assert not dg.materialize([fails], instance=instance, raise_on_error=False).success
+        assert dg.materialize([works], instance=instance).success
+        assert log.get_concurrency_run_ids() == set()
+        ledger = log.lifeguard.engine.store.ledger()
+        assert [e.slots for e in ledger if e.kind == "granted" and e.pool == "warehouse"] == [2]
