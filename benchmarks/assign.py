@@ -20,10 +20,10 @@ import sys
 import time
 from typing import Any
 
+import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-import dagster as dg
 from dagster_lifeguard import Policy, Rule
 
 BUDGET_SHARE = 0.05
@@ -65,7 +65,7 @@ def make(size: int) -> dg.Definitions:
 
 def load(defs: dg.Definitions) -> None:
     """Load definitions the way a code server does."""
-    from dagster._core.remote_representation.external_data import (  # noqa: PLC0415, TID251
+    from dagster._core.remote_representation.external_data import (  # noqa: PLC0415
         RepositorySnap,
     )
 

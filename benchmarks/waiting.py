@@ -12,6 +12,7 @@ freed after a random time of waiting. PostgreSQL comes from the wheel pixeltable
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing as mp
 import os
 import random
@@ -24,14 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import sqlalchemy as db
-import yaml
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.dagster_run import DagsterRun
 from rich.console import Console
 from rich.table import Table
-
-import dagster as dg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +39,7 @@ POOL = "orders"
 SETTLE_SECONDS = 0.5
 WAIT_SECONDS = (0.2, 2.0)
 """How long a step waits at least and at most before the slot is freed."""
+LOST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def wait_in_a_run(place: Place, pipe: Any, seconds: float) -> None:
             blocked.set()
             return claim(*arguments)
 
-        instance.event_log_storage.claim_concurrency_slot = claim_and_tell  # type: ignore[method-assign]
+        instance.event_log_storage.claim_concurrency_slot = claim_and_tell  # type: ignore[method-assign, assignment]
         threading.Thread(target=measure).start()
         dg.materialize([orders], instance=instance)
 
@@ -94,6 +94,9 @@ def wait_for_handoffs(place: Place, pipe: Any, count: int) -> None:
                     pass
                 pipe.send(time.time())
                 context.free_step("step")
+                # Only now may the other claim: stock loses a wake-up when the two coincide, and
+                # would then wait for ever.
+                pipe.send("freed")
             pipe.recv()
 
 
@@ -121,9 +124,10 @@ def handoffs(place: Place, count: int) -> list[float]:
             time.sleep(random.uniform(*WAIT_SECONDS))
             freed_at = time.time()
             log.free_concurrency_slot_for_step(f"holder{number}", "step")
+            assert pipe.poll(LOST_SECONDS), f"{place.storage}: freed, and never handed over"
             found.append(pipe.recv() - freed_at)
-            while not log.claim_concurrency_slot(POOL, f"holder{number + 1}", "step").is_claimed:
-                time.sleep(0.01)
+            assert pipe.recv() == "freed"
+            assert log.claim_concurrency_slot(POOL, f"holder{number + 1}", "step").is_claimed
             pipe.send("again")
         process.join(60)
     return found
@@ -161,7 +165,8 @@ def places(folder: Path, server_url: str) -> Iterator[Place]:
             }
             stanza = {kind: config} if storage == "stock" else {"custom": ours}
             settings = {"telemetry": {"enabled": False}, "storage": stanza}
-            (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+            # JSON is YAML.
+            (home / "dagster.yaml").write_text(json.dumps(settings))
             yield Place(database, storage, str(home))
 
 

@@ -6,9 +6,8 @@ import importlib
 import json
 from typing import Any
 
-from dagster._serdes import serialize_value
-
 import dagster as dg
+from dagster._serdes import serialize_value
 
 POOL_FIELDS = {"pool", "pools"}
 

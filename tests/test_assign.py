@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 import catalogue
-import dagster as dg
 from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.errors import (
     NameClashError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import dagster as dg
 import pytest
 
-import dagster as dg
 from catalogue import KINDS, Kind
 from dagster_lifeguard import Policy, apply_per_asset_concurrency
 from dagster_lifeguard.plan import Plan

@@ -9,10 +9,10 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-import dagster as dg
 from dagster_lifeguard import compat
 from dagster_lifeguard.check import CODES
 from dagster_lifeguard.cli import main

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._utils.concurrency import get_max_concurrency_limit_value
 
 import catalogue
-import dagster as dg
 from dagster_lifeguard import Policy, apply_per_asset_concurrency, compat
 from dagster_lifeguard.config import LIMIT_MAX
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-
 from dagster import AssetKey
+
 from dagster_lifeguard import demo
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import dev_command, gist

@@ -2,10 +2,10 @@
 
 import time
 
-import pytest
-
 import dagster as dg
+import pytest
 from dagster import AssetKey
+
 from dagster_lifeguard.history import (
     Outcome,
     RunExecution,

@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 from textwrap import dedent
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-import dagster as dg
 from dagster_lifeguard import Policy, compat
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import ConfigError

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 import dagster as dg
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,10 +6,10 @@ import os
 import signal
 import time
 
+import dagster as dg
 import pytest
 from homes import eventually, kill
 
-import dagster as dg
 from dagster_lifeguard import history
 
 

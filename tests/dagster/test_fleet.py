@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 from homes import eventually
 
-import dagster as dg
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.storage import switch
 

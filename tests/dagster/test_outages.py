@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+import dagster as dg
 import pytest
 
-import dagster as dg
 from dagster_lifeguard import engine as engine_module
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
 from dagster_lifeguard.storage import event_log as event_log_module

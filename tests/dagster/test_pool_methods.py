@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pytest
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from homes import eventually
 
-import dagster as dg
 from dagster_lifeguard.errors import ConfigError
 
 

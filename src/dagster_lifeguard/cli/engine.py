@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-
 from dagster import DagsterInstance
+
 from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.cli.changes import Change, agreed, read
 from dagster_lifeguard.errors import ConfigError

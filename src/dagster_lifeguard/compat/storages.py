@@ -6,6 +6,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import dagster as dg
+from dagster import _record
 from dagster._core.instance.config import PoolConfig
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
@@ -20,9 +22,6 @@ from dagster._utils.concurrency import (
     PendingStepInfo,
     get_max_concurrency_limit_value,
 )
-
-import dagster as dg
-from dagster import _record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import DagsterEventType
+
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dagster import EventLogEntry
+
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.store.contract import Store

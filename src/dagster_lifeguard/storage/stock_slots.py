@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as db
-
 from dagster import RunsFilter
+
 from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dagster import DagsterInstance
+
     from dagster_lifeguard import compat
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.store.contract import Store

@@ -27,6 +27,7 @@ from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.store.contract import Store
 
