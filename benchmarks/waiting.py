@@ -39,6 +39,7 @@ POOL = "orders"
 SETTLE_SECONDS = 0.5
 WAIT_SECONDS = (0.2, 2.0)
 """How long a step waits at least and at most before the slot is freed."""
+LOST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ def wait_for_handoffs(place: Place, pipe: Any, count: int) -> None:
                     pass
                 pipe.send(time.time())
                 context.free_step("step")
+                # Only now may the other claim: stock loses a wake-up when the two coincide, and
+                # would then wait for ever.
+                pipe.send("freed")
             pipe.recv()
 
 
@@ -120,9 +124,10 @@ def handoffs(place: Place, count: int) -> list[float]:
             time.sleep(random.uniform(*WAIT_SECONDS))
             freed_at = time.time()
             log.free_concurrency_slot_for_step(f"holder{number}", "step")
+            assert pipe.poll(LOST_SECONDS), f"{place.storage}: freed, and never handed over"
             found.append(pipe.recv() - freed_at)
-            while not log.claim_concurrency_slot(POOL, f"holder{number + 1}", "step").is_claimed:
-                time.sleep(0.01)
+            assert pipe.recv() == "freed"
+            assert log.claim_concurrency_slot(POOL, f"holder{number + 1}", "step").is_claimed
             pipe.send("again")
         process.join(60)
     return found
@@ -160,7 +165,8 @@ def places(folder: Path, server_url: str) -> Iterator[Place]:
             }
             stanza = {kind: config} if storage == "stock" else {"custom": ours}
             settings = {"telemetry": {"enabled": False}, "storage": stanza}
-            (home / "dagster.yaml").write_text(json.dumps(settings))  # which YAML contains
+            # JSON is YAML.
+            (home / "dagster.yaml").write_text(json.dumps(settings))
             yield Place(database, storage, str(home))
 
 
