@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PATIENT_SECONDS = 120.0
 BIN = Path(sys.executable).parent
-DEFINITIONS = Path(__file__).with_name("definitions.py")
+DEFINITIONS = Path(__file__).with_name("deployed.py")
 
 
 def eventually(condition: Callable[[], Any], seconds: float = PATIENT_SECONDS) -> Any:
@@ -95,7 +95,7 @@ class Home:
 
     @property
     def control(self) -> Path:
-        """Where a test and the steps of ``definitions.py`` leave each other files."""
+        """Where a test and the steps of ``deployed.py`` leave each other files."""
         path = self.path / "control"
         path.mkdir(exist_ok=True)
         return path
