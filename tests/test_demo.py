@@ -164,7 +164,7 @@ def test_a_kept_home_stays_and_its_command_is_printed(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = judge(monkeypatch, FAILED, IN_TURN, "--keep")
     (home,) = tmp_path.glob("lifeguard-demo-*")
-    assert f"    {dev_command(demo.DemoHome(home))}" in result.output.splitlines()
+    assert f"    {dev_command(demo.DemoHome(home, lambda: None))}" in result.output.splitlines()
 
 
 def test_missing_data_are_one_clear_error(monkeypatch):

@@ -157,10 +157,16 @@ def require_data() -> None:
 
 
 class DemoHome:
-    """A Dagster home with a copy of the example project, where acts are played."""
+    """A Dagster home with a copy of the example project, where acts are played.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: An empty directory.
+        go_on: Called between any two steps of an act; raises to end it.
+    """
+
+    def __init__(self, directory: Path, go_on: Callable[[], None]) -> None:
         self.directory = directory
+        self._go_on = go_on
         self.project = directory / "project"
         self.warehouse = self.project / "flights.duckdb"
 
@@ -223,7 +229,7 @@ class DemoHome:
             ]
             deadline = time.monotonic() + DEADLINE_SECONDS
             while any(launch.exit_code is None for launch in launches):
-                _pause_until(deadline, "dagster job launch to end", launches[0])
+                self._pause_until(deadline, "dagster job launch to end", launches[0])
             for launch in launches:
                 if launch.exit_code != 0:
                     raise _process_failed("dagster job launch", launch)
@@ -247,7 +253,16 @@ class DemoHome:
                 return
             if daemon.exit_code is not None:
                 raise _process_failed("dagster-daemon", daemon)
-            _pause_until(deadline, f"{RUNS} runs to end", daemon)
+            self._pause_until(deadline, f"{RUNS} runs to end", daemon)
+
+    def _pause_until(self, deadline: float, awaited: str, process: ChildProcess) -> None:
+        self._go_on()
+        if time.monotonic() > deadline:
+            raise DemoError(
+                f"Waited {DEADLINE_SECONDS:.0f} seconds for {awaited}.\n{process.last_words()}",
+                remedy="Try again when the machine is less busy.",
+            )
+        time.sleep(0.1)
 
     def _count_rows(self) -> dict[str, int]:
         import duckdb  # noqa: PLC0415  # an extra: only the demo needs it
@@ -257,15 +272,6 @@ class DemoHome:
         with duckdb.connect(str(self.warehouse), read_only=True) as connection:
             tables = [name for (name,) in connection.execute("show tables").fetchall()]
             return {table: connection.table(table).count("*").fetchall()[0][0] for table in tables}
-
-
-def _pause_until(deadline: float, awaited: str, process: ChildProcess) -> None:
-    if time.monotonic() > deadline:
-        raise DemoError(
-            f"Waited {DEADLINE_SECONDS:.0f} seconds for {awaited}.\n{process.last_words()}",
-            remedy="Try again when the machine is less busy.",
-        )
-    time.sleep(0.1)
 
 
 def _process_failed(name: str, process: ChildProcess) -> DemoError:

@@ -1,4 +1,4 @@
-"""Child processes that never outlive the block that started them."""
+"""Child processes that never outlive the block that started them, whatever signal ends it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,65 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from typing_extensions import Self
 
 GRACE_SECONDS = 15.0
+
+
+class NotedSignals:
+    """Ctrl-C and SIGTERM inside a ``with`` block: noted when they come, raised where it is safe.
+
+    A handler that raises may strike between the start of a child and the line that remembers it,
+    and nobody ends that child. So the block asks for what was noted, between such lines, and is
+    asked once more at its end. A second signal is somebody who will not wait, and raises at once.
+    What the process ignored before, it goes on ignoring. For the main thread only.
+    """
+
+    def __init__(self) -> None:
+        self._noted: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if exc_type is None:
+            self.raise_noted()
+
+    def raise_noted(self) -> None:
+        """Go on if no signal came.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came.
+            SystemExit: SIGTERM came; with the exit code by which shells know it.
+        """
+        if self._noted == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._noted is not None:
+            sys.exit(128 + self._noted)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        impatient = self._noted is not None
+        self._noted = number
+        if impatient:
+            self.raise_noted()
 
 
 @dataclass

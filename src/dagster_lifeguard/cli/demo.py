@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import textwrap
@@ -24,10 +23,10 @@ from rich.text import Text
 
 from dagster_lifeguard import demo
 from dagster_lifeguard.cli.timeline import ASCII, UNICODE, Marks, timeline
+from dagster_lifeguard.processes import NotedSignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
     from dagster_lifeguard.demo import Act, DemoHome, Evidence
     from dagster_lifeguard.history import StepExecution
@@ -274,16 +273,11 @@ def _longest_overlap(evidence: Evidence) -> str:
 
 @contextmanager
 def _demo_home(*, keep: bool) -> Iterator[DemoHome]:
-    """A temporary home, removed at the end; a request to terminate ends the block in order."""
-    directory = Path(tempfile.mkdtemp(prefix="lifeguard-demo-"))
-    previous = signal.signal(signal.SIGTERM, _leave_in_order)
-    try:
-        yield demo.DemoHome(directory)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _leave_in_order(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    """A temporary home, removed at the end, also when a signal ends the demo."""
+    with NotedSignals() as signals:
+        directory = Path(tempfile.mkdtemp(prefix="lifeguard-demo-"))
+        try:
+            yield demo.DemoHome(directory, signals.raise_noted)
+        finally:
+            if not keep:
+                shutil.rmtree(directory, ignore_errors=True)
