@@ -43,6 +43,9 @@ class SqlitePlace:
     def store(self) -> SqliteStore:
         return SqliteStore(self.path)
 
+    def make_stock_tables(self) -> None:
+        create_dagster_tables(f"sqlite:///{self.path}", all_tables=True)
+
     def sql(self, text: str) -> list[Any]:
         with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as connection:
             return connection.execute(text).fetchall()
@@ -55,6 +58,9 @@ class PostgresPlace:
 
     def store(self) -> PostgresStore:
         return PostgresStore(connector(self.url))
+
+    def make_stock_tables(self) -> None:
+        create_dagster_tables(self.url, all_tables=True)
 
     def sql(self, text: str) -> list[Any]:
         with closing(connector(self.url)()) as connection:
@@ -79,7 +85,9 @@ SharedPlace = SqlitePlace | PostgresPlace
 
 
 def new_sqlite(folder: Path) -> SqlitePlace:
-    place = SqlitePlace(str(folder / f"index{next(_numbers)}.db"))
+    own = folder / f"place{next(_numbers)}"
+    own.mkdir()
+    place = SqlitePlace(str(own / "index.db"))  # By this name Dagster's own storage finds it.
     Path(place.path).write_bytes(_empty_sqlite())
     return place
 
@@ -114,6 +122,14 @@ def age_session(place: Place, session: str, seconds: float = 1e6) -> None:
             f"UPDATE lifeguard_sessions SET lease_until = lease_until - {seconds} "
             f"WHERE session = '{session}'"
         )
+
+
+def revoke_session(place: Place, session: str) -> None:
+    """End a session's lease so that no heartbeat brings it back, as the stock slots' gate does."""
+    if isinstance(place, MemoryPlace):
+        place.store().rows.lease_until[session] = 0.0
+    else:
+        place.sql(f"UPDATE lifeguard_sessions SET lease_until = 0 WHERE session = '{session}'")
 
 
 def age_ticket(place: Place, run_id: str, seconds: float) -> None:

@@ -200,6 +200,10 @@ class Engine:
         """What a ticket does now: it waits, it holds, or there is none."""
         return self._persist(lambda: self.store.ticket(TicketKey(run_id, step_key)))
 
+    def has_expired(self, run_id: str, step_key: str) -> bool:
+        """Whether a holding of this ticket was ever taken back because its lease had run out."""
+        return self._persist(lambda: self.store.has_expired(TicketKey(run_id, step_key)))
+
     # ---- the session ---------------------------------------------------------------------------
 
     @property
@@ -269,6 +273,8 @@ class Engine:
                 session = uuid.uuid4().hex
                 label = f"{socket.gethostname()}:{self._pid}"
                 self.store.open_session(session, label, self.options.lease_seconds)
+                if self.options.on_session_opened is not None:
+                    self.options.on_session_opened()
                 self._heartbeat = Heartbeat(
                     self.options.lease_seconds,
                     beat=self.heartbeat,

@@ -95,13 +95,13 @@ class StoreUnavailableError(LifeguardError):
     code = "store-unavailable"
 
 
+class LeaseLostError(LifeguardError):
+    """A step's slots were taken back before it began, because nobody said that it lives."""
+
+    code = "lease-lost"
+
+
 class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 
     code = "schema-too-new"
-
-
-class EngineBusyError(LifeguardError):
-    """The engine cannot be switched off, because steps hold slots or wait for some."""
-
-    code = "engine-busy"

@@ -9,7 +9,7 @@ import pytest
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Demand, Reason
 from dagster_lifeguard.options import EngineOptions
-from places import age_session
+from places import age_session, revoke_session
 
 ORDERS = Demand.of({"orders": 1})
 
@@ -209,3 +209,32 @@ def test_waiting_times_out_and_looks_again_on_its_own(new_engine):
 def test_options_out_of_bounds_are_refused(name):
     with pytest.raises(ConfigError, match=name):
         EngineOptions(**{name: 0})
+
+
+def test_a_ticket_whose_holding_expired_is_remembered(place, new_engine):
+    dead, live = new_engine(), new_engine()
+    live.set_limit("orders", 2)
+    dead.claim("a", "step", ORDERS)
+    live.claim("b", "step", ORDERS)
+    live.release("b", "step")
+    assert not live.has_expired("a", "step")
+    age_session(place, dead.session)
+    live.reap()
+
+    assert live.has_expired("a", "step")
+    assert not live.has_expired("a", "other")
+    assert not live.has_expired("b", "step")
+
+
+def test_a_revoked_session_cannot_come_back(place, new_engine):
+    revoked, live = new_engine(), new_engine()
+    live.set_limit("orders", 1)
+    revoked.claim("a", "step", ORDERS)
+    session = revoked.session
+    revoke_session(place, session)
+
+    assert not revoked.store.heartbeat(session, 30.0)
+    verdict = revoked.claim("c", "step", ORDERS)
+    assert revoked.session != session
+    assert verdict.granted  # What the revoked one held was taken back first.
+    assert live.ticket("a", "step") is None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand
 from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.storage.stock_slots import StockSlots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,11 @@ SIZES = (2, 4, 8)
 POOL = "orders"
 STEP = "step"
 PATIENT_SECONDS = 60.0
+TRIES = 300
+ROUNDS_MAX = 1000
+INSIDE_SECONDS = 0.005
+OUTSIDE_SECONDS = 0.05
+"""Inside long enough that somebody who is let in beside is seen, outside that others get in."""
 
 
 class Oracle:
@@ -35,9 +41,18 @@ class Oracle:
     def __init__(self, context) -> None:
         self.inside = context.Value("i", 0)
         self.worst = context.Value("i", 0)
+        self.turns = context.Value("i", 0)
+        self._kind = context.Value("i", 0)
 
-    def enter(self) -> int:
+    def reset(self) -> None:
+        for value in (self.inside, self.worst, self.turns, self._kind):
+            value.value = 0
+
+    def enter(self, kind: int = 0) -> int:
+        """One more is inside: how many are now. Counts the turns between kinds, too."""
         with self.inside.get_lock():
+            self.turns.value += kind != self._kind.value
+            self._kind.value = kind
             self.inside.value += 1
             self.worst.value = max(self.worst.value, self.inside.value)
             return self.inside.value
@@ -90,6 +105,24 @@ class Stock:
         self.storage.dispose()
 
 
+class BesideStock(Lifeguard):
+    """Contends through the engine, on a database where others use the stock storage."""
+
+    def __init__(self, place: SharedPlace) -> None:
+        self.slots = StockSlots(stock_storage(place), has_ended=lambda run_ids: set())
+        options = EngineOptions(on_session_opened=lambda: self.slots.close(self.engine))
+        self.engine = Engine(place.store(), options)
+
+    def claim(self, run_id: str) -> bool:
+        if self.engine.session is not None:
+            self.slots.close(self.engine)  # Who has freed a stock slot wakes nobody.
+        return super().claim(run_id)
+
+    def release(self, run_id: str) -> None:
+        super().release(run_id)
+        self.engine.close()  # Its session, which keeps the others out.
+
+
 def stock_storage(place: SharedPlace) -> Any:
     if place.kind == "sqlite":
         from pathlib import Path
@@ -106,7 +139,7 @@ def stock_storage(place: SharedPlace) -> Any:
     )
 
 
-CONTENDERS = {"lifeguard": Lifeguard, "stock": Stock}
+CONTENDERS = {"lifeguard": Lifeguard, "stock": Stock, "beside stock": BesideStock}
 
 
 @dataclass
@@ -166,6 +199,29 @@ def hammer(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int)
     return {"over": over, "stuck": stuck, "claims": rounds}
 
 
+def take_turns(
+    tools: Tools, kinds: tuple[str, ...], place: SharedPlace, limit: int, turns: int, seed: int
+) -> dict:
+    """Different kinds on one database, until one kind has followed upon another so many times."""
+    dice = random.Random(seed + tools.index)
+    over, gave_up, rounds = 0, 0, 0
+    kind = tools.index % len(kinds)
+    with contending(kinds[kind], place) as contender:
+        tools.barrier.wait(PATIENT_SECONDS)
+        while tools.oracle.turns.value < turns and rounds < ROUNDS_MAX:
+            rounds += 1
+            run_id = f"{rounds}-{tools.index}"
+            if any(contender.claim(run_id) for _ in range(TRIES)):
+                over += tools.oracle.enter(kind) > limit
+                time.sleep(INSIDE_SECONDS)
+                tools.oracle.leave()
+            else:
+                gave_up += 1
+            contender.release(run_id)
+            time.sleep(dice.uniform(0, OUTSIDE_SECONDS))
+    return {"over": over, "gave_up": gave_up, "claims": rounds}
+
+
 def release_meets_first_claim(
     tools: Tools, kind: str, place: SharedPlace, spread_seconds: float, rounds: int, seed: int
 ) -> dict:
@@ -210,7 +266,7 @@ def migrate_together(tools: Tools, place: SharedPlace) -> dict:
 
 JOBS = {
     job.__name__: job
-    for job in (claim_together, hammer, release_meets_first_claim, migrate_together)
+    for job in (claim_together, hammer, take_turns, release_meets_first_claim, migrate_together)
 }
 
 
@@ -245,8 +301,7 @@ class Fleet:
             self._members.append((process, ours))
 
     def run(self, job: str, count: int, *arguments: object) -> list[dict]:
-        self.oracle.inside.value = 0
-        self.oracle.worst.value = 0
+        self.oracle.reset()
         self._barriers[count].reset()
         for _, pipe in self._members[:count]:
             pipe.send((job, count, arguments))

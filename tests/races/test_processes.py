@@ -14,7 +14,7 @@ from fleet import POOL, STEP, stock_storage
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, Granted
 from dagster_lifeguard.options import EngineOptions
-from places import create_dagster_tables, new_postgres
+from places import new_postgres
 
 ONE = Demand.of({POOL: 1})
 ROUNDS = {2: 500, 4: 250, 8: 100}
@@ -41,14 +41,9 @@ def test_simultaneous_claims_never_exceed_the_limit(fleet, shared_place, engine,
     assert sum(answer["short"] for answer in answers) == 0
 
 
-def test_the_harness_finds_the_stock_storage_over_the_limit(fleet, shared_place, tmp_path):
-    if shared_place.kind == "sqlite":
-        storage = stock_storage(shared_place)
-    else:
-        create_dagster_tables(
-            shared_place.url.replace("postgresql:", "postgresql+psycopg2:"), all_tables=True
-        )
-        storage = stock_storage(shared_place)
+def test_the_harness_finds_the_stock_storage_over_the_limit(fleet, shared_place):
+    shared_place.make_stock_tables()
+    storage = stock_storage(shared_place)
     storage.set_concurrency_slots(POOL, 1)
     for _ in range(20):
         answers = fleet.run("claim_together", 4, "stock", shared_place, 1, 15)
@@ -68,6 +63,22 @@ def test_hammering_keeps_the_limit_and_leaves_nobody_waiting(fleet, shared_place
     assert sum(answer["stuck"] for answer in answers) == 0
     assert fleet.oracle.worst.value <= limit
     assert engine.snapshot(POOL).holdings == engine.snapshot(POOL).waiting == ()
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_stock_processes_beside_the_engine_never_exceed_the_limit(fleet, shared_place, limit):
+    """Each kind is let in only while the other is out, again and again."""
+    shared_place.make_stock_tables()
+    shared_place.store().migrate()
+    storage = stock_storage(shared_place)
+    storage.set_concurrency_slots(POOL, limit)
+    kinds = ("beside stock", "stock")
+    answers = fleet.run("take_turns", 4, kinds, shared_place, limit, 30, 7)
+
+    assert sum(answer["over"] for answer in answers) == 0
+    assert fleet.oracle.turns.value >= 30
+    storage.set_concurrency_slots(POOL, 0)
+    assert shared_place.sql("SELECT count(*) FROM concurrency_slots") == [(0,)]
 
 
 def test_a_release_that_meets_a_first_claim_loses_no_wake_up(fleet, shared_place, engine):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagster_lifeguard.engine import Engine
-from places import create_dagster_tables, new_postgres, new_sqlite
+from places import new_postgres, new_sqlite
 
 STOCK_ROUNDS_MAX = 200
 
@@ -51,21 +51,10 @@ def main() -> int:
             tempfile.mkdtemp(prefix="lifeguard-torture-"), cleanup_mode="delete"
         )
 
-        def new_place(kind, *, stock=False):
+        def new_place(kind):
             if kind == "postgres":
-                place = new_postgres(server.get_uri())
-                if stock:
-                    create_dagster_tables(place.url, all_tables=True)
-                return place
-            own = Path(tempfile.mkdtemp(dir=folder))
-            if not stock:
-                return new_sqlite(own)
-            place = new_sqlite(own)
-            index = own / "index.db"
-            Path(place.path).rename(index)
-            place = type(place)(str(index))
-            create_dagster_tables(f"sqlite:///{index}", all_tables=True)
-            return place
+                return new_postgres(server.get_uri())
+            return new_sqlite(Path(tempfile.mkdtemp(dir=folder)))
 
         def guarded(kind, limit):
             place = new_place(kind)
@@ -76,7 +65,8 @@ def main() -> int:
             return place
 
         def unguarded(kind, limit):
-            place = new_place(kind, stock=True)
+            place = new_place(kind)
+            place.make_stock_tables()
             storage = stock_storage(place)
             storage.set_concurrency_slots(POOL, limit)
             storage.dispose()

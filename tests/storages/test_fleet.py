@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 
 import dagster as dg
 import pytest
+import sqlalchemy as db
 from click.testing import CliRunner
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
@@ -13,6 +15,7 @@ from homes import eventually
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.storage import switch
+from dagster_lifeguard.store.contract import Scope
 
 
 @contextmanager
@@ -30,10 +33,22 @@ def started_run(instance) -> DagsterRun:
     return instance.run_storage.add_run(run)
 
 
-def test_a_stock_worker_finds_no_slot_whatever_it_does(make_home, kind):
+def stock_claims(stock, run_id: str, pool: str = "orders") -> bool:
+    return stock.event_log_storage.claim_concurrency_slot(pool, run_id, "step").is_claimed
+
+
+def expire(home) -> None:
+    """As if every process of the engine had been silent for long."""
+    with home.instance() as instance, instance.event_log_storage.index_connection() as connection:
+        connection.execute(db.text("UPDATE lifeguard_sessions SET lease_until = 1"))
+
+
+def test_a_stock_worker_waits_while_a_process_uses_the_engine(make_home, kind):
     home = make_home(kind, concurrency={"pools": {"default_limit": 1}})
     with both(home) as (stock, ours):
-        ours.event_log_storage.set_concurrency_slots("orders", 2)
+        log = ours.event_log_storage
+        log.set_concurrency_slots("orders", 2)
+        assert log.claim_concurrency_slot("orders", "ours", "step").is_claimed
         for pool in ("orders", "new to all"):
             run = DagsterRun(job_name="job")
             with InstanceConcurrencyContext(stock, run) as context:
@@ -41,13 +56,83 @@ def test_a_stock_worker_finds_no_slot_whatever_it_does(make_home, kind):
             stock.event_log_storage.set_concurrency_slots(pool, 3)
             with InstanceConcurrencyContext(stock, run) as context:
                 assert not context.claim(pool, "step")
-        limits = {p.name: p.limit for p in ours.event_log_storage.get_pool_limits()}
+        limits = {p.name: p.limit for p in log.get_pool_limits()}
         assert limits == {"orders": 3, "new to all": 3}
-        for number in range(3):
-            assert ours.event_log_storage.claim_concurrency_slot(
-                "orders", str(number), "s"
-            ).is_claimed
-        assert not ours.event_log_storage.claim_concurrency_slot("orders", "4", "s").is_claimed
+        for run_id in ("ours too", "ours as well"):
+            assert log.claim_concurrency_slot("orders", run_id, "step").is_claimed
+        assert not log.claim_concurrency_slot("orders", "one too many", "step").is_claimed
+        for run_id in ("ours", "ours too", "ours as well", "one too many"):
+            log.free_concurrency_slots_for_run(run_id)
+        assert not stock_claims(stock, "stock")
+    home.write(stock=True)
+    with home.instance() as stock:  # No process of the engine is left.
+        eventually(lambda: stock_claims(stock, "stock"))
+
+
+def test_a_stanza_taken_out_by_hand_leaves_a_working_stock_instance(make_home, kind):
+    home = make_home(kind, concurrency={"pools": {"default_limit": 3}})
+    with home.instance() as ours:
+        log = ours.event_log_storage
+        log.set_concurrency_slots("orders", 4)
+        log.set_concurrency_slots("orders", 2)
+        log.set_concurrency_slots("gone", 2)
+        log.delete_concurrency_limit("gone")
+        log.initialize_concurrency_limit_to_default("default")
+        assert log.claim_concurrency_slot("orders", "before", "step").is_claimed
+        log.free_concurrency_slot_for_step("before", "step")
+    home.write(stock=True)
+    with home.instance() as stock:
+        for pool, limit in (("orders", 2), ("default", 3)):
+            for number in range(limit):
+                assert stock_claims(stock, f"{pool}-{number}", pool)
+            assert not stock_claims(stock, f"{pool}-too-many", pool)
+            stock.event_log_storage.free_concurrency_slots_for_run(f"{pool}-0")
+            assert stock_claims(stock, f"{pool}-too-many", pool)
+        assert stock.event_log_storage.get_concurrency_keys() == {"orders", "default"}
+
+
+def test_a_killed_process_of_the_engine_keeps_nobody_out_for_ever(make_home, kind):
+    home = make_home(kind)
+    with both(home) as (stock, ours):
+        log = ours.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        assert log.claim_concurrency_slot("orders", "ours", "step").is_claimed
+        run_id = started_run(stock).run_id
+        assert not stock_claims(stock, run_id)
+        expire(home)
+        eventually(lambda: stock_claims(stock, run_id))
+        # It was only slow, and comes back: its session cannot.
+        engine = log.lifeguard.engine
+        assert not engine.store.heartbeat(engine.session, 30.0)
+        assert not log.claim_concurrency_slot("orders", "ours again", "step").is_claimed
+        assert {s.run_id for s in log.get_concurrency_info("orders").claimed_slots} == {run_id}
+
+
+def test_a_session_that_claims_at_this_moment_is_not_revoked(make_home):
+    home = make_home("postgres")
+    with both(home) as (stock, ours):
+        log = ours.event_log_storage
+        log.set_concurrency_slots("orders", 2)
+        assert log.claim_concurrency_slot("orders", "ours", "step").is_claimed
+        engine = log.lifeguard.engine
+        with engine.store.begin(Scope(("orders",), "ours too", "step", engine.session)):
+            expire(home)
+            assert not stock_claims(stock, "stock")
+        assert engine.store.heartbeat(engine.session, 30.0)
+
+
+def test_a_held_stock_slot_is_not_overwritten(make_home, kind):
+    """Two stock workers that saw one free row: the second one's update finds it taken."""
+    home = make_home(kind)
+    with both(home) as (stock, ours):
+        ours.event_log_storage.set_concurrency_slots("orders", 1)
+        assert ours.event_log_storage.claim_concurrency_slot("orders", "ours", "step").is_claimed
+        ours.event_log_storage.lifeguard.engine.close()
+        eventually(lambda: stock_claims(stock, "first"))
+        with stock.event_log_storage.index_connection() as connection:
+            update = "UPDATE concurrency_slots SET run_id = :run_id, step_key = 's'"
+            assert connection.execute(db.text(update), {"run_id": "second"}).rowcount == 0
+            assert connection.execute(db.text(update), {"run_id": None}).rowcount == 1
 
 
 @pytest.mark.parametrize("ends", ["released", "run ended", "freed on the page"])
@@ -77,7 +162,7 @@ def test_a_slot_held_on_the_stock_storage_counts_until_it_is_freed(make_home, ki
             else:
                 log.free_concurrency_slots_for_run(run.run_id)
             eventually(lambda: context.claim("orders", "step"), 20)
-        assert not stock.event_log_storage.claim_concurrency_slot("orders", "late", "s").is_claimed
+        assert not stock_claims(stock, "late")
 
 
 def lifeguard(home, *arguments: str, code: int = 0) -> str:
@@ -99,7 +184,7 @@ def test_switched_on_and_off_again_leaves_a_working_stock_instance(make_home, ki
         assert "+    class: Lifeguard" in lifeguard(home, "enable", "--dry-run")
         assert text_of(home) == before
         assert "The engine is on." in lifeguard(home, "enable", "--yes")
-        assert "stock slots  closed" in lifeguard(home, "status")
+        assert "class: Lifeguard" in text_of(home)
         with home.instance() as ours:
             log = ours.event_log_storage
             log.set_concurrency_slots("orders", 1)
@@ -107,15 +192,25 @@ def test_switched_on_and_off_again_leaves_a_working_stock_instance(make_home, ki
             shown = lifeguard(home, "status")
             assert "orders: 1 slot, run run step step" in shown
             assert "processes    1" in shown
-            assert "engine-busy" not in lifeguard(home, "disable", "--yes", code=2)
-            assert "class: Lifeguard" in text_of(home)
+            found = json.loads(lifeguard(home, "status", "--json"))
+            assert found["holders"] == [
+                {
+                    "world": "engine",
+                    "pool": "orders",
+                    "run_id": "run",
+                    "step_key": "step",
+                    "slots": 1,
+                }
+            ]
+            shown = lifeguard(home, "disable", "--yes")
+            assert "The engine is off." in shown
+            assert "1 processes still use it" in shown
+            assert text_of(home) == before
+            assert not stock_claims(stock, "run1")
             log.free_concurrency_slot_for_step("run", "step")
-        assert "The engine is off." in lifeguard(home, "disable", "--yes")
-        assert text_of(home) == before
-        log = stock.event_log_storage
-        assert log.claim_concurrency_slot("orders", "run1", "step").is_claimed
-        assert not log.claim_concurrency_slot("orders", "run2", "step").is_claimed
-        log.free_concurrency_slots_for_run("run1")
+        eventually(lambda: stock_claims(stock, "run1"))
+        assert not stock_claims(stock, "run2")
+        stock.event_log_storage.free_concurrency_slots_for_run("run1")
 
 
 def test_the_default_storage_is_switched_without_a_stanza(make_home, monkeypatch):
@@ -131,16 +226,17 @@ def test_the_default_storage_is_switched_without_a_stanza(make_home, monkeypatch
     assert text_of(home).rstrip() == before
 
 
-def test_a_stanza_taken_out_by_hand_is_found_and_mended(make_home):
-    home = make_home("sqlite")
+def test_slots_that_do_not_match_their_limits_are_found_and_mended(make_home, kind):
+    home = make_home(kind)
     with home.instance() as ours:
-        ours.event_log_storage.set_concurrency_slots("orders", 1)
-    home.write(stock=True)
-    assert "waits for ever" in lifeguard(home, "status", code=1).replace("\n", " ")
+        ours.event_log_storage.set_concurrency_slots("orders", 2)
+        # As if the process had been killed before it wrote the stock storage's rows.
+        ours.event_log_storage.lifeguard.engine.set_limit("orders", 3)
+    assert "says of: orders." in lifeguard(home, "status", code=1)
     lifeguard(home, "disable", "--yes")
     lifeguard(home, "status")
     with home.instance() as stock:
-        assert stock.event_log_storage.claim_concurrency_slot("orders", "run", "step").is_claimed
+        assert [stock_claims(stock, str(n)) for n in range(4)] == [True, True, True, False]
 
 
 def test_what_fails_while_switching_on_puts_the_file_back(make_home, monkeypatch):
@@ -160,18 +256,3 @@ def test_a_storage_that_is_none_of_ours_is_left_alone(make_home):
     home = make_home("sqlite", stock=True)
     (home.path / "dagster.yaml").write_text("storage:\n  mysql:\n    mysql_url: x\n")
     assert "cannot be replaced" in lifeguard(home, "enable", "--yes", code=2)
-
-
-def test_forced_off_keeps_what_stock_runs_hold(make_home):
-    home = make_home("sqlite", stock=True)
-    with home.instance() as stock:
-        run = started_run(stock)
-        stock.event_log_storage.set_concurrency_slots("orders", 1)
-        assert stock.event_log_storage.claim_concurrency_slot("orders", run.run_id, "a").is_claimed
-        lifeguard(home, "enable", "--yes")
-        lifeguard(home, "disable", "--yes", code=2)
-        lifeguard(home, "disable", "--yes", "--force")
-        assert not stock.event_log_storage.claim_concurrency_slot("orders", "next", "a").is_claimed
-        stock.event_log_storage.free_concurrency_slot_for_step(run.run_id, "a")
-        stock.event_log_storage.free_concurrency_slot_for_step("next", "a")
-        assert stock.event_log_storage.claim_concurrency_slot("orders", "third", "a").is_claimed

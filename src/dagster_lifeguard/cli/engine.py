@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,9 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+_START_AGAIN = "Start webserver, daemon and code servers again if you have not since."
 
 
 @click.group("engine")
@@ -38,34 +43,43 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
 
 @engine_command.command("status")
 @_home_option
-def status_command(home: Path | None) -> None:
-    """See which storage is in use, its processes, and who holds slots.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status_command(home: Path | None, *, as_json: bool) -> None:
+    """See which storage is in use, the engine's processes, and who holds slots.
 
-    Changes nothing. Exit code 1 when the storage and its tables do not go together.
+    Changes nothing. Exit code 1 when slots of Dagster's own storage do not match their limits.
     """
     home = _checked(home)
     with DagsterInstance.from_config(str(home)) as instance:
         found = switch.status(instance)
-    click.echo(f"storage      {found.storage}{'' if found.is_ours else ' (not the engine)'}")
-    version = "none" if found.version is None else f"version {found.version}"
-    click.echo(f"tables       {version}")
-    click.echo(f"stock slots  {'closed' if found.stock_is_closed else 'open'}")
-    click.echo(f"processes    {len(found.processes)}")
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+        if found.unmatched:
+            click.secho(
+                "Dagster's own storage has more or fewer slots than the limit says of: "
+                f"{', '.join(found.unmatched)}. lifeguard engine enable, or disable, mends it.",
+                fg="red",
+            )
+    click.get_current_context().exit(1 if found.unmatched else 0)
+
+
+def _lines(found: switch.Status) -> Iterator[str]:
+    yield f"storage      {found.storage}{'' if found.is_ours else ' (not the engine)'}"
+    yield f"tables       {'none' if found.version is None else f'version {found.version}'}"
+    yield f"processes    {len(found.processes)}"
     for process in found.processes:
         left = process.seconds_left
-        lease = (
-            f"{left:.0f} s of its lease left" if left > 0 else f"silent, lease over {-left:.0f} s"
-        )
-        click.echo(f"  {process.label}: {lease}")
-    click.echo(f"holders      {len(found.holders)}")
+        lease = f"{left:.0f} s of its lease left" if left > 0 else "silent, its lease has run out"
+        yield f"  {process.label}: {lease}"
+    yield f"holders      {len(found.holders)}"
     for holder in found.holders:
         slots = f"{holder.slots} slot{'s' if holder.slots > 1 else ''}"
-        world = " (on the stock storage)" if holder.world == "stock" else ""
-        click.echo(f"  {holder.pool}: {slots}, run {holder.run_id} step {holder.step_key}{world}")
-    click.echo(f"waiting      {found.waiting}")
-    if found.problem:
-        click.secho(found.problem, fg="red")
-        click.get_current_context().exit(1)
+        world = " (on Dagster's own storage)" if holder.world == "stock" else ""
+        yield f"  {holder.pool}: {slots}, run {holder.run_id} step {holder.step_key}{world}"
+    yield f"waiting      {found.waiting}"
 
 
 @engine_command.command("enable")
@@ -75,75 +89,72 @@ def status_command(home: Path | None) -> None:
 def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
     """Put the engine's storage into dagster.yaml, on the same files or database.
 
-    Runs may go on executing: a slot that one of them holds counts as held until it is freed. Steps
-    that wait for a slot at this moment, in run workers that were started before, get none until
-    their run is started again. Start webserver, daemon and code servers again afterwards.
+    Runs may go on executing: a slot that one of them holds counts as held until it is freed. A
+    run worker that was started before gets no new slot while a step holds or waits under the
+    engine. Start webserver, daemon and code servers again afterwards.
 
     \b
     Examples:
       lifeguard engine enable
       lifeguard engine enable --dry-run
     """
-    home = _checked(home)
-    change = _change(home, storage_yaml.enabled)
-    if change is not None:
-        if not agreed([change], yes=yes, dry_run=dry_run):
+    with _edited(_checked(home), storage_yaml.enabled, yes=yes, dry_run=dry_run) as instance:
+        if instance is None:
             return
-        change.write()
-        click.echo(f"Wrote {change.path}.")
-    elif dry_run:
-        return
-    try:
-        with DagsterInstance.from_config(str(home)) as instance:
-            count = switch.take_over(instance)
-    except BaseException:
-        if change is not None:
-            change.undo()
-            click.echo(f"Put {change.path} back.", err=True)
-        raise
+        count = switch.take_over(instance)
     click.echo("The engine is on.")
     if count:
         click.echo(f"{count} steps of running runs hold slots, which count until they are freed.")
-    if change is not None:
-        click.echo("Start webserver, daemon and code servers again.")
+    click.echo(_START_AGAIN)
 
 
 @engine_command.command("disable")
 @_home_option
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
-@click.option("--force", is_flag=True, help="Give away the slots that steps still hold.")
-def disable_command(home: Path | None, *, yes: bool, dry_run: bool, force: bool) -> None:
+def disable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
     """Put Dagster's own storage back into dagster.yaml. Nothing that it stores is lost.
 
-    Refuses while steps hold slots or wait for some. Start webserver, daemon and code servers again
-    afterwards, before runs are launched. Also opens the slots of the stock storage when the
-    engine's stanza was taken out by hand.
+    Runs may go on executing: while a process still uses the engine, run workers on Dagster's own
+    storage wait for its end. Start webserver, daemon and code servers again afterwards. Taking the
+    stanza out by hand does the same.
     """
-    home = _checked(home)
-    change = _change(home, storage_yaml.disabled)
-    with DagsterInstance.from_config(str(home)) as instance:
-        if not force:
-            switch.refuse_while_busy(instance)
-        if change is not None:
-            if not agreed([change], yes=yes, dry_run=dry_run):
-                return
-            change.write()
-            click.echo(f"Wrote {change.path}.")
-        elif dry_run:
+    with _edited(_checked(home), storage_yaml.disabled, yes=yes, dry_run=dry_run) as instance:
+        if instance is None:
             return
-        try:
-            if not force:  # Somebody may have claimed before the file was written.
-                switch.refuse_while_busy(instance)
-            switch.give_back(instance)
-        except BaseException:
-            if change is not None:
-                change.undo()
-                click.echo(f"Put {change.path} back.", err=True)
-            raise
+        count = switch.give_back(instance)
     click.echo("The engine is off.")
+    if count:
+        click.echo(
+            f"{count} processes still use it; run workers started from now on wait for them."
+        )
+    click.echo(_START_AGAIN)
+
+
+@contextmanager
+def _edited(
+    home: Path, edit: Callable[[str, str], str], *, yes: bool, dry_run: bool
+) -> Iterator[DagsterInstance | None]:
+    """The instance with its dagster.yaml edited, or None when that is not wanted.
+
+    A file that the block fails on is put back.
+    """
+    change = _change(home, edit)
+    wanted = change is None or agreed([change], yes=yes, dry_run=dry_run)
+    if dry_run or not wanted:
+        yield None
+        return
     if change is not None:
-        click.echo("Start webserver, daemon and code servers again.")
+        change.write()
+        click.echo(f"Wrote {change.path}.")
+    try:
+        with DagsterInstance.from_config(str(home)) as instance:
+            yield instance
+    except BaseException:
+        if change is not None:
+            change.undo()
+            click.echo(f"Put {change.path} back.", err=True)
+        raise
 
 
 def _checked(home: Path | None) -> Path:

@@ -24,7 +24,7 @@ from dagster._utils.concurrency import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "ConcurrencyClaimStatus",
@@ -237,16 +237,3 @@ def _pending(
         assigned_timestamp=assigned,
         priority=priority,
     )
-
-
-# --- the stock tables of slots --------------------------------------------------------------------
-
-
-def make_stock_slots(event_log: SqlEventLogStorage, limits: Sequence[tuple[str, int]]) -> None:
-    """Make as many free slots in the stock table as each pool's limit says.
-
-    Relies on: ``SqlEventLogStorage._allocate_concurrency_slots`` (1.10.0).
-    """
-    with event_log.index_connection() as connection:
-        for pool, limit in limits:
-            cast("Any", event_log)._allocate_concurrency_slots(connection, pool, limit)

@@ -47,7 +47,7 @@ class StorageOptions:
     abandon_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        self.engine_options(None, None)
+        self.engine_options()
         if self.on_lease_lost not in ("terminate", "warn"):
             raise ConfigError(
                 f"{KEY}: on_lease_lost is {self.on_lease_lost!r}.",
@@ -55,15 +55,14 @@ class StorageOptions:
                 names=[KEY],
             )
 
-    def engine_options(self, default_limit: int | None, on_lease_lost: Any) -> EngineOptions:
-        """The same, as the engine takes it."""
+    def engine_options(self, **others: Any) -> EngineOptions:
+        """The same, as the engine takes it, with what else it takes."""
         return EngineOptions(
             lease_seconds=self.lease_seconds,
             patience_seconds=self.patience_seconds,
             look_again_seconds=self.look_again_seconds,
             abandon_seconds=self.abandon_seconds,
-            default_limit=default_limit,
-            on_lease_lost=on_lease_lost,
+            **others,
         )
 
 

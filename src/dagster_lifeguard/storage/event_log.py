@@ -60,14 +60,22 @@ class _Parts:
             cast("Any", event_log),
             lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
         )
+        self.stock_slots.require()
         store.migrate()
-        self.stock_slots.close(store)
         self.steps = Steps(lambda: self.engine, options.on_lease_lost)
-        self.engine = Engine(
+        self.engine: Engine = Engine(
             store,
-            options.engine_options(storages.default_pool_limit(event_log), self.steps.lost),
+            options.engine_options(
+                default_limit=storages.default_pool_limit(event_log),
+                on_session_opened=lambda: self.stock_slots.close(self.engine),
+                on_lease_lost=self.steps.lost,
+            ),
         )
-        self.claims = Claims(self.engine, lambda: self.stock_slots.drop_freed(self.engine))
+        self.claims = Claims(self.engine, self._look)
+
+    def _look(self) -> None:
+        if self.stock_slots.some_left:
+            self.stock_slots.look(self.engine)
 
 
 class PoolMethods:
@@ -159,7 +167,7 @@ class PoolMethods:
     def get_concurrency_run_ids(self) -> set[str]:
         """The runs that hold or wait."""
         parts = self.lifeguard
-        parts.stock_slots.drop_freed(parts.engine)
+        parts.stock_slots.look(parts.engine)
         return set(parts.engine.store.run_ids())
 
     # ---- limits --------------------------------------------------------------------------------
@@ -194,7 +202,7 @@ class PoolMethods:
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
         """Who holds and who waits in a pool."""
         parts = self.lifeguard
-        parts.stock_slots.drop_freed(parts.engine)
+        parts.stock_slots.look(parts.engine)
         return _key_info(parts.engine.snapshot(concurrency_key))
 
     def get_concurrency_infos(
@@ -223,12 +231,12 @@ class PoolMethods:
                 names=[concurrency_key],
             )
         self.lifeguard.engine.set_limit(concurrency_key, num)
-        self.lifeguard.claims.forget_limits()
+        self._limits_changed(concurrency_key)
 
     def delete_concurrency_limit(self, concurrency_key: str) -> None:
         """Delete a pool's limit: the default one from now on, or none."""
         self.lifeguard.engine.delete_limit(concurrency_key)
-        self.lifeguard.claims.forget_limits()
+        self._limits_changed(concurrency_key)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Write the default limit down for each pool named that has no limit of its own.
@@ -253,8 +261,13 @@ class PoolMethods:
                     engine.set_limit(pool, default, from_default=True)
             else:
                 continue
-            claims.forget_limits()
+            self._limits_changed(pool)
         return True
+
+    def _limits_changed(self, pool: str) -> None:
+        parts = self.lifeguard
+        parts.claims.forget_limits()
+        parts.stock_slots.match([pool])
 
     # ---- the life of steps ---------------------------------------------------------------------
 

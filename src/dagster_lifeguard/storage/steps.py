@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.errors import StoreUnavailableError
+from dagster_lifeguard.errors import LeaseLostError, StoreUnavailableError
 from dagster_lifeguard.model import Holding, TicketKey
 from dagster_lifeguard.store.contract import TryAgainError
 
@@ -65,17 +65,34 @@ class Steps:
         Args:
             key: The step.
             fence: Its fence if this process was granted its slots; else they are adopted.
+
+        Raises:
+            LeaseLostError: The run worker that was granted its slots has died, and their lease
+                ran out before the step began. Nothing has been executed.
         """
         if key in self._running:
             return
         if fence is None:
             engine = self._engine()
             # A look first: most steps hold nothing, and should not cost a session.
-            if not isinstance(engine.ticket(*key), Holding):
-                return
-            fence = engine.adopt(*key)
+            if isinstance(engine.ticket(*key), Holding):
+                fence = engine.adopt(*key)
+            if fence is None and engine.has_expired(*key):
+                self._came_too_late(key)
         if fence is not None:
             self._running[key] = fence
+
+    def _came_too_late(self, key: TicketKey) -> None:
+        error = LeaseLostError(
+            f"Step {key.step_key} of run {key.run_id} begins after the lease of its slots has run "
+            "out: another step may have them.",
+            remedy="Run it again. Its run worker has died, or was stopped for longer than the "
+            "lease; see lease_seconds and on_lease_lost.",
+            names=[key.run_id, key.step_key],
+        )
+        if self._on_lease_lost == "terminate":
+            raise error
+        logger.error("%s", error)
 
     def ended(self, key: TicketKey) -> None:
         """A step has ended, or was reported to have."""

@@ -1,16 +1,21 @@
-"""The slots of the stock storage: closed to all, and those that are held respected until freed.
+"""The slots of the stock storage, beside the engine: who holds some, and a gate before the others.
 
-The truth about a worker that is still on the stock storage (Dagster 1.10.0 to 1.13.27). It takes a
-slot by writing its name into a free row of ``concurrency_slots``, so with no free rows it waits. It
-never makes rows when it claims in a pool that has a limit. But it does make them, as many as the
-limit says, whenever it sets a limit, and when it meets a pool without a limit, or with an old
-default limit, while there is a default limit. So rows alone do not keep it out: a trigger lets no
-row be inserted.
+The truth about a worker on the stock storage (Dagster 1.10.0 to 1.13.27): it takes a slot by
+writing its name into a free row of ``concurrency_slots``, and waits and asks again when that update
+finds no row. So a trigger on that update is a gate. It lets nobody through
 
-Rows that name a holder were taken before that, by runs that go on executing. Each becomes a
-holding of the engine, without a session, so no lease ends it. Its worker frees it by deleting the
-row, which is marked as deleted for that. The engine notices when a waiting step looks, and also
-when the run has ended.
+- while a process has a session of the engine. One whose lease has run out is revoked first, so
+  that it cannot come back to find another in its place;
+- to a row that another has taken in the meantime, which the stock storage itself would overwrite.
+
+And whoever gets a session first sees to it that the gate is there, and then takes over the slots
+that are held: each becomes a holding of the engine that no lease ends, until its row is freed or
+its run has ended. So the two storages may use one database at once, or one after the other, in any
+order: with no process of the engine left, the stock storage works as it always did, on rows that
+are kept as many as each limit says.
+
+Not guaranteed: that a worker on the stock storage gets its turn while processes with sessions come
+and go without a pause. It is kept out, not queued.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance
 
-    from dagster_lifeguard import compat
+    from dagster_lifeguard.compat import storages
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.store.contract import Store
 
@@ -45,53 +50,64 @@ STOCK = "stock"
 _LOOK_SECONDS = 1.0
 _TRIES_MAX = 10
 
-_IS_CLOSED = {
-    "sqlite": """SELECT 1 FROM sqlite_master
-WHERE type = 'trigger' AND name = 'lifeguard_closes_stock_slots'""",
+_HAS_GATE = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'lifeguard_gate'",
     "postgresql": """SELECT 1 FROM pg_trigger
-WHERE tgname = 'lifeguard_closes_stock_slots' AND tgrelid = to_regclass('concurrency_slots')""",
+WHERE tgname = 'lifeguard_gate' AND tgrelid = to_regclass('concurrency_slots')""",
 }
 
-# The trigger first: a row inserted before it is seen after it. On PostgreSQL it waits for those
-# who are writing, and all of it is one transaction.
-_CLOSE = {
-    "sqlite": (
-        """CREATE TRIGGER IF NOT EXISTS lifeguard_closes_stock_slots
-BEFORE INSERT ON concurrency_slots BEGIN SELECT RAISE(IGNORE); END""",
-        "DELETE FROM concurrency_slots WHERE run_id IS NULL",
-        "UPDATE concurrency_slots SET deleted = 1",
-    ),
-    "postgresql": (
-        """BEGIN;
-SELECT pg_advisory_xact_lock(1818846821);
-CREATE OR REPLACE FUNCTION lifeguard_closes_stock_slots() RETURNS trigger LANGUAGE plpgsql
-AS 'BEGIN RETURN NULL; END';
-DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots ON concurrency_slots;
-CREATE TRIGGER lifeguard_closes_stock_slots BEFORE INSERT ON concurrency_slots
-FOR EACH ROW EXECUTE PROCEDURE lifeguard_closes_stock_slots();
-DELETE FROM concurrency_slots WHERE run_id IS NULL;
-UPDATE concurrency_slots SET deleted = true;
+# The advisory lock 1734440037, "gate", is the one that a new session takes alone. A session that is
+# claiming at this moment is skipped by those who revoke, and counts as alive. Who works on the
+# stock table takes another lock, "slot", so as not to wait for a claim that waits at the gate.
+_MAKE_GATE = {
+    "sqlite": """CREATE TRIGGER IF NOT EXISTS lifeguard_gate
+BEFORE UPDATE OF run_id ON concurrency_slots WHEN NEW.run_id IS NOT NULL BEGIN
+  UPDATE lifeguard_sessions SET lease_until = 0
+  WHERE lease_until <= (julianday('now') - 2440587.5) * 86400.0;
+  SELECT RAISE(IGNORE) WHERE OLD.run_id IS NOT NULL
+    OR EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until > 0);
+END""",
+    "postgresql": """BEGIN;
+SELECT pg_advisory_xact_lock(1936486260);
+CREATE OR REPLACE FUNCTION lifeguard_gate() RETURNS trigger LANGUAGE plpgsql AS $gate$
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(1734440037);
+  UPDATE lifeguard_sessions SET lease_until = 0 WHERE session IN (
+    SELECT session FROM lifeguard_sessions
+    WHERE lease_until <= extract(epoch FROM clock_timestamp()) FOR UPDATE SKIP LOCKED);
+  IF OLD.run_id IS NOT NULL
+    OR EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until > 0)
+  THEN RETURN NULL; END IF;
+  RETURN NEW;
+END $gate$;
+DO $make$
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgname = 'lifeguard_gate'
+    AND tgrelid = to_regclass('concurrency_slots'))
+  THEN
+    CREATE TRIGGER lifeguard_gate BEFORE UPDATE OF run_id ON concurrency_slots
+    FOR EACH ROW WHEN (NEW.run_id IS NOT NULL) EXECUTE PROCEDURE lifeguard_gate();
+  END IF;
+END $make$;
 COMMIT""",
-    ),
 }
 
-# What is still held on the stock storage counts among the slots that are made then.
-_OPEN = {
-    "sqlite": (
-        "DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots",
-        "UPDATE concurrency_slots SET deleted = 0",
-    ),
-    "postgresql": (
-        "DROP TRIGGER IF EXISTS lifeguard_closes_stock_slots ON concurrency_slots",
-        "DROP FUNCTION IF EXISTS lifeguard_closes_stock_slots()",
-        "UPDATE concurrency_slots SET deleted = false",
-    ),
-}
+_HELD = """SELECT concurrency_key, run_id, step_key, count(*) FROM concurrency_slots
+WHERE run_id IS NOT NULL GROUP BY concurrency_key, run_id, step_key"""
 
-_HELD = (
-    "SELECT concurrency_key, run_id, step_key, count(*) FROM concurrency_slots "
-    "WHERE run_id IS NOT NULL GROUP BY concurrency_key, run_id, step_key"
-)
+# As the stock storage does it: of the rows beyond the limit the free ones go at once, and the held
+# ones are marked, to go when they are freed.
+_DROP_FREE = "DELETE FROM concurrency_slots WHERE concurrency_key = :pool AND run_id IS NULL"
+_MARK_HELD = """UPDATE concurrency_slots SET deleted = (id NOT IN (
+  SELECT id FROM concurrency_slots WHERE concurrency_key = :pool ORDER BY id LIMIT :slots))
+WHERE concurrency_key = :pool"""
+_LIMIT = 'SELECT "limit" FROM concurrency_limits WHERE concurrency_key = :pool'
+_ADD_FREE = "INSERT INTO concurrency_slots (concurrency_key, deleted) VALUES (:pool, false)"
+
+_UNMATCHED = """SELECT l.concurrency_key FROM concurrency_limits l
+LEFT JOIN concurrency_slots s ON s.concurrency_key = l.concurrency_key AND NOT s.deleted
+GROUP BY l.concurrency_key, l."limit" HAVING count(s.id) <> l."limit"
+ORDER BY l.concurrency_key"""
 
 
 @dataclass(frozen=True)
@@ -109,11 +125,14 @@ class StockSlots:
     Args:
         event_log: Whose connection to use.
         has_ended: Which of these runs have ended, or never were.
+
+    Attributes:
+        some_left: Whether the engine may still have holdings that were taken over.
     """
 
     def __init__(
         self,
-        event_log: compat.storages.SqlEventLogStorage,
+        event_log: storages.SqlEventLogStorage,
         has_ended: Callable[[Iterable[str]], set[str]],
     ) -> None:
         self._event_log = event_log
@@ -122,10 +141,17 @@ class StockSlots:
         self._looked_at = 0.0
         self.some_left = False
 
-    def is_closed(self) -> bool:
-        """Whether workers on the stock storage are kept out."""
-        with self._event_log.index_connection() as connection:
-            return bool(connection.execute(db.text(_IS_CLOSED[connection.dialect.name])).fetchone())
+    def require(self) -> None:
+        """Find Dagster's tables of pools.
+
+        Raises:
+            SchemaError: They are older than pools.
+        """
+        if not all(map(self._event_log.has_table, ("concurrency_slots", "concurrency_limits"))):
+            raise SchemaError(
+                "Dagster's tables of pools are missing in its database; nothing was granted.",
+                remedy="Run: dagster instance migrate",
+            )
 
     def holders(self) -> tuple[StockHolder, ...]:
         """Who holds stock slots."""
@@ -136,71 +162,73 @@ class StockSlots:
             for pool, run_id, step_key, count in found
         )
 
-    def close(self, store: Store) -> tuple[StockHolder, ...]:
-        """Keep stock workers out from now on, and respect the slots that they hold.
+    # ---- while the engine is in use ------------------------------------------------------------
 
-        Every process does this before its first claim, so none claims before it is done; doing it
-        again changes nothing.
-
-        Returns:
-            The holders taken over, by this process or an earlier one.
-
-        Raises:
-            SchemaError: Dagster's tables are older than pools.
-        """
-        if not self._event_log.has_table("concurrency_slots") or not self._event_log.has_table(
-            "concurrency_limits"
-        ):
-            raise SchemaError(
-                "Dagster's tables of pools are missing in its database; nothing was granted.",
-                remedy="Run: dagster instance migrate",
-            )
-        if not self.is_closed():
-            with self._event_log.index_connection() as connection:
-                for statement in _CLOSE[connection.dialect.name]:
-                    connection.exec_driver_sql(statement)
-        found = self.holders()
-        ended = self._has_ended({holder.key.run_id for holder in found}) if found else set()
-        kept = tuple(holder for holder in found if holder.key.run_id not in ended)
-        for key in {holder.key for holder in kept}:
-            _take_over(store, key, {h.pool: h.slots for h in kept if h.key == key})
-        self.some_left = bool(kept) or bool(store.pools_of(None, None, (STOCK,)))
-        return kept
-
-    def open(self, limits: Iterable[tuple[str, int]]) -> None:
-        """Give the slots back to the stock storage: as many free ones as each limit says."""
-        from dagster_lifeguard.compat import storages  # noqa: PLC0415 - not needed to claim
-
+    def has_gate(self) -> bool:
+        """Whether the gate is there."""
         with self._event_log.index_connection() as connection:
-            for statement in _OPEN[connection.dialect.name]:
-                connection.exec_driver_sql(statement)
-        storages.make_stock_slots(self._event_log, tuple(limits))
+            return bool(connection.execute(db.text(_HAS_GATE[connection.dialect.name])).fetchone())
 
-    def drop_freed(self, engine: Engine) -> None:
-        """End the holdings whose stock slot was freed since, or whose run has ended.
+    def close(self, engine: Engine) -> None:
+        """See to it that the gate is there, and respect the slots that were taken before.
 
-        Looks once a second at most, and not at all once none is left.
+        To be done after a session is opened and before anything is claimed under it.
         """
-        if not self.some_left or time.monotonic() - self._looked_at < _LOOK_SECONDS:
-            return
+        if not self.has_gate():
+            with self._event_log.index_connection() as connection:
+                connection.exec_driver_sql(_MAKE_GATE[connection.dialect.name])
         with self._lock:
-            self._looked_at = time.monotonic()
-            pools = engine.store.pools_of(None, None, (STOCK,))
-            if not pools:
-                self.some_left = False
-                return
-            taken_over = {
-                holding.key
-                for pool in pools
-                for holding in engine.snapshot(pool).holdings
-                if STOCK in holding.owners
-            }
-            left = {holder.key for holder in self.holders()}
-            ended = self._has_ended({key.run_id for key in taken_over})
-            for key in taken_over:
-                if key not in left or key.run_id in ended:
-                    logger.info("The stock slot of %s in run %s is free.", key.step_key, key.run_id)
-                    engine.release(*key)
+            self._compare(engine)
+
+    def look(self, engine: Engine) -> None:
+        """Compare what was taken over with who holds stock slots now; once a second at most."""
+        if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+            with self._lock:
+                self._compare(engine)
+
+    def _compare(self, engine: Engine) -> None:
+        self._looked_at = time.monotonic()
+        taken_over = {
+            holding.key
+            for pool in engine.store.pools_of(None, None, (STOCK,))
+            for holding in engine.snapshot(pool).holdings
+            if STOCK in holding.owners
+        }
+        found = self.holders()
+        held = {holder.key for holder in found}
+        ended = self._has_ended({key.run_id for key in held | taken_over})
+        alive = {key for key in held if key.run_id not in ended}
+        for key in taken_over - alive:
+            logger.info("The stock slot of %s in run %s is free.", key.step_key, key.run_id)
+            engine.release(*key)
+        for key in alive - taken_over:
+            _take_over(engine.store, key, {h.pool: h.slots for h in found if h.key == key})
+        self.some_left = bool(alive)
+
+    # ---- for the time when it is not -----------------------------------------------------------
+
+    def match(self, pools: Iterable[str]) -> None:
+        """Make as many free rows as there are slots left of each pool's limit in Dagster's table.
+
+        Waits for another process that does the same; the last one sees the limit as it is then.
+        """
+        with self._event_log.index_transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(db.text("SELECT pg_advisory_xact_lock(1936486260)"))
+            for pool in pools:
+                of_pool = {"pool": pool}
+                connection.execute(db.text(_DROP_FREE), of_pool)
+                row = connection.execute(db.text(_LIMIT), of_pool).fetchone()
+                slots = row[0] if row else 0
+                marked = connection.execute(db.text(_MARK_HELD), {"pool": pool, "slots": slots})
+                if slots > marked.rowcount:
+                    free = [of_pool] * (slots - marked.rowcount)
+                    connection.execute(db.text(_ADD_FREE), free)
+
+    def unmatched(self) -> tuple[str, ...]:
+        """The pools that have more or fewer rows than their limit says."""
+        with self._event_log.index_connection() as connection:
+            return tuple(pool for (pool,) in connection.execute(db.text(_UNMATCHED)).fetchall())
 
 
 def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:

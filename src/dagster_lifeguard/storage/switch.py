@@ -1,14 +1,8 @@
 """Switching the engine on and off, and what there is to see of it in the meantime.
 
-Safe while runs execute:
-    Switching on. Slots that runs hold on the stock storage count as held until they are freed. A
-    run worker on the stock storage whose step still waits for a slot gets none: it waits until it
-    is ended or started again.
-
-Not safe while runs execute:
-    Switching off, which therefore refuses while steps hold or wait, and so does a worker that
-    still runs with our class when it claims afterwards: end run workers, webserver, daemon and
-    code servers, or start them again, before runs are launched.
+Both are safe while runs execute, and so is a fleet of which one part uses the engine and the other
+Dagster's own storage: see ``stock_slots``. A process uses the storage that ``dagster.yaml`` named
+when it started.
 """
 
 from __future__ import annotations
@@ -20,8 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.errors import EngineBusyError
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
 
@@ -68,31 +60,18 @@ class Status:
         storage: The class of the storage in use.
         is_ours: Whether that is one of ours.
         version: Of the engine's tables; None if there are none.
-        stock_is_closed: Whether workers on the stock storage are kept out.
+        processes: Those that have a session. While there is one, workers on the stock storage get
+            no slots.
+        unmatched: The pools that have more or fewer slots on the stock storage than their limit.
     """
 
     storage: str
     is_ours: bool
     version: int | None
-    stock_is_closed: bool
     processes: tuple[Process, ...]
     holders: tuple[Holder, ...]
     waiting: int
-
-    @property
-    def problem(self) -> str | None:
-        """What is wrong, with its remedy; None if nothing is."""
-        if not self.is_ours and self.stock_is_closed:
-            return (
-                "The stock storage is in use, and its slots are closed: every step with a pool "
-                "waits for ever. Run lifeguard engine disable to open them, or enable to go back."
-            )
-        if self.is_ours and self.version is not None and not self.stock_is_closed:
-            return (
-                "The engine is in use, and a worker on the stock storage could take slots too. "
-                "Run lifeguard engine enable to close them."
-            )
-        return None
+    unmatched: tuple[str, ...]
 
 
 def store_of(event_log: Any) -> Store:
@@ -130,66 +109,33 @@ def status(instance: DagsterInstance) -> Status:
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),
         version=version,
-        stock_is_closed=has_stock_tables and slots.is_closed(),
         processes=processes,
         holders=(*engine_holders, *stock_holders),
         waiting=len(waiting),
+        unmatched=slots.unmatched() if has_stock_tables else (),
     )
 
 
 def take_over(instance: DagsterInstance) -> int:
-    """Make the engine's tables, close the stock slots, respect those that are held.
+    """Make the engine's tables and count who holds slots of the stock storage.
 
     Returns:
-        How many steps hold stock slots.
+        How many steps do. Their slots count as held until they are freed.
     """
     event_log = instance.event_log_storage
     assert isinstance(event_log, PoolMethods)
-    slots = event_log.lifeguard.stock_slots
-    return len({holder.key for holder in slots.close(event_log.lifeguard.engine.store)})
+    return len({holder.key for holder in event_log.lifeguard.stock_slots.holders()})
 
 
-def refuse_while_busy(instance: DagsterInstance) -> None:
-    """Refuse to switch off while steps hold or wait.
+def give_back(instance: DagsterInstance) -> int:
+    """Make the slots of the stock storage as many as each limit says.
 
-    Raises:
-        EngineBusyError: Some do.
+    Returns:
+        How many processes still use the engine. Workers on the stock storage wait for their end.
     """
-    if not cast("Any", instance.event_log_storage).has_table("lifeguard_schema"):
-        return
-    store = store_of(instance.event_log_storage)
-    try:
-        engine = Engine(store)
-        engine.reap()
-        slots = _stock_slots(instance.event_log_storage)
-        slots.some_left = True
-        slots.drop_freed(engine)
-        run_ids = sorted(store.run_ids())
-    finally:
-        store.close()
-    if run_ids:
-        raise EngineBusyError(
-            f"{len(run_ids)} runs hold slots or wait for some; nothing was changed.",
-            remedy="Wait until they have ended, or end them; --force gives all their slots away "
-            "while their steps may go on.",
-            names=run_ids,
-        )
-
-
-def give_back(instance: DagsterInstance) -> None:
-    """Open the stock slots again, as many as each limit says; what is still held is given up."""
-    event_log = instance.event_log_storage
-    slots = _stock_slots(event_log)
-    if cast("Any", event_log).has_table("lifeguard_schema"):
-        store = store_of(event_log)
-        try:
-            engine = Engine(store)
-            for run_id in store.run_ids():
-                engine.release_run(run_id)
-            limits = [(row.pool, row.limit) for row in engine.limits()]
-        finally:
-            store.close()
-        slots.open(limits)
+    slots = _stock_slots(instance.event_log_storage)
+    slots.match(slots.unmatched())
+    return sum(process.seconds_left > 0 for process in status(instance).processes)
 
 
 def _stock_slots(event_log: Any) -> StockSlots:

@@ -125,10 +125,18 @@ class Store(Protocol):
         """The pools where these tickets hold or wait, without a lock: verify under one."""
 
     def open_session(self, session: str, label: str, lease_seconds: float) -> None:
-        """Record a live process, trusted for ``lease_seconds`` from now by the store's clock."""
+        """Record a live process, trusted for ``lease_seconds`` from now by the store's clock.
+
+        Whoever keeps out others while there are sessions (see ``storage.stock_slots``) lets none
+        of them slip in beside this one: they are before it, and committed, or after it.
+        """
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
-        """Trust the session anew from now on. False: it was reaped and owns nothing any more."""
+        """Trust the session anew from now on. False: it was reaped, or revoked, and is no more.
+
+        A session is revoked by setting its lease to 0. Late is not lost: until then, or until it
+        is reaped, one whose lease has run out can be trusted anew.
+        """
 
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         """Sessions whose lease has run out, oldest first."""
@@ -147,6 +155,9 @@ class Store(Protocol):
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         """What this ticket does now, without a lock."""
+
+    def has_expired(self, key: TicketKey) -> bool:
+        """Whether the ledger knows of a holding of this ticket that ended with its lease."""
 
     def run_ids(self) -> frozenset[str]:
         """The runs that hold or wait."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.model import (
     WAITERS_SEEN_MAX,
     Entry,
+    EntryKind,
     Holding,
     LimitRow,
     PoolSnapshot,
@@ -106,7 +107,7 @@ class MemoryStore:
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
         with self._lock:
-            if session not in self.rows.lease_until:
+            if not self.rows.lease_until.get(session):
                 return False
             self.rows.lease_until[session] = self._clock() + lease_seconds
             return True
@@ -152,6 +153,13 @@ class MemoryStore:
             if holding is not None:
                 return dataclasses.replace(holding, owners=frozenset(self.rows.owners[key]))
             return self.rows.tickets.get(key)
+
+    def has_expired(self, key: TicketKey) -> bool:
+        with self._lock:
+            return any(
+                e.kind is EntryKind.EXPIRED and (e.run_id, e.step_key) == key
+                for e in self.rows.ledger
+            )
 
     def run_ids(self) -> frozenset[str]:
         with self._lock:
@@ -202,7 +210,7 @@ class MemoryStore:
         holdings, tickets = self._in_question(scope.run_id, scope.step_key, sessions)
         return View(
             now=now,
-            session_alive=scope.session in rows.lease_until,
+            session_alive=bool(rows.lease_until.get(scope.session)),
             expired=any(until <= now for until in rows.lease_until.values()),
             pools={pool: self._pool_view(pool, now) for pool in sorted(set(scope.pools))},
             holdings=tuple(

@@ -206,6 +206,9 @@ class PostgresStore:
         view = self._view(found, ())
         return next(iter(view.holdings), None) or next(iter(view.tickets), None)
 
+    def has_expired(self, key: TicketKey) -> bool:
+        return bool(self._run("expired_entry", *key))
+
     def run_ids(self) -> frozenset[str]:
         return frozenset(run_id for (run_id,) in self._run("run_ids"))
 

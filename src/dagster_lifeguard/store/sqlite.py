@@ -337,6 +337,10 @@ class SqliteStore:
             connection.execute("COMMIT")
             return next(iter(held), None) or next(iter(waiting), None)
 
+    def has_expired(self, key: TicketKey) -> bool:
+        with self.connection.reading() as connection:
+            return connection.execute(_SQL["expired_entry"], key).fetchone() is not None
+
     def run_ids(self) -> frozenset[str]:
         with self.connection.reading() as connection:
             return frozenset(run_id for (run_id,) in connection.execute(_SQL["run_ids"]))

@@ -83,4 +83,7 @@ CREATE TABLE lifeguard_ledger (
   seconds DOUBLE PRECISION,
   "limit" INTEGER
 );
-CREATE INDEX lifeguard_ledger_by_pool ON lifeguard_ledger (pool, entry)
+CREATE INDEX lifeguard_ledger_by_pool ON lifeguard_ledger (pool, entry);
+-- Whose step must not begin: asked for every step that begins without slots.
+CREATE INDEX lifeguard_ledger_of_expired ON lifeguard_ledger (run_id, step_key)
+  WHERE kind = 'expired'

@@ -51,7 +51,7 @@ SELECT (SELECT json_build_array("limit", using_default_limit) FROM concurrency_l
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = $1::text);
 
 -- name: state
-EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text),
+EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= ({clock}));
 
 -- name: pools
@@ -159,13 +159,16 @@ INSERT INTO lifeguard_ledger
 VALUES ($1::double precision, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigint,
   $8::text, $9::double precision, $10::integer);
 
+-- The lock is shared by claims on Dagster's own storage: each is committed and seen by this
+-- session, or sees it. 1734440037 is "gate".
 -- name: open_session
+WITH gate AS (SELECT pg_advisory_xact_lock(1734440037))
 INSERT INTO lifeguard_sessions (session, label, started_at, lease_until)
-VALUES ($1::text, $2::text, ({clock}), ({clock}) + $3::double precision);
+SELECT $1::text, $2::text, ({clock}), ({clock}) + $3::double precision FROM gate;
 
 -- name: heartbeat
 UPDATE lifeguard_sessions SET lease_until = ({clock}) + $2::double precision
-WHERE session = $1::text RETURNING session;
+WHERE session = $1::text AND lease_until > 0 RETURNING session;
 
 -- name: expired_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ({clock})
@@ -174,6 +177,10 @@ ORDER BY lease_until LIMIT $1::integer;
 -- name: limits
 SELECT concurrency_key, "limit", using_default_limit FROM concurrency_limits
 ORDER BY concurrency_key COLLATE "C";
+
+-- name: expired_entry
+SELECT 1 FROM lifeguard_ledger
+WHERE run_id = $1::text AND step_key = $2::text AND kind = 'expired' LIMIT 1;
 
 -- name: run_ids
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;

@@ -1,5 +1,5 @@
 -- name: session_state
-SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session),
+SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session AND lease_until > 0),
        EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= :now);
 
 -- name: pool
@@ -139,7 +139,7 @@ SELECT run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wake
 INSERT INTO lifeguard_sessions (session, label, started_at, lease_until) VALUES (?, ?, ?, ?);
 
 -- name: heartbeat
-UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ?;
+UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ? AND lease_until > 0;
 
 -- name: expired_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ? ORDER BY lease_until LIMIT ?;
@@ -150,6 +150,9 @@ ORDER BY concurrency_key;
 
 -- name: limit
 SELECT "limit", using_default_limit FROM concurrency_limits WHERE concurrency_key = ?;
+
+-- name: expired_entry
+SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'expired' LIMIT 1;
 
 -- name: run_ids
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;

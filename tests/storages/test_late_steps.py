@@ -1,0 +1,83 @@
+"""A step that begins after its run worker has died and its slots have gone to another."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from homes import eventually, kill
+
+from dagster_lifeguard.errors import LeaseLostError
+from dagster_lifeguard.model import TicketKey
+from dagster_lifeguard.storage.steps import Steps
+
+
+def state_of(pid: int) -> tuple[int, str]:
+    """The parent of a process, and its state: Z when it has ended."""
+    try:
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0, "Z"
+    return int(parent), state
+
+
+def step_process_of(worker: int) -> int | None:
+    """The process in which a run worker is about to execute a step."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = int(command.parent.name)
+        if state_of(pid)[0] == worker and "spawn_main" in command.read_text():
+            return pid
+    return None
+
+
+def test_a_step_that_begins_too_late_is_not_executed(make_home, kind):
+    home = make_home(kind, lease_seconds=3)
+    with home.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        first = home.materialize("held", EXECUTOR="multiprocess")
+        step = eventually(lambda: step_process_of(first.popen.pid))
+        kill(step, signal.SIGSTOP)
+        kill(first.popen.pid)
+        first.wait()
+        (run,) = instance.get_runs()
+        events = {e.event_type_value for e in events_of(instance, run.run_id)}
+        assert "STEP_WORKER_STARTING" in events
+        assert "STEP_WORKER_STARTED" not in events
+        successor = home.materialize("second")
+        home.started(asset="second")
+        home.go("held")
+        kill(step, signal.SIGCONT)
+        eventually(lambda: state_of(step)[1] == "Z")
+        assert "begins after the lease of its slots has run out" in first.output()
+        assert list(home.control.glob("held.*")) == [home.control / "held.go"]
+        home.go("second")
+        assert successor.wait() == 0, successor.output()
+
+
+def events_of(instance, run_id: str) -> list:
+    return [entry.dagster_event for entry in instance.all_logs(run_id) if entry.is_dagster_event]
+
+
+@pytest.mark.parametrize("on_lease_lost", ["terminate", "warn"])
+def test_what_a_step_does_that_begins_too_late(make_home, caplog, on_lease_lost):
+    key = TicketKey("run", "step")
+    with make_home("sqlite").instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        assert log.claim_concurrency_slot("orders", *key).is_claimed
+        with log.index_connection() as connection:
+            connection.exec_driver_sql("UPDATE lifeguard_sessions SET lease_until = 1")
+        assert log.lifeguard.engine.store.expired_sessions(1)
+        log.lifeguard.engine.leave()
+        assert log.lifeguard.engine.reap() == 1
+
+        steps = Steps(lambda: log.lifeguard.engine, on_lease_lost)
+        if on_lease_lost == "terminate":
+            with pytest.raises(LeaseLostError, match="Step step of run run begins after"):
+                steps.started(key, None)
+        else:
+            steps.started(key, None)
+            assert "begins after the lease" in caplog.text
+        assert not steps.runs_here(key)
+        steps.started(TicketKey("run", "other"), None)  # It never held anything.
