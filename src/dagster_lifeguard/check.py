@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from dagster_lifeguard import compat
 from dagster_lifeguard.assign import Policy
+from dagster_lifeguard.compat.definitions import metadata_texts, node_of
+from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE, PoolSettings
+from dagster_lifeguard.compat.locations import (
+    LocationOrigin,
+    load_repositories,
+    op_jobs,
+    repository_assets,
+)
+from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
 from dagster_lifeguard.config import Config, describe_rule
 from dagster_lifeguard.names import enumerate_some
 from dagster_lifeguard.plan import Plan
@@ -123,9 +131,7 @@ class Report:
         return tuple(f for f in self.findings if f.severity == severity)
 
 
-def inspect_location(
-    origin: compat.LocationOrigin, config: Config | None, granularity: str
-) -> Location:
+def inspect_location(origin: LocationOrigin, config: Config | None, granularity: str) -> Location:
     """Load a code location into this process and look at its assets.
 
     Args:
@@ -139,7 +145,7 @@ def inspect_location(
     """
     locations = [
         _inspect_repository(origin.name, repository, config, granularity)
-        for repository in compat.load_repositories(origin)
+        for repository in load_repositories(origin)
     ]
     if len(locations) == 1:
         return locations[0]
@@ -160,8 +166,8 @@ def inspect_location(
 def _inspect_repository(
     name: str, repository: dg.RepositoryDefinition, config: Config | None, granularity: str
 ) -> Location:
-    items = compat.repository_assets(repository)
-    jobs = compat.op_jobs(repository)
+    items = repository_assets(repository)
+    jobs = op_jobs(repository)
     parts = _by_policy(items, config)
     plans = [(policy, Plan(policy, part)) for policy, part in parts]
     assignments_of = [part.assignments() for _, part in plans]
@@ -243,9 +249,9 @@ def _by_policy(
 
 
 def _applied_policy(item: AssetItem) -> Config | None:
-    node = compat.node_of(item) if isinstance(item, dg.AssetsDefinition) else None
-    for op, _ in compat.leaf_ops(node) if node is not None else ():
-        policy = compat.applied_policy(op)
+    node = node_of(item) if isinstance(item, dg.AssetsDefinition) else None
+    for op, _ in leaf_ops(node) if node is not None else ():
+        policy = applied_policy(op)
         if isinstance(policy, Config):
             return policy
     return None
@@ -340,7 +346,7 @@ def _same_targets(
 ) -> Iterator[Finding]:
     by_asset = {a.asset: a for a in assignments if a.kind != "external"}
     writers: defaultdict[tuple[str, str], dict[str, frozenset[str]]] = defaultdict(dict)
-    for key, name, value in compat.metadata_texts(items, TARGET_METADATA):
+    for key, name, value in metadata_texts(items, TARGET_METADATA):
         assignment = by_asset.get(key)
         if assignment is not None:
             writers[name, value][key] = frozenset(assignment.pools)
@@ -360,7 +366,7 @@ def _same_targets(
 def report(
     locations: Sequence[Location],
     config: Config | None,
-    settings: compat.PoolSettings | None,
+    settings: PoolSettings | None,
 ) -> Report:
     """Put the code locations of a deployment together and add what only shows across them."""
     findings = [
@@ -419,9 +425,7 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
         )
 
 
-def _limits_in_force(
-    locations: Sequence[Location], settings: compat.PoolSettings
-) -> Iterator[Finding]:
+def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
     used = sorted({pool for location in locations for pool in location.limits})
     unset = [pool for pool in used if pool not in settings.limits]
     yield from _other_limits(locations, settings.limits)
@@ -439,7 +443,7 @@ def _limits_in_force(
             "one by one: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
         )
-    elif unset and settings.granularity == "run" and compat.DEFAULT_LIMIT_COMES_LATE:
+    elif unset and settings.granularity == "run" and DEFAULT_LIMIT_COMES_LATE:
         yield Finding(
             "limit-not-set",
             "warning",

@@ -21,8 +21,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard import compat
 from dagster_lifeguard.check import CODES, inspect_location, report
+from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
+from dagster_lifeguard.compat.locations import (
+    LocationOrigin,
+    origins_of_file,
+    origins_of_module,
+    origins_of_project,
+    origins_of_workspace,
+)
 from dagster_lifeguard.config import FILE_NAME, Config
 from dagster_lifeguard.errors import LifeguardError, LoadError
 
@@ -142,9 +149,9 @@ def _config(path: str | None) -> Config | None:
     return Config.from_yaml(FILE_NAME) if Path(FILE_NAME).exists() else None
 
 
-def _pool_settings() -> compat.PoolSettings | None:
+def _pool_settings() -> PoolSettings | None:
     try:
-        return compat.instance_pool_settings()
+        return instance_pool_settings()
     except Exception as error:
         raise LoadError(
             f"The instance in DAGSTER_HOME cannot be opened: {_first_line(error)}.",
@@ -154,15 +161,15 @@ def _pool_settings() -> compat.PoolSettings | None:
 
 def _origins(
     modules: Sequence[str], files: Sequence[str], workspaces: Sequence[str], directory: str
-) -> list[compat.LocationOrigin]:
+) -> list[LocationOrigin]:
     for path in (*files, *workspaces):
         if not Path(path).is_file():
             raise LoadError(f"{path} is not a file.", remedy="Name an existing file.", names=[path])
     if not all(modules):
         raise click.UsageError("-m names no module.")
-    origins = [o for module in modules for o in compat.origins_of_module(module, directory)]
-    origins += [o for file in files for o in compat.origins_of_file(file, directory)]
-    origins += [o for path in workspaces for o in _of_file(compat.origins_of_workspace, path)]
+    origins = [o for module in modules for o in origins_of_module(module, directory)]
+    origins += [o for file in files for o in origins_of_file(file, directory)]
+    origins += [o for path in workspaces for o in _of_file(origins_of_workspace, path)]
     if not (modules or files or workspaces):
         origins = _origins_here()
     for origin in origins:
@@ -175,13 +182,13 @@ def _origins(
     return origins
 
 
-def _origins_here() -> list[compat.LocationOrigin]:
+def _origins_here() -> list[LocationOrigin]:
     if Path("pyproject.toml").is_file():
-        origins = _of_file(compat.origins_of_project, "pyproject.toml")
+        origins = _of_file(origins_of_project, "pyproject.toml")
         if origins:
             return origins
     if Path("workspace.yaml").is_file():
-        return _of_file(compat.origins_of_workspace, "workspace.yaml")
+        return _of_file(origins_of_workspace, "workspace.yaml")
     raise LoadError(
         "There is no Dagster project here: no tool.dagster or tool.dg in a pyproject.toml, and no "
         "workspace.yaml.",
@@ -189,9 +196,7 @@ def _origins_here() -> list[compat.LocationOrigin]:
     )
 
 
-def _of_file(
-    origins: Callable[[str], Sequence[compat.LocationOrigin]], path: str
-) -> list[compat.LocationOrigin]:
+def _of_file(origins: Callable[[str], Sequence[LocationOrigin]], path: str) -> list[LocationOrigin]:
     try:
         return list(origins(path))
     except Exception as error:
@@ -203,7 +208,7 @@ def _of_file(
 
 
 def _inspect(
-    origins: Sequence[compat.LocationOrigin], config: Config | None, granularity: str
+    origins: Sequence[LocationOrigin], config: Config | None, granularity: str
 ) -> list[Location]:
     if len(origins) == 1:
         return [_or_raise(origins[0], _inspect_one(origins[0], config, granularity))]
@@ -219,7 +224,7 @@ def _inspect(
     return locations
 
 
-def _or_raise(origin: compat.LocationOrigin, found: Location | str) -> Location:
+def _or_raise(origin: LocationOrigin, found: Location | str) -> Location:
     if isinstance(found, str):
         raise LoadError(
             f"{origin.name} cannot be loaded: {found}.",
@@ -229,9 +234,7 @@ def _or_raise(origin: compat.LocationOrigin, found: Location | str) -> Location:
     return found
 
 
-def _inspect_one(
-    origin: compat.LocationOrigin, config: Config | None, granularity: str
-) -> Location | str:
+def _inspect_one(origin: LocationOrigin, config: Config | None, granularity: str) -> Location | str:
     """Return what was found, or in one line why the code could not be loaded."""
     try:
         with _standard_output_to_error():
