@@ -265,7 +265,7 @@ def _matcher(
             selected.append(frozenset())
             problems.append(
                 SelectionError(
-                    f"{describe_rule(index, rule)}: {str(error).rstrip('.')}.",
+                    f"{describe_rule(index, rule)}: {error}.",
                     remedy='Write an asset selection: key:"a/b", group:, kind:, tag:, owner:, '
                     "with and, or, not, and + for what is up- or downstream.",
                     names=[rule.assets],

@@ -31,7 +31,6 @@ class Location:
         assignments: What the policy gives each asset.
         findings: What is wrong within the location.
         own_pools: For each pool named after an asset, the assets of that name.
-        unused_rules: Indices of the rules that decide for no asset here.
         limits: For each pool used here, its declared limit; None if unlimited.
         default_limits: The default limits of the policies that apply here.
         rules: What each rule selects, in order.
@@ -41,7 +40,6 @@ class Location:
     assignments: tuple[Assignment, ...]
     findings: tuple[Finding, ...]
     own_pools: Mapping[str, frozenset[str]]
-    unused_rules: frozenset[int]
     limits: Mapping[str, int | None]
     default_limits: frozenset[int | None]
     rules: tuple[str, ...]
@@ -66,16 +64,13 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
     if len(locations) == 1:
         return locations[0]
     return Location(
-        origin.name,
-        tuple(a for location in locations for a in location.assignments),
-        tuple(f for location in locations for f in location.findings),
-        _merged(location.own_pools for location in locations),
-        frozenset.intersection(*(location.unused_rules for location in locations))
-        if locations
-        else frozenset(),
-        {pool: limit for location in locations for pool, limit in location.limits.items()},
-        frozenset(limit for location in locations for limit in location.default_limits),
-        locations[0].rules if locations else (),
+        name=origin.name,
+        assignments=tuple(a for location in locations for a in location.assignments),
+        findings=tuple(f for location in locations for f in location.findings),
+        own_pools=_merged(location.own_pools for location in locations),
+        limits={pool: n for location in locations for pool, n in location.limits.items()},
+        default_limits=frozenset(n for location in locations for n in location.default_limits),
+        rules=locations[0].rules if locations else (),
     )
 
 
@@ -100,17 +95,16 @@ def _inspect_repository(
     findings += asset_findings(assignments, granularity)
     findings += same_targets(items, assignments)
     return Location(
-        name,
-        tuple(sorted(assignments, key=lambda a: a.asset)),
-        tuple(findings),
-        _merged(
+        name=name,
+        assignments=tuple(sorted(assignments, key=lambda a: a.asset)),
+        findings=tuple(findings),
+        own_pools=_merged(
             {pool: frozenset([asset]) for pool, asset in part.own_pools.items()}
             for _, part in plans
         ),
-        frozenset.intersection(*(frozenset(part.unused_rules) for _, part in plans)),
-        limits,
-        frozenset(policy.default_limit for policy, _ in plans),
-        tuple(rule.assets for rule in plans[0][0].rules),
+        limits=limits,
+        default_limits=frozenset(policy.default_limit for policy, _ in plans),
+        rules=tuple(rule.assets for rule in plans[0][0].rules),
     )
 
 

@@ -26,8 +26,8 @@ def by_policy(
 ) -> list[tuple[Config, list[AssetItem]]]:
     """Group the assets by the policy to measure them by.
 
-    That is the given one, or else the one that was applied to them. Assets without any join the
-    first group; if no policy was applied to any asset, each is measured by its own pool.
+    That is the given one, or else the one that was applied to them. Assets to which none was
+    applied join the first group; where none was applied at all, each is to have its own pool.
     """
     whole: list[AssetItem] = [with_op(item) for item in items]
     if config is not None:

@@ -14,6 +14,8 @@ from dagster._core.definitions.external_asset import create_external_asset_from_
 from dagster._utils.test import definitions
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
+from dagster_lifeguard.errors import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -118,7 +120,7 @@ def selector(
         except NotImplementedError as error:  # such as column:, which only Dagster's UI knows
             raise ValueError("Dagster resolves this selection only in its UI") from error
         except (dg.DagsterError, CheckError) as error:  # before 1.11 the latter is none of its own
-            raise ValueError(str(error).splitlines()[0]) from error
+            raise ValueError(first_line(error)) from error
 
     return select
 
