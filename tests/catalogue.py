@@ -132,7 +132,8 @@ def multi_asset_specs_subset() -> dg.Definitions:
 
 def specs_from_a_set() -> dg.Definitions:
     """What dbt's decorator really does: its specs come in the order of a set of strings."""
-    specs = [dg.AssetSpec(["models", name]) for name in ("users", "orders", "events", "bills")]
+    names = {"users", "orders", "events", "bills"}  # in the loop ruff would make it a tuple
+    specs = [dg.AssetSpec(["models", name]) for name in names]
 
     @dg.multi_asset(specs=specs, can_subset=True)
     def models(context: dg.AssetExecutionContext) -> Any:

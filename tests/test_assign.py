@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -493,24 +494,33 @@ class TestWhatItAppliesTo:
         assert merged.get_repository_def().get_all_jobs()
 
 
-@pytest.mark.parametrize(
-    "kind", ["multi_asset", "specs_from_a_set", "graph_multi_asset", "merged", "shared_ops"]
-)
-def test_pools_are_the_same_in_every_process(kind: str) -> None:
+def test_pools_are_the_same_in_every_process() -> None:
     """Dagster takes some orders from sets of strings, which differ from process to process."""
-    program = (
-        "import catalogue, test_assign, dagster_lifeguard as lg;"
-        f"print(test_assign.pools(lg.apply_per_asset_concurrency(catalogue.{kind}())))"
-    )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program],
-            cwd=Path(__file__).parent,
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+    kinds = ["multi_asset", "specs_from_a_set", "graph_multi_asset", "merged", "shared_ops"]
+    program = f"""
+import json, catalogue, test_assign, dagster_lifeguard as lg
+(models,) = catalogue.specs_from_a_set().assets
+print(json.dumps({{
+    "declared first": next(spec.key.to_user_string() for spec in models.specs),
+    "pools": {{
+        kind: test_assign.pools(lg.apply_per_asset_concurrency(catalogue.KINDS[kind]()))
+        for kind in {kinds}
+    }},
+}}))
+"""
+    answers = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", program],
+                cwd=Path(__file__).parent,
+                env={**os.environ, "PYTHONHASHSEED": str(seed)},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
         for seed in range(1, 5)
-    }
-    assert len(answers) == 1
+    ]
+    assert len({answer["declared first"] for answer in answers}) > 1, "the processes do not differ"
+    for kind in kinds:
+        assert len({str(answer["pools"][kind]) for answer in answers}) == 1, kind

@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from dagster_lifeguard import compat
-from dagster_lifeguard.check import CODES
+from dagster_lifeguard.check.findings import CODES
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 
 PROTECTED = """
 import dagster as dg
@@ -282,7 +282,7 @@ class TestFindings:
             "telemetry: {enabled: false}\n"
             "concurrency: {pools: {default_limit: 1, granularity: run}}\n"
         )
-        late = ["limit-not-set"] if compat.DEFAULT_LIMIT_COMES_LATE else []
+        late = ["limit-not-set"] if DEFAULT_LIMIT_COMES_LATE else []
         assert project.codes("-f", file) == late
         with dg.DagsterInstance.get() as instance:
             instance.event_log_storage.set_concurrency_slots("both", 1)

@@ -11,7 +11,14 @@ from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._utils.concurrency import get_max_concurrency_limit_value
 
 import catalogue
-from dagster_lifeguard import Policy, apply_per_asset_concurrency, compat
+from dagster_lifeguard import Policy, apply_per_asset_concurrency
+from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys
+from dagster_lifeguard.compat.instance import (
+    DEFAULT_LIMIT_COMES_LATE,
+    PoolSettings,
+    instance_config_problem,
+    instance_pool_settings,
+)
 from dagster_lifeguard.config import LIMIT_MAX
 
 
@@ -129,13 +136,13 @@ class TestOrder:
             (catalogue.graph_multi_asset, [["pair", "first"], ["pair", "second"]]),
         ):
             (asset,) = (a for a in kind().assets or () if isinstance(a, dg.AssetsDefinition))
-            assert compat.made_keys(asset) == tuple(map(dg.AssetKey, keys))
+            assert made_keys(asset) == tuple(map(dg.AssetKey, keys))
 
     def test_a_subset_names_those_of_the_whole(self) -> None:
         (asset,) = catalogue.specs_from_a_set().assets or ()
         assert isinstance(asset, dg.AssetsDefinition)
         part = asset.subset_for({dg.AssetKey(["models", "users"])}, None)
-        assert compat.made_keys(part) == compat.made_keys(asset)
+        assert made_keys(part) == made_keys(asset)
 
 
 class TestLazyDefinitions:
@@ -151,7 +158,7 @@ class TestLazyDefinitions:
             return catalogue.asset()
 
         new = apply_per_asset_concurrency(defs)
-        assert isinstance(new, compat.LazyDefinitions)
+        assert isinstance(new, LazyDefinitions)
         assert not calls
         repository: Any = repository_def_from_target_def(new)
         assert {a.op.pool for a in repository.assets_defs_by_key.values()} == {
@@ -164,11 +171,11 @@ class TestInstance:
     @pytest.mark.parametrize(
         ("text", "settings"),
         [
-            ("", compat.PoolSettings(None, "op")),
-            ("concurrency: {default_op_concurrency_limit: 3}", compat.PoolSettings(3, "op")),
+            ("", PoolSettings(None, "op")),
+            ("concurrency: {default_op_concurrency_limit: 3}", PoolSettings(3, "op")),
             (
                 "concurrency: {pools: {default_limit: 1, granularity: run}}",
-                compat.PoolSettings(1, "run"),
+                PoolSettings(1, "run"),
             ),
         ],
     )
@@ -177,22 +184,22 @@ class TestInstance:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         text: str,
-        settings: compat.PoolSettings,
+        settings: PoolSettings,
     ) -> None:
         tmp_path.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{text}\n")
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-        assert compat.instance_pool_settings() == settings
+        assert instance_pool_settings() == settings
 
     def test_without_a_home_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
-        assert compat.instance_pool_settings() is None
+        assert instance_pool_settings() is None
 
     def test_what_dagster_refuses(self, tmp_path: Path) -> None:
-        assert compat.instance_config_problem(str(tmp_path)) is None
+        assert instance_config_problem(str(tmp_path)) is None
         tmp_path.joinpath("dagster.yaml").write_text(
             "run_queue: {max_concurrent_runs: 3}\nconcurrency: {pools: {default_limit: 1}}\n"
         )
-        problem = compat.instance_config_problem(str(tmp_path))
+        problem = instance_config_problem(str(tmp_path))
         assert problem is not None
         assert "max_concurrent_runs" in problem
 
@@ -221,7 +228,7 @@ class TestRunQueue:
         def admitted(instance: Any) -> int:
             storage = instance.event_log_storage
             looked_up: dict[str, Any] = {}
-            if compat.DEFAULT_LIMIT_COMES_LATE:
+            if DEFAULT_LIMIT_COMES_LATE:
                 looked_up["pool_limits"] = storage.get_pool_limits()
                 looked_up["concurrency_keys"] = storage.get_concurrency_keys()
             counter: Any = GlobalOpConcurrencyLimitsCounter(
@@ -235,5 +242,5 @@ class TestRunQueue:
             return count
 
         with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
-            first_pass = 2 if compat.DEFAULT_LIMIT_COMES_LATE else 1
+            first_pass = 2 if DEFAULT_LIMIT_COMES_LATE else 1
             assert (admitted(instance), admitted(instance)) == (first_pass, 1)

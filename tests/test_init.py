@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from dagster_lifeguard import Policy, compat
+from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.instance_yaml import STANZA, with_pool_settings
 
@@ -181,7 +182,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert Policy.from_yaml(here / "lifeguard.yaml") == Policy()
         assert home.joinpath("dagster.yaml").read_text() == "telemetry:\n  enabled: false\n" + ADDED
-        assert compat.instance_pool_settings() == compat.PoolSettings(1, "op")
+        assert instance_pool_settings() == PoolSettings(1, "op")
         with dg.DagsterInstance.get() as instance:
             assert instance.run_monitoring_enabled
 

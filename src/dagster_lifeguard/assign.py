@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import dagster as dg
 
-from dagster_lifeguard import compat
+from dagster_lifeguard.compat.definitions import (
+    LazyDefinitions,
+    map_lazy_definitions,
+    replace_definitions,
+)
+from dagster_lifeguard.compat.replacement import OpReplacement, target_assets
 from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 from dagster_lifeguard.plan import Plan
@@ -20,7 +25,7 @@ from dagster_lifeguard.units import with_op
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_Lazy = TypeVar("_Lazy", bound="compat.LazyDefinitions[Any]")
+_Lazy = TypeVar("_Lazy", bound="LazyDefinitions[Any]")
 
 
 class Policy(Config):
@@ -54,8 +59,8 @@ class Policy(Config):
             UnsupportedDefinitionsError: ``defs`` is not a ``Definitions``, or holds assets that
                 Dagster builds only when it loads them.
         """
-        if isinstance(defs, compat.LazyDefinitions):
-            lazy: _Lazy = compat.map_lazy_definitions(defs, self.apply)
+        if isinstance(defs, LazyDefinitions):
+            lazy: _Lazy = map_lazy_definitions(defs, self.apply)
             return lazy
         if not isinstance(defs, dg.Definitions):
             raise UnsupportedDefinitionsError(
@@ -105,14 +110,12 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     schedules, sensors = list(defs.schedules or ()), list(defs.sensors or ())
     jobs = list(defs.jobs or ())
     whole = [with_op(item) for item in assets]
-    targets = [
-        item for automation in (*schedules, *sensors) for item in compat.target_assets(automation)
-    ]
+    targets = [item for automation in (*schedules, *sensors) for item in target_assets(automation)]
 
     planned = Plan(policy, [*whole, *checks, *targets])
     if planned.problems:
         raise planned.problems[0]
-    replacement = compat.OpReplacement(planned.new_ops, planned.untagged)
+    replacement = OpReplacement(planned.new_ops, planned.untagged)
 
     def new_asset(item: Any, item_with_op: Any) -> Any:
         if not isinstance(item_with_op, dg.AssetsDefinition):
@@ -130,6 +133,6 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
         "jobs": [replacement.job(item) for item in jobs],
     }
     given = {name: getattr(defs, name) is not None for name in fields}
-    return compat.replace_definitions(
+    return replace_definitions(
         defs, **{name: value for name, value in fields.items() if given[name]}
     )

@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from typing_extensions import Self
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import Naming, Term, parse_expression
+from dagster_lifeguard.names import SLOTS_MAX, Naming, Term, parse_expression
 
 FILE_NAME = "lifeguard.yaml"
 
@@ -31,7 +31,7 @@ FILE_SIZE_MAX_BYTES = 1024 * 1024
 VALUES_MAX = 100_000
 """Values in a file, each alias counted as often as it is used."""
 
-LIMIT_MAX = 1_000
+LIMIT_MAX = SLOTS_MAX
 """Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
 
 Limit = Annotated[int, Field(strict=True, ge=0, le=LIMIT_MAX)]
@@ -244,40 +244,33 @@ def _config_error(source: str, problems: Sequence[tuple[int, int, str]]) -> Conf
 
 def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
     """Say where a pydantic error lies in the document, what is allowed, and what was meant."""
+    of_key = error["type"] == "extra_forbidden"
+    return (*_place(document, error["loc"], of_key=of_key), _explanation(error))
+
+
+def _explanation(error: Any) -> str:
     loc: tuple[int | str, ...] = error["loc"]
-    line, column = _place(document, loc, of_key=error["type"] == "extra_forbidden")
+    kind, given = error["type"], error["input"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        allowed = _allowed_keys(loc)
-        return line, column, f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), allowed)}"
-    if error["type"] == "literal_error":
-        allowed = [
-            word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")
-        ]
-        return (
-            line,
-            column,
-            f"{path}: {error['input']!r} is not allowed; {_allowed(str(error['input']), allowed)}",
-        )
-    if error["type"] == "missing":
-        return line, column, f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
-    if error["type"] == "value_error":
-        return line, column, f"{path}: {error['ctx']['error']}"
-    if error["type"] == "string_pattern_mismatch":
-        return (
-            line,
-            column,
-            (
-                f"{path}: {error['input']!r} is not a rate; "
-                "allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."
-            ),
-        )
-    if error["type"] == "tuple_type":
-        return line, column, f"{path}: {error['input']!r} is not a list; write [...]."
-    if error["type"] in ("dict_type", "model_type"):
+    if kind == "extra_forbidden":
+        return f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), _allowed_keys(loc))}"
+    if kind == "literal_error":
+        words = error["ctx"]["expected"].replace(" or ", ",").split(",")
+        allowed = _allowed(str(given), [word.strip("' ") for word in words])
+        return f"{path}: {given!r} is not allowed; {allowed}"
+    if kind == "missing":
+        return f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
+    if kind == "value_error":
+        return f"{path}: {error['ctx']['error']}"
+    if kind == "string_pattern_mismatch":
+        allowed = "N/second, N/minute, N/hour, N/day, such as 100/minute"
+        return f"{path}: {given!r} is not a rate; allowed: {allowed}."
+    if kind == "tuple_type":
+        return f"{path}: {given!r} is not a list; write [...]."
+    if kind in ("dict_type", "model_type"):
         keys = f" with {', '.join(_allowed_keys((*loc, '')))}" if len(loc) > 1 else ""
-        return line, column, f"{path}: {error['input']!r} is not a mapping{keys}."
-    return line, column, f"{path}: {error['input']!r}: {error['msg'].lower()}."
+        return f"{path}: {given!r} is not a mapping{keys}."
+    return f"{path}: {given!r}: {error['msg'].lower()}."
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -41,6 +41,11 @@ def _rebuild(
     return kind(message, remedy=remedy, names=names)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, to be told within a message of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 class ConfigError(LifeguardError):
     """``lifeguard.yaml`` or a rule written in Python says something that is not allowed."""
 

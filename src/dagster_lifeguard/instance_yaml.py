@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
-from dagster_lifeguard import compat
+from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.errors import ConfigError
 
 STANZA: tuple[tuple[str, object, str], ...] = (
@@ -217,4 +217,4 @@ def refuse_what_dagster_refuses(text: str, source: str) -> None:
 def _what_dagster_says(text: str) -> str | None:
     with tempfile.TemporaryDirectory() as home:
         Path(home, "dagster.yaml").write_text(text, encoding="utf-8")
-        return compat.instance_config_problem(home)
+        return instance_config_problem(home)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_lifeguard import compat
+from dagster_lifeguard.compat.copies import original_node
+from dagster_lifeguard.compat.definitions import node_of, selector
+from dagster_lifeguard.compat.ops import leaf_ops, op_under_policy, op_with_pool
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import LifeguardError, NeedsEngineError, SelectionError
 from dagster_lifeguard.templates import PoolNames
@@ -125,9 +127,9 @@ class Plan:
     def _new_ops(self) -> dict[dg.OpDefinition, dg.OpDefinition]:
         policy, text = self._policy, self._policy.model_dump_json()
         return {
-            op: compat.op_under_policy(op, policy, text)
+            op: op_under_policy(op, policy, text)
             if decision.explicit
-            else compat.op_with_pool(op, decision.pool, policy, text)
+            else op_with_pool(op, decision.pool, policy, text)
             for op, decision in self._decisions.items()
         }
 
@@ -151,7 +153,7 @@ class Plan:
         job_names: defaultdict[dg.OpDefinition, set[str]] = defaultdict(set)
         for job in jobs:
             if isinstance(job, dg.JobDefinition):
-                for op, _ in compat.leaf_ops(compat.original_node(job.graph)):
+                for op, _ in leaf_ops(original_node(job.graph)):
                     job_names[op].add(job.name)
         shared = [
             SharedOp(op.name, decision.pool, decision.units, tuple(sorted(job_names[op])))
@@ -256,14 +258,14 @@ def _matcher(
         if rule.assets.strip() == "*":
             selected.append(None)
             continue
-        select = select or compat.selector(items)
+        select = select or selector(items)
         try:
             selected.append(select(rule.assets))
         except ValueError as error:
             selected.append(frozenset())
             problems.append(
                 SelectionError(
-                    f"{describe_rule(index, rule)}: {str(error).rstrip('.')}.",
+                    f"{describe_rule(index, rule)}: {error}.",
                     remedy='Write an asset selection: key:"a/b", group:, kind:, tag:, owner:, '
                     "with and, or, not, and + for what is up- or downstream.",
                     names=[rule.assets],
@@ -287,6 +289,6 @@ def _external(items: Sequence[AssetItem]) -> Iterator[Assignment]:
         elif isinstance(item, dg.SourceAsset):
             specs = [dg.AssetSpec(item.key, group_name=item.group_name)]
         else:
-            specs = list(item.specs) if compat.node_of(item) is None else []
+            specs = list(item.specs) if node_of(item) is None else []
         for spec in specs:
             yield Assignment(spec.key.to_user_string(), spec.group_name, "external", None, (), ())

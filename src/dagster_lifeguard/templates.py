@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard import compat
+from dagster_lifeguard.compat.definitions import io_manager_key, metadata_text
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import NameClashError, TemplateError
 from dagster_lifeguard.names import enumerate_some, format_expression, pool_name, safe_value
@@ -97,11 +97,11 @@ def _value(template: Field, unit: Unit, naming: Naming) -> str:
     if template.name == "owner":
         return _only(template, list(spec.owners))
     if template.name == "io_manager":
-        return _only(template, [compat.io_manager_key(unit.assets, key)])
+        return _only(template, [io_manager_key(unit.assets, key)])
     if template.name == "tag":
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template
-    return _only(template, [compat.metadata_text(spec.metadata.get(template.key or ""))])
+    return _only(template, [metadata_text(spec.metadata.get(template.key or ""))])
 
 
 def _only(template: Field, values: Sequence[object]) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from dagster_lifeguard import compat
+from dagster_lifeguard.compat.copies import original_node
+from dagster_lifeguard.compat.definitions import made_keys, node_of, observation_as_assets
+from dagster_lifeguard.compat.ops import declared_pool, leaf_ops
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Unit:
         """What executes the unit."""
         if self.is_check:
             return "check"
-        if not isinstance(compat.node_of(self.assets), dg.OpDefinition):
+        if not isinstance(node_of(self.assets), dg.OpDefinition):
             return "graph_asset"
         if len(self.keys) > 1:
             return "multi_asset"
@@ -75,7 +77,7 @@ def with_op(item: Any) -> Any:
     A source asset gets its op only when Dagster loads it; anything else is returned as it is.
     """
     if isinstance(item, dg.SourceAsset) and item.is_observable:
-        return compat.observation_as_assets(item)
+        return observation_as_assets(item)
     return item
 
 
@@ -100,7 +102,7 @@ def units_of(items: Iterable[AssetItem]) -> list[Unit]:
     """Return the units among these items, sorted by name; external assets have none."""
     units = []
     for item in items:
-        if isinstance(item, dg.AssetsDefinition) and compat.node_of(item) is not None:
+        if isinstance(item, dg.AssetsDefinition) and node_of(item) is not None:
             unit = _unit(item)
             if unit is not None:
                 units.append(unit)
@@ -109,7 +111,7 @@ def units_of(items: Iterable[AssetItem]) -> list[Unit]:
 
 
 def _unit(assets: dg.AssetsDefinition) -> Unit | None:
-    keys = compat.made_keys(assets)
+    keys = made_keys(assets)
     is_check = not keys
     if keys:
         name = keys[0].to_user_string()
@@ -119,19 +121,19 @@ def _unit(assets: dg.AssetsDefinition) -> Unit | None:
             return None
         name = f"{checks[0].asset_key.to_user_string()}:{checks[0].name}"
         keys = tuple(dict.fromkeys(check.asset_key for check in checks))
-    node = compat.node_of(assets)
+    node = node_of(assets)
     assert node is not None
-    uses = list(compat.leaf_ops(node))
-    current = {pool for op, tags in uses if (pool := compat.declared_pool(op, tags))}
-    original = compat.original_node(node)
-    ops = _ops(uses if original is node else list(compat.leaf_ops(original)))
+    uses = list(leaf_ops(node))
+    current = {pool for op, tags in uses if (pool := declared_pool(op, tags))}
+    original = original_node(node)
+    ops = _ops(uses if original is node else list(leaf_ops(original)))
     return Unit(name, assets, keys, ops, tuple(sorted(current)), len(uses), is_check)
 
 
 def _ops(uses: list[tuple[dg.OpDefinition, Mapping[str, str]]]) -> tuple[OpUse, ...]:
     declared: dict[dg.OpDefinition, set[str | None]] = {}
     for op, tags in uses:
-        declared.setdefault(op, set()).add(compat.declared_pool(op, tags))
+        declared.setdefault(op, set()).add(declared_pool(op, tags))
     # A pool on the op itself would silence a tag on one of its uses, so that tag counts for it.
     return tuple(
         OpUse(op, max(filter(None, pools), default=None), len(pools) > 1 and None in pools)

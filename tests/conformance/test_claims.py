@@ -242,6 +242,16 @@ def test_tickets_beyond_sight_wait_for_those_in_front(engine):
         assert ask(engine, f"run-{number:03}").granted
 
 
+def test_tickets_that_are_all_in_sight_hold_up_no_slot_beyond_their_own(engine):
+    engine.set_limit("orders", 1)
+    ask(engine, "holder")
+    for number in range(WAITERS_SEEN_MAX):
+        ask(engine, f"run-{number:03}")
+    engine.set_limit("orders", LIMIT_MAX)
+
+    assert ask(engine, "last").granted
+
+
 def test_fences_grow_with_each_grant_of_a_pool(engine):
     engine.set_limit("x", 2)
     engine.set_limit("y", 2)

@@ -15,8 +15,9 @@ import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 
-from dagster_lifeguard import Policy, compat
+from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.compat.instance import instance_config_problem
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -115,7 +116,7 @@ class Reader:
             self._write(block)
         elif name in ("dagster.yaml", "deployment_settings.yaml"):
             self.home.joinpath("dagster.yaml").write_text(block.text, encoding="utf-8")
-            assert compat.instance_config_problem(str(self.home)) is None, block.place
+            assert instance_config_problem(str(self.home)) is None, block.place
         elif name == "workflow.yml":
             (job,) = yaml.safe_load(block.text)["jobs"].values()
             for command in [line for step in job["steps"] if "run" in step

@@ -16,7 +16,7 @@ from pages import ROOT, Reader, UnknownBlockError, read_blocks
 
 import dagster_lifeguard
 from dagster_lifeguard import LifeguardError
-from dagster_lifeguard.check import CODES, Finding
+from dagster_lifeguard.check.findings import CODES, Finding
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import verdict_rows
 from dagster_lifeguard.config import Config, PoolSpec, Rule

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from dagster_lifeguard import compat
 from dagster_lifeguard.cli.check import check_command
 from dagster_lifeguard.cli.demo import demo_command
 from dagster_lifeguard.cli.engine import engine_command
 from dagster_lifeguard.cli.init import init_command
+from dagster_lifeguard.compat.definitions import UNSTABLE_API_WARNINGS
 from dagster_lifeguard.errors import LifeguardError
 
 __all__ = ["main"]
@@ -28,7 +28,7 @@ class _Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 # They concern Dagster's API in the user's code, which is not what was asked for.
-                for category in compat.UNSTABLE_API_WARNINGS:
+                for category in UNSTABLE_API_WARNINGS:
                     warnings.simplefilter("ignore", category)
                 return super().invoke(ctx)
         except LifeguardError as error:

@@ -16,9 +16,7 @@ from sqlalchemy import make_url
 
 from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
-    WAITERS_SEEN_MAX,
     Entry,
-    EntryKind,
     LimitRow,
     PoolSnapshot,
     PoolView,
@@ -218,7 +216,7 @@ class PostgresStore:
             if pool is None
             else self._run("ledger_of_pool", count_max, pool)
         )
-        return tuple(Entry(EntryKind(row[0]), *row[1:]) for row in found)
+        return tuple(rows.entry(row) for row in found)
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         ((count,),) = self._run("trim_ledger", keep_seconds, count_max)
@@ -366,20 +364,8 @@ def _channel(session: str) -> str:
 
 
 def _pool_view(found: Sequence[Any]) -> PoolView:
-    pool, fence, limit_known, limit, taken, queue = found
-    queue = queue or ()
-    return PoolView(
-        pool=pool,
-        limit=limit,
-        taken=frozenset(taken or ()),
-        queue=tuple(
-            Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
-            for w in queue[:WAITERS_SEEN_MAX]
-        ),
-        whole=len(queue) <= WAITERS_SEEN_MAX,
-        fence=fence,
-        limit_known=limit_known,
-    )
+    pool, *row, taken, queue = found
+    return rows.pool_view(pool, row, taken or (), queue or ())
 
 
 def _holdings(found: Sequence[Any] | None) -> tuple[Holding, ...]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dagster_lifeguard.model import Demand, Holding, Ticket, TicketKey
+from dagster_lifeguard.model import (
+    WAITERS_SEEN_MAX,
+    Demand,
+    Entry,
+    EntryKind,
+    Holding,
+    PoolView,
+    Ticket,
+    TicketKey,
+    Waiter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,6 +44,41 @@ def holdings(
         )
         for key, row in first.items()
     )
+
+
+def pool_view(
+    pool: str,
+    row: Sequence[Any],
+    taken: Iterable[int],
+    queue: Sequence[Sequence[Any]],
+) -> PoolView:
+    """The view of a pool of a row (fence, limit_known, limit).
+
+    Args:
+        pool: The pool.
+        row: Its row.
+        taken: Numbers of the slots that are held.
+        queue: The best-ranked waiters, one more than are seen if there are so many: rows (number,
+            priority, slots, since, run_id, step_key, session).
+    """
+    fence, limit_known, limit = row
+    return PoolView(
+        pool=pool,
+        limit=limit,
+        taken=frozenset(taken),
+        queue=tuple(
+            Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
+            for w in queue[:WAITERS_SEEN_MAX]
+        ),
+        whole=len(queue) <= WAITERS_SEEN_MAX,
+        fence=fence,
+        limit_known=limit_known,
+    )
+
+
+def entry(row: Sequence[Any]) -> Entry:
+    """The entry of a row of the ledger, its columns in the order of the attributes."""
+    return Entry(EntryKind(row[0]), *row[1:])
 
 
 def demand_text(demand: Demand) -> str:

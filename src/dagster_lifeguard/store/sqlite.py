@@ -20,14 +20,12 @@ from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     WAITERS_SEEN_MAX,
     Entry,
-    EntryKind,
     LimitRow,
     PoolSnapshot,
     PoolView,
     Ticket,
     TicketKey,
     View,
-    Waiter,
 )
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.sql import migrations, script, statements
@@ -130,18 +128,8 @@ class SqliteStore:
         queue = connection.execute(
             _SQL["queue"], {"pool": pool, "now": now, "count": WAITERS_SEEN_MAX + 1}
         ).fetchall()
-        return PoolView(
-            pool=pool,
-            limit=row[2],
-            taken=frozenset(number for (number,) in connection.execute(_SQL["taken"], (pool,))),
-            queue=tuple(
-                Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
-                for w in queue[:WAITERS_SEEN_MAX]
-            ),
-            whole=len(queue) <= WAITERS_SEEN_MAX,
-            fence=row[0],
-            limit_known=row[1],
-        )
+        taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
+        return rows.pool_view(pool, row, taken, queue)
 
     def _in_question(
         self,
@@ -349,7 +337,7 @@ class SqliteStore:
         name = "ledger" if pool is None else "ledger_of_pool"
         with self.connection.reading() as connection:
             found = connection.execute(_SQL[name], {"pool": pool, "count": count_max})
-            return tuple(Entry(EntryKind(row[0]), *row[1:]) for row in found)
+            return tuple(rows.entry(row) for row in found)
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         before = time.time() - keep_seconds

@@ -1,0 +1,89 @@
+"""The assets of a code location: whether their pools protect what they write."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.check.findings import Finding
+from dagster_lifeguard.compat.definitions import metadata_texts
+from dagster_lifeguard.names import enumerate_some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dagster_lifeguard.plan import Assignment
+    from dagster_lifeguard.units import AssetItem
+
+TARGET_METADATA = (
+    "dagster/table_name",
+    "dagster/uri",
+    "table_name",
+    "table",
+    "uri",
+    "file_path",
+    "path",
+)
+"""Metadata by which assets say what they write: Dagster's own keys, then the customary ones."""
+
+
+def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Iterator[Finding]:
+    """Find assets that are unlimited, or limited only in part."""
+    uncovered = [
+        a.asset
+        for a in assignments
+        if a.rule is None and a.kind not in ("external", "check") and not a.pools
+    ]
+    if uncovered:
+        yield Finding(
+            "no-rule",
+            "warning",
+            f"No rule selects {enumerate_some(uncovered)}: unlimited.",
+            'End the rules with one for all other assets: assets: "*".',
+            tuple(uncovered),
+        )
+    partly = [(a.asset, op) for a in assignments for op in a.partly_limited_ops]
+    for asset, op in partly:
+        yield Finding(
+            "partly-limited",
+            "error",
+            f"The op {op} of {asset} is tagged with a pool where it is used once; where it is used "
+            "without the tag it is unlimited.",
+            "Give the op itself the pool, or set override: true in the asset's rule.",
+            (asset, op),
+        )
+    interleaving = [
+        a.asset for a in assignments if a.kind == "graph_asset" and a.steps > 1 and a.pools
+    ]
+    if interleaving and granularity == "op":
+        yield Finding(
+            "steps-interleave",
+            "warning",
+            f"The steps of {enumerate_some(interleaving)} claim one by one: between two steps of "
+            "one run, another run may execute a step.",
+            "Set granularity: run under concurrency: pools in dagster.yaml, or make it one op.",
+            tuple(interleaving),
+        )
+
+
+def same_targets(
+    items: Sequence[AssetItem], assignments: Sequence[Assignment]
+) -> Iterator[Finding]:
+    """Find assets that say they write the same table or path, and may do so at once."""
+    by_asset = {a.asset: a for a in assignments if a.kind != "external"}
+    writers: defaultdict[tuple[str, str], dict[str, frozenset[str]]] = defaultdict(dict)
+    for key, name, value in metadata_texts(items, TARGET_METADATA):
+        assignment = by_asset.get(key)
+        if assignment is not None:
+            writers[name, value][key] = frozenset(assignment.pools)
+    for (name, value), pools_of in sorted(writers.items()):
+        assets = list(pools_of)
+        same_op = set(by_asset[assets[0]].executed_with) | {assets[0]} >= set(assets)
+        if len(assets) > 1 and not same_op and not frozenset.intersection(*pools_of.values()):
+            yield Finding(
+                "same-target",
+                "warning",
+                f"{enumerate_some(assets)} declare {name}: {value} and share no pool.",
+                f'Give them one pool with a rule: pools: ["{{metadata:{name}}}"].',
+                tuple(assets),
+            )

@@ -1,0 +1,56 @@
+"""Findings: what a user should know, with what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Severity = Literal["error", "warning"]
+
+CODES: Mapping[str, str] = {
+    "config-invalid": "A setting or rule is not allowed.",
+    "selection-invalid": "A rule's asset selection is malformed or names no asset.",
+    "template-unfilled": "An asset has no value, or several, for a template of its rule.",
+    "needs-engine": "A rule asks for what the engine in `engine:` cannot do.",
+    "name-clash": "Two assets would share a pool named after one of them.",
+    "not-applied": "The definitions do not have the pools that the policy gives them.",
+    "no-rule": "No rule selects an asset, so it is unlimited.",
+    "unused-rule": "A rule decides for no asset.",
+    "unused-pool": "A declared pool is used by no asset.",
+    "same-target": "Assets declare the same table or path and share no pool.",
+    "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
+    "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
+    "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
+    "limits-differ": "Several policies declare different limits for one pool.",
+    "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
+    "limit-in-force": "A pool has another limit on the instance than the policy declares.",
+    "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
+}
+"""Every code of a finding, and what it says."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a user should know, with what to do about it.
+
+    Attributes:
+        code: One of ``CODES``.
+        severity: An error means that an asset is not protected as the policy says.
+        message: What was found, in one line.
+        remedy: What to do, in one line.
+        names: The assets, pools or rules concerned.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    remedy: str
+    names: tuple[str, ...] = ()
+
+
+def limit_text(limit: int | None) -> str:
+    """Return a limit as a message tells it."""
+    return "unlimited" if limit is None else str(limit)

@@ -1,0 +1,118 @@
+"""A code location: what its assets get, and what is wrong within it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.check.assets import asset_findings, same_targets
+from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
+from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
+from dagster_lifeguard.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import dagster as dg
+
+    from dagster_lifeguard.check.findings import Finding
+    from dagster_lifeguard.compat.locations import LocationOrigin
+    from dagster_lifeguard.config import Config
+    from dagster_lifeguard.plan import Assignment
+
+
+@dataclass(frozen=True)
+class Location:
+    """What was found in one code location.
+
+    Attributes:
+        name: The location's name, as Dagster shows it.
+        assignments: What the policy gives each asset.
+        findings: What is wrong within the location.
+        own_pools: For each pool named after an asset, the assets of that name.
+        limits: For each pool used here, its declared limit; None if unlimited.
+        default_limits: The default limits of the policies that apply here.
+        rules: What each rule selects, in order.
+    """
+
+    name: str
+    assignments: tuple[Assignment, ...]
+    findings: tuple[Finding, ...]
+    own_pools: Mapping[str, frozenset[str]]
+    limits: Mapping[str, int | None]
+    default_limits: frozenset[int | None]
+    rules: tuple[str, ...]
+
+
+def inspect_location(origin: LocationOrigin, config: Config | None, granularity: str) -> Location:
+    """Load a code location into this process and look at its assets.
+
+    Args:
+        origin: The code location.
+        config: The policy to measure by. None: the policy that the definitions had applied, or
+            else every asset its own pool.
+        granularity: ``op`` or ``run``.
+
+    Raises:
+        Exception: Whatever the location's code raises.
+    """
+    locations = [
+        _inspect_repository(origin.name, repository, config, granularity)
+        for repository in load_repositories(origin)
+    ]
+    if len(locations) == 1:
+        return locations[0]
+    return Location(
+        name=origin.name,
+        assignments=tuple(a for location in locations for a in location.assignments),
+        findings=tuple(f for location in locations for f in location.findings),
+        own_pools=_merged(location.own_pools for location in locations),
+        limits={pool: n for location in locations for pool, n in location.limits.items()},
+        default_limits=frozenset(n for location in locations for n in location.default_limits),
+        rules=locations[0].rules if locations else (),
+    )
+
+
+def _inspect_repository(
+    name: str, repository: dg.RepositoryDefinition, config: Config | None, granularity: str
+) -> Location:
+    items = repository_assets(repository)
+    jobs = op_jobs(repository)
+    parts = by_policy(items, config)
+    plans = [(policy, Plan(policy, part)) for policy, part in parts]
+    assignments_of = [part.assignments() for _, part in plans]
+    assignments = [a for part in assignments_of for a in part]
+    declared: defaultdict[str, set[int | None]] = defaultdict(set)
+    for (policy, _), part in zip(plans, assignments_of, strict=True):
+        for pool in (pool for assignment in part for pool in assignment.pools):
+            declared[pool].add(policy.limit_of(pool))
+    limits = {
+        pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
+    }
+    findings = [f for policy, part in plans for f in policy_findings(policy, part, jobs)]
+    findings += differing_limits(declared)
+    findings += asset_findings(assignments, granularity)
+    findings += same_targets(items, assignments)
+    return Location(
+        name=name,
+        assignments=tuple(sorted(assignments, key=lambda a: a.asset)),
+        findings=tuple(findings),
+        own_pools=_merged(
+            {pool: frozenset([asset]) for pool, asset in part.own_pools.items()}
+            for _, part in plans
+        ),
+        limits=limits,
+        default_limits=frozenset(policy.default_limit for policy, _ in plans),
+        rules=tuple(rule.assets for rule in plans[0][0].rules),
+    )
+
+
+def _merged(
+    parts: Iterable[Mapping[str, frozenset[str]]],
+) -> dict[str, frozenset[str]]:
+    merged: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for part in parts:
+        for pool, assets in part.items():
+            merged[pool] |= assets
+    return dict(merged)

@@ -1,0 +1,127 @@
+"""The policies of a code location: which assets each is for, and whether it is in force there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_lifeguard.assign import Policy
+from dagster_lifeguard.check.findings import Finding, limit_text
+from dagster_lifeguard.compat.definitions import node_of
+from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
+from dagster_lifeguard.config import Config, describe_rule
+from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.units import with_op
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.plan import Plan
+    from dagster_lifeguard.units import AssetItem
+
+
+def by_policy(
+    items: Sequence[AssetItem], config: Config | None
+) -> list[tuple[Config, list[AssetItem]]]:
+    """Group the assets by the policy to measure them by.
+
+    That is the given one, or else the one that was applied to them. Assets to which none was
+    applied join the first group; where none was applied at all, each is to have its own pool.
+    """
+    whole: list[AssetItem] = [with_op(item) for item in items]
+    if config is not None:
+        return [(config, whole)]
+    groups: list[tuple[Config, list[AssetItem]]] = []
+    unapplied: list[AssetItem] = []
+    for item in whole:
+        policy = _applied_policy(item)
+        if policy is None:
+            unapplied.append(item)
+            continue
+        for known, members in groups:
+            if known == policy:
+                members.append(item)
+                break
+        else:
+            groups.append((policy, [item]))
+    if not groups:
+        return [(Policy(), unapplied)]
+    groups[0][1].extend(unapplied)
+    return groups
+
+
+def _applied_policy(item: AssetItem) -> Config | None:
+    node = node_of(item) if isinstance(item, dg.AssetsDefinition) else None
+    for op, _ in leaf_ops(node) if node is not None else ():
+        policy = applied_policy(op)
+        if isinstance(policy, Config):
+            return policy
+    return None
+
+
+def policy_findings(
+    policy: Config, planned: Plan, jobs: Sequence[dg.JobDefinition]
+) -> Iterator[Finding]:
+    """Find what keeps a policy from being applied, or from doing what its rules say."""
+    for problem in planned.problems:
+        yield Finding(problem.code, "error", problem.message, problem.remedy, problem.names)
+    if not planned.problems:
+        yield from _not_applied(planned)
+    for op in planned.shared_ops(jobs):
+        users = [f"asset {name}" for name in op.assets] + [f"job {name}" for name in op.jobs]
+        yield Finding(
+            "shared-op",
+            "warning",
+            f"The op {op.op} is used by {enumerate_some(users)}; in all of them it claims the pool "
+            f"{op.pool}.",
+            "Dagster knows one op by that name. Give each its own op if they need not wait for "
+            "each other.",
+            (op.op,),
+        )
+    for index in planned.unused_rules:
+        if policy.rules[index].assets.strip() != "*":
+            yield Finding(
+                "unused-rule",
+                "warning",
+                f"{describe_rule(index, policy.rules[index])} decides for no asset.",
+                "Correct its selection, put it before the rule that decides instead, or drop it.",
+                (policy.rules[index].assets,),
+            )
+
+
+def _not_applied(planned: Plan) -> Iterator[Finding]:
+    differing = [a for a in planned.assignments() if a.pools != a.current]
+    if not differing:
+        return
+    first = differing[0]
+    do_not = "1 asset does not" if len(differing) == 1 else f"{len(differing)} assets do not"
+    yield Finding(
+        "not-applied",
+        "error",
+        f"{do_not} have the pool that the policy gives: "
+        f"{first.asset} should have {_pools_text(first.pools)} and has {_pools_text(first.current)}"
+        + (f"; also {enumerate_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
+        "Wrap the definitions: defs = apply_per_asset_concurrency(defs), or "
+        'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs).',
+        tuple(a.asset for a in differing),
+    )
+
+
+def differing_limits(declared: Mapping[str, set[int | None]]) -> Iterator[Finding]:
+    """Find the pools for which several policies declare different limits."""
+    for pool, limits in declared.items():
+        if len(limits) > 1:
+            shown = " and ".join(sorted(map(limit_text, limits)))
+            yield Finding(
+                "limits-differ",
+                "warning",
+                f"The policies of this code location declare the limits {shown} for the pool "
+                f"{pool}.",
+                "Apply one policy to the merged definitions.",
+                (pool,),
+            )
+
+
+def _pools_text(pools: Sequence[str]) -> str:
+    return " and ".join(pools) or "none"

@@ -1,0 +1,145 @@
+"""The report on a deployment: its code locations, and what only shows across them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.check.findings import Finding, limit_text
+from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.names import enumerate_some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.check.findings import Severity
+    from dagster_lifeguard.check.location import Location
+    from dagster_lifeguard.compat.instance import PoolSettings
+    from dagster_lifeguard.config import Config
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer of ``lifeguard check``.
+
+    Attributes:
+        locations: One for each code location.
+        granularity: What a pool limits on the instance: ``op`` or ``run``.
+        findings: All findings, errors first.
+    """
+
+    locations: tuple[Location, ...]
+    granularity: str
+    findings: tuple[Finding, ...]
+
+    def of_severity(self, severity: Severity) -> tuple[Finding, ...]:
+        """Return the findings of one severity."""
+        return tuple(f for f in self.findings if f.severity == severity)
+
+
+def report_on(
+    locations: Sequence[Location],
+    config: Config | None,
+    settings: PoolSettings | None,
+) -> Report:
+    """Put the code locations of a deployment together and add what only shows across them."""
+    findings = [
+        replace(f, message=f"{location.name}: {f.message}") if len(locations) > 1 else f
+        for location in locations
+        for f in location.findings
+        if f.code != "unused-rule"
+    ]
+    # A rule is for all locations, so it is unused only if it is so in each of them.
+    findings += _unused_everywhere(locations)
+    findings += _clashes_across(locations)
+    if config is not None:
+        findings += _unused_pools(locations, config)
+    if settings is not None:
+        findings += _limits_in_force(locations, settings)
+    findings.sort(key=lambda f: f.severity)
+    granularity = settings.granularity if settings else "op"
+    return Report(tuple(locations), granularity, tuple(findings))
+
+
+def _unused_everywhere(locations: Sequence[Location]) -> list[Finding]:
+    counted = Counter(
+        f for location in locations for f in location.findings if f.code == "unused-rule"
+    )
+    return [finding for finding, count in counted.items() if count == len(locations)]
+
+
+def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
+    owners: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for location in locations:
+        for pool, assets in location.own_pools.items():
+            for asset in sorted(assets):
+                owners[pool].setdefault(asset, location.name)
+    for pool, places in owners.items():
+        if len(places) > 1:
+            described = [f"{asset} (in {place})" for asset, place in places.items()]
+            yield Finding(
+                "name-clash",
+                "error",
+                f"The assets {enumerate_some(described)} would share the pool {pool!r}.",
+                "Set naming: path, which never gives two assets one name.",
+                tuple(places),
+            )
+
+
+def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Finding]:
+    used = {pool for location in locations for pool in location.limits}
+    unused = [name for name in config.pools if name not in used]
+    if unused:
+        yield Finding(
+            "unused-pool",
+            "warning",
+            f"No asset uses the declared pool {enumerate_some(unused)}.",
+            "Correct the name, use it in a rule, or drop it.",
+            tuple(unused),
+        )
+
+
+def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+    used = sorted({pool for location in locations for pool in location.limits})
+    unset = [pool for pool in used if pool not in settings.limits]
+    yield from _other_limits(locations, settings.limits)
+    declared = {limit for location in locations for limit in location.default_limits}
+    if unset and settings.default_limit not in declared:
+        found = "no default limit, so pools are unlimited until each is given one"
+        if settings.default_limit is not None:
+            found = f"the default limit {settings.default_limit}"
+        wanted = ", ".join(sorted(map(limit_text, declared)))
+        yield Finding(
+            "default-limit",
+            "warning",
+            f"dagster.yaml sets {found}; the policy declares {wanted}.",
+            "Run lifeguard init, which sets concurrency: pools: default_limit, or set the limits "
+            "one by one: dagster instance concurrency set POOL LIMIT.",
+            tuple(unset),
+        )
+    elif unset and settings.granularity == "run" and DEFAULT_LIMIT_COMES_LATE:
+        yield Finding(
+            "limit-not-set",
+            "warning",
+            f"{enumerate_some(unset)} only {'has' if len(unset) == 1 else 'have'} the default "
+            "limit, which the run queue first applies to a pool one pass after it meets it.",
+            "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
+            tuple(unset),
+        )
+
+
+def _other_limits(locations: Sequence[Location], in_force: Mapping[str, int]) -> Iterator[Finding]:
+    declared = {pool: n for location in locations for pool, n in location.limits.items()}
+    differing = sorted(p for p, n in declared.items() if p in in_force and in_force[p] != n)
+    if differing:
+        first = differing[0]
+        yield Finding(
+            "limit-in-force",
+            "warning",
+            f"On the instance the pool {first} has the limit {in_force[first]}; the policy "
+            f"declares {limit_text(declared[first])}"
+            + (f". So too: {enumerate_some(differing[1:])}." if differing[1:] else "."),
+            "Set the one or declare the other: dagster instance concurrency set POOL LIMIT.",
+            tuple(differing),
+        )

@@ -1,0 +1,220 @@
+"""The report of ``lifeguard check`` as text and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dagster_lifeguard.check.findings import Finding
+    from dagster_lifeguard.check.location import Location
+    from dagster_lifeguard.check.report import Report
+    from dagster_lifeguard.plan import Assignment
+
+ROWS_MAX = 200
+"""With more assets than this the table is summed up by rule, unless --all asks for each."""
+
+Row = tuple["Location", "Assignment"]
+
+SORT_KEYS: dict[str, Callable[[Row], Any]] = {
+    "asset": lambda row: row[1].asset,
+    "pool": lambda row: (row[1].pools, row[1].asset),
+    "rule": lambda row: (row[1].rule is None, row[1].rule or 0, row[1].asset),
+    "kind": lambda row: (row[1].kind, row[1].asset),
+    "group": lambda row: (row[1].group or "", row[1].asset),
+}
+
+
+def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding]) -> dict[str, Any]:
+    """Return what ``--json`` prints: the report with these assets and findings of it."""
+
+    def finding(item: Finding) -> dict[str, Any]:
+        return {
+            "code": item.code,
+            "message": item.message,
+            "remedy": item.remedy,
+            "names": list(item.names),
+        }
+
+    return {
+        "version": 1,
+        "granularity": found.granularity,
+        "errors": [finding(f) for f in shown if f.severity == "error"],
+        "warnings": [finding(f) for f in shown if f.severity == "warning"],
+        "assets": [
+            {
+                "asset": a.asset,
+                "location": location.name,
+                "group": a.group,
+                "kind": a.kind,
+                "rule": None if a.rule is None else a.rule + 1,
+                "pools": [{"name": pool, "limit": location.limits.get(pool)} for pool in a.pools],
+                "current_pools": list(a.current),
+                "explicit": a.explicit,
+                "steps": a.steps,
+                "executed_with": list(a.executed_with),
+                "shared_ops": list(a.shared_ops),
+            }
+            for location, a in rows
+        ],
+    }
+
+
+def print_report(
+    found: Report, rows: Sequence[Row], shown: Sequence[Finding], *, in_full: bool
+) -> None:
+    """Print a report as text.
+
+    Args:
+        found: The report.
+        rows: The assets to show.
+        shown: The findings to show.
+        in_full: Whether each asset gets a line; otherwise each rule does.
+    """
+    console = Console(highlight=False, emoji=False)
+    if rows and in_full:
+        with_location = len(found.locations) > 1
+        console.print(_asset_table(rows, found.granularity, with_location=with_location))
+        for line in _legend(rows):
+            console.print(Text(line, style="dim"))
+    elif rows:
+        console.print(_rule_table(rows))
+    if not in_full and len(rows) > ROWS_MAX:
+        console.print("[dim]List them with --all, or some of them with --select TEXT.[/dim]")
+    console.print()
+    for finding in shown:
+        colour = "red" if finding.severity == "error" else "yellow"
+        head = Text.assemble((finding.severity, colour), " ", (finding.code, "bold"), ": ")
+        console.print(head + Text(_printable(finding.message)))
+        console.print(Padding(Text(_printable(finding.remedy), style="dim"), (0, 0, 0, 2)))
+    console.print(_totals(rows, shown))
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the cursor, break the line or not encode: names are the user's."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def _cell(text: str) -> Text:
+    return Text(_printable(text))
+
+
+def _plain_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+
+
+def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) -> Table:
+    table = _plain_table()
+    table.add_column("asset", overflow="fold", ratio=None)
+    if with_location:
+        table.add_column("location", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("rule", no_wrap=True)
+    table.add_column("pool", overflow="fold")
+    table.add_column("limit", justify="right", no_wrap=True)
+    table.add_column("per", no_wrap=True)
+    for location, a in rows:
+        cells = [a.asset, _kind(a), _rule(a), _pools(a)]
+        cells += [_limits(location, a), _granularity(a, granularity)]
+        if with_location:
+            cells.insert(1, location.name)
+        table.add_row(*map(_cell, cells))
+    return table
+
+
+def _kind(a: Assignment) -> str:
+    words = {"multi_asset": "multi", "graph_asset": "graph", "observation": "observe"}
+    return words.get(a.kind, a.kind)
+
+
+def _rule(a: Assignment) -> str:
+    if a.explicit:
+        return "own"
+    return "-" if a.rule is None else str(a.rule + 1)
+
+
+def _pools(a: Assignment) -> str:
+    if a.pools != a.current:
+        return f"{', '.join(a.current) or 'none'} -> {', '.join(a.pools) or 'none'}"
+    return ", ".join(a.pools) or ("-" if a.kind in ("external", "check") else "none")
+
+
+def _limits(location: Location, a: Assignment) -> str:
+    if not a.pools:
+        return "-"
+    limits = [location.limits[pool] for pool in a.pools]
+    return ", ".join("none" if limit is None else str(limit) for limit in limits)
+
+
+def _granularity(a: Assignment, granularity: str) -> str:
+    if not a.pools:
+        return "-"
+    return granularity if granularity == "run" or a.steps == 1 else f"op x{a.steps}"
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    found = [a for _, a in rows]
+    lines = []
+    if any(a.kind == "multi_asset" and a.pools for a in found):
+        lines.append("multi: one op makes several assets and claims the pool of the first of them.")
+    if any(a.kind == "graph_asset" and a.pools and a.steps > 1 for a in found):
+        lines.append("op xN: a graph asset; its N steps claim the pool one by one, each by itself.")
+    if any(a.explicit for a in found):
+        lines.append("rule own: the pool that the asset declares itself.")
+    if any(_pools(a) == "none" for a in found):
+        lines.append("pool none: unlimited.")
+    if any(a.pools != a.current for a in found):
+        lines.append("pool x -> y: the definitions have x, the policy gives y.")
+    return lines
+
+
+def _rule_table(rows: Sequence[Row]) -> Table:
+    table = _plain_table()
+    table.add_column("rule", no_wrap=True)
+    table.add_column("assets selected", overflow="fold")
+    for heading in ("assets", "pools"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("for example", overflow="fold")
+    groups: dict[tuple[str, str], list[Assignment]] = {}
+    for location, a in sorted(rows, key=SORT_KEYS["rule"]):
+        what = {"own": "declare their pool", "-": "no rule"}.get(_rule(a))
+        if a.kind == "external":
+            what = "not executed here"
+        if what is None and a.rule is not None:
+            what = location.rules[a.rule]
+        groups.setdefault((_rule(a), what or ""), []).append(a)
+    for (rule, what), members in groups.items():
+        pools = {pool for a in members for pool in a.pools}
+        cells = (rule, what, str(len(members)), str(len(pools)), members[0].asset)
+        table.add_row(*map(_cell, cells))
+    return table
+
+
+def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
+    users: Counter[str] = Counter(pool for _, a in rows for pool in set(a.current))
+    executed = [a for _, a in rows if a.kind not in ("external", "check")]
+    own = sum(1 for a in executed if a.current and all(users[pool] == 1 for pool in a.current))
+    shared = sum(1 for a in executed if a.current) - own
+    parts = [f"{own} alone in a pool", f"{shared} in a shared pool"]
+    parts.append(f"{len(executed) - own - shared} unlimited")
+    external = sum(1 for _, a in rows if a.kind == "external")
+    parts += [f"{external} external"] if external else []
+    errors = sum(1 for f in shown if f.severity == "error")
+    verdict = "nothing found"
+    if shown:
+        verdict = f"{_number(errors, 'error')}, {_number(len(shown) - errors, 'warning')}"
+    return f"{_number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict}[/bold]"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

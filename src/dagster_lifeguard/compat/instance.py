@@ -1,0 +1,70 @@
+"""The instance: its pool settings, its configuration, and how its run queue counts."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+from dagster._core.instance.config import dagster_instance_config
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_LIMIT_COMES_LATE = (
+    "concurrency_keys" in inspect.signature(GlobalOpConcurrencyLimitsCounter).parameters
+)
+"""Whether the run queue lets all runs pass that wait for a pool which it meets for the first time.
+
+It writes the default limit down only after it looked up which pools have one (1.11.1 and later).
+"""
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What ``dagster.yaml`` says of pools.
+
+    Attributes:
+        default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
+        granularity: ``op`` or ``run``.
+        limits: The pools that have a limit on the instance, and which.
+    """
+
+    default_limit: int | None
+    granularity: str
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+def instance_pool_settings() -> PoolSettings | None:
+    """Return the pool settings of the instance in DAGSTER_HOME; None if there is none.
+
+    Relies on: ``DagsterInstance.get_concurrency_config().pool_config`` and
+    ``EventLogStorage.get_pool_limits`` (1.10.0).
+    """
+    home = os.getenv("DAGSTER_HOME")
+    if not home or not Path(home).is_dir():
+        return None
+    with dg.DagsterInstance.get() as instance:
+        config: Any = cast("Any", instance).get_concurrency_config().pool_config
+        granularity = config.pool_granularity
+        return PoolSettings(
+            config.default_pool_limit,
+            "op" if granularity is None else str(granularity.value),
+            {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()},
+        )
+
+
+def instance_config_problem(home: str) -> str | None:
+    """Return what Dagster has against the ``dagster.yaml`` in a directory; None if nothing.
+
+    Relies on: ``dagster_instance_config`` (1.10.0).
+    """
+    try:
+        dagster_instance_config(home)
+    except Exception as error:  # noqa: BLE001 - it raises several unrelated classes
+        return " ".join(str(error).split())
+    return None
