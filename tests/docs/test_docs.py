@@ -21,6 +21,7 @@ from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import verdict_rows
 from dagster_lifeguard.config import Config, PoolSpec, Rule
 from dagster_lifeguard.demo import PROTECTED, UNPROTECTED, Evidence
+from dagster_lifeguard.storage.config import StorageOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +133,12 @@ class TestReference:
         for field in model.model_fields:
             assert re.search(rf"^\| `{field}` \|", text, re.MULTILINE), field
 
+    def test_every_setting_of_the_engine(self) -> None:
+        text = DOCS.joinpath("operating", "engine.md").read_text(encoding="utf-8")
+        for option in dataclasses.fields(StorageOptions):
+            shown = f"{option.default:g}" if option.type == "float" else f"`{option.default}`"
+            assert re.search(rf"^\| `{option.name}` \| {shown} \|", text, re.MULTILINE), option
+
     def test_every_field_of_the_json(self) -> None:
         page = DOCS / "reference" / "check-json.md"
         ((_, shown),) = [
@@ -156,6 +163,15 @@ class TestReference:
             "Rule",
             "apply_per_asset_concurrency",
         ]
+
+
+def test_every_promise_is_guarded_by_tests_that_exist() -> None:
+    text = DOCS.joinpath("concepts", "safety.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)
+    for promise in ("S1", "S2", "S3", "L1", "L2", "L3"):
+        assert re.search(rf"^\| \*\*{promise}\*\* .*`tests/", text, re.MULTILINE), promise
+    for file, test in named:
+        assert f"\ndef {test}(" in ROOT.joinpath(file).read_text(encoding="utf-8"), test
 
 
 class TestLinks:
