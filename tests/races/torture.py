@@ -30,9 +30,15 @@ STOCK_ROUNDS_MAX = 200
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20_000, help="simultaneous claims, in all")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=20_000,
+        help="simultaneous claims of each number of processes on each database",
+    )
     parser.add_argument("--releases", type=int, default=10_000, help="release meets first claim")
     parser.add_argument("--hammers", type=int, default=2_000, help="claims of each of 8 processes")
+    parser.add_argument("--turns", type=int, default=200, help="between engine and stock")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--database", choices=["sqlite", "postgres"], action="append")
     options = parser.parse_args()
@@ -81,7 +87,7 @@ def main() -> int:
 
         try:
             for kind in options.database or ("sqlite", "postgres"):
-                rounds = max(options.rounds // (len(SIZES) * 2), 1)
+                rounds = max(options.rounds // 2, 1)  # For each limit.
                 for limit in (1, 3):
                     for count in SIZES:
                         begun = time.monotonic()
@@ -120,6 +126,20 @@ def main() -> int:
                     answers = fleet.run("hammer", 8, "lifeguard", place, limit, options.hammers)
                     bad = sum(answer["over"] + answer["stuck"] for answer in answers)
                     broken += note(kind, "hammer", 8, limit, options.hammers, bad, "", begun)
+                for limit in (1, 3):
+                    begun = time.monotonic()
+                    place = guarded(kind, limit)
+                    place.make_stock_tables()
+                    storage = stock_storage(place)
+                    storage.set_concurrency_slots(POOL, limit)
+                    storage.dispose()
+                    kinds = ("beside stock", "stock")
+                    answers = fleet.run(
+                        "take_turns", 4, kinds, place, limit, options.turns, options.seed
+                    )
+                    bad = sum(answer["over"] for answer in answers)
+                    what = "take turns with stock"
+                    broken += note(kind, what, 4, limit, options.turns, bad, "", begun)
         finally:
             fleet.close()
             server.cleanup()
