@@ -1,6 +1,6 @@
 -- name: session_state
-SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session),
-       EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= :now);
+SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ?),
+       (SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- name: pool
 SELECT p.fence, p.limit_known, l."limit"
