@@ -59,7 +59,7 @@ def situations(draw, *, whole=None):
         number=draw(st.one_of(st.none(), st.sampled_from([1, 5, 99]))),
         since=draw(st.sampled_from([NOW - 1.0, NOW - 400.0])),
     )
-    return View(NOW, session_alive=True, expired=False, pools=pools), ticket
+    return View(NOW, session_alive=True, lease_ends=None, pools=pools), ticket
 
 
 def verdict_on(view, ticket):
@@ -214,7 +214,7 @@ class Floor:
             ]
             queue.sort(key=lambda w: (-w.priority, w.number))
             pools[pool] = PoolView(pool, self.limits[pool], frozenset(taken), tuple(queue))
-        return View(self.now, session_alive=True, expired=False, pools=pools)
+        return View(self.now, session_alive=True, lease_ends=None, pools=pools)
 
     def arrive(self, name, demand, priority=0):
         ticket = Ticket(TicketKey(name, "step"), demand, priority, next(self.numbers), self.now)

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
@@ -36,7 +36,7 @@ from dagster_lifeguard.store.contract import Scope, TryAgainError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.model import Demand
+    from dagster_lifeguard.model import Demand, View
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.store.contract import Store
 
@@ -50,6 +50,13 @@ _AGAIN_SECONDS_MAX = 30.0
 _AGAIN_PAUSE_SECONDS = 0.25
 _POLL_SLICE_SECONDS = 0.025
 _TRIM_COUNT_MAX = 1000
+
+
+class _Asked(NamedTuple):
+    """When a waiting ticket was claimed last, and when it looks again; by the process's clock."""
+
+    at: float
+    look_again: float
 
 
 def _pass_by(point: Point) -> None:
@@ -111,7 +118,7 @@ class Engine:
         """
         key = TicketKey(run_id, step_key)
         pools = self._held.pop(key, ())
-        self._asked_at.pop(key, None)
+        self._asked.pop(key, None)
         self._woken.discard(key)
         return self._persist(
             lambda: self._end(Scope(pools, run_id, step_key), EntryKind.RELEASED, fence)
@@ -139,7 +146,8 @@ class Engine:
         key = TicketKey(run_id, step_key)
         now = time.monotonic()
         deadline = now + timeout_seconds
-        look_again = self._asked_at.get(key, now) + self.options.look_again_seconds
+        asked = self._asked.get(key)
+        look_again = asked.look_again if asked else now + self.options.look_again_seconds
         while True:
             session = self.session
             if session is None:
@@ -226,8 +234,8 @@ class Engine:
     def tidy(self) -> None:
         """Withdraw waiting tickets that nobody claims any more, and trim the ledger."""
         before = time.monotonic() - self.options.abandon_seconds
-        for key, asked_at in tuple(self._asked_at.items()):
-            if asked_at < before:
+        for key, asked in tuple(self._asked.items()):
+            if asked.at < before:
                 self.release(*key)
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
@@ -259,7 +267,7 @@ class Engine:
         self._session: str | None = None
         self._heartbeat: Heartbeat | None = None
         self._held: dict[TicketKey, tuple[str, ...]] = {}
-        self._asked_at: dict[TicketKey, float] = {}
+        self._asked: dict[TicketKey, _Asked] = {}
         self._woken: set[TicketKey] = set()
 
     def _open_session(self) -> str:
@@ -292,7 +300,7 @@ class Engine:
             lost = tuple(self._held)
             self._session = None
             self._held.clear()
-            self._asked_at.clear()
+            self._asked.clear()
         if self.options.on_lease_lost is not None:
             self.options.on_lease_lost(lost)
 
@@ -316,7 +324,7 @@ class Engine:
                     self._passing("decided")
                     if changes is not None:
                         transaction.commit(changes)
-                    self._remember(key, verdict)
+                    self._remember(key, verdict, view)
                     self._passing("committed")
                     return verdict
             if not view.session_alive:
@@ -328,11 +336,17 @@ class Engine:
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
-    def _remember(self, key: TicketKey, verdict: Verdict) -> None:
+    def _remember(self, key: TicketKey, verdict: Verdict, view: View) -> None:
         if isinstance(verdict, Waiting):
-            self._asked_at[key] = time.monotonic()
+            pause = self.options.look_again_seconds
+            # The first in line looks as soon as a holder may be dead; whoever reaps wakes the rest.
+            # A lease that has run out by now could not be reaped just before: not at once again.
+            if verdict.ahead == 0 and view.lease_ends is not None and not view.expired:
+                pause = min(pause, view.lease_ends - view.now)
+            now = time.monotonic()
+            self._asked[key] = _Asked(now, now + pause)
             return
-        self._asked_at.pop(key, None)
+        self._asked.pop(key, None)
         self._woken.discard(key)
         if verdict.slots:
             self._held[key] = tuple(verdict.slots)
@@ -381,7 +395,7 @@ class Engine:
                     for holding in changes.drop_holdings:
                         self._held.pop(holding.key, None)
                     for ticket in changes.drop_tickets:
-                        self._asked_at.pop(ticket.key, None)
+                        self._asked.pop(ticket.key, None)
                     self._passing("committed")
                     return True
             pools = ()  # They moved between the read and the lock: read again.

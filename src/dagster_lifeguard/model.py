@@ -194,7 +194,7 @@ class View:
     Attributes:
         now: The database's clock.
         session_alive: Whether the session that asks still exists.
-        expired: Whether some session's lease has run out and waits to be reaped.
+        lease_ends: When the first lease of all sessions runs out, or did; None without sessions.
         pools: The pools that are locked, by name.
         holdings: What the tickets in question hold.
         tickets: Those of the tickets in question that wait.
@@ -203,11 +203,16 @@ class View:
 
     now: float
     session_alive: bool
-    expired: bool
+    lease_ends: float | None
     pools: Mapping[str, PoolView]
     holdings: tuple[Holding, ...] = ()
     tickets: tuple[Ticket, ...] = ()
     sessions: tuple[str, ...] = ()
+
+    @property
+    def expired(self) -> bool:
+        """Whether some session's lease has run out and waits to be reaped."""
+        return self.lease_ends is not None and self.lease_ends <= self.now
 
 
 class Reason(str, Enum):

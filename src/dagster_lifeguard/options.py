@@ -25,7 +25,9 @@ class EngineOptions:
         lease_seconds: How long a process is trusted without a heartbeat; a dead holder's slots
             are free after at most this long.
         patience_seconds: See ``admission``.
-        look_again_seconds: How often a waiter looks again although nothing woke it.
+        look_again_seconds: How often a waiter looks again although nothing woke it. The first in
+            line looks also when the first lease of all runs out, so that a dead holder's slots are
+            taken then.
         abandon_seconds: A waiting ticket that nobody claims again for so long is withdrawn.
         keep_ledger_seconds: How long rows of the ledger are kept.
         default_limit: The limit of a pool that has no row of its own; None is unlimited.

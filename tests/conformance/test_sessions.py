@@ -42,6 +42,40 @@ def test_reaping_wakes_those_who_wait(place, new_engine):
     assert waiting.claim("b", "step", ORDERS).granted
 
 
+def test_the_first_in_line_looks_when_a_lease_runs_out(new_engine):
+    patient = {"look_again_seconds": 3600.0, "lease_seconds": 7200.0}
+    dead, first, second = (
+        new_engine(lease_seconds=1.0),
+        new_engine(**patient),
+        new_engine(**patient),
+    )
+    first.set_limit("orders", 1)
+    dead.claim("a", "step", ORDERS)
+    assert not first.claim("b", "step", ORDERS).granted
+    second.claim("c", "step", ORDERS)
+    dead.leave()  # Like a process that was killed: no heartbeat, and nothing given back.
+
+    while not first.claim("b", "step", ORDERS).granted:
+        assert first.wait("b", "step", 20)
+    assert not second.wait("c", "step", 0.001)
+    first.release("b", "step")
+    assert second.wait("c", "step", 20)
+
+
+def test_a_lease_that_cannot_be_reaped_does_not_keep_the_first_in_line_busy(
+    place, new_engine, monkeypatch
+):
+    dead, live = new_engine(), new_engine(look_again_seconds=3600.0)
+    live.set_limit("orders", 1)
+    dead.claim("a", "step", ORDERS)
+    age_session(place, dead.session)
+    # In PostgreSQL: the process was stopped in the middle of a claim, and has its row locked.
+    monkeypatch.setattr(live, "_reap", lambda: 0)
+
+    assert not live.claim("b", "step", ORDERS).granted
+    assert not live.wait("b", "step", 0.05)
+
+
 def test_a_dead_waiter_holds_nothing_up(place, new_engine):
     holder, dead, live = new_engine(), new_engine(), new_engine()
     holder.set_limit("orders", 1)

@@ -67,7 +67,7 @@ class Lifeguard:
 
     def __init__(self, place: SharedPlace) -> None:
         # A lost wake-up must show, so nothing is looked at again without one.
-        options = EngineOptions(look_again_seconds=3600.0)
+        options = EngineOptions(look_again_seconds=3600.0, lease_seconds=7200.0)
         self.engine = Engine(place.store(), options)
 
     def claim(self, run_id: str) -> bool:

@@ -72,7 +72,7 @@ def scene(shared_place):
 
         def engine(self, gate=lambda point: None):
             # Nobody looks again on its own: a wake-up that is lost is seen to be lost.
-            options = EngineOptions(look_again_seconds=3600.0)
+            options = EngineOptions(look_again_seconds=3600.0, lease_seconds=7200.0)
             made.append(Engine(shared_place.store(), options, gate))
             return made[-1]
 

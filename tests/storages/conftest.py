@@ -34,7 +34,8 @@ def make_home(
             url = db.make_url(server).set(drivername="postgresql+psycopg2", database=name)
             stanza = {"postgres": {"postgres_url": url.render_as_string(hide_password=False)}}
         lease = settings.pop("lease_seconds", 30.0)
-        home = Home(path, kind, stanza, lease, settings)
+        on_lease_lost = settings.pop("on_lease_lost", "terminate")
+        home = Home(path, kind, stanza, lease, settings, on_lease_lost)
         home.write(stock=stock)
         made.append(home)
         return home

@@ -5,15 +5,30 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from step_processes import step_delegating_executor
+
+from dagster_lifeguard.storage import steps
 
 CONTROL = Path(os.environ.get("CONTROL", "."))
 POOL = os.environ.get("POOL", "orders")
 
 
+if "GRACE_SECONDS" in os.environ:
+    steps.GRACE_SECONDS = float(os.environ["GRACE_SECONDS"])
+
+
 def _be_steered(name: str, run_id: str) -> None:
+    _begin(name, run_id)
+    _wait_to_go(name)
+
+
+def _begin(name: str, run_id: str) -> None:
     beginning = CONTROL / f"{name}.{run_id}.started"
     beginning.with_suffix(".tmp").write_text(str(os.getpid()))
     beginning.with_suffix(".tmp").rename(beginning)
+
+
+def _wait_to_go(name: str) -> None:
     deadline = time.monotonic() + 120
     while not (CONTROL / f"{name}.go").exists():
         if time.monotonic() > deadline:
@@ -42,17 +57,39 @@ def stubborn(context: dg.AssetExecutionContext) -> None:
         raise ValueError("not yet")
 
 
+@dg.asset(pool="orders")
+def deaf(context: dg.AssetExecutionContext) -> None:
+    """Does not end when it is interrupted."""
+    _begin("deaf", context.run.run_id)
+    while True:
+        try:
+            return _wait_to_go("deaf")
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            context.log.info("interrupted, and going on")
+
+
 @dg.asset
 def free_one() -> None: ...
+
+
+def _link(name: str, before: list[str]) -> dg.AssetsDefinition:
+    @dg.asset(name=name, deps=before)
+    def link() -> None: ...
+
+    return link
+
+
+chain = [_link(f"link{n}", [f"link{n - 1}"] if n else []) for n in range(5)]
 
 
 EXECUTORS = {
     "in_process": dg.in_process_executor,
     "multiprocess": dg.multiprocess_executor,
+    "step_delegating": step_delegating_executor,
 }
 
 defs = dg.Definitions(
-    assets=[held, second, quick, stubborn, free_one],
+    assets=[held, second, quick, stubborn, deaf, free_one, *chain],
     jobs=[
         dg.define_asset_job("held_job", [held]),
         dg.define_asset_job("second_job", [second]),

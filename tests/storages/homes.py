@@ -12,13 +12,15 @@ import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from dagster_lifeguard.model import PoolSnapshot, TicketKey
 
 PATIENT_SECONDS = 120.0
 BIN = Path(sys.executable).parent
@@ -65,6 +67,7 @@ class Home:
         kind: ``sqlite`` or ``postgres``.
         lease_seconds: Of the engine.
         settings: More settings of ``dagster.yaml``.
+        on_lease_lost: Of the engine.
     """
 
     path: Path
@@ -72,11 +75,15 @@ class Home:
     stock: dict[str, Any]
     lease_seconds: float = 30.0
     settings: dict[str, Any] = field(default_factory=dict)
+    on_lease_lost: str = "terminate"
     processes: list[Process] = field(default_factory=list)
 
     def storage(self) -> dict[str, Any]:
         ((_, config),) = self.stock.items()
-        options = {"lease_seconds": float(self.lease_seconds)}
+        options = {
+            "lease_seconds": float(self.lease_seconds),
+            "on_lease_lost": self.on_lease_lost,
+        }
         return {
             "custom": {
                 "module": "dagster_lifeguard.storage",
@@ -147,14 +154,15 @@ class Home:
         """Wait until so many steps execute: run ids and the processes of the steps."""
 
         def look() -> dict[str, int]:
-            found = {}
-            for path in self.control.glob(f"{asset}.*.started"):
-                text = path.read_text()
-                if text:
-                    found[path.name.split(".")[1]] = int(text)
+            found = self.begun(asset)
             return found if len(found) >= count else {}
 
         return eventually(look)
+
+    def begun(self, asset: str = "held") -> dict[str, int]:
+        """The steps that began so far: run ids and the processes of the steps."""
+        paths = self.control.glob(f"{asset}.*.started")
+        return {path.name.split(".")[1]: int(path.read_text()) for path in paths}
 
     def go(self, asset: str = "held") -> None:
         """Let the asset's steps end, those that began and those that will."""
@@ -163,6 +171,25 @@ class Home:
     def close(self) -> None:
         for process in self.processes:
             process.end()
+
+
+def limit(home: Home, slots: int = 1, pool: str = "orders") -> None:
+    with home.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots(pool, slots)
+
+
+def holders(instance: dg.DagsterInstance, pool: str = "orders") -> list[TicketKey]:
+    """Who holds, the run and the step of each."""
+    return [holding.key for holding in _snapshot(instance, pool).holdings]
+
+
+def waiters(instance: dg.DagsterInstance, pool: str = "orders") -> list[TicketKey]:
+    """Who waits, the run and the step of each."""
+    return [ticket.key for ticket in _snapshot(instance, pool).waiting]
+
+
+def _snapshot(instance: dg.DagsterInstance, pool: str) -> PoolSnapshot:
+    return cast("Any", instance.event_log_storage).lifeguard.engine.snapshot(pool)
 
 
 def kill(pid: int, sign: int = signal.SIGKILL) -> None:

@@ -97,24 +97,18 @@ def test_the_page_of_pools_shows_and_does_what_it_says(make_home, kind, port):
         assert eventually(lambda: log.claim_concurrency_slot("orders", "run3", "c").is_claimed)
 
 
-@pytest.mark.parametrize(("kind", "granularity"), [("sqlite", "run"), ("postgres", "op")])
+@pytest.mark.parametrize("granularity", ["run", "op"])
 def test_the_run_queue_holds_runs_back_until_a_slot_is_free(make_home, kind, granularity, port):
+    holding_back = {}
+    if granularity == "op":
+        holding_back = {"block_op_concurrency_limited_runs": {"enabled": True}}
     home = make_home(
         kind,
         concurrency={"pools": {"granularity": granularity, "default_limit": 1}},
         run_coordinator={
             "module": "dagster.core.run_coordinator",
             "class": "QueuedRunCoordinator",
-            "config": {
-                "dequeue_interval_seconds": 1,
-                "block_op_concurrency_limited_runs": {"enabled": True},
-            },
-        }
-        if granularity == "op"
-        else {
-            "module": "dagster.core.run_coordinator",
-            "class": "QueuedRunCoordinator",
-            "config": {"dequeue_interval_seconds": 1},
+            "config": {"dequeue_interval_seconds": 1, **holding_back},
         },
     )
     serve(home, port)

@@ -35,7 +35,8 @@ class StorageOptions:
         on_lease_lost: What a process does that finds its step's slot gone: ``terminate`` the step,
             or only ``warn``.
         patience_seconds: A step that waited longer is passed by no other of its priority.
-        look_again_seconds: How often a waiting step looks although nothing woke it.
+        look_again_seconds: How often a waiting step looks although nothing woke it. The first in
+            line looks also when a lease runs out.
         abandon_seconds: A waiting step that does not look for so long loses its place. The
             in-process executor does not look while another step of the run executes.
     """

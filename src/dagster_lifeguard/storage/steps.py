@@ -121,14 +121,17 @@ class Steps:
             return False
 
     def _end(self, key: TicketKey, fence: int) -> None:
-        logger.error(
+        warn = self._on_lease_lost == "warn"
+        logger.log(
+            logging.WARNING if warn else logging.ERROR,
             "Step %s of run %s was silent for longer than its lease and holds its slots (fence %s) "
-            "no more: another step may have them.",
+            "no more: another step may have them. %s",
             key.step_key,
             key.run_id,
             fence,
+            "It goes on, because on_lease_lost is warn." if warn else "It is terminated.",
         )
-        if self._on_lease_lost == "warn":
+        if warn:
             return
         threading.Thread(
             target=self._end_for_good, args=(key,), name="lifeguard-end-step", daemon=True

@@ -211,7 +211,7 @@ class MemoryStore:
         return View(
             now=now,
             session_alive=bool(rows.lease_until.get(scope.session)),
-            expired=any(until <= now for until in rows.lease_until.values()),
+            lease_ends=min(rows.lease_until.values(), default=None),
             pools={pool: self._pool_view(pool, now) for pool in sorted(set(scope.pools))},
             holdings=tuple(
                 dataclasses.replace(h, owners=frozenset(rows.owners[h.key])) for h in holdings

@@ -144,11 +144,11 @@ class PostgresStore:
         return call("view_of_nothing", *common)
 
     def _view(self, found: list[tuple[Any, ...]], sessions: tuple[str, ...]) -> View:
-        ((now, alive, expired, pools, held, waiting),) = found
+        ((now, alive, lease_ends, pools, held, waiting),) = found
         return View(
             now=now,
             session_alive=alive,
-            expired=expired,
+            lease_ends=lease_ends,
             pools={pool[0]: _pool_view(pool) for pool in pools or ()},
             holdings=_holdings(held),
             tickets=_tickets(waiting),

@@ -101,9 +101,7 @@ class SqliteStore:
     def _view(self, connection: sqlite3.Connection, scope: Scope) -> View:
         now = time.time()
         execute = connection.execute
-        alive, expired = execute(
-            _SQL["session_state"], {"session": scope.session, "now": now}
-        ).fetchone()
+        alive, lease_ends = execute(_SQL["session_state"], (scope.session,)).fetchone()
         sessions = []
         for session in scope.ended:
             row = execute(_SQL["ending_session"], (session,)).fetchone()
@@ -113,7 +111,7 @@ class SqliteStore:
         return View(
             now=now,
             session_alive=bool(alive),
-            expired=bool(expired),
+            lease_ends=lease_ends,
             pools={pool: self._pool_view(connection, pool, now) for pool in scope.pools},
             holdings=held,
             tickets=tickets,

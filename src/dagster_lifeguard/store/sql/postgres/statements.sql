@@ -52,7 +52,7 @@ SELECT (SELECT json_build_array("limit", using_default_limit) FROM concurrency_l
 
 -- name: state
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
-EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= ({clock}));
+(SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- name: pools
 SELECT json_agg(json_build_array(

@@ -1,6 +1,6 @@
 -- name: session_state
-SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session AND lease_until > 0),
-       EXISTS (SELECT 1 FROM lifeguard_sessions WHERE lease_until <= :now);
+SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_until > 0),
+       (SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- name: pool
 SELECT p.fence, p.limit_known, l."limit"
