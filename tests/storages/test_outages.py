@@ -6,6 +6,7 @@ import socket
 import sqlite3
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import sqlalchemy as db
 from homes import eventually
@@ -119,6 +120,27 @@ def test_a_port_where_no_server_answers_fails_the_claim(impatient, listens):
         engine = Engine(PostgresStore(connector(url.render_as_string(hide_password=False))))
         with pytest.raises(StoreUnavailableError, match="timeout" if listens else "refused"):
             engine.claim("run", "step", Demand.of({"orders": 1}))
+
+
+@pytest.mark.parametrize("table", ["lifeguard_holdings", "lifeguard_sessions"])
+def test_tables_that_are_gone_fail_the_run_and_execute_nothing(make_home, kind, table):
+    ran = []
+
+    @dg.asset(pool="orders")
+    def orders():
+        ran.append(1)
+
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("orders", 1)
+        with log.index_connection() as connection:
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        with pytest.raises(StoreUnavailableError, match=table) as told:
+            dg.materialize([orders], instance=instance)
+        assert "nothing was granted" in told.value.remedy
+        assert ran == []
+        (run,) = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE
 
 
 def test_tables_older_than_pools_are_an_error_that_names_the_remedy(make_home):
