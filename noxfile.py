@@ -7,7 +7,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 # The engine is a preview, tried with whole deployments on the newest Dagster only.
 DEPLOYMENTS = [
-    f"--ignore=tests/storages/test_{it}.py" for it in ("executions", "fleet", "outages", "services")
+    f"--ignore=tests/storages/test_{it}.py" for it in ("executions", "fleet", "services")
 ]
 
 

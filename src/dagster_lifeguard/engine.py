@@ -242,9 +242,7 @@ class Engine:
         for key in tuple(self._owed):
             with self._lock:
                 if self._session is not None and key in self._owed:
-                    self._end(
-                        Scope((), *key), EntryKind.RELEASED, self._owed[key], self._session
-                    )
+                    self._end(Scope((), *key), EntryKind.RELEASED, self._owed[key], self._session)
                     del self._owed[key]
         before = time.monotonic() - self.options.abandon_seconds
         for key, asked_at in tuple(self._asked_at.items()):
