@@ -128,6 +128,15 @@ def is_covered(view: View) -> bool:
     return all(pool in view.pools for pools in (held, asked) for pool in pools)
 
 
+def owned_only(view: View, session: str) -> View:
+    """The view with those tickets in question that no other session owns."""
+    return replace(
+        view,
+        holdings=tuple(holding for holding in view.holdings if holding.owners <= {session}),
+        tickets=tuple(ticket for ticket in view.tickets if ticket.session == session),
+    )
+
+
 def limited(
     view: View,
     pool: str,

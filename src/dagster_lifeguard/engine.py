@@ -8,6 +8,7 @@ hints, so a lost hint or a dead waiter costs time and never a slot.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Demand, View
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.store.contract import Store
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -102,6 +105,9 @@ class Engine:
                 was granted all the same, a later claim finds it or the lease frees it.
         """
         ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
+        if ticket.key in self._owed:
+            with self._lock:
+                self._owed.pop(ticket.key, None)
         return self._persist(lambda: self._claim(ticket))
 
     def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
@@ -115,14 +121,22 @@ class Engine:
 
         Returns:
             Whether there was anything to give back or withdraw.
+
+        Raises:
+            StoreUnavailableError: The database could not be reached or written. What only this
+                process owns is given back as soon as it can be, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
         pools = self._held.pop(key, ())
         self._asked.pop(key, None)
         self._woken.discard(key)
-        return self._persist(
-            lambda: self._end(Scope(pools, run_id, step_key), EntryKind.RELEASED, fence)
-        )
+        try:
+            return self._persist(
+                lambda: self._end(Scope(pools, run_id, step_key), EntryKind.RELEASED, fence)
+            )
+        except StoreUnavailableError:
+            self._owed[key] = fence
+            raise
 
     def release_run(self, run_id: str) -> bool:
         """Release every ticket of a run, whoever owns it. Idempotent."""
@@ -232,7 +246,16 @@ class Engine:
         return False
 
     def tidy(self) -> None:
-        """Withdraw waiting tickets that nobody claims any more, and trim the ledger."""
+        """Small chores of each heartbeat.
+
+        Gives back what could not be given back when it was released, withdraws waiting tickets
+        that nobody claims any more, and trims the ledger.
+        """
+        for key in tuple(self._owed):
+            with self._lock:
+                if self._session is not None and key in self._owed:
+                    self._end(Scope((), *key), EntryKind.RELEASED, self._owed[key], self._session)
+                    del self._owed[key]
         before = time.monotonic() - self.options.abandon_seconds
         for key, asked in tuple(self._asked.items()):
             if asked.at < before:
@@ -240,13 +263,19 @@ class Engine:
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
     def close(self) -> None:
-        """End this process's session; what only it owns is freed. A later claim opens another."""
+        """End this process's session; what only it owns is freed. A later claim opens another.
+
+        When the database cannot be reached, the session's lease ends it.
+        """
         session = self.session
         if session is not None:
             if self._heartbeat is not None:
                 self._heartbeat.stop()
             scope = Scope((), ended=(session,), expired_only=False)
-            self._persist(lambda: self._end(scope, EntryKind.RELEASED))
+            try:
+                self._persist(lambda: self._end(scope, EntryKind.RELEASED))
+            except StoreUnavailableError as error:
+                logger.warning("The session is left to its lease: %s", error)
             self._forget()
         self.store.close()
 
@@ -269,6 +298,8 @@ class Engine:
         self._held: dict[TicketKey, tuple[str, ...]] = {}
         self._asked: dict[TicketKey, _Asked] = {}
         self._woken: set[TicketKey] = set()
+        # Releases that failed, with the fence that they were meant for.
+        self._owed: dict[TicketKey, int | None] = {}
 
     def _open_session(self) -> str:
         if self._pid != os.getpid():
@@ -301,6 +332,7 @@ class Engine:
             self._session = None
             self._held.clear()
             self._asked.clear()
+            self._owed.clear()
         if self.options.on_lease_lost is not None:
             self.options.on_lease_lost(lost)
 
@@ -372,7 +404,9 @@ class Engine:
                 self._lose(session)
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
-    def _end(self, scope: Scope, kind: EntryKind, fence: int | None = None) -> bool:
+    def _end(
+        self, scope: Scope, kind: EntryKind, fence: int | None = None, owner: str | None = None
+    ) -> bool:
         pools = scope.pools
         for _ in range(_LOOKS_MAX):
             if not pools:
@@ -385,6 +419,8 @@ class Engine:
                     if fence is not None:
                         kept = tuple(h for h in view.holdings if h.fence == fence)
                         view = replace(view, holdings=kept, tickets=())
+                    if owner is not None:  # Nothing that another process has come to own.
+                        view = bookkeeping.owned_only(view, owner)
                     changes = bookkeeping.ended(
                         view, kind, self._session or "", self.options.patience_seconds
                     )

@@ -1,8 +1,9 @@
 """``dagster.yaml``: the stock storage's stanza turned into ours, and back.
 
-Lines are turned into lines: what is configured stays as it is written, comments included, only
-further in or out. Where the stanza is not written in lines, the file is written anew by the YAML
-library. Either way the result is compared with what it is to mean.
+Lines are turned into lines, and braces into braces: what is configured stays as it is written,
+comments included, only further in or out, and the way back gives the same bytes. Where the stanza
+is written otherwise, the file is written anew by the YAML library. Either way the result is
+compared with what it is to mean.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from typing import Any, Literal
 
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.nodes import MappingNode
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.instance_yaml import load, new_yaml, refuse_what_dagster_refuses
@@ -69,44 +71,55 @@ def enabled(text: str, source: str) -> str:
         )
     document = load(text, source)
     if document.get("storage") is None:
-        newline = "\r\n" if "\r\n" in text else "\n"
-        start = text if not text or text.endswith("\n") else text + newline
-        new = start + _DEFAULT.replace("\n", newline)
+        # What ends without a newline still does so, and is known by that when it goes back.
+        is_open = bool(text) and not text.endswith("\n")
+        new = text + _default(text, is_open=is_open)
         if "storage" in document:  # There, and empty.
             new = _rewritten(document, {"custom": _ours("sqlite", {"base_dir": _HOME})})
         refuse_what_dagster_refuses(new, source)
         return new
     ((kind, config),) = document["storage"].items()
     expected = {"custom": _ours(kind, config)}
-    lines = _replaced(
+    edited = _in_braces(
+        text, [kind], f"custom: {{module: {MODULE}, class: {CLASSES[kind]}, config: ", "}"
+    ) or _replaced(
         text,
         kind,
         ["custom:", f"  module: {MODULE}", f"  class: {CLASSES[kind]}", "  config:"],
         by=2,
     )
-    return _checked(text, source, lines, expected)
+    return _checked(text, source, edited, expected)
 
 
 def disabled(text: str, source: str) -> str:
     """The file with the stock storage in the place of our class; our settings go."""
     if storage_of(text, source) != "lifeguard":
         return text
-    newline = "\r\n" if "\r\n" in text else "\n"
-    default = _DEFAULT.replace("\n", newline)
-    if text.endswith(default):
-        return text[: -len(default)]
+    for is_open in (False, True):
+        default = _default(text, is_open=is_open)
+        if text.endswith(default):
+            return text[: -len(default)]
     custom = load(text, source)["storage"]["custom"]
     kind = next(kind for kind, name in CLASSES.items() if name == custom["class"])
     config = copy.deepcopy(custom.get("config") or CommentedMap())
     has_settings = config.pop("lifeguard", None) is not None
     expected = {kind: config}
-    lines = None
+    edited = None
     if not has_settings and list(custom) == ["module", "class", "config"]:
-        lines = _replaced(text, "custom", [f"{kind}:"], by=-2, skip=3)
-    return _checked(text, source, lines, expected)
+        edited = _in_braces(text, ["custom", "config"], f"{kind}: ", "") or _replaced(
+            text, "custom", [f"{kind}:"], by=-2, skip=3
+        )
+    return _checked(text, source, edited, expected)
 
 
 _HOME = {"env": "DAGSTER_HOME"}
+
+
+def _default(text: str, *, is_open: bool) -> str:
+    """Dagster's default storage with our class, as it is put behind this text."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    stanza = "\n" + _DEFAULT.rstrip("\n") if is_open else _DEFAULT
+    return stanza.replace("\n", newline)
 
 
 def _ours(kind: str, config: Any) -> dict[str, Any]:
@@ -120,6 +133,34 @@ def _is_ours(stanza: CommentedMap) -> bool:
         and custom.get("module") == MODULE
         and custom.get("class") in CLASSES.values()
     )
+
+
+def _in_braces(text: str, path: list[str], before: str, after: str) -> str | None:
+    """Replace what stands around a mapping in braces below ``storage``.
+
+    Args:
+        text: The file.
+        path: The keys to the mapping; all from the first one on is replaced.
+        before: What takes the place of what stands before the mapping.
+        after: The same behind it.
+
+    Returns:
+        The new text; None if it is not written in braces.
+    """
+    node: Any = new_yaml().compose(text)
+    first: Any = None
+    for name in ("storage", *path):
+        found = [pair for pair in node.value if pair[0].value == name]
+        if not found or not isinstance(found[0][1], MappingNode):
+            return None
+        key, node = found[0]
+        if name == path[0]:
+            first = key, node
+    if not first[1].flow_style:
+        return None
+    start, end = first[0].start_mark.index, first[1].end_mark.index
+    inner = text[node.start_mark.index : node.end_mark.index]
+    return text[:start] + before + inner + after + text[end:]
 
 
 def _replaced(text: str, name: str, head: list[str], *, by: int, skip: int = 0) -> str | None:
@@ -141,7 +182,8 @@ def _replaced(text: str, name: str, head: list[str], *, by: int, skip: int = 0) 
     row, column = stanza.lc.key(name)
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
-    if not re.fullmatch(rf"\s*{name}:\s*(#.*)?", lines[row].rstrip("\r\n")):
+    line = re.fullmatch(rf"\s*{name}:(\s*|\s+#.*)", lines[row].rstrip("\r\n"))
+    if line is None:
         return None
     end = row + 1
     for index in range(row + 1, len(lines)):
@@ -153,20 +195,21 @@ def _replaced(text: str, name: str, head: list[str], *, by: int, skip: int = 0) 
         (" " * by + line if by > 0 else line[-by:]) if line.strip() else line
         for line in lines[row + 1 + skip : end]
     ]
-    new = [" " * column + line + newline for line in head]
+    head[0] += line[1]  # The comment beside it.
+    new = [" " * column + item + newline for item in head]
     return "".join([*lines[:row], *new, *body, *lines[end:]])
 
 
-def _checked(text: str, source: str, lines: str | None, stanza: dict[str, Any]) -> str:
-    """The lines if they mean what they are to mean, else the file as the YAML library writes it."""
+def _checked(text: str, source: str, edited: str | None, stanza: dict[str, Any]) -> str:
+    """The edited text if it means what it is to, else the file as the YAML library writes it."""
     expected = copy.deepcopy(load(text, source))
     expected["storage"] = stanza
-    new = lines
+    new = edited
     try:
-        if lines is None or load(lines, source) != expected:
+        if edited is None or load(edited, source) != expected:
             new = None
     except ConfigError:
-        new = None  # The shift broke it; the library will write the file.
+        new = None  # The edit broke it; the library will write the file.
     if new is None:
         new = _rewritten(load(text, source), stanza)
     refuse_what_dagster_refuses(new, source)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SIZES = (2, 4, 8)
 POOL = "orders"
 STEP = "step"
+ONE = Demand.of({POOL: 1})
 PATIENT_SECONDS = 60.0
 TRIES = 300
 ROUNDS_MAX = 1000
@@ -71,7 +72,7 @@ class Lifeguard:
         self.engine = Engine(place.store(), options)
 
     def claim(self, run_id: str) -> bool:
-        return self.engine.claim(run_id, STEP, Demand.of({POOL: 1})).granted
+        return self.engine.claim(run_id, STEP, ONE).granted
 
     def release(self, run_id: str) -> None:
         self.engine.release(run_id, STEP)
@@ -148,6 +149,8 @@ class Tools:
     count: int
     barrier: Any
     oracle: Oracle
+    progress: Any
+    stop: Any
 
 
 @contextmanager
@@ -255,6 +258,29 @@ def _spin(seconds: float) -> None:
         pass
 
 
+def go_on(tools: Tools, place: SharedPlace) -> dict:
+    """Claim, wait, work inside, release, until told to stop; what was told of each grant."""
+    engine = Engine(place.store(), EngineOptions(lease_seconds=600.0))
+    told = []
+    try:
+        while not tools.stop.is_set():
+            run_id = f"{tools.progress[tools.index]}-{tools.index}"
+            verdict = engine.claim(run_id, STEP, ONE)
+            while not verdict.granted and not tools.stop.is_set():
+                engine.wait(run_id, STEP, PATIENT_SECONDS)
+                verdict = engine.claim(run_id, STEP, ONE)
+            if verdict.granted:
+                told.append((run_id, verdict.fence))
+                tools.oracle.enter()
+                tools.oracle.leave()
+            engine.release(run_id, STEP)
+            tools.progress[tools.index] += 1
+    finally:
+        tools.stop.set()  # Also when one fails: the others wait for nobody.
+        engine.close()
+    return {"told": told}
+
+
 def migrate_together(tools: Tools, place: SharedPlace) -> dict:
     store = place.store()
     tools.barrier.wait(PATIENT_SECONDS)
@@ -266,18 +292,26 @@ def migrate_together(tools: Tools, place: SharedPlace) -> dict:
 
 JOBS = {
     job.__name__: job
-    for job in (claim_together, hammer, take_turns, release_meets_first_claim, migrate_together)
+    for job in (
+        claim_together,
+        hammer,
+        take_turns,
+        release_meets_first_claim,
+        go_on,
+        migrate_together,
+    )
 }
 
 
-def _serve(pipe, index, barriers, oracle) -> None:
+def _serve(pipe, index, barriers, oracle, progress, stop) -> None:
     while True:
         order = pipe.recv()
         if order is None:
             return
         name, count, arguments = order
+        tools = Tools(index, count, barriers[count], oracle, progress, stop)
         try:
-            answer = JOBS[name](Tools(index, count, barriers[count], oracle), *arguments)
+            answer = JOBS[name](tools, *arguments)
         except BaseException:  # noqa: BLE001 - the test raises it
             barriers[count].abort()
             answer = {"error": traceback.format_exc()}
@@ -291,20 +325,43 @@ class Fleet:
         context = mp.get_context("spawn")
         self._barriers = {size: context.Barrier(size) for size in SIZES}
         self.oracle = Oracle(context)
+        self.progress = context.Array("i", max(SIZES))
+        self.stop = context.Event()
         self._members = []
         for index in range(max(SIZES)):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(theirs, index, self._barriers, self.oracle), daemon=True
+                target=_serve,
+                args=(theirs, index, self._barriers, self.oracle, self.progress, self.stop),
+                daemon=True,
             )
             process.start()
             self._members.append((process, ours))
 
     def run(self, job: str, count: int, *arguments: object) -> list[dict]:
+        self.begin(job, count, *arguments)
+        return self.answers(count)
+
+    def begin(self, job: str, count: int, *arguments: object) -> None:
         self.oracle.reset()
+        self.progress[:] = [0] * max(SIZES)
+        self.stop.clear()
         self._barriers[count].reset()
         for _, pipe in self._members[:count]:
             pipe.send((job, count, arguments))
+
+    def wait_for_progress(self, count: int, rounds: int) -> None:
+        """Wait until each has gone so many rounds more from now on."""
+        goal = [done + rounds for done in self.progress[:count]]
+        deadline = time.monotonic() + PATIENT_SECONDS
+        while any(done < there for done, there in zip(self.progress[:count], goal, strict=True)):
+            late = time.monotonic() > deadline or self.stop.is_set()
+            assert not late, f"{self.progress[:count]} did not get to {goal}"
+            time.sleep(0.01)
+
+    def answers(self, count: int) -> list[dict]:
+        """What the jobs came to; those that go on are told to stop."""
+        self.stop.set()
         answers = [pipe.recv() for _, pipe in self._members[:count]]
         errors = [answer["error"] for answer in answers if "error" in answer]
         # A broken barrier is only the echo of what broke it.

@@ -22,13 +22,13 @@ def make_home(
     """Makes homes on databases of their own."""
     made = []
 
-    def make(kind: str, *, stock: bool = False, **settings) -> Home:
+    def make(kind: str, *, stock: bool = False, server: str | None = None, **settings) -> Home:
         path = tmp_path / f"home{next(_numbers)}"
         path.mkdir()
         if kind == "sqlite":
             stanza = {"sqlite": {"base_dir": str(path)}}
         else:
-            server = request.getfixturevalue("postgres_url")
+            server = server or request.getfixturevalue("postgres_url")
             name = f"home{next(_numbers)}"
             PostgresPlace(server).sql(f"CREATE DATABASE {name}")
             url = db.make_url(server).set(drivername="postgresql+psycopg2", database=name)

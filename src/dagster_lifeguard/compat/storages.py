@@ -22,6 +22,7 @@ from dagster._utils.concurrency import (
     PendingStepInfo,
     get_max_concurrency_limit_value,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -125,6 +126,18 @@ def postgres_opener(event_log: Any) -> Callable[[], Any]:
         return raw
 
     return connect
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """What Dagster's connections raise when the database does not answer or refuses.
+
+    Relies on: ``DagsterPostgresException``, raised after a few tries to connect (1.10.0).
+    """
+    try:
+        from dagster_postgres.utils import DagsterPostgresException  # noqa: PLC0415 - an extra
+    except ImportError:
+        return (SQLAlchemyError,)
+    return (SQLAlchemyError, DagsterPostgresException)
 
 
 # --- runs and pools -------------------------------------------------------------------------------

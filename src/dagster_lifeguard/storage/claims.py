@@ -7,11 +7,13 @@ wake-up. In between nothing is asked of the database.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.errors import StoreUnavailableError
 from dagster_lifeguard.model import Granted, TicketKey, Waiting
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.model import Demand, LimitRow, Verdict
+
+logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.025
 _LOOK_SECONDS = 0.001
@@ -69,7 +73,14 @@ class Claims:
                 return before
             self._look()
         self._limits = None
-        verdict = self._engine.claim(*key, demand, priority)
+        try:
+            verdict = self._engine.claim(*key, demand, priority)
+        except StoreUnavailableError as error:
+            # Dagster keeps errors in the same database, and then forgets this one.
+            logger.error(  # noqa: TRY400 - one line, which a trace would hide
+                "Step %s of run %s gets no slot: %s", key.step_key, key.run_id, error
+            )
+            raise
         if isinstance(verdict, Granted):
             self._end_waiting(key)
             if verdict.slots:

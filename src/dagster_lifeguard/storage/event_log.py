@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.store.contract import Store
+
+logger = logging.getLogger(__name__)
 
 _CONNECT_TRIES = 20
 _CONNECT_PAUSE_SECONDS = 0.25
@@ -60,8 +63,8 @@ class _Parts:
             cast("Any", event_log),
             lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
         )
-        self.stock_slots.require()
         store.migrate()
+        self.stock_slots.require()
         self.steps = Steps(lambda: self.engine, options.on_lease_lost)
         self.engine: Engine = Engine(
             store,
@@ -75,7 +78,10 @@ class _Parts:
 
     def _look(self) -> None:
         if self.stock_slots.some_left:
-            self.stock_slots.look(self.engine)
+            try:
+                self.stock_slots.look(self.engine)
+            except StoreUnavailableError as error:
+                logger.info("Cannot see who frees a stock slot: %s", error)  # The claim says more.
 
 
 class PoolMethods:

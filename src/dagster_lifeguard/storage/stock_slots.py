@@ -23,22 +23,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as db
 from dagster import RunsFilter
 
-from dagster_lifeguard.errors import SchemaError
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.errors import SchemaError, StoreUnavailableError, first_line
 from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dagster import DagsterInstance
 
-    from dagster_lifeguard.compat import storages
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.store.contract import Store
 
@@ -147,7 +148,10 @@ class StockSlots:
         Raises:
             SchemaError: They are older than pools.
         """
-        if not all(map(self._event_log.has_table, ("concurrency_slots", "concurrency_limits"))):
+        with _refusing():
+            found = map(self._event_log.has_table, ("concurrency_slots", "concurrency_limits"))
+            missing = not all(found)
+        if missing:
             raise SchemaError(
                 "Dagster's tables of pools are missing in its database; nothing was granted.",
                 remedy="Run: dagster instance migrate",
@@ -155,7 +159,7 @@ class StockSlots:
 
     def holders(self) -> tuple[StockHolder, ...]:
         """Who holds stock slots."""
-        with self._event_log.index_connection() as connection:
+        with _refusing(), self._event_log.index_connection() as connection:
             found = connection.execute(db.text(_HELD)).fetchall()
         return tuple(
             StockHolder(TicketKey(run_id, step_key or ""), pool, count)
@@ -166,19 +170,25 @@ class StockSlots:
 
     def has_gate(self) -> bool:
         """Whether the gate is there."""
-        with self._event_log.index_connection() as connection:
+        with _refusing(), self._event_log.index_connection() as connection:
             return bool(connection.execute(db.text(_HAS_GATE[connection.dialect.name])).fetchone())
 
     def close(self, engine: Engine) -> None:
         """See to it that the gate is there, and respect the slots that were taken before.
 
         To be done after a session is opened and before anything is claimed under it.
+
+        Raises:
+            TryAgainError: The database did not answer.
         """
-        if not self.has_gate():
-            with self._event_log.index_connection() as connection:
-                connection.exec_driver_sql(_MAKE_GATE[connection.dialect.name])
-        with self._lock:
-            self._compare(engine)
+        try:
+            if not self.has_gate():
+                with _refusing(), self._event_log.index_connection() as connection:
+                    connection.exec_driver_sql(_MAKE_GATE[connection.dialect.name])
+            with self._lock:
+                self._compare(engine)
+        except StoreUnavailableError as error:
+            raise TryAgainError(error.message) from error
 
     def look(self, engine: Engine) -> None:
         """Compare what was taken over with who holds stock slots now; once a second at most."""
@@ -212,7 +222,7 @@ class StockSlots:
 
         Waits for another process that does the same; the last one sees the limit as it is then.
         """
-        with self._event_log.index_transaction() as connection:
+        with _refusing(), self._event_log.index_transaction() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(db.text("SELECT pg_advisory_xact_lock(1936486260)"))
             for pool in pools:
@@ -227,8 +237,19 @@ class StockSlots:
 
     def unmatched(self) -> tuple[str, ...]:
         """The pools that have more or fewer rows than their limit says."""
-        with self._event_log.index_connection() as connection:
+        with _refusing(), self._event_log.index_connection() as connection:
             return tuple(pool for (pool,) in connection.execute(db.text(_UNMATCHED)).fetchall())
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except storages.database_errors() as error:
+        raise StoreUnavailableError(
+            f"Dagster's database did not answer: {first_line(error)}.",
+            remedy="Check that it runs, is reachable and is writable; nothing was granted.",
+        ) from error
 
 
 def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:

@@ -41,13 +41,19 @@ if TYPE_CHECKING:
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _PAYLOAD_KEYS_MAX = 20
 _POOLS_KNOWN_MAX = 100_000
+_CONNECT_SECONDS_MAX = 10
 
 
 def connector(url: str) -> Callable[[], Any]:
-    """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names."""
+    """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names.
+
+    A server that does not answer is given up after 10 s, unless the URL says otherwise: a machine
+    that is gone answers nothing, and neither does a server that is stopped.
+    """
     parsed = make_url(url).set(drivername="postgresql+psycopg2")
     dialect: Any = parsed.get_dialect()()
     arguments, options = dialect.create_connect_args(parsed)
+    options.setdefault("connect_timeout", _CONNECT_SECONDS_MAX)
     return lambda: psycopg2.connect(*arguments, **options)
 
 

@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-from dagster_lifeguard.errors import StoreUnavailableError
+from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.store.contract import TryAgainError
 from dagster_lifeguard.store.sql import statements
 
@@ -104,7 +104,7 @@ class PostgresConnection:
         try:
             raw = self._connect()
         except psycopg2.OperationalError as error:
-            raise TryAgainError(str(error).strip()) from error
+            raise TryAgainError(first_line(error)) from error
         raw.autocommit = True  # Transactions begin and end where the statements say so.
         self._raw = raw
         self._writer = raw.cursor()
@@ -150,12 +150,14 @@ class PostgresConnection:
             psycopg2.InterfaceError,
             psycopg2.errors.IdleInTransactionSessionTimeout,
         ) as error:
-            raise TryAgainError(str(error).strip()) from error
+            raise TryAgainError(first_line(error)) from error
         except psycopg2.IntegrityError:
             raise  # Never expected: two winners of one slot, or two tickets of one step.
         except psycopg2.DatabaseError as error:
+            if error.pgcode is None:  # Not the server's word: it died over the statement.
+                raise TryAgainError(first_line(error)) from error
             raise StoreUnavailableError(
-                f"The engine's database refused: {str(error).strip()}.",
+                f"The engine's database refused: {first_line(error)}.",
                 remedy="Check that it is writable and holds the lifeguard_ tables; "
                 "nothing was granted.",
             ) from error
@@ -198,7 +200,7 @@ class PostgresConnection:
                         self._collect()
             except (psycopg2.Error, ValueError, AttributeError) as error:
                 self.drop()
-                raise TryAgainError(str(error).strip()) from error
+                raise TryAgainError(first_line(error)) from error
         found = []
         while self._notified:
             found.append(self._notified.popleft())
