@@ -98,7 +98,7 @@ def wait_in_a_run(path: Path) -> str:
     with tiny_home(path) as (home, log):
         assert claimed(log, "a")
         process = home.materialize("held")
-        eventually(lambda: "blocked by limit" in process.output())
+        eventually(lambda: log.lifeguard.engine.snapshot("orders").waiting)
         with full_disk(home):
             # It waits for as long as its lease is good, and then can get no other.
             assert process.wait() != 0

@@ -45,7 +45,7 @@ def test_a_run_that_waits_outlives_the_restarts_of_its_server(make_home, server,
         log.set_concurrency_slots("orders", 1)
         assert log.claim_concurrency_slot("orders", "holder", "step").is_claimed
         process = home.materialize("quick", EXECUTOR=executor)
-        eventually(lambda: "blocked by limit" in process.output())
+        eventually(lambda: log.lifeguard.engine.snapshot("orders").waiting)
         for how in ("fast", "immediate"):
             server.restart(how)
             assert log.claim_concurrency_slot("orders", "holder", "step").is_claimed
@@ -73,7 +73,7 @@ def test_a_run_that_waits_fails_when_its_server_stays_away_and_runs_nothing(make
         assert log.claim_concurrency_slot("orders", "holder", "step").is_claimed
         command = ("dagster", "asset", "materialize", "-f", str(IMPATIENT), "--select", "held")
         process = home.start(*command)
-        eventually(lambda: "blocked by limit" in process.output())
+        eventually(lambda: log.lifeguard.engine.snapshot("orders").waiting)
 
         server.stop("immediate")
 
