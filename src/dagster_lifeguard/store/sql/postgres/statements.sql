@@ -98,9 +98,9 @@ WITH holding AS (
 )
 INSERT INTO lifeguard_ledger
   (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
-SELECT $6::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
-FROM unnest($9::text[], $10::text[], $11::integer[], $12::text[], $13::double precision[])
-  AS entry (kind, pool, slots, session, seconds);
+SELECT $6::double precision, $9::text, pool, $1::text, $2::text, slots, $4::bigint, $10::text,
+  $11::double precision
+FROM unnest($12::text[], $13::integer[]) AS entry (pool, slots);
 
 -- name: drop_tickets
 WITH queue AS (DELETE FROM lifeguard_queue WHERE number = ANY($1::bigint[]))
@@ -114,9 +114,9 @@ WITH owner AS (
 )
 INSERT INTO lifeguard_ledger
   (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
-SELECT $3::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
-FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[], $9::double precision[])
-  AS entry (kind, pool, slots, session, seconds);
+SELECT $4::double precision, $5::text, pool, $1::text, $2::text, slots, $3::bigint, $6::text,
+  $7::double precision
+FROM unnest($8::text[], $9::integer[]) AS entry (pool, slots);
 
 -- name: drop_sessions
 WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
