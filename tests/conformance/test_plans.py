@@ -39,6 +39,7 @@ def explain(postgres_url):
         ("view_of_step", (["orders"], "s", "a", "step")),
         ("view_of_run", (["orders"], "s", "a")),
         ("view_of_nothing", (["orders"], "s")),
+        ("snapshots", (["orders", "other"],)),
         ("lock_pools", (["orders"],)),
         ("lock_session", ("s",)),
         ("heartbeat", ("s", 30.0)),

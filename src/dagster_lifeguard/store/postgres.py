@@ -188,15 +188,21 @@ class PostgresStore:
     def limits(self) -> tuple[LimitRow, ...]:
         return tuple(LimitRow(*row) for row in self._run("limits"))
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        ((limit, held, waiting),) = self._run("snapshot", pool)
-        return PoolSnapshot(
-            pool=pool,
-            limit=limit[0] if limit else None,
-            from_default=bool(limit and limit[1]),
-            holdings=_holdings(held),
-            waiting=_tickets(waiting),
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
+        return tuple(
+            PoolSnapshot(
+                pool=pool,
+                limit=limit,
+                from_default=bool(from_default),
+                holdings=_holdings(held),
+                waiting=_tickets(waiting),
+            )
+            for pool, limit, from_default, held, waiting in self._run("snapshots", list(pools))
         )
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        (found,) = self.snapshots((pool,))
+        return found
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._using():

@@ -44,11 +44,13 @@ SELECT ({clock}), {state}, ({pools}),
 -- name: view_of_nothing
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
--- name: snapshot
-SELECT (SELECT json_build_array("limit", using_default_limit) FROM concurrency_limits
-        WHERE concurrency_key = $1::text),
-  ({holdings} WHERE h.pool = $1::text),
-  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = $1::text);
+-- name: snapshots
+SELECT asked.pool, l."limit", l.using_default_limit,
+  ({holdings} WHERE h.pool = asked.pool),
+  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool)
+FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
+LEFT JOIN concurrency_limits l ON l.concurrency_key = asked.pool
+ORDER BY asked.place;
 
 -- name: state
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text),
