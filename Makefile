@@ -26,8 +26,11 @@ torture: $(READY)  ## Run the races at length (minutes): seeds and a summary tab
 	$(BIN)/python tests/races/torture.py
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
 
-bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (2 minutes)
+bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
 	$(BIN)/python benchmarks/engine.py
+
+bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (3 minutes)
+	$(BIN)/python benchmarks/run_queue.py
 
 bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
 	$(BIN)/python benchmarks/assign.py
@@ -56,4 +59,4 @@ $(READY): pyproject.toml constraints/newest.txt
 	  --progress-bar on --editable '.[dev]'
 	@touch $(READY)
 
-.PHONY: help demo test test-oldest check torture bench-engine bench docs lock clean
+.PHONY: help demo test test-oldest check torture bench-engine bench-queue bench docs lock clean

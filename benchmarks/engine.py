@@ -65,6 +65,18 @@ class Place:
             return SqliteEventLogStorage(str(Path(self.address).parent))
         return PostgresEventLogStorage(self.address)
 
+    def another(self, name: str) -> Place:
+        """A new database on the same disk or server."""
+        if self.kind == "SQLite":
+            folder = Path(self.address).parent / name
+            folder.mkdir()
+            return Place(self.kind, str(folder / "index.db"))
+        with closing(connector(self.address)()) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute(f"CREATE DATABASE {name}")
+        url = db.make_url(self.address).set(database=name)
+        return Place(self.kind, url.render_as_string(hide_password=False))
+
     def execute(self, *statements: str) -> None:
         if self.kind == "SQLite":
             with closing(sqlite3.connect(self.address, timeout=30)) as connection:
@@ -180,7 +192,7 @@ def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles
         engine.release("count", STEP)
         raw.set_trace_callback(None)
         engine.store.connection.leave()  # type: ignore[attr-defined]
-        sent = f"{len(statements)} / in process"
+        sent = f"{len(statements)} / {sum(text.startswith('BEGIN') for text in statements)}"
     found = cycles(
         lambda run: engine.claim(run, STEP, demand), lambda run: engine.release(run, STEP), count
     )
@@ -222,13 +234,13 @@ def _one_of_several(place: Place, kind: str, index: int, count: int, start: Any,
     out.put(found.in_all_per_second)
 
 
-def several(place: Place, kind: str, count: int) -> float:
-    """Cycles per second of four processes in all, each with a pool of its own."""
+def several(place: Place, kind: str, count: int, processes: int) -> float:
+    """Cycles per second of so many processes in all, each with a pool of its own."""
     context = mp.get_context("spawn")
-    start, out = context.Barrier(PROCESSES), context.Queue()
+    start, out = context.Barrier(processes), context.Queue()
     made = [
         context.Process(target=_one_of_several, args=(place, kind, index, count, start, out))
-        for index in range(PROCESSES)
+        for index in range(processes)
     ]
     for process in made:
         process.start()
@@ -346,24 +358,37 @@ def fill(place: Place, waiting: int, pools: int) -> None:
     )
 
 
-def claim_latency(place: Place, waiting: int, pools: int, count: int) -> tuple[float, float]:
-    """Median seconds of a new claim behind these waiters, and of one that is granted elsewhere."""
-    engine = place.engine()
-    engine.set_limit("deep", 0)
-    fill(place, waiting, pools)
-    behind, granted = [], []
+def claim_latencies(
+    place: Place, depths: list[tuple[int, int]], count: int
+) -> list[tuple[list[float], list[float]]]:
+    """Seconds of new claims behind so many waiters, and of claims that are granted elsewhere.
+
+    Each depth, of tickets waiting and of pools, has a database of its own, and they take turns.
+    """
+    places_ = [place.another(f"depth{number}") for number in range(len(depths))]
+    engines = []
+    for each, (waiting, pools) in zip(places_, depths, strict=True):
+        each.stock().dispose()
+        engine = each.engine()
+        engine.set_limit("deep", 0)
+        fill(each, waiting, pools)
+        engines.append(engine)
+    found: list[tuple[list[float], list[float]]] = [([], []) for _ in depths]
     for number in range(-WARM_UP, count):
-        begun = time.perf_counter()
-        engine.claim(f"behind{number}", STEP, Demand.of({"deep": 1}))
-        between = time.perf_counter()
-        engine.claim(f"in{number}", STEP, Demand.of({f"many{number % pools + 1}": 1}))
-        ended = time.perf_counter()
-        engine.release(f"in{number}", STEP)
-        if number >= 0:
-            behind.append(between - begun)
-            granted.append(ended - between)
-    engine.close()
-    return statistics.median(behind), statistics.median(granted)
+        for engine, (_, pools), (behind, granted) in zip(engines, depths, found, strict=True):
+            begun = time.perf_counter()
+            engine.claim(f"behind{number}", STEP, Demand.of({"deep": 1}))
+            between = time.perf_counter()
+            engine.claim(f"in{number}", STEP, Demand.of({f"many{number % pools + 1}": 1}))
+            ended = time.perf_counter()
+            engine.release(f"in{number}", STEP)
+            engine.release(f"behind{number}", STEP)  # Or the depth would grow.
+            if number >= 0:
+                behind.append(between - begun)
+                granted.append(ended - between)
+    for engine in engines:
+        engine.close()
+    return found
 
 
 # ---- the tables --------------------------------------------------------------------------------
@@ -383,13 +408,17 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--handoffs", type=int, default=60)
     parser.add_argument("--deep", type=int, default=100_000)
+    parser.add_argument("--claims", type=int, default=100, help="measured claims at each depth")
     options = parser.parse_args()
     console = Console(width=120)
     console.print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} at the start")
     with places() as found:
-        table = Table(title="Claim + release, one process, one pool of limit 1 (times in ms)")
+        table = Table(
+            title="Claim + release, one process, one pool of limit 1 (times in ms)",
+            caption="Statements of a cycle, and its round trips (SQLite: its transactions)",
+        )
         for heading in ("", "cycles/s", "x stock", "of floor", "claim p50", "p95",
-                        "release p50", "p95", "statements / round trips"):  # fmt: skip
+                        "release p50", "p95", "statements / trips"):  # fmt: skip
             table.add_column(heading, justify="right")
         for place in found:
             floor, ours = Cycles([], []), Cycles([], [])
@@ -410,36 +439,54 @@ def main() -> None:
                 )  # fmt: skip
         console.print(table)
 
-        table = Table(title=f"{PROCESSES} processes, a pool each: cycles/s in all")
-        for heading in ("", "lifeguard", "stock", "ratio"):
+        table = Table(title="Processes with a pool each: cycles/s in all")
+        for heading in ("", "1 process", f"{PROCESSES} processes", "scaling", "x stock"):
             table.add_column(heading, justify="right")
         for place in found:
-            ours_rate = several(place, "lifeguard", options.cycles)
-            stock_rate = several(place, "stock", max(options.cycles // 10, 20))
-            table.add_row(
-                place.kind, f"{ours_rate:.0f}", f"{stock_rate:.0f}", f"{ours_rate / stock_rate:.1f}"
-            )
-        console.print(table)
-
-        table = Table(title="Handoff between processes: release to grant (ms)")
-        for heading in ("", "count", "p50", "p95", "waiter's CPU, of a core"):
-            table.add_column(heading, justify="right")
-        for place in found:
-            for kind, count in (("lifeguard", options.handoffs), ("stock", 4)):
-                times, cpu = handoffs(place, kind, count, hold_seconds=0.15)
+            rates = {
+                (kind, processes): several(place, kind, count, processes)
+                for kind, count in (
+                    ("lifeguard", options.cycles), ("stock", max(options.cycles // 10, 20)),
+                )
+                for processes in (1, PROCESSES)
+            }  # fmt: skip
+            for kind in ("lifeguard", "stock"):
+                one, all_ = rates[kind, 1], rates[kind, PROCESSES]
                 table.add_row(
-                    f"{place.kind} {kind}", str(count), ms(statistics.median(times)),
-                    ms(p95(times)), f"{cpu:.1%}",
+                    f"{place.kind} {kind}", f"{one:.0f}", f"{all_:.0f}", f"{all_ / one:.2f}",
+                    f"{all_ / rates['stock', PROCESSES]:.1f}",
                 )  # fmt: skip
         console.print(table)
 
-        table = Table(title="One claim, median ms, by tickets waiting and by pools")
-        for heading in ("", "waiting", "pools", "new claim that waits", "claim granted elsewhere"):
+        table = Table(title="Handoff between processes: release to grant (ms)")
+        for heading in ("", "count", "p50", "p95", "p95 / stock's", "waiter's CPU, of a core"):
             table.add_column(heading, justify="right")
         for place in found:
-            for waiting, pools in ((10, 10), (1000, 10), (options.deep, 10), (10, 10_000)):
-                behind, granted = claim_latency(place, waiting, pools, 60)
-                table.add_row(place.kind, f"{waiting:,}", f"{pools:,}", ms(behind), ms(granted))
+            measured = {
+                kind: handoffs(place, kind, count, hold_seconds=0.15)
+                for kind, count in (("lifeguard", options.handoffs), ("stock", 6))
+            }
+            for kind, (times, cpu) in measured.items():
+                table.add_row(
+                    f"{place.kind} {kind}", str(len(times)), ms(statistics.median(times)),
+                    ms(p95(times)), f"{p95(times) / p95(measured['stock'][0]):.3f}", f"{cpu:.1%}",
+                )  # fmt: skip
+        console.print(table)
+
+        table = Table(title="One claim, ms, by tickets waiting and by pools")
+        for heading in ("", "waiting", "pools", "that waits, p50", "p95", "x first",
+                        "granted elsewhere, p50", "p95", "x first"):  # fmt: skip
+            table.add_column(heading, justify="right")
+        depths = [(10, 10), (1000, 10), (options.deep, 10), (10, 10_000)]
+        for place in found:
+            latencies = claim_latencies(place, depths, options.claims)
+            first = [statistics.median(seconds) for seconds in latencies[0]]
+            for (waiting, pools), pair in zip(depths, latencies, strict=True):
+                cells = []
+                for seconds, least in zip(pair, first, strict=True):
+                    middle = statistics.median(seconds)
+                    cells += [ms(middle), ms(p95(seconds)), f"{middle / least:.2f}"]
+                table.add_row(place.kind, f"{waiting:,}", f"{pools:,}", *cells)
         console.print(table)
 
 

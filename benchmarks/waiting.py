@@ -141,7 +141,8 @@ def _spawn(job: Any, place: Place, *arguments: object) -> tuple[Any, Any]:
     return ours, process
 
 
-def places(folder: Path, server_url: str) -> Iterator[Place]:
+def places(folder: Path, server_url: str, **more_settings: object) -> Iterator[Place]:
+    """A home for each database with each storage; its server holds a database for each."""
     for database in ("SQLite", "PostgreSQL"):
         for storage in ("stock", "lifeguard"):
             home = folder / f"{database}-{storage}"
@@ -150,7 +151,7 @@ def places(folder: Path, server_url: str) -> Iterator[Place]:
             kind = "sqlite"
             if database == "PostgreSQL":
                 kind = "postgres"
-                name = f"waiting_{storage}"
+                name = f"bench_{storage}"
                 url = db.make_url(server_url).set(drivername="postgresql+psycopg2")
                 server = db.create_engine(url, isolation_level="AUTOCOMMIT")
                 with server.connect() as connection:
@@ -164,7 +165,7 @@ def places(folder: Path, server_url: str) -> Iterator[Place]:
                 "config": config,
             }
             stanza = {kind: config} if storage == "stock" else {"custom": ours}
-            settings = {"telemetry": {"enabled": False}, "storage": stanza}
+            settings = {"telemetry": {"enabled": False}, "storage": stanza, **more_settings}
             # JSON is YAML.
             (home / "dagster.yaml").write_text(json.dumps(settings))
             yield Place(database, storage, str(home))

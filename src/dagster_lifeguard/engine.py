@@ -35,7 +35,7 @@ from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dagster_lifeguard.model import Demand, View
     from dagster_lifeguard.options import Point
@@ -213,10 +213,19 @@ class Engine:
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
-        found = self._persist(lambda: self.store.snapshot(pool))
-        if found.limit is None and self.options.default_limit is not None:
-            return replace(found, limit=self.options.default_limit, from_default=True)
+        (found,) = self.snapshots((pool,))
         return found
+
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
+        """The same for each of these pools, in their order, at one moment."""
+        found = self._persist(lambda: self.store.snapshots(pools))
+        default = self.options.default_limit
+        if default is None:
+            return found
+        return tuple(
+            s if s.limit is not None else replace(s, limit=default, from_default=True)
+            for s in found
+        )
 
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
         """What a ticket does now: it waits, it holds, or there is none."""

@@ -330,6 +330,25 @@ def test_what_a_ticket_does_can_be_read(engine):
     assert engine.store.run_ids() == {"a", "b"}
 
 
+def test_snapshots_are_told_pool_by_pool_in_the_order_asked(new_engine):
+    engine = new_engine(default_limit=5)
+    engine.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS)
+    engine.claim("b", "step", ORDERS)
+
+    found = engine.snapshots(("x", "orders", "a"))
+
+    assert [(s.pool, s.limit, s.from_default) for s in found] == [
+        ("x", 5, True),
+        ("orders", 1, False),
+        ("a", 5, True),
+    ]
+    assert [[h.key.run_id for h in s.holdings] for s in found] == [[], ["a"], []]
+    assert [[t.key.run_id for t in s.waiting] for s in found] == [[], ["b"], []]
+    assert found[1] == engine.snapshot("orders")
+    assert engine.snapshots(()) == ()
+
+
 def test_limits_are_dagsters_rows(engine):
     engine.set_limit("b", 2)
     engine.set_limit("a", 1, from_default=True)

@@ -6,7 +6,7 @@ import pytest
 
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand
-from dagster_lifeguard.store.postgres_connection import prepared
+from dagster_lifeguard.store.postgres_connection import Statement, call, prepared
 from places import new_postgres
 
 
@@ -23,7 +23,8 @@ def explain(postgres_url):
     def plan(name, *arguments):
         connection.acquire()
         try:
-            rows = connection.execute([b"EXPLAIN (COSTS OFF) " + connection.call(name, *arguments)])
+            run = call(name, *arguments)
+            rows = connection.execute([Statement("EXPLAIN (COSTS OFF) " + run.text, run.arguments)])
             return "\n".join(row[0] for row in rows)
         finally:
             connection.mutex.release()
@@ -38,6 +39,7 @@ def explain(postgres_url):
         ("view_of_step", (["orders"], "s", "a", "step")),
         ("view_of_run", (["orders"], "s", "a")),
         ("view_of_nothing", (["orders"], "s")),
+        ("snapshots", (["orders", "other"],)),
         ("lock_pools", (["orders"],)),
         ("lock_session", ("s",)),
         ("heartbeat", ("s", 30.0)),

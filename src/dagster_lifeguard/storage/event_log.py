@@ -207,15 +207,16 @@ class PoolMethods:
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
         """Who holds and who waits in a pool."""
-        parts = self.lifeguard
-        parts.stock_slots.look(parts.engine)
-        return _key_info(parts.engine.snapshot(concurrency_key))
+        return self.get_concurrency_infos([concurrency_key])[concurrency_key]
 
     def get_concurrency_infos(
         self, concurrency_keys: Sequence[str]
     ) -> Mapping[str, storages.ConcurrencyKeyInfo]:
         """Who holds and who waits in each of these pools."""
-        return {key: self.get_concurrency_info(key) for key in dict.fromkeys(concurrency_keys)}
+        parts = self.lifeguard
+        parts.stock_slots.look(parts.engine)
+        pools = tuple(dict.fromkeys(concurrency_keys))
+        return {found.pool: _key_info(found) for found in parts.engine.snapshots(pools)}
 
     def set_concurrency_slots(self, concurrency_key: str, num: int) -> None:
         """Set a pool's limit. What is held beyond it is not taken away.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -149,6 +149,9 @@ class Store(Protocol):
 
     def limits(self) -> tuple[LimitRow, ...]:
         """All limits of Dagster's table."""
+
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
+        """Everything in each of these pools, in their order, at one moment, without a lock."""
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Everything in one pool at one moment, without a lock."""

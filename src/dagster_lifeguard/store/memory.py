@@ -26,7 +26,7 @@ from dagster_lifeguard.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -127,25 +127,32 @@ class MemoryStore:
         with self._lock:
             return tuple(self.rows.limits[pool] for pool in sorted(self.rows.limits))
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self._lock:
-            row = self.rows.limits.get(pool)
-            waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]
-            return PoolSnapshot(
-                pool=pool,
-                limit=row.limit if row else None,
-                from_default=bool(row and row.from_default),
-                holdings=tuple(
-                    dataclasses.replace(
-                        holding,
-                        slots={pool: holding.slots[pool]},
-                        owners=frozenset(self.rows.owners[holding.key]),
-                    )
-                    for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
-                    if pool in holding.slots
-                ),
-                waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
-            )
+            return tuple(self._snapshot(pool) for pool in pools)
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        (found,) = self.snapshots((pool,))
+        return found
+
+    def _snapshot(self, pool: str) -> PoolSnapshot:
+        row = self.rows.limits.get(pool)
+        waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]
+        return PoolSnapshot(
+            pool=pool,
+            limit=row.limit if row else None,
+            from_default=bool(row and row.from_default),
+            holdings=tuple(
+                dataclasses.replace(
+                    holding,
+                    slots={pool: holding.slots[pool]},
+                    owners=frozenset(self.rows.owners[holding.key]),
+                )
+                for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
+                if pool in holding.slots
+            ),
+            waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
+        )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._lock:

@@ -27,7 +27,13 @@ from dagster_lifeguard.model import (
 )
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.store.postgres_connection import PostgresConnection
+from dagster_lifeguard.store.postgres_connection import (
+    BEGIN,
+    COMMIT,
+    PostgresConnection,
+    Statement,
+    call,
+)
 from dagster_lifeguard.store.sql import migrations, script
 
 if TYPE_CHECKING:
@@ -76,22 +82,25 @@ class PostgresStore:
         connection.acquire()
         try:
             # The lock is the transaction's: a second process waits, then finds all done.
-            lock = b"SELECT pg_advisory_xact_lock(%d)" % _MIGRATION_LOCK
-            connection.execute([b"BEGIN", b"SET LOCAL lock_timeout = 0", lock])
-            ((table,),) = connection.execute([b"SELECT to_regclass('lifeguard_schema')::text"])
+            lock = Statement("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            connection.execute([BEGIN, Statement("SET LOCAL lock_timeout = 0"), lock])
+            find = Statement("SELECT to_regclass('lifeguard_schema')::text")
+            ((table,),) = connection.execute([find])
             version = 0
             if table is not None:
-                ((version,),) = connection.execute([b"SELECT version FROM lifeguard_schema"])
+                read = Statement("SELECT version FROM lifeguard_schema")
+                ((version,),) = connection.execute([read])
             if version > newest:
                 raise SchemaError(
                     f"The engine's tables have version {version}, this package knows {newest}.",
                     remedy="Install a newer dagster-lifeguard.",
                 )
             steps = ("schema",) if version == 0 else migrations("postgres")[version:]
-            texts = [text.encode() for step in steps for text in script("postgres", step)]
-            texts.append(b"DELETE FROM lifeguard_schema")
-            texts.append(b"INSERT INTO lifeguard_schema VALUES (%d)" % newest)
-            connection.execute([*texts, b"COMMIT"])
+            for step in steps:
+                connection.execute([Statement(text) for text in script("postgres", step)])
+            forget = Statement("DELETE FROM lifeguard_schema")
+            record = Statement("INSERT INTO lifeguard_schema VALUES (%s)", (newest,))
+            connection.execute([forget, record, COMMIT])
         finally:
             connection.roll_back()
             connection.mutex.release()
@@ -112,18 +121,18 @@ class PostgresStore:
         connection = self.connection
         pools = list(scope.pools)
         self._make_rows(pools)
-        texts = [b"BEGIN"]
+        statements = [BEGIN]
         if scope.session:
-            texts.append(connection.call("lock_session", scope.session))
+            statements.append(call("lock_session", scope.session))
         sessions: tuple[str, ...] = ()
         if scope.ended:
-            lock = connection.call("lock_ended", list(scope.ended), scope.expired_only)
-            sessions = tuple(session for (session,) in connection.execute([*texts, lock]))
-            texts = []
+            lock = call("lock_ended", list(scope.ended), scope.expired_only)
+            sessions = tuple(session for (session,) in connection.execute([*statements, lock]))
+            statements = []
         if pools:
-            texts.append(connection.call("lock_pools", pools))
-        texts.append(self._look(scope, sessions))
-        view = self._view(connection.execute(texts), sessions)
+            statements.append(call("lock_pools", pools))
+        statements.append(_look(scope, sessions))
+        view = self._view(connection.execute(statements), sessions)
         if len(view.pools) < len(pools):
             # Their rows were deleted by hand: forget them, and have them made.
             self._pools_known.difference_update(pools)
@@ -133,21 +142,10 @@ class PostgresStore:
     def _make_rows(self, pools: Sequence[str]) -> None:
         unknown = [pool for pool in pools if pool not in self._pools_known]
         if unknown:
-            self.connection.execute([self.connection.call("add_pools", unknown)])
+            self.connection.execute([call("add_pools", unknown)])
             if len(self._pools_known) > _POOLS_KNOWN_MAX:
                 self._pools_known.clear()
             self._pools_known.update(unknown)
-
-    def _look(self, scope: Scope, sessions: Sequence[str]) -> bytes:
-        call = self.connection.call
-        common = (list(scope.pools), scope.session)
-        if scope.run_id is not None and scope.step_key is not None:
-            return call("view_of_step", *common, scope.run_id, scope.step_key)
-        if scope.run_id is not None:
-            return call("view_of_run", *common, scope.run_id)
-        if sessions:
-            return call("view_of_sessions", *common, list(sessions))
-        return call("view_of_nothing", *common)
 
     def _view(self, found: list[tuple[Any, ...]], sessions: tuple[str, ...]) -> View:
         ((now, alive, lease_ends, pools, held, waiting),) = found
@@ -187,26 +185,32 @@ class PostgresStore:
     ) -> tuple[str, ...]:
         scope = Scope((), run_id, step_key)
         with self._using():
-            found = self.connection.execute([self._look(scope, tuple(sessions))])
+            found = self.connection.execute([_look(scope, tuple(sessions))])
         view = self._view(found, ())
         return rows.pools_of(view.holdings, view.tickets)
 
     def limits(self) -> tuple[LimitRow, ...]:
         return tuple(LimitRow(*row) for row in self._run("limits"))
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        ((limit, held, waiting),) = self._run("snapshot", pool)
-        return PoolSnapshot(
-            pool=pool,
-            limit=limit[0] if limit else None,
-            from_default=bool(limit and limit[1]),
-            holdings=_holdings(held),
-            waiting=_tickets(waiting),
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
+        return tuple(
+            PoolSnapshot(
+                pool=pool,
+                limit=limit,
+                from_default=bool(from_default),
+                holdings=_holdings(held),
+                waiting=_tickets(waiting),
+            )
+            for pool, limit, from_default, held, waiting in self._run("snapshots", list(pools))
         )
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        (found,) = self.snapshots((pool,))
+        return found
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._using():
-            found = self.connection.execute([self._look(Scope((), *key), ())])
+            found = self.connection.execute([_look(Scope((), *key), ())])
         view = self._view(found, ())
         return next(iter(view.holdings), None) or next(iter(view.tickets), None)
 
@@ -241,7 +245,7 @@ class PostgresStore:
             self.connection.mutex.release()
 
     def _call(self, name: str, *arguments: object) -> list[tuple[Any, ...]]:
-        return self.connection.execute([self.connection.call(name, *arguments)])
+        return self.connection.execute([call(name, *arguments)])
 
     def _run(self, name: str, *arguments: object) -> list[tuple[Any, ...]]:
         """One statement by itself, which is a transaction of its own."""
@@ -257,16 +261,15 @@ class PostgresTransaction:
         self._connection = connection
 
     def commit(self, changes: Changes) -> None:
-        self._connection.execute([*self._texts(changes), b"COMMIT"])
+        self._connection.execute([*self._statements(changes), COMMIT])
 
-    def _texts(self, changes: Changes) -> Iterator[bytes]:
-        call = self._connection.call
+    def _statements(self, changes: Changes) -> Iterator[Statement]:
         now = self.view.now
         if changes.drop_tickets:
             yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
         for holding in changes.drop_holdings:
-            entries = _columns(changes.ledger, holding.key)
-            yield call("drop_holding", *holding.key, now, holding.fence, *entries)
+            entries = _entries(changes.ledger, holding.key)
+            yield call("drop_holding", *holding.key, holding.fence, now, *entries)
         if changes.drop_sessions:
             yield call("drop_sessions", list(changes.drop_sessions))
         if changes.enqueue is not None:
@@ -298,7 +301,7 @@ class PostgresTransaction:
                 now,
                 [pool for pool, _ in slots],
                 [number for _, number in slots],
-                *_columns(changes.ledger, grant.key),
+                *_entries(changes.ledger, grant.key),
             )
         if changes.adopt is not None:
             yield call("adopt", *changes.adopt, changes.session)
@@ -327,7 +330,7 @@ class PostgresTransaction:
             )
         yield from self._notifications(changes.wake)
 
-    def _notifications(self, wake: Sequence[Waiter]) -> Iterator[bytes]:
+    def _notifications(self, wake: Sequence[Waiter]) -> Iterator[Statement]:
         # Sent by the server at the commit, and only to the processes that are meant. A NOTIFY
         # makes commits queue for one lock of the database: there is none when nobody waits.
         keys: dict[str, list[TicketKey]] = {}
@@ -336,7 +339,7 @@ class PostgresTransaction:
         for session, found in keys.items():
             for start in range(0, len(found), _PAYLOAD_KEYS_MAX):
                 payload = json.dumps(found[start : start + _PAYLOAD_KEYS_MAX])
-                yield self._connection.text("SELECT pg_notify(%s, %s)", _channel(session), payload)
+                yield Statement("SELECT pg_notify(%s, %s)", (_channel(session), payload))
 
     def __enter__(self) -> Self:
         return self
@@ -353,20 +356,27 @@ class PostgresTransaction:
             self._connection.mutex.release()
 
 
-def _columns(ledger: Sequence[Entry], key: TicketKey) -> tuple[list[Any], ...]:
-    """Kinds, pools, slots, sessions and seconds of a ticket's entries."""
+def _entries(ledger: Sequence[Entry], key: TicketKey) -> tuple[object, ...]:
+    """Kind, session and seconds of a ticket's entries, which all share them; pools; slots."""
     found = [e for e in ledger if e.run_id == key.run_id and e.step_key == key.step_key]
-    return (
-        [e.kind.value for e in found],
-        [e.pool for e in found],
-        [e.slots for e in found],
-        [e.session for e in found],
-        [e.seconds for e in found],
-    )
+    shared: set[tuple[Any, ...]] = {(e.kind.value, e.session, e.seconds) for e in found}
+    (common,) = shared or {("", "", None)}
+    return *common, [e.pool for e in found], [e.slots for e in found]
 
 
 def _channel(session: str) -> str:
     return f"lifeguard_{session}"
+
+
+def _look(scope: Scope, sessions: Sequence[str]) -> Statement:
+    common = (list(scope.pools), scope.session)
+    if scope.run_id is not None and scope.step_key is not None:
+        return call("view_of_step", *common, scope.run_id, scope.step_key)
+    if scope.run_id is not None:
+        return call("view_of_run", *common, scope.run_id)
+    if sessions:
+        return call("view_of_sessions", *common, list(sessions))
+    return call("view_of_nothing", *common)
 
 
 def _pool_view(found: Sequence[Any]) -> PoolView:

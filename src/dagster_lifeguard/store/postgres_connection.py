@@ -8,7 +8,8 @@ import re
 import select
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg2
 import psycopg2.errors
@@ -45,6 +46,27 @@ _FRAGMENTS = ("clock", "state", "pools", "holdings", "tickets")
 """Parts of statements; only ``clock`` stands for itself as well."""
 
 
+class Statement(NamedTuple):
+    """A statement with a ``%s`` for each of its arguments."""
+
+    text: str
+    arguments: tuple[object, ...] = ()
+
+
+BEGIN, COMMIT, ROLLBACK = Statement("BEGIN"), Statement("COMMIT"), Statement("ROLLBACK")
+
+
+def call(name: str, *arguments: object) -> Statement:
+    """What runs a prepared statement."""
+    return Statement(_call_text(name, len(arguments)), arguments)
+
+
+@cache
+def _call_text(name: str, count: int) -> str:
+    marks = ",".join(["%s"] * count)
+    return f"EXECUTE lifeguard_{name}({marks})" if count else f"EXECUTE lifeguard_{name}"
+
+
 def prepared() -> dict[str, str]:
     """The statements to prepare, with their parts put in."""
     named = statements("postgres")
@@ -76,7 +98,7 @@ class PostgresConnection:
         self._prepared_on: Any = None
         # psycopg2 leaves a connection that came over a fork alone when it is collected.
         self._raw = None
-        self._writer: Any = None
+        self._cursor: Any = None
         self._pid = os.getpid()
         self._channel: str | None = None
         self._notified: deque[str] = deque()
@@ -107,44 +129,33 @@ class PostgresConnection:
             raise TryAgainError(first_line(error)) from error
         raw.autocommit = True  # Transactions begin and end where the statements say so.
         self._raw = raw
-        self._writer = raw.cursor()
-        setup = [_SETTINGS]
+        self._cursor = raw.cursor()
+        self.execute([Statement(_SETTINGS)])
         if self._channel is not None:
-            setup.append(f'LISTEN "{self._channel}"')
-        self.execute([part.encode() for part in setup])
+            self.listen(self._channel)
 
     def prepare(self) -> None:
         """Prepare the statements, on a connection that has not done so; the tables must exist."""
         if self._prepared_on is not self._raw:
             texts = (f"PREPARE lifeguard_{name} AS {sql}" for name, sql in prepared().items())
-            self.execute([text.encode() for text in texts])
+            self.execute([Statement(text) for text in texts])
             self._prepared_on = self._raw
 
-    def call(self, name: str, *arguments: object) -> bytes:
-        """The text that runs a prepared statement."""
-        if not arguments:
-            return b"EXECUTE lifeguard_" + name.encode()
-        marks = ",".join(["%s"] * len(arguments))
-        return self.text(f"EXECUTE lifeguard_{name}({marks})", *arguments)
-
-    def text(self, template: str, *arguments: object) -> bytes:
-        """The statement with these arguments in it."""
-        filled: bytes = self._writer.mogrify(template, arguments)
-        return filled
-
-    def execute(self, texts: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    def execute(self, statements: Sequence[Statement]) -> list[tuple[Any, ...]]:
         """Send statements in one message; the rows of the last.
 
         Raises:
             TryAgainError: The connection was lost, or a lock was not to be had.
             StoreUnavailableError: The database cannot do it: read-only, tables missing.
         """
-        self.statements += len(texts)
+        self.statements += len(statements)
         self.round_trips += 1
+        message = ";".join([text for text, _ in statements])
+        arguments = [argument for _, more in statements for argument in more]
+        cursor = self._cursor
         try:
-            with self._raw.cursor() as cursor:
-                cursor.execute(b";".join(texts))
-                found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+            cursor.execute(message, arguments or None)
+            found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
         except (
             psycopg2.OperationalError,  # Also deadlocks, lock timeouts and shutdowns.
             psycopg2.InterfaceError,
@@ -173,14 +184,14 @@ class PostgresConnection:
         if raw.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
             return
         try:
-            self.execute([b"ROLLBACK"])
+            self.execute([ROLLBACK])
         except TryAgainError as error:
             logger.info("Dropping a connection that cannot roll back: %s", error)
             self.drop()
 
     def listen(self, channel: str) -> None:
         """Receive what is notified on this channel from now on, over lost connections too."""
-        self.execute([f'LISTEN "{channel}"'.encode()])
+        self.execute([Statement(f'LISTEN "{channel}"')])
         self._channel = channel
 
     def notified(self, timeout_seconds: float) -> list[str]:

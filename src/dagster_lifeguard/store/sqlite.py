@@ -33,7 +33,7 @@ from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -299,22 +299,29 @@ class SqliteStore:
             found = connection.execute(_SQL["limits"])
             return tuple(LimitRow(pool, limit, bool(default)) for pool, limit, default in found)
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self.connection.reading() as connection:
             # One read transaction, so that no ticket is seen both waiting and holding.
             connection.execute("BEGIN")
-            limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
-            held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
-            waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
-            found = PoolSnapshot(
-                pool=pool,
-                limit=limit[0] if limit else None,
-                from_default=bool(limit and limit[1]),
-                holdings=self._holdings(connection, held),
-                waiting=self._tickets(connection, waiting),
-            )
+            found = tuple(self._snapshot(connection, pool) for pool in pools)
             connection.execute("COMMIT")
             return found
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        (found,) = self.snapshots((pool,))
+        return found
+
+    def _snapshot(self, connection: sqlite3.Connection, pool: str) -> PoolSnapshot:
+        limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
+        held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
+        waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
+        return PoolSnapshot(
+            pool=pool,
+            limit=limit[0] if limit else None,
+            from_default=bool(limit and limit[1]),
+            holdings=self._holdings(connection, held),
+            waiting=self._tickets(connection, waiting),
+        )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self.connection.reading() as connection:

@@ -44,11 +44,13 @@ SELECT ({clock}), {state}, ({pools}),
 -- name: view_of_nothing
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
--- name: snapshot
-SELECT (SELECT json_build_array("limit", using_default_limit) FROM concurrency_limits
-        WHERE concurrency_key = $1::text),
-  ({holdings} WHERE h.pool = $1::text),
-  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = $1::text);
+-- name: snapshots
+SELECT asked.pool, l."limit", l.using_default_limit,
+  ({holdings} WHERE h.pool = asked.pool),
+  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool)
+FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
+LEFT JOIN concurrency_limits l ON l.concurrency_key = asked.pool
+ORDER BY asked.place;
 
 -- name: state
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
@@ -98,9 +100,9 @@ WITH holding AS (
 )
 INSERT INTO lifeguard_ledger
   (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
-SELECT $6::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
-FROM unnest($9::text[], $10::text[], $11::integer[], $12::text[], $13::double precision[])
-  AS entry (kind, pool, slots, session, seconds);
+SELECT $6::double precision, $9::text, pool, $1::text, $2::text, slots, $4::bigint, $10::text,
+  $11::double precision
+FROM unnest($12::text[], $13::integer[]) AS entry (pool, slots);
 
 -- name: drop_tickets
 WITH queue AS (DELETE FROM lifeguard_queue WHERE number = ANY($1::bigint[]))
@@ -114,9 +116,9 @@ WITH owner AS (
 )
 INSERT INTO lifeguard_ledger
   (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
-SELECT $3::double precision, kind, pool, $1::text, $2::text, slots, $4::bigint, session, seconds
-FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[], $9::double precision[])
-  AS entry (kind, pool, slots, session, seconds);
+SELECT $4::double precision, $5::text, pool, $1::text, $2::text, slots, $3::bigint, $6::text,
+  $7::double precision
+FROM unnest($8::text[], $9::integer[]) AS entry (pool, slots);
 
 -- name: drop_sessions
 WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))

