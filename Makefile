@@ -29,7 +29,7 @@ torture: $(READY)  ## Run the races at length (minutes): seeds and a summary tab
 bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
 	$(BIN)/python benchmarks/engine.py
 
-bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (3 minutes)
+bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (1 minute)
 	$(BIN)/python benchmarks/run_queue.py
 
 bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself

@@ -1,6 +1,6 @@
 """Measure one pass of Dagster's run-queue daemon, on the stock storage and on the engine's.
 
-    python benchmarks/run_queue.py                          # two minutes or so
+    python benchmarks/run_queue.py                          # about a minute
     python benchmarks/run_queue.py --runs 500
 
 Runs are queued with a pool of limit 1 each, and one pool in fifty is held by a step that executes
@@ -36,6 +36,7 @@ from dagster._core.storage.event_log.schema import ConcurrencyLimitsTable, Concu
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._serdes import serialize_value
 from rich.console import Console
 from rich.table import Table
 
@@ -84,9 +85,9 @@ def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:
         begun = time.perf_counter()
         runs.add_run(run)
         taken.append(time.perf_counter() - begun)
-    now = datetime.now(timezone.utc)
-    rows = [runs._get_run_insertion_values(run, now) for run in others]  # noqa: SLF001
-    if rows:
+    if others:
+        row = runs._get_run_insertion_values(others[0], datetime.now(timezone.utc))  # noqa: SLF001
+        rows = [{**row, "run_id": run.run_id, "run_body": serialize_value(run)} for run in others]
         with runs.connect() as connection:
             connection.execute(RunsTable.insert(), rows)
     return statistics.median(taken)

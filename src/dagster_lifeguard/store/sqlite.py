@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Holding
     from dagster_lifeguard.store.contract import Changes, Scope
 
-_POLL_PAUSE_SECONDS = 0.0125
+_POLL_PAUSE_SECONDS = 0.025
 _SQL = statements("sqlite")
 
 
@@ -264,11 +264,13 @@ class SqliteStore:
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
         deadline = time.monotonic() + timeout_seconds
         while True:
-            woken = self._new_wakes(session)
+            # No look before the first pause: who waits comes back at once, and has just looked.
             left = deadline - time.monotonic()
-            if woken or left <= 0:
+            if left > 0:
+                time.sleep(min(left, _POLL_PAUSE_SECONDS))
+            woken = self._new_wakes(session)
+            if woken or time.monotonic() >= deadline:
                 return woken
-            time.sleep(min(left, _POLL_PAUSE_SECONDS))
 
     def _new_wakes(self, session: str) -> frozenset[TicketKey]:
         with self.connection.reading() as connection:
