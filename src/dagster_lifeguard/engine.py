@@ -23,6 +23,7 @@ from dagster_lifeguard.heartbeat import Heartbeat
 from dagster_lifeguard.model import (
     LIMIT_MAX,
     EntryKind,
+    Granted,
     Holding,
     LimitRow,
     PoolSnapshot,
@@ -35,7 +36,7 @@ from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dagster_lifeguard.model import Demand, View
     from dagster_lifeguard.options import Point
@@ -288,20 +289,33 @@ class Engine:
             self._forget()
         self.store.close()
 
-    def leave(self) -> None:
+    def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
         """Stop saying that this process lives, and give nothing back.
 
         What it holds stays held until its lease has run out, and beyond that while another owner
-        lives. A later claim opens another session.
+        lives. A later claim opens another session, and so does one that is under way.
+
+        Args:
+            keys: Of what it holds, leave these: at once if it holds nothing else, and else with
+                the rest. All by default.
         """
-        if self.session is not None and self._heartbeat is not None:
-            self._heartbeat.stop()
-        self._forget()
+        with self._lock:
+            for key in tuple(self._held) if keys is None else keys:
+                self._held.pop(key, None)
+            if self._held:
+                return
+            heartbeat = self._heartbeat
+            self._reset()
+        if heartbeat is not None:
+            heartbeat.stop()
         self.store.close()
 
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
         self._session: str | None = None
         self._heartbeat: Heartbeat | None = None
         self._held: dict[TicketKey, tuple[str, ...]] = {}
@@ -365,9 +379,10 @@ class Engine:
                     self._passing("decided")
                     if changes is not None:
                         transaction.commit(changes)
-                    self._remember(key, verdict, view)
                     self._passing("committed")
-                    return verdict
+                    if self._remember(key, verdict, view, session):
+                        return verdict
+                    continue  # Left or lost in the meantime: what was granted needs another owner.
             if not view.session_alive:
                 self._lose(session)
             elif asks_otherwise:
@@ -377,7 +392,15 @@ class Engine:
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
-    def _remember(self, key: TicketKey, verdict: Verdict, view: View) -> None:
+    def _remember(self, key: TicketKey, verdict: Verdict, view: View, session: str) -> bool:
+        """Take note of a verdict; False if this process has another session by now, or none."""
+        with self._lock:
+            if self._session != session:
+                return False
+            self._note(key, verdict, view)
+            return True
+
+    def _note(self, key: TicketKey, verdict: Verdict, view: View) -> None:
         if isinstance(verdict, Waiting):
             pause = self.options.look_again_seconds
             # The first in line looks as soon as a holder may be dead; whoever reaps wakes the rest.
@@ -406,9 +429,11 @@ class Engine:
                     changes = bookkeeping.adopted(view, session)
                     if changes is not None:
                         transaction.commit(changes)
-                    self._held[key] = tuple(view.holdings[0].slots)
                     self._passing("committed")
-                    return view.holdings[0].fence
+                    (holding,) = view.holdings
+                    if self._remember(key, Granted(holding.slots, holding.fence), view, session):
+                        return holding.fence
+                    continue
             if not view.session_alive:
                 self._lose(session)
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")

@@ -17,8 +17,8 @@ def new_engine(place) -> Iterator[Callable[..., Engine]]:
     place.store().migrate()
     made = []
 
-    def make(**options) -> Engine:
-        made.append(Engine(place.store(), EngineOptions(**options)))
+    def make(passing: Callable[[str], None] = lambda point: None, **options) -> Engine:
+        made.append(Engine(place.store(), EngineOptions(**options), passing))
         return made[-1]
 
     yield make

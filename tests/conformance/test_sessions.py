@@ -7,7 +7,7 @@ import time
 import pytest
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand, Reason
+from dagster_lifeguard.model import Demand, Reason, TicketKey
 from dagster_lifeguard.options import EngineOptions
 from places import age_session, revoke_session
 
@@ -272,3 +272,39 @@ def test_a_revoked_session_cannot_come_back(place, new_engine):
     assert revoked.session != session
     assert verdict.granted  # What the revoked one held was taken back first.
     assert live.ticket("a", "step") is None
+
+
+@pytest.mark.parametrize("verb", ["claim", "adopt"])
+def test_what_is_granted_while_another_thread_leaves_gets_a_living_owner(new_engine, verb):
+    points = []
+
+    def passing(point):
+        points.append(point)
+        if points.count("committed") == 1 and point == "committed":
+            engine.leave([TicketKey("of another run", "step")])
+
+    other = new_engine()
+    other.set_limit("orders", 2)
+    other.claim("adopted", "step", ORDERS)
+    engine = new_engine(passing=passing)
+    if verb == "claim":
+        assert engine.claim("a", "step", ORDERS).granted
+        held = engine.ticket("a", "step")
+    else:
+        assert engine.adopt("adopted", "step")
+        held = other.ticket("adopted", "step")
+    assert engine.session in held.owners
+
+
+def test_leaving_one_ticket_keeps_the_session_of_another(new_engine):
+    engine = new_engine()
+    engine.set_limit("orders", 2)
+    engine.claim("a", "step", ORDERS)
+    engine.claim("b", "step", ORDERS)
+    session = engine.session
+
+    engine.leave([TicketKey("a", "step")])
+    assert engine.session == session
+    engine.leave([TicketKey("b", "step")])
+    assert engine.session is None
+    assert {h.key.run_id for h in engine.snapshot("orders").holdings} == {"a", "b"}

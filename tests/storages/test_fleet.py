@@ -204,7 +204,7 @@ def test_switched_on_and_off_again_leaves_a_working_stock_instance(make_home, ki
             ]
             shown = lifeguard(home, "disable", "--yes")
             assert "The engine is off." in shown
-            assert "1 processes still use it" in shown
+            assert "still use it: 1." in shown
             assert text_of(home) == before
             assert not stock_claims(stock, "run1")
             log.free_concurrency_slot_for_step("run", "step")

@@ -104,7 +104,7 @@ def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
         count = switch.take_over(instance)
     click.echo("The engine is on.")
     if count:
-        click.echo(f"{count} steps of running runs hold slots, which count until they are freed.")
+        click.echo(f"Steps of running runs that hold slots: {count}. They count until freed.")
     click.echo(_START_AGAIN)
 
 
@@ -125,9 +125,7 @@ def disable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
         count = switch.give_back(instance)
     click.echo("The engine is off.")
     if count:
-        click.echo(
-            f"{count} processes still use it; run workers started from now on wait for them."
-        )
+        click.echo(f"Processes that still use it: {count}. Run workers started now wait for them.")
     click.echo(_START_AGAIN)
 
 

@@ -301,14 +301,16 @@ class PoolMethods:
         step may still go on in its own process; if that owns its slots, they are held while it
         lives, and if not, they are free when the lease has run out.
         """
+        left = []
         for key in parts.claims.held_keys(run_id):
             if parts.steps.runs_here(key):
                 parts.steps.ended(key)
                 parts.claims.release(key)
             else:
                 parts.claims.forget(key)
-        if not parts.claims.is_holding():
-            parts.engine.leave()
+                left.append(key)
+        if left:
+            parts.engine.leave(left)
 
     def dispose(self) -> None:
         """Let go of the database. What is held is held on until its lease runs out."""
