@@ -18,7 +18,7 @@ from places import new_postgres
 
 ONE = Demand.of({POOL: 1})
 ROUNDS = 500
-"""By processes: few enough for two slow cores; ``make torture`` runs thousands."""
+"""For each number of processes; ``make torture`` runs thousands."""
 
 
 @pytest.fixture
