@@ -368,6 +368,7 @@ class Engine:
             session = self._open_session()
             self._passing("begin")
             scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
+            verdict = None
             with self.store.begin(scope) as transaction:
                 view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
                 self._passing("viewed")
@@ -380,14 +381,14 @@ class Engine:
                     if changes is not None:
                         transaction.commit(changes)
                     self._passing("committed")
-                    if self._remember(key, verdict, view, session):
-                        return verdict
-                    continue  # Left or lost in the meantime: what was granted needs another owner.
+            # Left or lost in the meantime? Then what was granted needs another owner.
+            if verdict is not None and self._remember(key, verdict, view, session):
+                return verdict
             if not view.session_alive:
                 self._lose(session)
             elif asks_otherwise:
                 self._end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
-            else:
+            elif verdict is None:
                 self._reap()
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
@@ -420,6 +421,7 @@ class Engine:
             session = self._open_session()
             pools = self.store.pools_of(key.run_id, key.step_key, ())
             self._passing("begin")
+            held = None
             with self.store.begin(Scope(pools, key.run_id, key.step_key, session)) as transaction:
                 view = transaction.view
                 self._passing("viewed")
@@ -429,11 +431,10 @@ class Engine:
                     changes = bookkeeping.adopted(view, session)
                     if changes is not None:
                         transaction.commit(changes)
+                    (held,) = (Granted(h.slots, h.fence) for h in view.holdings)
                     self._passing("committed")
-                    (holding,) = view.holdings
-                    if self._remember(key, Granted(holding.slots, holding.fence), view, session):
-                        return holding.fence
-                    continue
+            if held is not None and self._remember(key, held, view, session):
+                return held.fence
             if not view.session_alive:
                 self._lose(session)
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")

@@ -7,11 +7,12 @@ nobody left waiting beside a free slot without having been woken.
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.model import Demand, TicketKey
 from dagster_lifeguard.options import EngineOptions
 from places import age_session, new_postgres
 
@@ -285,3 +286,30 @@ def test_a_session_cannot_be_ended_under_a_claim_that_has_seen_it_alive(postgres
     assert reaper.snapshot("orders").holdings == ()
     claimer.close()
     reaper.close()
+
+
+def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shared_place):
+    """One has the connection and takes note of its verdict; the other took note, and asks."""
+    armed = threading.Event()
+
+    def passing(point):
+        if point == "committed" and armed.is_set():
+            armed.clear()
+            tidying.start()
+            while not engine._lock.locked():
+                time.sleep(0.001)
+
+    shared_place.store().migrate()
+    engine = Engine(shared_place.store(), EngineOptions(), passing)
+    tidying = threading.Thread(target=engine.tidy, daemon=True)
+    claiming = threading.Thread(target=engine.claim, args=("a", "step", ONE), daemon=True)
+    engine.set_limit("orders", 2)
+    engine.claim("owed", "step", ONE)
+    engine._owed[TicketKey("owed", "step")] = None  # As after a release that failed.
+    armed.set()
+    claiming.start()
+    for thread in (claiming, tidying):
+        thread.join(PATIENT_SECONDS)
+        assert not thread.is_alive()
+    assert [h.key.run_id for h in engine.snapshot("orders").holdings] == ["a"]
+    engine.close()
