@@ -9,17 +9,12 @@ hints, so a lost hint or a dead waiter costs time and never a slot.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
 import time
-import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
-from dagster_lifeguard.heartbeat import Heartbeat
 from dagster_lifeguard.model import (
     LIMIT_MAX,
     EntryKind,
@@ -30,37 +25,27 @@ from dagster_lifeguard.model import (
     Ticket,
     TicketKey,
     Verdict,
-    Waiting,
 )
 from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.session import Session
 from dagster_lifeguard.store.contract import Scope, TryAgainError
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dagster_lifeguard.model import Demand, View
+    from dagster_lifeguard.model import Demand
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 REAP_COUNT_MAX = 100
 """The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
 
 _LOOKS_MAX = 20
-_AGAIN_SECONDS_MAX = 30.0
-_AGAIN_PAUSE_SECONDS = 0.25
 _POLL_SLICE_SECONDS = 0.025
 _TRIM_COUNT_MAX = 1000
-
-
-class _Asked(NamedTuple):
-    """When a waiting ticket was claimed last, and when it looks again; by the process's clock."""
-
-    at: float
-    look_again: float
 
 
 def _pass_by(point: Point) -> None:
@@ -88,7 +73,7 @@ class Engine:
         self.store = store
         self.options = options or EngineOptions()
         self._passing = passing
-        self._forget()
+        self._own = Session(store, self.options, self.tidy)
 
     # ---- verbs ---------------------------------------------------------------------------------
 
@@ -106,10 +91,8 @@ class Engine:
                 was granted all the same, a later claim finds it or the lease frees it.
         """
         ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
-        if ticket.key in self._owed:
-            with self._lock:
-                self._owed.pop(ticket.key, None)
-        return self._persist(lambda: self._claim(ticket))
+        self._own.waive(ticket.key)
+        return retry(lambda: self._claim(ticket))
 
     def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
         """Give back what the ticket holds, or withdraw it while it waits. Idempotent.
@@ -128,20 +111,16 @@ class Engine:
                 process owns is given back as soon as it can be, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
-        pools = self._held.pop(key, ())
-        self._asked.pop(key, None)
-        self._woken.discard(key)
+        scope = Scope(self._own.forget(key), run_id, step_key)
         try:
-            return self._persist(
-                lambda: self._end(Scope(pools, run_id, step_key), EntryKind.RELEASED, fence)
-            )
+            return retry(lambda: self._end(scope, EntryKind.RELEASED, fence))
         except StoreUnavailableError:
-            self._owed[key] = fence
+            self._own.owe(key, fence)
             raise
 
     def release_run(self, run_id: str) -> bool:
         """Release every ticket of a run, whoever owns it. Idempotent."""
-        return self._persist(lambda: self._end(Scope((), run_id), EntryKind.RELEASED))
+        return retry(lambda: self._end(Scope((), run_id), EntryKind.RELEASED))
 
     def adopt(self, run_id: str, step_key: str) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.
@@ -149,7 +128,7 @@ class Engine:
         Returns:
             The holding's fence, or None when the ticket holds nothing.
         """
-        return self._persist(lambda: self._adopt(TicketKey(run_id, step_key)))
+        return retry(lambda: self._adopt(TicketKey(run_id, step_key)))
 
     def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
         """Wait, without spinning and without locks, until the ticket should be claimed again.
@@ -161,20 +140,18 @@ class Engine:
         key = TicketKey(run_id, step_key)
         now = time.monotonic()
         deadline = now + timeout_seconds
-        asked = self._asked.get(key)
-        look_again = asked.look_again if asked else now + self.options.look_again_seconds
+        look_again = self._own.look_again_at(key, now)
         while True:
             session = self.session
             if session is None:
                 return True
-            if key in self._woken:
-                self._woken.discard(key)
+            if self._own.takes_wake(key):
                 return True
             left = min(deadline, look_again) - time.monotonic()
             if left <= 0:
                 return look_again <= deadline
             try:
-                self._woken.update(self.store.poll(session, min(left, _POLL_SLICE_SECONDS)))
+                self._own.woke(self.store.poll(session, min(left, _POLL_SLICE_SECONDS)))
             except TryAgainError:
                 return True  # Claiming again connects anew, or says why it cannot.
 
@@ -186,13 +163,13 @@ class Engine:
         Returns:
             How many sessions were ended.
         """
-        return self._persist(self._reap)
+        return retry(self._reap)
 
     # ---- limits, and what others may read ------------------------------------------------------
 
     def limits(self) -> tuple[LimitRow, ...]:
         """The limits in Dagster's table, by pool."""
-        return self._persist(self.store.limits)
+        return retry(self.store.limits)
 
     def set_limit(self, pool: str, limit: int, *, from_default: bool = False) -> None:
         """Set a pool's limit. Raising it wakes waiters; lowering it drains and never revokes.
@@ -206,11 +183,11 @@ class Engine:
                 remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
                 names=[pool],
             )
-        self._persist(lambda: self._limit(pool, limit, from_default=from_default))
+        retry(lambda: self._limit(pool, limit, from_default=from_default))
 
     def delete_limit(self, pool: str) -> None:
         """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
-        self._persist(lambda: self._limit(pool, None, from_default=False))
+        retry(lambda: self._limit(pool, None, from_default=False))
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
@@ -219,7 +196,7 @@ class Engine:
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         """The same for each of these pools, in their order, at one moment."""
-        found = self._persist(lambda: self.store.snapshots(pools))
+        found = retry(lambda: self.store.snapshots(pools))
         default = self.options.default_limit
         if default is None:
             return found
@@ -230,18 +207,22 @@ class Engine:
 
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
         """What a ticket does now: it waits, it holds, or there is none."""
-        return self._persist(lambda: self.store.ticket(TicketKey(run_id, step_key)))
+        return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
+
+    def run_ids(self) -> frozenset[str]:
+        """The runs that hold or wait."""
+        return retry(self.store.run_ids)
 
     def has_expired(self, run_id: str, step_key: str) -> bool:
         """Whether a holding of this ticket was ever taken back because its lease had run out."""
-        return self._persist(lambda: self.store.has_expired(TicketKey(run_id, step_key)))
+        return retry(lambda: self.store.has_expired(TicketKey(run_id, step_key)))
 
     # ---- the session ---------------------------------------------------------------------------
 
     @property
     def session(self) -> str | None:
         """This process's session, once it has one."""
-        return self._session if self._pid == os.getpid() else None
+        return self._own.id
 
     def heartbeat(self) -> bool:
         """Extend this process's lease; a thread does it as long as there is a session.
@@ -249,11 +230,7 @@ class Engine:
         Returns:
             False when the session was reaped: ``on_lease_lost`` has then been called.
         """
-        session = self.session
-        if session is None or self.store.heartbeat(session, self.options.lease_seconds):
-            return True
-        self._lose(session)
-        return False
+        return self._own.beat()
 
     def tidy(self) -> None:
         """Small chores of each heartbeat.
@@ -261,15 +238,11 @@ class Engine:
         Gives back what could not be given back when it was released, withdraws waiting tickets
         that nobody claims any more, and trims the ledger.
         """
-        for key in tuple(self._owed):
-            with self._lock:
-                if self._session is not None and key in self._owed:
-                    self._end(Scope((), *key), EntryKind.RELEASED, self._owed[key], self._session)
-                    del self._owed[key]
-        before = time.monotonic() - self.options.abandon_seconds
-        for key, asked in tuple(self._asked.items()):
-            if asked.at < before:
-                self.release(*key)
+        self._own.settle(
+            lambda key, fence, owner: self._end(Scope((), *key), EntryKind.RELEASED, fence, owner)
+        )
+        for key in self._own.abandoned():
+            self.release(*key)
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
     def close(self) -> None:
@@ -277,16 +250,13 @@ class Engine:
 
         When the database cannot be reached, the session's lease ends it.
         """
-        session = self.session
+        session = self._own.leave()
         if session is not None:
-            if self._heartbeat is not None:
-                self._heartbeat.stop()
             scope = Scope((), ended=(session,), expired_only=False)
             try:
-                self._persist(lambda: self._end(scope, EntryKind.RELEASED))
+                retry(lambda: self._end(scope, EntryKind.RELEASED, by=session))
             except StoreUnavailableError as error:
                 logger.warning("The session is left to its lease: %s", error)
-            self._forget()
         self.store.close()
 
     def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
@@ -299,65 +269,9 @@ class Engine:
             keys: Of what it holds, leave these: at once if it holds nothing else, and else with
                 the rest. All by default.
         """
-        with self._lock:
-            for key in tuple(self._held) if keys is None else keys:
-                self._held.pop(key, None)
-            if self._held:
-                return
-            heartbeat = self._heartbeat
-            self._reset()
-        if heartbeat is not None:
-            heartbeat.stop()
-        self.store.close()
-
-    def _forget(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._session: str | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._held: dict[TicketKey, tuple[str, ...]] = {}
-        self._asked: dict[TicketKey, _Asked] = {}
-        self._woken: set[TicketKey] = set()
-        # Releases that failed, with the fence that they were meant for.
-        self._owed: dict[TicketKey, int | None] = {}
-
-    def _open_session(self) -> str:
-        if self._pid != os.getpid():
-            self._forget()  # This is a fork: the session is the parent's.
-        session = self._session
-        if session is not None:
-            return session
-        with self._lock:
-            if self._session is None:
-                session = uuid.uuid4().hex
-                label = f"{socket.gethostname()}:{self._pid}"
-                self.store.open_session(session, label, self.options.lease_seconds)
-                if self.options.on_session_opened is not None:
-                    self.options.on_session_opened()
-                self._heartbeat = Heartbeat(
-                    self.options.lease_seconds,
-                    beat=self.heartbeat,
-                    lost=lambda: self._lose(session),
-                    tidy=self.tidy,
-                )
-                self._heartbeat.start()
-                self._session = session
-            return self._session
-
-    def _lose(self, session: str) -> None:
-        with self._lock:
-            if self._session != session:
-                return  # Another thread found out first.
-            lost = tuple(self._held)
-            self._session = None
-            self._held.clear()
-            self._asked.clear()
-            self._owed.clear()
-        if self.options.on_lease_lost is not None:
-            self.options.on_lease_lost(lost)
+        left = self._own.leave(keys)
+        if keys is None or left is not None:
+            self.store.close()
 
     # ---- one transaction each ------------------------------------------------------------------
 
@@ -365,7 +279,7 @@ class Engine:
         key = ticket.key
         reaped = False
         for _ in range(_LOOKS_MAX):
-            session = self._open_session()
+            session = self._own.open()
             self._passing("begin")
             scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
             verdict = None
@@ -382,10 +296,10 @@ class Engine:
                         transaction.commit(changes)
                     self._passing("committed")
             # Left or lost in the meantime? Then what was granted needs another owner.
-            if verdict is not None and self._remember(key, verdict, view, session):
+            if verdict is not None and self._own.note(key, verdict, view, session):
                 return verdict
             if not view.session_alive:
-                self._lose(session)
+                self._own.lose(session)
             elif asks_otherwise:
                 self._end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
             elif verdict is None:
@@ -393,32 +307,9 @@ class Engine:
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
-    def _remember(self, key: TicketKey, verdict: Verdict, view: View, session: str) -> bool:
-        """Take note of a verdict; False if this process has another session by now, or none."""
-        with self._lock:
-            if self._session != session:
-                return False
-            self._note(key, verdict, view)
-            return True
-
-    def _note(self, key: TicketKey, verdict: Verdict, view: View) -> None:
-        if isinstance(verdict, Waiting):
-            pause = self.options.look_again_seconds
-            # The first in line looks as soon as a holder may be dead; whoever reaps wakes the rest.
-            # A lease that has run out by now could not be reaped just before: not at once again.
-            if verdict.ahead == 0 and view.lease_ends is not None and not view.expired:
-                pause = min(pause, view.lease_ends - view.now)
-            now = time.monotonic()
-            self._asked[key] = _Asked(now, now + pause)
-            return
-        self._asked.pop(key, None)
-        self._woken.discard(key)
-        if verdict.slots:
-            self._held[key] = tuple(verdict.slots)
-
     def _adopt(self, key: TicketKey) -> int | None:
         for _ in range(_LOOKS_MAX):
-            session = self._open_session()
+            session = self._own.open()
             pools = self.store.pools_of(key.run_id, key.step_key, ())
             self._passing("begin")
             held = None
@@ -433,15 +324,21 @@ class Engine:
                         transaction.commit(changes)
                     (held,) = (Granted(h.slots, h.fence) for h in view.holdings)
                     self._passing("committed")
-            if held is not None and self._remember(key, held, view, session):
+            if held is not None and self._own.note(key, held, view, session):
                 return held.fence
             if not view.session_alive:
-                self._lose(session)
+                self._own.lose(session)
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
     def _end(
-        self, scope: Scope, kind: EntryKind, fence: int | None = None, owner: str | None = None
+        self,
+        scope: Scope,
+        kind: EntryKind,
+        fence: int | None = None,
+        owner: str | None = None,
+        by: str | None = None,
     ) -> bool:
+        by = by or self.session or ""
         pools = scope.pools
         for _ in range(_LOOKS_MAX):
             if not pools:
@@ -456,17 +353,15 @@ class Engine:
                         view = replace(view, holdings=kept, tickets=())
                     if owner is not None:  # Nothing that another process has come to own.
                         view = bookkeeping.owned_only(view, owner)
-                    changes = bookkeeping.ended(
-                        view, kind, self._session or "", self.options.patience_seconds
-                    )
+                    changes = bookkeeping.ended(view, kind, by, self.options.patience_seconds)
                     self._passing("decided")
                     if changes is None:
                         return False
                     transaction.commit(changes)
                     for holding in changes.drop_holdings:
-                        self._held.pop(holding.key, None)
+                        self._own.forget(holding.key)
                     for ticket in changes.drop_tickets:
-                        self._asked.pop(ticket.key, None)
+                        self._own.forget(ticket.key)
                     self._passing("committed")
                     return True
             pools = ()  # They moved between the read and the lock: read again.
@@ -474,12 +369,12 @@ class Engine:
 
     def _reap(self) -> int:
         expired = self.store.expired_sessions(REAP_COUNT_MAX)
-        if self._session in expired:
+        if self.session in expired:
             # Late, but not reaped yet: this process lives, and says so first.
             self.heartbeat()
         ended = 0
         for session in expired:
-            if session != self._session:
+            if session != self.session:
                 ended += self._end(Scope((), ended=(session,)), EntryKind.EXPIRED)
         return ended
 
@@ -491,7 +386,7 @@ class Engine:
                 transaction.view,
                 pool,
                 limit,
-                self._session or "",
+                self.session or "",
                 self.options.patience_seconds,
                 self.options.default_limit,
                 from_default=from_default,
@@ -499,17 +394,3 @@ class Engine:
             self._passing("decided")
             transaction.commit(changes)
         self._passing("committed")
-
-    def _persist(self, verb: Callable[[], T]) -> T:
-        """Do a verb again while the connection comes and goes: every verb is idempotent."""
-        deadline = time.monotonic() + _AGAIN_SECONDS_MAX
-        while True:
-            try:
-                return verb()
-            except TryAgainError as error:
-                if time.monotonic() >= deadline:
-                    raise StoreUnavailableError(
-                        f"The engine's database did not answer: {error}.",
-                        remedy="Check that it runs and is reachable; nothing was granted.",
-                    ) from error
-                time.sleep(_AGAIN_PAUSE_SECONDS)

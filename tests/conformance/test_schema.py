@@ -74,7 +74,7 @@ def test_two_winners_of_one_slot_are_an_error_and_nothing_is_written(place):
     engine = Engine(store)
     engine.set_limit("orders", 1)
     engine.claim("a", "step", Demand.of({"orders": 1}))
-    before = store.snapshot("orders"), store.ledger()
+    before = store.snapshots(["orders"]), store.ledger()
 
     stolen = Holding(TicketKey("b", "step"), {"orders": (1,)}, fence=99)
     with (
@@ -83,7 +83,7 @@ def test_two_winners_of_one_slot_are_an_error_and_nothing_is_written(place):
     ):
         transaction.commit(Changes(session=engine.session, grant=stolen))
 
-    assert (store.snapshot("orders"), store.ledger()) == before
+    assert (store.snapshots(["orders"]), store.ledger()) == before
     engine.close()
 
 
@@ -92,14 +92,14 @@ def test_a_transaction_that_is_left_changes_nothing(place):
     store.migrate()
     engine = Engine(store)
     engine.set_limit("orders", 1)
-    before = store.snapshot("orders"), store.ledger()
+    before = store.snapshots(["orders"]), store.ledger()
 
     with store.begin(Scope(("orders", "new"))) as transaction:
         assert set(transaction.view.pools) == {"orders", "new"}
     with pytest.raises(ZeroDivisionError), store.begin(Scope(("orders",))):
         1 / 0  # noqa: B018
 
-    assert (store.snapshot("orders"), store.ledger()) == before
+    assert (store.snapshots(["orders"]), store.ledger()) == before
     # And it gave its locks back.
     assert engine.claim("a", "step", Demand.of({"orders": 1})).granted
     engine.close()

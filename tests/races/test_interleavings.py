@@ -296,7 +296,7 @@ def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shar
         if point == "committed" and armed.is_set():
             armed.clear()
             tidying.start()
-            while not engine._lock.locked():
+            while not engine._own._lock.locked():
                 time.sleep(0.001)
 
     shared_place.store().migrate()
@@ -305,7 +305,7 @@ def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shar
     claiming = threading.Thread(target=engine.claim, args=("a", "step", ONE), daemon=True)
     engine.set_limit("orders", 2)
     engine.claim("owed", "step", ONE)
-    engine._owed[TicketKey("owed", "step")] = None  # As after a release that failed.
+    engine._own.owe(TicketKey("owed", "step"), None)  # As after a release that failed.
     armed.set()
     claiming.start()
     for thread in (claiming, tidying):

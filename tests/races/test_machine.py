@@ -186,8 +186,8 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def slots_held_are_within_the_limit_or_draining(self):
         for reader in self.readers:
-            for pool in POOLS:
-                snapshot = reader.snapshot(pool)
+            for snapshot in reader.snapshots(POOLS):
+                pool = snapshot.pool
                 numbers = [n for h in snapshot.holdings for n in h.slots[pool]]
                 assert len(numbers) == len(set(numbers))
                 before = self.over[id(reader), pool]
@@ -211,9 +211,9 @@ class Machine(RuleBasedStateMachine):
                 elif entry.kind in {"released", "expired"}:
                     assert held.pop(key) == (entry.slots, entry.fence)
             now = {
-                (pool, h.key.run_id): (len(h.slots[pool]), h.fence)
-                for pool in POOLS
-                for h in reader.snapshot(pool).holdings
+                (found.pool, h.key.run_id): (len(h.slots[found.pool]), h.fence)
+                for found in reader.snapshots(POOLS)
+                for h in found.holdings
             }
             assert held == now
 

@@ -226,15 +226,17 @@ def test_the_default_storage_is_switched_without_a_stanza(make_home, monkeypatch
     assert text_of(home).rstrip() == before
 
 
-def test_slots_that_do_not_match_their_limits_are_found_and_mended(make_home, kind):
+@pytest.mark.parametrize("verb", ["enable", "disable"])
+def test_slots_that_do_not_match_their_limits_are_found_and_mended(make_home, kind, verb):
     home = make_home(kind)
     with home.instance() as ours:
         ours.event_log_storage.set_concurrency_slots("orders", 2)
         # As if the process had been killed before it wrote the stock storage's rows.
         ours.event_log_storage.lifeguard.engine.set_limit("orders", 3)
     assert "says of: orders." in lifeguard(home, "status", code=1)
-    lifeguard(home, "disable", "--yes")
+    lifeguard(home, verb, "--yes")
     lifeguard(home, "status")
+    home.write(stock=True)
     with home.instance() as stock:
         assert [stock_claims(stock, str(n)) for n in range(4)] == [True, True, True, False]
 

@@ -25,12 +25,19 @@ MEGABYTES = 16
 LEASE_SECONDS = 3.0
 
 
+def emptied(connection: sqlite3.Connection) -> bool:
+    """Whether the log was written back and cut; else there is room in it to write over."""
+    (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
 @contextmanager
 def full_disk(home: Home) -> Iterator[None]:
     """Fill the storage's disk to the last byte, the room that is left in SQLite's logs included."""
     for path in (home.path / "history" / "runs").glob("*.db"):
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # Not done, and no error, while another process is at work in it.
+            eventually(lambda c=connection: emptied(c))
     filler = home.path / "history" / "filler"
     with filler.open("wb", buffering=0) as stream:
         for size in (1 << 16, 1):
@@ -63,6 +70,11 @@ def tiny_home(path: Path) -> Iterator[tuple[Home, object]]:
 
 def claimed(log, run_id: str) -> bool:
     return log.claim_concurrency_slot("orders", run_id, "step").is_claimed
+
+
+def is_blocked(log, run_id: str) -> bool:
+    entries = log.get_logs_for_run(run_id)
+    return any("blocked by" in (e.dagster_event.message or "") for e in entries)
 
 
 def holders(log) -> list[str]:
@@ -98,7 +110,9 @@ def wait_in_a_run(path: Path) -> str:
     with tiny_home(path) as (home, log):
         assert claimed(log, "a")
         process = home.materialize("held")
-        eventually(lambda: log.lifeguard.engine.snapshot("orders").waiting)
+        (ticket,) = eventually(lambda: log.lifeguard.engine.snapshot("orders").waiting)
+        # Dagster has written what it writes before a step waits: else that is what fails.
+        eventually(lambda: is_blocked(log, ticket.key.run_id))
         with full_disk(home):
             # It waits for as long as its lease is good, and then can get no other.
             assert process.wait() != 0
@@ -120,7 +134,9 @@ def test_a_run_that_waits_on_a_full_disk_fails_and_executes_no_step(tmp_path):
     output = on_a_tiny_disk(wait_in_a_run, tmp_path)
 
     # Dagster loses the error, for it cannot write either; the process says it all the same.
-    (line,) = (line for line in output.splitlines() if " gets no slot: " in line)
+    lines = [line for line in output.splitlines() if " gets no slot: " in line]
+    assert len(lines) == 1, output
+    (line,) = lines
     assert "index.db: database or disk is full" in line
     assert line.endswith("its disk is not full; nothing was granted.")
 

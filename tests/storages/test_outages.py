@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy as db
 from homes import eventually
 
-from dagster_lifeguard import engine as engine_module
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
 from dagster_lifeguard.model import Demand
-from dagster_lifeguard.storage import event_log as event_log_module
 from dagster_lifeguard.store import postgres as postgres_module
+from dagster_lifeguard.store import retry as retry_module
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from servers import own_server
 
@@ -32,8 +31,7 @@ def server():
 @pytest.fixture
 def impatient(monkeypatch):
     """Half a minute is too long for a test."""
-    monkeypatch.setattr(engine_module, "_AGAIN_SECONDS_MAX", 1.0)
-    monkeypatch.setattr(event_log_module, "_CONNECT_TRIES", 3)
+    monkeypatch.setattr(retry_module, "SECONDS_MAX", 1.0)
     monkeypatch.setattr(postgres_module, "_CONNECT_SECONDS_MAX", 2)
 
 

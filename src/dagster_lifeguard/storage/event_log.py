@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import DagsterEventType
@@ -17,7 +16,7 @@ from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.expressions import demand_of, is_expression, limit_of
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
-from dagster_lifeguard.store.contract import TryAgainError
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
-
-_CONNECT_TRIES = 20
-_CONNECT_PAUSE_SECONDS = 0.25
 
 NO_DEFAULT = 2**31 - 1
 """Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
@@ -119,7 +115,8 @@ class PoolMethods:
         if parts is None:
             with self._lifeguard_lock:
                 if self._lifeguard_parts is None:
-                    self._lifeguard_parts = _connected(self)
+                    store, options = self.make_store(), self._lifeguard_options
+                    self._lifeguard_parts = retry(lambda: _Parts(self, store, options))
                 parts = self._lifeguard_parts
         return parts
 
@@ -174,7 +171,7 @@ class PoolMethods:
         """The runs that hold or wait."""
         parts = self.lifeguard
         parts.stock_slots.look(parts.engine)
-        return set(parts.engine.store.run_ids())
+        return set(parts.engine.run_ids())
 
     # ---- limits --------------------------------------------------------------------------------
 
@@ -321,22 +318,6 @@ class PoolMethods:
             else:
                 parts.engine.close()
         cast("Any", super()).dispose()
-
-
-def _connected(event_log: PoolMethods) -> _Parts:
-    store = event_log.make_store()
-    # The engine's own patience begins once it is made: a first connection gets a few tries too.
-    for tries_left in reversed(range(_CONNECT_TRIES)):
-        try:
-            return _Parts(event_log, store, event_log._lifeguard_options)  # noqa: SLF001
-        except TryAgainError as error:
-            if tries_left == 0:
-                raise StoreUnavailableError(
-                    f"The engine's database did not answer: {error}.",
-                    remedy="Check that it runs and is reachable; nothing was granted.",
-                ) from error
-            time.sleep(_CONNECT_PAUSE_SECONDS)
-    raise AssertionError("unreachable")
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

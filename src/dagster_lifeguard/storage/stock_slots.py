@@ -34,6 +34,7 @@ from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError, first_line
 from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,7 +50,6 @@ STOCK = "stock"
 """The owner of holdings that were taken over; no process has a session of this name."""
 
 _LOOK_SECONDS = 1.0
-_TRIES_MAX = 10
 
 _HAS_GATE = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'lifeguard_gate'",
@@ -194,24 +194,25 @@ class StockSlots:
         """Compare what was taken over with who holds stock slots now; once a second at most."""
         if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
             with self._lock:
-                self._compare(engine)
+                retry(lambda: self._compare(engine))
 
     def _compare(self, engine: Engine) -> None:
         self._looked_at = time.monotonic()
+        pools = engine.store.pools_of(None, None, (STOCK,))
         taken_over = {
-            holding.key
-            for pool in engine.store.pools_of(None, None, (STOCK,))
-            for holding in engine.snapshot(pool).holdings
+            holding.key: holding.fence
+            for snapshot in engine.store.snapshots(pools)
+            for holding in snapshot.holdings
             if STOCK in holding.owners
         }
         found = self.holders()
         held = {holder.key for holder in found}
-        ended = self._has_ended({key.run_id for key in held | taken_over})
+        ended = self._has_ended({key.run_id for key in held | taken_over.keys()})
         alive = {key for key in held if key.run_id not in ended}
-        for key in taken_over - alive:
+        for key in taken_over.keys() - alive:
             logger.info("The stock slot of %s in run %s is free.", key.step_key, key.run_id)
-            engine.release(*key)
-        for key in alive - taken_over:
+            engine.release(*key, taken_over[key])
+        for key in alive - taken_over.keys():
             _take_over(engine.store, key, {h.pool: h.slots for h in found if h.key == key})
         self.some_left = bool(alive)
 
@@ -261,29 +262,17 @@ def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
 
 
 def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:
-    for _ in range(_TRIES_MAX):
-        try:
-            with store.begin(Scope(tuple(slots), *key)) as transaction:
-                view = transaction.view
-                if view.holdings:
-                    return  # Another process was here first.
-                held = {
-                    pool: _lowest_free(view.pools[pool].taken, count)
-                    for pool, count in slots.items()
-                }
-                fence = 1 + max(view.pools[pool].fence for pool in slots)
-                entries = tuple(
-                    Entry(EntryKind.GRANTED, pool, *key, len(numbers), fence, STOCK, 0.0)
-                    for pool, numbers in held.items()
-                )
-                transaction.commit(
-                    Changes(session=STOCK, grant=Holding(key, held, fence), ledger=entries)
-                )
-                return
-        except TryAgainError as error:
-            logger.info("Taking over a stock slot again: %s", error)
-            time.sleep(0.1)
-    raise TryAgainError(f"the stock slots of {key} could not be taken over")
+    with store.begin(Scope(tuple(slots), *key)) as transaction:
+        view = transaction.view
+        if view.holdings:
+            return  # Another process was here first.
+        held = {pool: _lowest_free(view.pools[pool].taken, count) for pool, count in slots.items()}
+        fence = 1 + max(view.pools[pool].fence for pool in slots)
+        entries = tuple(
+            Entry(EntryKind.GRANTED, pool, *key, len(numbers), fence, STOCK, 0.0)
+            for pool, numbers in held.items()
+        )
+        transaction.commit(Changes(session=STOCK, grant=Holding(key, held, fence), ledger=entries))
 
 
 def _lowest_free(taken: frozenset[int], count: int) -> tuple[int, ...]:

@@ -117,14 +117,16 @@ def status(instance: DagsterInstance) -> Status:
 
 
 def take_over(instance: DagsterInstance) -> int:
-    """Make the engine's tables and count who holds slots of the stock storage.
+    """Make the engine's tables, and the slots of the stock storage as many as each limit says.
 
     Returns:
-        How many steps do. Their slots count as held until they are freed.
+        How many steps hold slots of the stock storage. These count as held until they are freed.
     """
     event_log = instance.event_log_storage
     assert isinstance(event_log, PoolMethods)
-    return len({holder.key for holder in event_log.lifeguard.stock_slots.holders()})
+    slots = event_log.lifeguard.stock_slots
+    slots.match(slots.unmatched())
+    return len({holder.key for holder in slots.holders()})
 
 
 def give_back(instance: DagsterInstance) -> int:
@@ -168,6 +170,6 @@ def _snapshots(event_log: Any) -> tuple[PoolSnapshot, ...]:
         ).fetchall()
     store = store_of(event_log)
     try:
-        return tuple(store.snapshot(pool) for (pool,) in found)
+        return store.snapshots([pool for (pool,) in found])
     finally:
         store.close()

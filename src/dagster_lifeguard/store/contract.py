@@ -153,9 +153,6 @@ class Store(Protocol):
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         """Everything in each of these pools, in their order, at one moment, without a lock."""
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        """Everything in one pool at one moment, without a lock."""
-
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         """What this ticket does now, without a lock."""
 

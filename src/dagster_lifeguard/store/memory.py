@@ -131,10 +131,6 @@ class MemoryStore:
         with self._lock:
             return tuple(self._snapshot(pool) for pool in pools)
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        (found,) = self.snapshots((pool,))
-        return found
-
     def _snapshot(self, pool: str) -> PoolSnapshot:
         row = self.rows.limits.get(pool)
         waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]

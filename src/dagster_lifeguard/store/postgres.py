@@ -204,10 +204,6 @@ class PostgresStore:
             for pool, limit, from_default, held, waiting in self._run("snapshots", list(pools))
         )
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        (found,) = self.snapshots((pool,))
-        return found
-
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._using():
             found = self.connection.execute([_look(Scope((), *key), ())])

@@ -309,10 +309,6 @@ class SqliteStore:
             connection.execute("COMMIT")
             return found
 
-    def snapshot(self, pool: str) -> PoolSnapshot:
-        (found,) = self.snapshots((pool,))
-        return found
-
     def _snapshot(self, connection: sqlite3.Connection, pool: str) -> PoolSnapshot:
         limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
