@@ -308,3 +308,16 @@ def test_leaving_one_ticket_keeps_the_session_of_another(new_engine):
     engine.leave([TicketKey("b", "step")])
     assert engine.session is None
     assert {h.key.run_id for h in engine.snapshot("orders").holdings} == {"a", "b"}
+
+
+def test_a_revoked_session_adopts_nothing(place, new_engine):
+    revoked, live = new_engine(), new_engine()
+    live.set_limit("orders", 2)
+    live.claim("a", "step", ORDERS)
+    revoked.claim("b", "step", ORDERS)
+    session = revoked.session
+    revoke_session(place, session)
+
+    assert revoked.adopt("a", "step")
+    assert revoked.session != session
+    assert live.ticket("a", "step").owners == {live.session, revoked.session}

@@ -313,3 +313,28 @@ def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shar
         assert not thread.is_alive()
     assert [h.key.run_id for h in engine.snapshot("orders").holdings] == ["a"]
     engine.close()
+
+
+def test_a_claim_while_an_owed_release_is_made_good_holds_what_it_was_told(shared_place):
+    armed = threading.Event()
+    told = []
+
+    def passing(point):
+        if point == "begin" and armed.is_set():
+            armed.clear()
+            claiming.start()
+            claiming.join(0.3)  # It is not answered before the release has come to its end.
+
+    shared_place.store().migrate()
+    engine = Engine(shared_place.store(), EngineOptions(), passing)
+    claiming = threading.Thread(target=lambda: told.append(engine.claim("a", "step", ONE)))
+    engine.set_limit("orders", 1)
+    first = engine.claim("a", "step", ONE)
+    engine._own.owe(TicketKey("a", "step"), None)
+    armed.set()
+    engine.tidy()
+    claiming.join(PATIENT_SECONDS)
+    (verdict,) = told
+    assert verdict.fence > first.fence
+    assert engine.ticket("a", "step").fence == verdict.fence
+    engine.close()
