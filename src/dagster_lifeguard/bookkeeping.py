@@ -121,6 +121,12 @@ def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) ->
     )
 
 
+def next_up(view: View, patience_seconds: float) -> tuple[Waiter, ...]:
+    """Who should look again once the view's holdings have ended."""
+    keys = {holding.key for holding in view.holdings}
+    return _to_wake(view.pools.values(), view.holdings, keys, view.now, patience_seconds)
+
+
 def is_covered(view: View) -> bool:
     """Whether every pool of the tickets in question is locked."""
     held = (pool for holding in view.holdings for pool in holding.slots)

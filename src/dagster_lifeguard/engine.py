@@ -34,7 +34,7 @@ from dagster_lifeguard.store.retry import retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dagster_lifeguard.model import Demand
+    from dagster_lifeguard.model import Demand, View, Waiter
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.store.contract import Store
 
@@ -111,9 +111,13 @@ class Engine:
                 process owns is given back as soon as it can be, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
-        scope = Scope(self._own.forget(key), run_id, step_key)
+        known = self._own.forget(key)
         try:
-            return retry(lambda: self._end(scope, EntryKind.RELEASED, fence))
+            if known is not None and fence in (None, known.fence):
+                ended = retry(lambda: self._give_back(key, known))
+                if ended:
+                    return True
+            return retry(lambda: self._end(Scope((), *key), EntryKind.RELEASED, fence))
         except StoreUnavailableError:
             self._own.owe(key, fence)
             raise
@@ -329,6 +333,16 @@ class Engine:
             if not view.session_alive:
                 self._own.lose(session)
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
+
+    def _give_back(self, key: TicketKey, grant: Granted) -> bool:
+        def next_up(view: View) -> tuple[Waiter, ...]:
+            view = bookkeeping.with_default_limit(view, self.options.default_limit)
+            return bookkeeping.next_up(view, self.options.patience_seconds)
+
+        self._passing("begin")
+        ended = self.store.release(key, grant, self.session or "", next_up)
+        self._passing("committed")
+        return ended
 
     def _end(
         self,

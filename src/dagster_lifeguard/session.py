@@ -16,7 +16,7 @@ from dagster_lifeguard.model import TicketKey, Waiting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dagster_lifeguard.model import Verdict, View
+    from dagster_lifeguard.model import Granted, Verdict, View
     from dagster_lifeguard.options import EngineOptions
     from dagster_lifeguard.store.contract import Store
 
@@ -33,7 +33,7 @@ class _Notes:
     """What is known of one session, and forgotten with it.
 
     Attributes:
-        held: The pools of each ticket that holds.
+        held: What each ticket that holds was granted.
         asked: The tickets that wait.
         woken: Those of them that should look again.
         owed: Releases that failed, with the fence that they were meant for.
@@ -41,7 +41,7 @@ class _Notes:
 
     session: str | None = None
     heartbeat: Heartbeat | None = None
-    held: dict[TicketKey, tuple[str, ...]] = field(default_factory=dict)
+    held: dict[TicketKey, Granted] = field(default_factory=dict)
     asked: dict[TicketKey, _Asked] = field(default_factory=dict)
     woken: set[TicketKey] = field(default_factory=set)
     owed: dict[TicketKey, int | None] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class Session:
             notes.asked.pop(key, None)
             notes.woken.discard(key)
             if verdict.slots:
-                notes.held[key] = tuple(verdict.slots)
+                notes.held[key] = verdict
             return True
 
     def _pause_seconds(self, verdict: Waiting, view: View) -> float:
@@ -182,12 +182,12 @@ class Session:
             return min(pause, view.lease_ends - view.now)
         return pause
 
-    def forget(self, key: TicketKey) -> tuple[str, ...]:
-        """Forget a ticket; the pools in which it was noted to hold."""
+    def forget(self, key: TicketKey) -> Granted | None:
+        """Forget a ticket; what it was noted to hold."""
         notes = self._notes
         notes.asked.pop(key, None)
         notes.woken.discard(key)
-        return notes.held.pop(key, ())
+        return notes.held.pop(key, None)
 
     def look_again_at(self, key: TicketKey, now: float) -> float:
         """When a waiting ticket looks again although nothing wakes it."""

@@ -277,6 +277,18 @@ def test_a_release_with_an_old_fence_frees_nothing(engine):
     assert engine.release("a", "step", fence=new)
 
 
+def test_who_lost_its_slot_frees_nothing_of_whoever_has_it_now(new_engine):
+    engine, other = new_engine(), new_engine()
+    engine.set_limit("orders", 1)
+    lost = ask(engine, "a").fence  # It goes on believing that it holds this.
+    other.release_run("a")
+    now = ask(other, "a").fence
+
+    assert not engine.release("a", "step", fence=lost)
+    assert engine.ticket("a", "step").fence == now
+    assert other.release("a", "step", fence=now)
+
+
 def test_releasing_a_run_frees_all_its_steps_and_wakes(new_engine):
     engine, other = new_engine(), new_engine()
     engine.set_limit("orders", 2)

@@ -17,11 +17,12 @@ def refused(engine, monkeypatch):
     assert engine.claim("holds", "step", ORDERS).granted
     assert not engine.claim("waits", "step", ORDERS).granted
 
-    def refuse(scope):
+    def refuse(*_):
         raise StoreUnavailableError("The disk is full.", remedy="Make room.")
 
     with monkeypatch.context() as patched:
         patched.setattr(engine.store, "begin", refuse)
+        patched.setattr(engine.store, "release", refuse)
         for run_id in ("holds", "waits"):
             with pytest.raises(StoreUnavailableError):
                 engine.release(run_id, "step")

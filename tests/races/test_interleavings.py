@@ -126,13 +126,21 @@ def test_claim_and_claim(scene, point):
     assert len(one.snapshot("orders").waiting) == 1
 
 
-@pytest.mark.parametrize("stops", ["release", "claim"])
-@pytest.mark.parametrize("point", POINTS)
-def test_release_and_first_claim(scene, point, stops):
+@pytest.mark.parametrize(
+    ("point", "stops", "by"),
+    [
+        *((point, "claim", by) for point in POINTS for by in ("holder", "another")),
+        *((point, "release", "another") for point in POINTS),
+        # Who knows what it holds looks and writes in one: there is nothing in between.
+        *((point, "release", "holder") for point in ("begin", "committed")),
+    ],
+)
+def test_release_and_first_claim(scene, point, stops, by):
     """The order in which the stock storage loses the wake-up for ever."""
     gate, other_gate = Gate(), Gate()
-    holder = scene.engine(gate if stops == "release" else other_gate)
+    releaser = scene.engine(gate if stops == "release" else other_gate)
     newcomer = scene.engine(other_gate if stops == "release" else gate)
+    holder = releaser if by == "holder" else scene.engine()
     holder.set_limit("orders", 1)
     ask(holder, "a")
     newcomer.claim("warm", "up", Demand.of({"elsewhere": 1}))
@@ -141,7 +149,7 @@ def test_release_and_first_claim(scene, point, stops):
     other_gate.begun.clear()
 
     def release():
-        return holder.release("a", "step")
+        return releaser.release("a", "step")
 
     def claim():
         return ask(newcomer, "b")

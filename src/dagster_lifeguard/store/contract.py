@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
     from dagster_lifeguard.model import (
         Entry,
+        Granted,
         Holding,
         LimitRow,
         PoolSnapshot,
@@ -118,6 +119,28 @@ class Store(Protocol):
 
     def begin(self, scope: Scope) -> Transaction:
         """Lock what the scope names, in one order for all, and only then read the view."""
+
+    def release(
+        self,
+        key: TicketKey,
+        grant: Granted,
+        session: str,
+        next_up: Callable[[View], tuple[Waiter, ...]],
+    ) -> bool:
+        """End what a ticket was granted, with its owners, and wake whoever can go in.
+
+        As a transaction would, in a single message where the store can: who knows the grant needs
+        no look before it writes. The wake-ups may then come after the commit, and be lost.
+
+        Args:
+            key: The ticket.
+            grant: What it was told. There is no other grant of these pools with this fence.
+            session: Who gives it back, for the ledger.
+            next_up: Of the view before the end, who should look again after it.
+
+        Returns:
+            False, with nothing changed, when that grant has ended already.
+        """
 
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]

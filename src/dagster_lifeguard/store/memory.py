@@ -24,6 +24,7 @@ from dagster_lifeguard.model import (
     Waiter,
     by_rank,
 )
+from dagster_lifeguard.store.release import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from dagster_lifeguard.model import Granted
     from dagster_lifeguard.store.contract import Changes, Scope
 
 SCHEMA_VERSION = 0
@@ -91,6 +93,15 @@ class MemoryStore:
         except BaseException:
             self._lock.release()
             raise
+
+    def release(
+        self,
+        key: TicketKey,
+        grant: Granted,
+        session: str,
+        next_up: Callable[[View], tuple[Waiter, ...]],
+    ) -> bool:
+        return release(self.begin, key, grant, session, next_up)
 
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     Entry,
+    Holding,
     LimitRow,
     PoolSnapshot,
     PoolView,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagster_lifeguard.model import Holding
+    from dagster_lifeguard.model import Granted
 
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _PAYLOAD_KEYS_MAX = 20
@@ -138,6 +139,35 @@ class PostgresStore:
             self._pools_known.difference_update(pools)
             raise TryAgainError(f"the rows of {pools} in lifeguard_pools are gone")
         return view
+
+    def release(
+        self,
+        key: TicketKey,
+        grant: Granted,
+        session: str,
+        next_up: Callable[[View], tuple[Waiter, ...]],
+    ) -> bool:
+        pools = sorted(grant.slots)
+        slots = [len(grant.slots[pool]) for pool in pools]
+        with self._using():
+            # One message is one transaction, which is committed once its rows are here.
+            lock = call("lock_pools", pools)
+            drop = call("release", pools, *key, grant.fence, session, slots)
+            found = self.connection.execute([lock, drop])
+            if not found:
+                return False
+            ((now, since, views),) = found
+            view = View(
+                now=now,
+                session_alive=True,
+                lease_ends=None,
+                pools={pool[0]: _pool_view(pool) for pool in views or ()},
+                holdings=(Holding(key, grant.slots, grant.fence, since=since),),
+            )
+            notifications = _notifications(next_up(view))
+            if notifications:
+                self.connection.execute(notifications)
+            return True
 
     def _make_rows(self, pools: Sequence[str]) -> None:
         unknown = [pool for pool in pools if pool not in self._pools_known]
@@ -324,18 +354,7 @@ class PostgresTransaction:
                 e.seconds,
                 e.limit,
             )
-        yield from self._notifications(changes.wake)
-
-    def _notifications(self, wake: Sequence[Waiter]) -> Iterator[Statement]:
-        # Sent by the server at the commit, and only to the processes that are meant. A NOTIFY
-        # makes commits queue for one lock of the database: there is none when nobody waits.
-        keys: dict[str, list[TicketKey]] = {}
-        for waiter in wake:
-            keys.setdefault(waiter.session, []).append(waiter.key)
-        for session, found in keys.items():
-            for start in range(0, len(found), _PAYLOAD_KEYS_MAX):
-                payload = json.dumps(found[start : start + _PAYLOAD_KEYS_MAX])
-                yield Statement("SELECT pg_notify(%s, %s)", (_channel(session), payload))
+        yield from _notifications(changes.wake)
 
     def __enter__(self) -> Self:
         return self
@@ -362,6 +381,24 @@ def _entries(ledger: Sequence[Entry], key: TicketKey) -> tuple[object, ...]:
 
 def _channel(session: str) -> str:
     return f"lifeguard_{session}"
+
+
+def _notifications(wake: Sequence[Waiter]) -> list[Statement]:
+    """What wakes them: sent by the server at the commit, and only to the processes meant.
+
+    A NOTIFY makes commits queue for one lock of the database: there is none when nobody waits.
+    """
+    keys: dict[str, list[TicketKey]] = {}
+    for waiter in wake:
+        keys.setdefault(waiter.session, []).append(waiter.key)
+    return [
+        Statement(
+            "SELECT pg_notify(%s, %s)",
+            (_channel(session), json.dumps(found[start : start + _PAYLOAD_KEYS_MAX])),
+        )
+        for session, found in keys.items()
+        for start in range(0, len(found), _PAYLOAD_KEYS_MAX)
+    ]
 
 
 def _look(scope: Scope, sessions: Sequence[str]) -> Statement:

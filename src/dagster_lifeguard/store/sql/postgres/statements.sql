@@ -120,6 +120,25 @@ SELECT $4::double precision, $5::text, pool, $1::text, $2::text, slots, $3::bigi
   $7::double precision
 FROM unnest($8::text[], $9::integer[]) AS entry (pool, slots);
 
+-- The pools are as they were before, for all parts of a statement see the same.
+-- name: release
+WITH holding AS (
+  DELETE FROM lifeguard_holdings
+  WHERE run_id = $2::text AND step_key = $3::text AND fence = $4::bigint AND pool = ANY($1::text[])
+  RETURNING since
+), ended AS (
+  SELECT ({clock}) AS now, since FROM holding LIMIT 1
+), owner AS (
+  DELETE FROM lifeguard_owners
+  WHERE run_id = $2::text AND step_key = $3::text AND EXISTS (SELECT 1 FROM holding)
+), entry AS (
+  INSERT INTO lifeguard_ledger
+    (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+  SELECT now, 'released', pool, $2::text, $3::text, slots, $4::bigint, $5::text, now - since
+  FROM ended, unnest($1::text[], $6::integer[]) AS freed (pool, slots)
+)
+SELECT now, since, ({pools}) FROM ended;
+
 -- name: drop_sessions
 WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
 DELETE FROM lifeguard_sessions WHERE session = ANY($1::text[]);
