@@ -266,6 +266,12 @@ def test_fences_grow_with_each_grant_of_a_pool(engine):
         assert of_pool[0] > 0
 
 
+def test_a_limit_that_another_wrote_comes_before_the_grant_that_noticed_it(engine, place):
+    write_limit_as_another_would(place, "orders", 1)
+    assert ask(engine, "a").granted
+    assert [e.kind.value for e in engine.store.ledger(pool="orders")] == ["granted", "limit"]
+
+
 def test_a_release_with_an_old_fence_frees_nothing(engine):
     engine.set_limit("orders", 1)
     old = ask(engine, "a").fence

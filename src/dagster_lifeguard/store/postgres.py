@@ -291,6 +291,22 @@ class PostgresTransaction:
 
     def _statements(self, changes: Changes) -> Iterator[Statement]:
         now = self.view.now
+        for e in changes.ledger:
+            if e.run_id:
+                continue  # It is written with its holding, after the limit that let it in.
+            yield call(
+                "add_entry",
+                now,
+                e.kind.value,
+                e.pool,
+                e.run_id,
+                e.step_key,
+                e.slots,
+                e.fence,
+                e.session,
+                e.seconds,
+                e.limit,
+            )
         if changes.drop_tickets:
             yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
         for holding in changes.drop_holdings:
@@ -338,22 +354,6 @@ class PostgresTransaction:
                 yield call("set_limit", pool, limit, changes.limits_from_default)
         for pool, limit in (*changes.limits, *changes.limits_known):
             yield call("know_limit", pool, limit)
-        for e in changes.ledger:
-            if e.run_id:
-                continue  # It was written with its holding.
-            yield call(
-                "add_entry",
-                now,
-                e.kind.value,
-                e.pool,
-                e.run_id,
-                e.step_key,
-                e.slots,
-                e.fence,
-                e.session,
-                e.seconds,
-                e.limit,
-            )
         yield from _notifications(changes.wake)
 
     def __enter__(self) -> Self:
