@@ -1,1 +1,0 @@
-"""Where limits live and steps wait: this instance, or the GraphQL endpoint of another."""
