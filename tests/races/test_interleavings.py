@@ -14,6 +14,7 @@ import pytest
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, TicketKey
 from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.store.postgres_connection import Statement
 from places import age_session, new_postgres
 
 ONE = Demand.of({"orders": 1})
@@ -346,3 +347,29 @@ def test_a_claim_while_an_owed_release_is_made_good_holds_what_it_was_told(share
     assert verdict.fence > first.fence
     assert engine.ticket("a", "step").fence == verdict.fence
     engine.close()
+
+
+def test_a_release_whose_wake_up_is_lost_says_that_it_released(postgres_url):
+    """The connection dies after the commit and before the hint."""
+    place = new_postgres(postgres_url)
+    place.store().migrate()
+    holder, waiting = Engine(place.store()), Engine(place.store())
+    holder.set_limit("orders", 1)
+    ask(holder, "a")
+    ask(waiting, "b")
+    connection = holder.store.connection
+    ((pid,),) = connection.execute([Statement("SELECT pg_backend_pid()")])
+    execute = connection.execute
+
+    def killed_before_the_hint(statements):
+        if "pg_notify" in statements[0].text:
+            assert place.sql(f"SELECT pg_terminate_backend({pid}, 60000)") == [(True,)]
+        return execute(statements)
+
+    connection.execute = killed_before_the_hint
+
+    assert holder.release("a", "step")
+    assert holder.ticket("a", "step") is None
+    assert ask(waiting, "b").granted  # As it would ask by itself when it looks again.
+    holder.close()
+    waiting.close()

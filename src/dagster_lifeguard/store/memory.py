@@ -24,7 +24,7 @@ from dagster_lifeguard.model import (
     Waiter,
     by_rank,
 )
-from dagster_lifeguard.store.release import release
+from dagster_lifeguard.store.release import ReleaseByLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagster_lifeguard.model import Granted
     from dagster_lifeguard.store.contract import Changes, Scope
 
 SCHEMA_VERSION = 0
@@ -69,7 +68,7 @@ class Rows:
         )
 
 
-class MemoryStore:
+class MemoryStore(ReleaseByLook):
     """Keeps the tables in this process.
 
     Args:
@@ -93,15 +92,6 @@ class MemoryStore:
         except BaseException:
             self._lock.release()
             raise
-
-    def release(
-        self,
-        key: TicketKey,
-        grant: Granted,
-        session: str,
-        next_up: Callable[[View], tuple[Waiter, ...]],
-    ) -> bool:
-        return release(self.begin, key, grant, session, next_up)
 
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]

@@ -8,6 +8,7 @@ statements and wake-ups; give it the server's own address.
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from dagster_lifeguard.model import Granted
+
+logger = logging.getLogger(__name__)
 
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _PAYLOAD_KEYS_MAX = 20
@@ -166,7 +169,11 @@ class PostgresStore:
             )
             notifications = _notifications(next_up(view))
             if notifications:
-                self.connection.execute(notifications)
+                try:
+                    self.connection.execute(notifications)
+                except TryAgainError as error:
+                    # It is released all the same. Done again, it would seem never to have been.
+                    logger.info("A wake-up was lost: %s", error)
             return True
 
     def _make_rows(self, pools: Sequence[str]) -> None:

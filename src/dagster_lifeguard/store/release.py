@@ -14,29 +14,33 @@ if TYPE_CHECKING:
     from dagster_lifeguard.store.contract import Transaction
 
 
-def release(
-    begin: Callable[[Scope], Transaction],
-    key: TicketKey,
-    grant: Granted,
-    session: str,
-    next_up: Callable[[View], tuple[Waiter, ...]],
-) -> bool:
-    """See ``Store.release``; ``begin`` is the store's."""
-    with begin(Scope(tuple(sorted(grant.slots)), *key)) as transaction:
-        view = transaction.view
-        for holding in view.holdings:
-            if holding.fence == grant.fence and holding.slots.keys() == grant.slots.keys():
+class ReleaseByLook:
+    """``Store.release`` over ``Store.begin``."""
+
+    def begin(self, scope: Scope) -> Transaction:
+        """See ``Store.begin``."""
+        raise NotImplementedError
+
+    def release(
+        self,
+        key: TicketKey,
+        grant: Granted,
+        session: str,
+        next_up: Callable[[View], tuple[Waiter, ...]],
+    ) -> bool:
+        """See ``Store.release``; the wake-ups are committed with the rest."""
+        with self.begin(Scope(tuple(sorted(grant.slots)), *key)) as transaction:
+            view = transaction.view
+            for holding in view.holdings:
+                if holding.fence != grant.fence or holding.slots.keys() != grant.slots.keys():
+                    continue
                 seconds = view.now - holding.since
                 entries = (
                     Entry(EntryKind.RELEASED, pool, *key, len(slots), grant.fence, session, seconds)
                     for pool, slots in holding.slots.items()
                 )
                 transaction.commit(
-                    Changes(
-                        drop_holdings=(holding,),
-                        ledger=tuple(entries),
-                        wake=next_up(view),
-                    )
+                    Changes(drop_holdings=(holding,), ledger=tuple(entries), wake=next_up(view))
                 )
                 return True
-    return False
+        return False

@@ -28,25 +28,25 @@ from dagster_lifeguard.model import (
     View,
 )
 from dagster_lifeguard.store import rows
-from dagster_lifeguard.store.release import release
+from dagster_lifeguard.store.release import ReleaseByLook
 from dagster_lifeguard.store.sql import migrations, script, statements
 from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from dagster_lifeguard.model import Granted, Holding, Waiter
+    from dagster_lifeguard.model import Holding
     from dagster_lifeguard.store.contract import Changes, Scope
 
 _POLL_PAUSE_SECONDS = 0.025
 _SQL = statements("sqlite")
 
 
-class SqliteStore:
+class SqliteStore(ReleaseByLook):
     """Keeps the tables in an SQLite file, beside Dagster's.
 
     Args:
@@ -98,15 +98,6 @@ class SqliteStore:
         except BaseException:
             self.connection.leave()
             raise
-
-    def release(
-        self,
-        key: TicketKey,
-        grant: Granted,
-        session: str,
-        next_up: Callable[[View], tuple[Waiter, ...]],
-    ) -> bool:
-        return release(self.begin, key, grant, session, next_up)
 
     def _view(self, connection: sqlite3.Connection, scope: Scope) -> View:
         now = time.time()
