@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def step_process_of(worker: int) -> int | None:
     return None
 
 
+def is_told_what_to_do(step: int, worker: int) -> bool:
+    """Whether the run worker has written all that its new step process will read of it.
+
+    The worker closes its copy of the end that the step reads from when it has written.
+    """
+    command = Path(f"/proc/{step}/cmdline").read_text()
+    (end,) = re.findall(r"pipe_handle=(\d+)", command)
+    read_by_step, read_by_worker = (Path(f"/proc/{pid}/fd/{end}") for pid in (step, worker))
+    try:
+        return read_by_worker.readlink() != read_by_step.readlink()
+    except FileNotFoundError:
+        return True
+
+
 def test_a_step_that_begins_too_late_is_not_executed(make_home, kind):
     home = make_home(kind, lease_seconds=3)
     with home.instance() as instance:
@@ -38,6 +53,7 @@ def test_a_step_that_begins_too_late_is_not_executed(make_home, kind):
         first = home.materialize("held", EXECUTOR="multiprocess")
         step = eventually(lambda: step_process_of(first.popen.pid))
         kill(step, signal.SIGSTOP)
+        eventually(lambda: is_told_what_to_do(step, first.popen.pid))
         kill(first.popen.pid)
         first.wait()
         (run,) = instance.get_runs()
