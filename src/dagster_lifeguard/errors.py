@@ -110,3 +110,15 @@ class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 
     code = "schema-too-new"
+
+
+class DeploymentError(LifeguardError):
+    """A deployment cannot be reached, refuses, or cannot do what it was asked for."""
+
+    code = "deployment-refused"
+
+
+class UnknownNameError(LifeguardError):
+    """A pool, an asset, a run or a step that the deployment does not know."""
+
+    code = "name-unknown"

@@ -1,0 +1,1 @@
+"""Where limits live and steps wait: this instance, or the GraphQL endpoint of another."""

@@ -1,0 +1,194 @@
+"""What can be asked of a deployment, whatever runs it: the stock storage, the engine, or GraphQL.
+
+Everything that shows, explains or changes pools is written over this protocol. All times are
+seconds since the epoch. None stands for what a deployment does not tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from dagster_lifeguard.history import RunExecution
+
+Granularity = Literal["op", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for all pools of a deployment.
+
+    Attributes:
+        dagster_version: Of the instance or the webserver.
+        engine: Whether the engine admits steps; None where that cannot be seen.
+        default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
+        granularity: Whether steps wait in their run, or runs in the queue.
+        limit_min: The lowest limit that can be set.
+        limit_max: The highest.
+    """
+
+    dagster_version: str
+    engine: bool | None
+    default_limit: int | None
+    granularity: Granularity
+    limit_min: int
+    limit_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingStep:
+    """A step that holds slots of a pool."""
+
+    run_id: str
+    step_key: str
+    slots: int = 1
+    since: float | None = None
+    fence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStep:
+    """A step that waits for slots of a pool.
+
+    Attributes:
+        assigned: When Dagster's storage promised it a slot that it has not taken yet.
+    """
+
+    run_id: str
+    step_key: str
+    slots: int = 1
+    since: float | None = None
+    priority: int = 0
+    assigned: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool at one moment.
+
+    Attributes:
+        limit: The limit in force; 0 is paused, None unlimited.
+        from_default: Whether that is the default limit.
+        holding: Who holds, oldest first as far as that is known.
+        waiting: Who waits, in the order in which they go in.
+    """
+
+    pool: str
+    limit: int | None
+    from_default: bool
+    holding: tuple[HoldingStep, ...] = ()
+    waiting: tuple[WaitingStep, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Slots that are held."""
+        return sum(step.slots for step in self.holding)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as the deployment knows it now.
+
+    Attributes:
+        status: Dagster's status, such as ``QUEUED`` or ``STARTED``.
+        pools: The pools for which its steps will ask; None where the run does not tell.
+        priority: By which the run queue orders it.
+        created: When it was submitted.
+        started: When its process began to execute.
+        ended: When it was over.
+    """
+
+    run_id: str
+    job_name: str
+    status: str
+    created: float
+    started: float | None
+    ended: float | None
+    pools: frozenset[str] | None = None
+    priority: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    location: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it succeeded, failed or was canceled."""
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step that a run plans to execute.
+
+    Attributes:
+        pool: What stands in ``op.pool``, which may be an expression; None: not limited.
+        assets: The assets it makes, each as ``a/b``.
+    """
+
+    step_key: str
+    pool: str | None
+    assets: tuple[str, ...] = ()
+
+
+class Deployment(Protocol):
+    """Where limits live and steps wait.
+
+    Reads may be repeated after a lost connection; changes never are. Every method may raise
+    ``DeploymentError``: unreachable, refused, or of a version that cannot do it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages: a directory or an address, without secrets."""
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether ``set_limits`` does all or nothing."""
+
+    def settings(self) -> Settings:
+        """What holds for all pools."""
+
+    def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
+        """These pools, or all that have a limit, a holder or a waiter; sorted by name.
+
+        Args:
+            names: A pool of which nothing is known is there too, with the default limit.
+        """
+
+    def limits(self) -> Mapping[str, int]:
+        """The pools that have a limit of their own, and which; defaults written down are not."""
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+        """Set or, with None, delete limits; each pool's name as soon as it is done.
+
+        Where ``is_atomic``, all names come after all is done, and an error means that nothing was.
+        """
+
+    def unfinished_runs(self) -> tuple[Run, ...]:
+        """The runs that are not over, oldest first."""
+
+    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
+        """These runs, as far as they are known, oldest first."""
+
+    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
+        """The newest runs whose id begins so: what a person types of an id."""
+
+    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
+        """What a run plans to execute, in the order of its plan."""
+
+    def assets(self) -> Mapping[str, tuple[str, ...]]:
+        """Assets, each as ``a/b``, and the pools of their ops, as far as the deployment knows.
+
+        An instance knows what its latest runs planned; an endpoint what its code locations define.
+        """
+
+    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+        """Runs that were not over before ``since``, created before ``until``, oldest first."""
+
+    def free(self, run_id: str, step_key: str | None = None) -> None:
+        """Free the slots that a run or one of its steps holds, and withdraw what waits of it."""
+
+    def close(self) -> None:
+        """Let go of connections."""
