@@ -10,6 +10,7 @@ import click
 from click.testing import CliRunner
 
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.group import CommandGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,14 @@ dagster_lifeguard` is the same command.
 
 Exit codes, for every command: 0 done and nothing found, 1 something found, 2 a mistake in what was
 asked. Codes of findings and errors: [Findings and errors](findings.md).
+
+Your shell completes commands and options after one line in its start file:
+
+| Shell | File | Line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_LIFEGUARD_COMPLETE=bash_source lifeguard)"` |
+| zsh | `~/.zshrc` | `eval "$(_LIFEGUARD_COMPLETE=zsh_source lifeguard)"` |
+| fish | `~/.config/fish/config.fish` | `_LIFEGUARD_COMPLETE=fish_source lifeguard \\| source` |
 """
 
 
@@ -35,7 +44,8 @@ def _sections(command: click.Command, *words: str) -> Iterator[str]:
     done = CliRunner(env={"COLUMNS": "80"}).invoke(main, [*words, "--help"], prog_name="lifeguard")
     yield f"## `{' '.join(['lifeguard', *words])}`\n\n```text\n{done.stdout}```\n"
     if isinstance(command, click.Group):
-        for name, subcommand in sorted(command.commands.items()):
+        commands = command.loaded() if isinstance(command, CommandGroup) else command.commands
+        for name, subcommand in sorted(commands.items()):
             yield from _sections(subcommand, *words, name)
 
 

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from dagster_lifeguard.assign import Policy, apply_per_asset_concurrency
-from dagster_lifeguard.config import PoolSpec, Rule
-from dagster_lifeguard.errors import LifeguardError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.assign import Policy, apply_per_asset_concurrency
+    from dagster_lifeguard.config import PoolSpec, Rule
+    from dagster_lifeguard.errors import LifeguardError
 
 __all__ = ["LifeguardError", "Policy", "PoolSpec", "Rule", "apply_per_asset_concurrency"]
+
+_HOMES = {
+    "LifeguardError": "errors",
+    "Policy": "assign",
+    "PoolSpec": "config",
+    "Rule": "config",
+    "apply_per_asset_concurrency": "assign",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: the command need not wait for Dagster."""
+    from importlib import import_module  # noqa: PLC0415
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

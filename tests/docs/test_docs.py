@@ -19,6 +19,7 @@ from dagster_lifeguard import LifeguardError
 from dagster_lifeguard.check.findings import CODES, Finding
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import verdict_rows
+from dagster_lifeguard.cli.group import CommandGroup
 from dagster_lifeguard.config import Config, PoolSpec, Rule
 from dagster_lifeguard.demo import PROTECTED, UNPROTECTED, Evidence
 from dagster_lifeguard.storage.config import StorageOptions
@@ -195,8 +196,12 @@ class TestLinks:
 
 def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
     yield path, group
-    for name, command in group.commands.items():
-        yield f"{path} {name}", command
+    found = group.loaded() if isinstance(group, CommandGroup) else group.commands
+    for name, command in found.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
 
 
 def errors(base: type[LifeguardError]) -> Iterator[type[LifeguardError]]:

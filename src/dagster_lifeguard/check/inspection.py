@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.check.location import inspect_location
+from dagster_lifeguard.compat.definitions import UNSTABLE_API_WARNINGS
 from dagster_lifeguard.errors import LifeguardError, LoadError, first_line
 
 if TYPE_CHECKING:
@@ -60,7 +62,10 @@ def _or_raise(origin: LocationOrigin, found: Location | str) -> Location:
 def _inspect_one(origin: LocationOrigin, config: Config | None, granularity: str) -> Location | str:
     """Return what was found, or in one line why the code could not be loaded."""
     try:
-        with _standard_output_to_error():
+        with _standard_output_to_error(), warnings.catch_warnings():
+            # They concern Dagster's API in the user's code, which is not what was asked for.
+            for category in UNSTABLE_API_WARNINGS:
+                warnings.simplefilter("ignore", category)
             return inspect_location(origin, config, granularity)
     except (LifeguardError, KeyboardInterrupt):
         raise

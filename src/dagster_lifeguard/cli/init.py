@@ -49,7 +49,7 @@ pools: {}
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
 def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool) -> None:
-    """Write a lifeguard.yaml to start from, and give pools a default limit in dagster.yaml.
+    """Write a lifeguard.yaml to start from, and give pools a default limit.
 
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
     also gets run monitoring, which frees the slots of runs that crashed or were cancelled. What
