@@ -1,17 +1,22 @@
 """What ran when: overlaps of hand-made histories, and histories of real runs."""
 
 import time
+import uuid
 
 import dagster as dg
 import pytest
 from dagster import AssetKey
 
+from dagster_lifeguard.compat.events import EventRow
 from dagster_lifeguard.history import (
     Outcome,
     RunExecution,
     StepExecution,
+    executions,
     find_overlaps,
+    read_history,
     read_runs,
+    reading,
 )
 
 
@@ -118,6 +123,11 @@ def test_nothing_overlaps_in_an_empty_history():
 def first_try_fails(context: dg.AssetExecutionContext):
     if context.retry_number == 0:
         raise dg.RetryRequested(max_retries=1) from ValueError("not yet")
+
+
+@dg.asset
+def alone_asset():
+    pass
 
 
 @dg.asset
@@ -252,3 +262,106 @@ def test_only_the_runs_asked_for_are_read_and_in_order(instance):
     assert [r.run_id for r in read_runs(instance)] == [one, two, three]
     assert [r.run_id for r in read_runs(instance, [three, one, "unknown"])] == [one, three]
     assert read_runs(instance, []) == ()
+
+
+daily = dg.DailyPartitionsDefinition("2026-01-01")
+
+
+@dg.asset(partitions_def=daily, pool="orders")
+def partitioned():
+    pass
+
+
+@dg.asset(pool="warehouse*2+orders")
+def pooled():
+    pass
+
+
+def test_an_execution_knows_its_pool_and_its_partition(instance):
+    dg.materialize([partitioned], instance=instance, partition_key="2026-01-02")
+    materialize(instance, pooled, broken)
+    one, two = read_runs(instance)
+    assert [(s.pool, s.partitions) for s in one.steps] == [("orders", ("2026-01-02",))]
+    assert one.pools == ("orders",)
+    pools = {s.step_key: (s.pool, s.partitions) for s in two.steps}
+    assert pools == {"pooled": ("warehouse*2+orders", ()), "broken": (None, ())}
+    assert two.pools == ("warehouse*2+orders",)
+
+
+@dg.op(out=dg.DynamicOut())
+def fan_out():
+    yield dg.DynamicOutput(1, "a")
+    yield dg.DynamicOutput(2, "b")
+
+
+@dg.op(pool="orders")
+def limited(number):
+    pass
+
+
+@dg.job
+def fanned():
+    fan_out().map(limited)
+
+
+def test_steps_made_while_the_run_goes_on_know_their_pool(instance):
+    fanned.execute_in_process(instance=instance)
+    (read,) = read_runs(instance)
+    pools = {step.step_key: step.pool for step in read.steps}
+    assert pools == {"fan_out": None, "limited[a]": "orders", "limited[b]": "orders"}
+
+
+def put(*events):
+    return executions.put_together("run", "job", "SUCCESS", events, ()).steps
+
+
+def test_a_step_that_was_told_to_wait_knows_since_when():
+    waits = [EventRow("ENGINE_EVENT", at, "s") for at in (1.0, 2.0)]
+    (step,) = put(*waits, EventRow("STEP_START", 5.0, "s"), EventRow("STEP_SUCCESS", 6.0, "s"))
+    assert (step.waiting, step.started, step.ended) == (1.0, 5.0, 6.0)
+
+
+def test_each_attempt_waits_by_itself():
+    first, second = put(
+        EventRow("ENGINE_EVENT", 1.0, "s"),
+        EventRow("STEP_START", 2.0, "s"),
+        EventRow("STEP_UP_FOR_RETRY", 3.0, "s"),
+        EventRow("STEP_RESTARTED", 4.0, "s"),
+    )
+    assert (first.waiting, second.waiting) == (1.0, None)
+
+
+def test_without_a_plan_the_pools_are_not_known():
+    assert executions.put_together("run", "job", "STARTED", (), None).pools is None
+
+
+def test_history_has_the_runs_that_were_not_over_before(instance):
+    early, late = (materialize(instance, broken) for _ in range(2))
+    waiting = dg.DagsterRun(job_name="job", run_id=str(uuid.uuid4()))
+    instance.add_run(waiting)
+    ended = {run.run_id: run.ended for run in read_runs(instance)}
+
+    def found(since, until=None):
+        return [run.run_id for run in read_history(instance, since, until)]
+
+    assert found(0.0) == [early, late, waiting.run_id]
+    assert found(ended[early]) == [early, late, waiting.run_id]
+    assert found((ended[early] + ended[late]) / 2) == [late, waiting.run_id]
+    assert found(ended[late] + 3600) == [waiting.run_id]
+    assert found(0.0, until=1.0) == []
+
+
+def test_history_is_read_in_pages(instance, monkeypatch):
+    monkeypatch.setattr(reading, "_PAGE", 2)
+    monkeypatch.setattr(reading, "RUNS_AT_ONCE", 3)
+    made = [materialize(instance, alone_asset) for _ in range(5)]
+    read = list(read_history(instance))
+    assert [run.run_id for run in read] == made
+    assert [[step.step_key for step in run.steps] for run in read] == [["alone_asset"]] * 5
+
+
+def test_a_run_whose_events_are_gone_has_no_steps(instance):
+    run_id = materialize(instance, broken)
+    instance.event_log_storage.delete_events(run_id)
+    (read,) = read_history(instance)
+    assert (read.run_id, read.steps, read.started) == (run_id, (), None)
