@@ -272,7 +272,7 @@ def partitioned():
     pass
 
 
-@dg.asset(pool="warehouse*2+orders")
+@dg.asset(pool="warehouse")
 def pooled():
     pass
 
@@ -284,8 +284,8 @@ def test_an_execution_knows_its_pool_and_its_partition(instance):
     assert [(s.pool, s.partitions) for s in one.steps] == [("orders", ("2026-01-02",))]
     assert one.pools == ("orders",)
     pools = {s.step_key: (s.pool, s.partitions) for s in two.steps}
-    assert pools == {"pooled": ("warehouse*2+orders", ()), "broken": (None, ())}
-    assert two.pools == ("warehouse*2+orders",)
+    assert pools == {"pooled": ("warehouse", ()), "broken": (None, ())}
+    assert two.pools == ("warehouse",)
 
 
 @dg.op(out=dg.DynamicOut())

@@ -55,6 +55,35 @@ def test_no_more_than_a_bound_goes_at_once(aged, monkeypatch):
     assert limits_kept(aged) == [4, 5]
 
 
+def test_the_ledger_is_read_in_pages_from_its_old_end(aged):
+    aged.tidy()
+    aged.set_limit("warehouse", 7)
+    aged.set_limit("orders", 6)
+    read, last = [], 0
+    while page := aged.store.entries(after=last, count_max=2):
+        assert len(page) <= 2
+        read += [(entry.pool, entry.limit) for _, entry in page]
+        last = page[-1][0]
+    assert read == [("orders", 4), ("orders", 5), ("warehouse", 7), ("orders", 6)]
+    newest_first = [(entry.pool, entry.limit) for entry in aged.store.ledger()]
+    assert read == newest_first[::-1]
+
+
+def test_of_the_ledger_one_pool_or_what_is_young_is_read(aged):
+    aged.set_limit("warehouse", 7)
+
+    def limits(**which):
+        return [entry.limit for _, entry in aged.store.entries(**which)]
+
+    assert limits(pool="orders") == [1, 2, 3, 4, 5]
+    assert limits(pool="orders", count_max=2) == [1, 2]
+    assert limits(pool="warehouse") == [7]
+    young = aged.store.ledger(pool="orders", count_max=2)[-1].at
+    assert limits(since=young) == [4, 5, 7]
+    assert limits(pool="orders", since=young) == [4, 5]
+    assert limits(since=young + 1e6) == []
+
+
 def test_the_heartbeat_does_it(aged):
     options = EngineOptions(lease_seconds=0.3, keep_ledger_seconds=3600.0)
     beating = Engine(aged.store, options)

@@ -188,6 +188,23 @@ class Store(Protocol):
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         """The newest rows of the ledger, newest first."""
 
+    def entries(
+        self,
+        *,
+        pool: str | None = None,
+        since: float = 0.0,
+        after: int = 0,
+        count_max: int = 1000,
+    ) -> tuple[tuple[int, Entry], ...]:
+        """The next rows of the ledger and their numbers, oldest first: read it in pages so.
+
+        Args:
+            pool: Only this pool's.
+            since: Only what happened then or later.
+            after: Only rows with a larger number, which were written later.
+            count_max: The most rows.
+        """
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         """Delete at most so many rows older than that; how many were."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import (
@@ -50,6 +51,7 @@ class Rows:
     slots: dict[tuple[str, int], TicketKey] = dataclasses.field(default_factory=dict)
     owners: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
     ledger: list[Entry] = dataclasses.field(default_factory=list)
+    trimmed: int = 0
     last_number: int = 0
 
     def copy(self) -> Rows:
@@ -64,6 +66,7 @@ class Rows:
             slots=dict(self.slots),
             owners={key: set(owners) for key, owners in self.owners.items()},
             ledger=list(self.ledger),
+            trimmed=self.trimmed,
             last_number=self.last_number,
         )
 
@@ -174,11 +177,29 @@ class MemoryStore(ReleaseByLook):
             found = [e for e in reversed(self.rows.ledger) if pool is None or e.pool == pool]
             return tuple(found[:count_max])
 
+    def entries(
+        self,
+        *,
+        pool: str | None = None,
+        since: float = 0.0,
+        after: int = 0,
+        count_max: int = 1000,
+    ) -> tuple[tuple[int, Entry], ...]:
+        with self._lock:
+            first = self.rows.trimmed + 1
+            found = (
+                (number, entry)
+                for number, entry in enumerate(self.rows.ledger, start=first)
+                if number > after and entry.at >= since and pool in (None, entry.pool)
+            )
+            return tuple(islice(found, count_max))
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         with self._lock:
             before = self._clock() - keep_seconds
             old = [entry for entry in self.rows.ledger if entry.at < before][:count_max]
             self.rows.ledger = self.rows.ledger[len(old) :]
+            self.rows.trimmed += len(old)
             return len(old)
 
     def close(self) -> None:

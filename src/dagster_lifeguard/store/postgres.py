@@ -261,6 +261,21 @@ class PostgresStore:
         )
         return tuple(rows.entry(row) for row in found)
 
+    def entries(
+        self,
+        *,
+        pool: str | None = None,
+        since: float = 0.0,
+        after: int = 0,
+        count_max: int = 1000,
+    ) -> tuple[tuple[int, Entry], ...]:
+        found = (
+            self._run("entries", since, after, count_max)
+            if pool is None
+            else self._run("entries_of_pool", since, after, count_max, pool)
+        )
+        return tuple((row[0], rows.entry(row[1:])) for row in found)
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         ((count,),) = self._run("trim_ledger", keep_seconds, count_max)
         return int(count)

@@ -343,6 +343,21 @@ class SqliteStore(ReleaseByLook):
             found = connection.execute(_SQL[name], {"pool": pool, "count": count_max})
             return tuple(rows.entry(row) for row in found)
 
+    def entries(
+        self,
+        *,
+        pool: str | None = None,
+        since: float = 0.0,
+        after: int = 0,
+        count_max: int = 1000,
+    ) -> tuple[tuple[int, Entry], ...]:
+        name = "entries" if pool is None else "entries_of_pool"
+        with self.connection.reading() as connection:
+            found = connection.execute(
+                _SQL[name], {"pool": pool, "since": since, "after": after, "count": count_max}
+            )
+            return tuple((row[0], rows.entry(row[1:])) for row in found)
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         before = time.time() - keep_seconds
         with self.connection.writing() as connection:

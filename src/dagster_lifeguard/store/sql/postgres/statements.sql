@@ -214,6 +214,17 @@ FROM lifeguard_ledger ORDER BY entry DESC LIMIT $1::integer;
 SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
 FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::integer;
 
+-- name: entries
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger WHERE entry > $2::bigint AND at >= $1::double precision
+ORDER BY entry LIMIT $3::integer;
+
+-- name: entries_of_pool
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger
+WHERE pool = $4::text AND entry > $2::bigint AND at >= $1::double precision
+ORDER BY entry LIMIT $3::integer;
+
 -- The oldest rows come first in the index, so this looks at no more than it deletes, and one.
 -- name: trim_ledger
 WITH trimmed AS (

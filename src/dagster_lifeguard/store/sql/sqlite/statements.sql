@@ -165,6 +165,15 @@ FROM lifeguard_ledger ORDER BY entry DESC LIMIT :count;
 SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
 FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
 
+-- name: entries
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger WHERE entry > :after AND at >= :since ORDER BY entry LIMIT :count;
+
+-- name: entries_of_pool
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+FROM lifeguard_ledger WHERE pool = :pool AND entry > :after AND at >= :since
+ORDER BY entry LIMIT :count;
+
 -- The oldest rows come first in the table, so this looks at no more than it deletes, and one.
 -- name: trim_ledger
 DELETE FROM lifeguard_ledger WHERE entry IN (
