@@ -145,23 +145,27 @@ def owned_only(view: View, session: str) -> View:
 
 def limited(
     view: View,
-    pool: str,
-    limit: int | None,
+    limits: Mapping[str, int | None],
     session: str,
     patience_seconds: float,
     default_limit: int | None,
     *,
     from_default: bool,
 ) -> Changes:
-    """What setting a limit, or deleting it with None, writes."""
-    before = view.pools[pool]
-    after = replace(before, limit=default_limit if limit is None else limit)
-    changed = before.limit != limit or before.limit_known != limit
+    """What setting limits, or deleting them with None, writes."""
+    after = [
+        replace(view.pools[pool], limit=default_limit if limit is None else limit)
+        for pool, limit in limits.items()
+    ]
     return Changes(
-        limits=((pool, limit),),
+        limits=tuple(limits.items()),
         limits_from_default=from_default,
-        ledger=(_limit_entry(pool, limit, session),) if changed else (),
-        wake=_to_wake([after], (), set(), view.now, patience_seconds),
+        ledger=tuple(
+            _limit_entry(pool, limit, session)
+            for pool, limit in limits.items()
+            if view.pools[pool].limit != limit or view.pools[pool].limit_known != limit
+        ),
+        wake=_to_wake(after, (), set(), view.now, patience_seconds),
     )
 
 

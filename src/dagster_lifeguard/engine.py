@@ -32,7 +32,7 @@ from dagster_lifeguard.store.contract import Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.model import Demand, View, Waiter
     from dagster_lifeguard.options import Point
@@ -181,17 +181,27 @@ class Engine:
         Raises:
             ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
         """
-        if not 0 <= limit <= LIMIT_MAX:
-            raise ConfigError(
-                f"The limit {limit} of the pool {pool!r} is out of bounds.",
-                remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
-                names=[pool],
-            )
-        retry(lambda: self._limit(pool, limit, from_default=from_default))
+        self.set_limits({pool: limit}, from_default=from_default)
 
     def delete_limit(self, pool: str) -> None:
         """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
-        retry(lambda: self._limit(pool, None, from_default=False))
+        self.set_limits({pool: None})
+
+    def set_limits(self, limits: Mapping[str, int | None], *, from_default: bool = False) -> None:
+        """Set or, with None, delete the limits of several pools: all or nothing.
+
+        Raises:
+            ConfigError: A limit is not between 0 (paused) and ``LIMIT_MAX``.
+        """
+        wrong = [pool for pool, limit in limits.items() if limit and not 0 < limit <= LIMIT_MAX]
+        if wrong:
+            raise ConfigError(
+                f"The limit {limits[wrong[0]]} of the pool {wrong[0]!r} is out of bounds.",
+                remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
+                names=wrong,
+            )
+        if limits:
+            retry(lambda: self._limit(limits, from_default=from_default))
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
@@ -212,6 +222,10 @@ class Engine:
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
         """What a ticket does now: it waits, it holds, or there is none."""
         return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
+
+    def busy_pools(self) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted."""
+        return retry(self.store.busy_pools)
 
     def run_ids(self) -> frozenset[str]:
         """The runs that hold or wait."""
@@ -392,14 +406,13 @@ class Engine:
                 ended += self._end(Scope((), ended=(session,)), EntryKind.EXPIRED)
         return ended
 
-    def _limit(self, pool: str, limit: int | None, *, from_default: bool) -> None:
+    def _limit(self, limits: Mapping[str, int | None], *, from_default: bool) -> None:
         self._passing("begin")
-        with self.store.begin(Scope((pool,))) as transaction:
+        with self.store.begin(Scope(tuple(sorted(limits)))) as transaction:
             self._passing("viewed")
             changes = bookkeeping.limited(
                 transaction.view,
-                pool,
-                limit,
+                limits,
                 self.session or "",
                 self.options.patience_seconds,
                 self.options.default_limit,

@@ -50,6 +50,45 @@ def test_claiming_again_gives_the_same_verdict(engine):
     assert not waiting.granted
 
 
+def test_limits_are_set_together_or_not_at_all(engine):
+    engine.set_limit("orders", 1)
+    engine.set_limit("items", 2)
+    before = engine.limits()
+    with pytest.raises(ConfigError, match="1001"):
+        engine.set_limits({"orders": 3, "items": None, "stock": LIMIT_MAX + 1})
+    assert engine.limits() == before
+
+    assert ask(engine, "a").granted
+    assert not ask(engine, "b").granted
+    engine.set_limits({"orders": 2, "items": None, "stock": 0})
+    assert [(row.pool, row.limit) for row in engine.limits()] == [("orders", 2), ("stock", 0)]
+    assert ask(engine, "b").granted
+
+
+def test_limits_that_meet_another_transaction_are_set_together(new_engine):
+    """A failure at the commit leaves all of them as they were."""
+    engine = new_engine()
+    engine.set_limit("orders", 1)
+
+    class StoppedError(Exception): ...
+
+    def stop(point: str) -> None:
+        if point == "decided":
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        new_engine(stop).set_limits({"items": 5, "orders": 2})
+    assert [(row.pool, row.limit) for row in engine.limits()] == [("orders", 1)]
+
+
+def test_busy_pools_are_those_that_are_held_or_waited_for(engine):
+    engine.set_limits({"orders": 1, "items": 1, "idle": 1})
+    assert engine.busy_pools() == ()
+    ask(engine, "a", "orders")
+    ask(engine, "b", "items+orders")
+    assert engine.busy_pools() == ("items", "orders")
+
+
 def test_releasing_again_does_nothing(engine):
     engine.set_limit("orders", 1)
     ask(engine, "a")

@@ -6,7 +6,7 @@ import inspect
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dagster as dg
 from dagster._core.instance.config import dagster_instance_config
@@ -35,26 +35,34 @@ class PoolSettings:
     """
 
     default_limit: int | None
-    granularity: str
+    granularity: Literal["op", "run"]
     limits: Mapping[str, int] = field(default_factory=dict)
+
+
+def default_limit_and_granularity(
+    instance: dg.DagsterInstance,
+) -> tuple[int | None, Literal["op", "run"]]:
+    """Return what holds for all pools of an instance.
+
+    Relies on: ``DagsterInstance.get_concurrency_config().pool_config`` (1.10.0).
+    """
+    config: Any = cast("Any", instance).get_concurrency_config().pool_config
+    granularity = config.pool_granularity
+    return config.default_pool_limit, "op" if granularity is None else granularity.value
 
 
 def instance_pool_settings() -> PoolSettings | None:
     """Return the pool settings of the instance in DAGSTER_HOME; None if there is none.
 
-    Relies on: ``DagsterInstance.get_concurrency_config().pool_config`` and
-    ``EventLogStorage.get_pool_limits`` (1.10.0).
+    Relies on: ``EventLogStorage.get_pool_limits`` (1.10.0).
     """
     home = os.getenv("DAGSTER_HOME")
     if not home or not Path(home).is_dir():
         return None
     with dg.DagsterInstance.get() as instance:
-        config: Any = cast("Any", instance).get_concurrency_config().pool_config
-        granularity = config.pool_granularity
+        limits = instance.event_log_storage.get_pool_limits()
         return PoolSettings(
-            config.default_pool_limit,
-            "op" if granularity is None else str(granularity.value),
-            {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()},
+            *default_limit_and_granularity(instance), {pool.name: pool.limit for pool in limits}
         )
 
 

@@ -42,10 +42,11 @@ def step_plans(
     snapshot: Any = cast("Any", instance).get_execution_plan_snapshot(snapshot_id)
     if snapshot is None:
         return None
-    wanted = set(snapshot.step_keys_to_execute)
+    steps = {step.key: step for step in snapshot.steps}
     found = []
-    for step in snapshot.steps:
-        if step.key in wanted:
+    for step_key in snapshot.step_keys_to_execute:
+        step = steps.get(step_key)
+        if step is not None:
             pool = step.pool or (step.tags or {}).get(_OLDER_TAG)
             made = {o.properties.asset_key for o in step.outputs if o.properties is not None}
             keys = sorted(filter(None, made), key=lambda key: key.to_user_string())

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from dagster_lifeguard.errors import DeploymentError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -37,10 +39,36 @@ class Settings:
     limit_min: int
     limit_max: int
 
+    def refuse(self, limits: Mapping[str, int | None]) -> None:
+        """Find limits that cannot be set here.
+
+        Raises:
+            DeploymentError: There are some.
+        """
+        wrong = [
+            pool
+            for pool, limit in limits.items()
+            if limit is not None and not self.limit_min <= limit <= self.limit_max
+        ]
+        if wrong:
+            raise DeploymentError(
+                "A limit is out of bounds: "
+                + ", ".join(f"{pool}: {limits[pool]}" for pool in wrong)
+                + ".",
+                remedy=f"Give limits from {self.limit_min} to {self.limit_max}.",
+                names=wrong,
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class HoldingStep:
-    """A step that holds slots of a pool."""
+    """A step that holds slots of a pool.
+
+    Attributes:
+        step_key: Empty under granularity ``run``, where the run holds.
+        since: When it got them, or was promised them where that is not told.
+        fence: Of the engine's grant.
+    """
 
     run_id: str
     step_key: str
@@ -54,6 +82,7 @@ class WaitingStep:
     """A step that waits for slots of a pool.
 
     Attributes:
+        step_key: Empty under granularity ``run``, where the run waits in the queue.
         assigned: When Dagster's storage promised it a slot that it has not taken yet.
     """
 
@@ -164,6 +193,7 @@ class Deployment(Protocol):
         """Set or, with None, delete limits; each pool's name as soon as it is done.
 
         Where ``is_atomic``, all names come after all is done, and an error means that nothing was.
+        Nothing is done before the first name is asked for.
         """
 
     def unfinished_runs(self) -> tuple[Run, ...]:

@@ -221,21 +221,27 @@ class PoolMethods:
         Raises:
             ConfigError: Out of bounds, or the name is a pool expression.
         """
-        if num > storages.limit_max():
-            raise ConfigError(
-                f"{num} is more than {storages.limit_max()}, the most slots a pool may have.",
-                remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
-                names=[concurrency_key],
-            )
-        if is_expression(concurrency_key):
-            raise ConfigError(
-                f"{concurrency_key!r} is a pool expression and has no limit of its own.",
-                remedy="Set the limits of its pools: "
-                f"{', '.join(demand_of(concurrency_key).pools)}.",
-                names=[concurrency_key],
-            )
+        _refuse_limit(concurrency_key, num)
         self.lifeguard.engine.set_limit(concurrency_key, num)
         self._limits_changed(concurrency_key)
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> None:
+        """Set or, with None, delete the limits of several pools, all or nothing.
+
+        Once they are set, no error follows: that the stock storage would have too many or too few
+        slots is told by ``lifeguard engine status``.
+
+        Raises:
+            ConfigError: Out of bounds, or a name is a pool expression.
+        """
+        for pool, limit in limits.items():
+            if limit is not None:
+                _refuse_limit(pool, limit)
+        self.lifeguard.engine.set_limits(limits)
+        try:
+            self._limits_changed(*sorted(limits))
+        except StoreUnavailableError as error:
+            logger.warning("The limits are set, but not the stock storage's slots: %s", error)
 
     def delete_concurrency_limit(self, concurrency_key: str) -> None:
         """Delete a pool's limit: the default one from now on, or none."""
@@ -268,10 +274,10 @@ class PoolMethods:
             self._limits_changed(pool)
         return True
 
-    def _limits_changed(self, pool: str) -> None:
+    def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
         parts.claims.forget_limits()
-        parts.stock_slots.match([pool])
+        parts.stock_slots.match(pools)
 
     # ---- the life of steps ---------------------------------------------------------------------
 
@@ -318,6 +324,21 @@ class PoolMethods:
             else:
                 parts.engine.close()
         cast("Any", super()).dispose()
+
+
+def _refuse_limit(pool: str, limit: int) -> None:
+    if limit > storages.limit_max():
+        raise ConfigError(
+            f"{limit} is more than {storages.limit_max()}, the most slots a pool may have.",
+            remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
+            names=[pool],
+        )
+    if is_expression(pool):
+        raise ConfigError(
+            f"{pool!r} is a pool expression and has no limit of its own.",
+            remedy=f"Set the limits of its pools: {', '.join(demand_of(pool).pools)}.",
+            names=[pool],
+        )
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

@@ -161,15 +161,8 @@ def _look(event_log: Any) -> tuple[int, tuple[Process, ...]]:
 
 
 def _snapshots(event_log: Any) -> tuple[PoolSnapshot, ...]:
-    with event_log.index_connection() as connection:
-        found = connection.execute(
-            db.text(
-                "SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue "
-                "ORDER BY 1"
-            )
-        ).fetchall()
     store = store_of(event_log)
     try:
-        return store.snapshots([pool for (pool,) in found])
+        return store.snapshots(store.busy_pools())
     finally:
         store.close()

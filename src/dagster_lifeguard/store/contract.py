@@ -182,6 +182,9 @@ class Store(Protocol):
     def has_expired(self, key: TicketKey) -> bool:
         """Whether the ledger knows of a holding of this ticket that ended with its lease."""
 
+    def busy_pools(self) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted."""
+
     def run_ids(self) -> frozenset[str]:
         """The runs that hold or wait."""
 

@@ -25,6 +25,7 @@ from dagster_lifeguard.model import (
     Waiter,
     by_rank,
 )
+from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.release import ReleaseByLook
 
 if TYPE_CHECKING:
@@ -167,6 +168,10 @@ class MemoryStore(ReleaseByLook):
                 e.kind is EntryKind.EXPIRED and (e.run_id, e.step_key) == key
                 for e in self.rows.ledger
             )
+
+    def busy_pools(self) -> tuple[str, ...]:
+        with self._lock:
+            return rows.pools_of(self.rows.holdings.values(), self.rows.tickets.values())
 
     def run_ids(self) -> frozenset[str]:
         with self._lock:

@@ -250,6 +250,9 @@ class PostgresStore:
     def has_expired(self, key: TicketKey) -> bool:
         return bool(self._run("expired_entry", *key))
 
+    def busy_pools(self) -> tuple[str, ...]:
+        return tuple(sorted(pool for (pool,) in self._run("busy_pools")))
+
     def run_ids(self) -> frozenset[str]:
         return frozenset(run_id for (run_id,) in self._run("run_ids"))
 

@@ -333,6 +333,10 @@ class SqliteStore(ReleaseByLook):
         with self.connection.reading() as connection:
             return connection.execute(_SQL["expired_entry"], key).fetchone() is not None
 
+    def busy_pools(self) -> tuple[str, ...]:
+        with self.connection.reading() as connection:
+            return tuple(pool for (pool,) in connection.execute(_SQL["busy_pools"]))
+
     def run_ids(self) -> frozenset[str]:
         with self.connection.reading() as connection:
             return frozenset(run_id for (run_id,) in connection.execute(_SQL["run_ids"]))

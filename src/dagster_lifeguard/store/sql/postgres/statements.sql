@@ -203,6 +203,9 @@ ORDER BY concurrency_key COLLATE "C";
 SELECT 1 FROM lifeguard_ledger
 WHERE run_id = $1::text AND step_key = $2::text AND kind = 'expired' LIMIT 1;
 
+-- name: busy_pools
+SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue;
+
 -- name: run_ids
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
 

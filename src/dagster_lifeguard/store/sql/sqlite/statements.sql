@@ -154,6 +154,9 @@ SELECT "limit", using_default_limit FROM concurrency_limits WHERE concurrency_ke
 -- name: expired_entry
 SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'expired' LIMIT 1;
 
+-- name: busy_pools
+SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue ORDER BY pool;
+
 -- name: run_ids
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
 

@@ -1,0 +1,51 @@
+"""The options by which a command is told its deployment."""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.deployment.open import open_deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TOKEN_VARIABLES = ("LIFEGUARD_TOKEN", "DAGSTER_CLOUD_API_TOKEN")
+"""Where a token is looked for unless ``--token-env`` names another variable."""
+
+
+def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--url`` and ``--token-env``, and hand it an open ``deployment``."""
+
+    @click.option(
+        "--url",
+        envvar="LIFEGUARD_URL",
+        show_envvar=True,
+        help="Address of the deployment's webserver, such as http://localhost:3000 or "
+        "https://my-org.dagster.cloud/prod.  [default: the instance in DAGSTER_HOME]",
+    )
+    @click.option(
+        "--token-env",
+        metavar="NAME",
+        help="Environment variable with the token for --url.  "
+        f"[default: {' or '.join(TOKEN_VARIABLES)}]",
+    )
+    @functools.wraps(command)
+    def with_deployment(*args: Any, url: str | None, token_env: str | None, **kwargs: Any) -> None:
+        with closing(open_deployment(url, _token(token_env))) as deployment:
+            command(*args, deployment=deployment, **kwargs)
+
+    return with_deployment
+
+
+def _token(variable: str | None) -> str | None:
+    if variable is None:
+        return next((token for name in TOKEN_VARIABLES if (token := os.getenv(name))), None)
+    token = os.getenv(variable)
+    if not token:
+        raise click.UsageError(f"--token-env names {variable}, which is not set.")
+    return token

@@ -1,0 +1,60 @@
+"""What a run tells of its pools, its steps and its origin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy as db
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+PRIORITY_TAG = "dagster/priority"
+
+
+def pools_of_run(run: dg.DagsterRun) -> frozenset[str] | None:
+    """The pools for which a run's steps will ask; None if it has no plan to tell them from.
+
+    Relies on: ``DagsterRun.run_op_concurrency``, which is None where a plan has no pools, and
+    ``execution_plan_snapshot_id`` (1.10.0).
+    """
+    asked = cast("Any", run).run_op_concurrency
+    if asked is None:
+        return frozenset() if cast("Any", run).execution_plan_snapshot_id else None
+    return frozenset(asked.all_pools or asked.root_key_counts)
+
+
+def location_of_run(run: dg.DagsterRun) -> str | None:
+    """The code location that a run came from.
+
+    Relies on: ``DagsterRun.remote_job_origin.location_name`` (1.10.0).
+    """
+    origin = cast("Any", run).remote_job_origin
+    return None if origin is None else str(origin.location_name)
+
+
+def plan_of_run(run: dg.DagsterRun) -> str | None:
+    """What names the plan of a run; runs of one plan have the same.
+
+    Relies on: ``DagsterRun.execution_plan_snapshot_id`` (1.10.0).
+    """
+    return cast("str | None", cast("Any", run).execution_plan_snapshot_id)
+
+
+def run_ids_beginning(instance: dg.DagsterInstance, prefix: str, count_max: int) -> tuple[str, ...]:
+    """The newest runs whose ids begin so, newest first.
+
+    Relies on: ``SqlRunStorage.connect``, ``RunsTable`` (1.10.0).
+    """
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    found = (
+        db.select(RunsTable.c.run_id)
+        .where(RunsTable.c.run_id.startswith(prefix, autoescape=True))
+        .order_by(RunsTable.c.id.desc())
+        .limit(count_max)
+    )
+    with storage.connect() as connection:
+        return tuple(run_id for (run_id,) in connection.execute(found).fetchall())

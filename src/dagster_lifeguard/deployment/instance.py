@@ -1,0 +1,203 @@
+"""The deployment whose instance is in DAGSTER_HOME, over its own storage."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from dagster_lifeguard import history
+from dagster_lifeguard.compat import runs as of_runs
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.compat.instance import default_limit_and_granularity
+from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.deployment.contract import PlannedStep, PoolState, Run, Settings
+from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
+from dagster_lifeguard.errors import (
+    DeploymentError,
+    StoreUnavailableError,
+    UnknownNameError,
+    first_line,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from dagster import RunRecord
+
+    from dagster_lifeguard.history import RunExecution
+
+_UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.MANAGED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+_RUNS_FOR_ASSETS_MAX = 500
+_RUNS_AT_ONCE = 500
+
+
+class InstanceDeployment:
+    """An instance of which this process can open the storage.
+
+    Args:
+        instance: The instance; closed with the deployment.
+        name: What to call it, such as its directory.
+
+    Raises:
+        DeploymentError: Its storage cannot be read, or knows no pools.
+    """
+
+    is_atomic = True
+
+    def __init__(self, instance: dg.DagsterInstance, name: str) -> None:
+        self.instance = instance
+        self.name = name
+        with self._refusing():
+            self._pools = pools_of(instance.event_log_storage)
+
+    def settings(self) -> Settings:
+        with self._refusing():
+            default_limit, granularity = default_limit_and_granularity(self.instance)
+        return Settings(
+            dagster_version=dg.__version__,
+            engine=isinstance(self._pools, EnginePools),
+            default_limit=default_limit,
+            granularity=granularity,
+            limit_min=self._pools.limit_min,
+            limit_max=self._pools.limit_max,
+        )
+
+    # ---- pools ---------------------------------------------------------------------------------
+
+    def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
+        settings = self.settings()
+        with self._refusing():
+            found = self._pools.states(names, settings.default_limit)
+            if settings.granularity == "run":
+                runs = self.unfinished_runs()
+                found = with_runs(found, runs, names, settings.default_limit)
+        return tuple(sorted(found, key=lambda state: state.pool))
+
+    def limits(self) -> Mapping[str, int]:
+        with self._refusing():
+            return self._pools.limits()
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+        self.settings().refuse(limits)
+        with self._refusing():
+            self._pools.set_limits(limits)
+        yield from limits
+
+    def free(self, run_id: str, step_key: str | None = None) -> None:
+        event_log = self.instance.event_log_storage
+        with self._refusing():
+            if step_key is None:
+                event_log.free_concurrency_slots_for_run(run_id)
+            else:
+                event_log.free_concurrency_slot_for_step(run_id, step_key)
+
+    # ---- runs ----------------------------------------------------------------------------------
+
+    def unfinished_runs(self) -> tuple[Run, ...]:
+        with self._refusing():
+            filters = RunsFilter(statuses=_UNFINISHED)
+            return tuple(map(_run, self.instance.get_run_records(filters, ascending=True)))
+
+    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
+        asked = list(dict.fromkeys(run_ids))
+        records: list[RunRecord] = []
+        with self._refusing():
+            for start in range(0, len(asked), _RUNS_AT_ONCE):
+                filters = RunsFilter(run_ids=asked[start : start + _RUNS_AT_ONCE])
+                records += self.instance.get_run_records(filters)
+        return tuple(sorted(map(_run, records), key=lambda run: (run.created, run.run_id)))
+
+    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
+        with self._refusing():
+            ids = of_runs.run_ids_beginning(self.instance, prefix, count_max)
+        return self.runs(ids)[::-1]
+
+    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
+        with self._refusing():
+            run = self.instance.get_run_by_id(run_id)
+            if run is None:
+                raise UnknownNameError(
+                    f"There is no run {run_id} in {self.name}.",
+                    remedy="List runs with: dagster run list",
+                    names=[run_id],
+                )
+            return self._steps(of_runs.plan_of_run(run))
+
+    def _steps(self, plan: str | None) -> tuple[PlannedStep, ...]:
+        return tuple(
+            PlannedStep(step_key, pool, tuple(key.to_user_string() for key in asset_keys))
+            for step_key, pool, asset_keys in step_plans(self.instance, plan) or ()
+        )
+
+    def assets(self) -> Mapping[str, tuple[str, ...]]:
+        """What the newest runs planned; where plans differ, the newest that has the asset says."""
+        with self._refusing():
+            runs = self.instance.get_runs(limit=_RUNS_FOR_ASSETS_MAX)
+            found: dict[str, tuple[str, ...]] = {}
+            for plan in dict.fromkeys(plan for run in runs if (plan := of_runs.plan_of_run(run))):
+                of_plan: dict[str, dict[str, None]] = {}
+                for step in self._steps(plan):
+                    for asset in step.assets:
+                        pools = of_plan.setdefault(asset, {})
+                        if step.pool is not None:
+                            pools[step.pool] = None
+                for asset, pools in of_plan.items():
+                    found.setdefault(asset, tuple(pools))
+        return dict(sorted(found.items()))
+
+    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+        with self._refusing():
+            yield from history.read_history(self.instance, since, until)
+
+    # ---- the connection ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.instance.dispose()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailableError as error:
+            raise DeploymentError(f"{self.name}: {error.message}", remedy=error.remedy) from error
+        except storages.database_errors() as error:
+            raise DeploymentError(
+                f"{self.name}: its database does not answer: {first_line(error)}.",
+                remedy="Check that it runs, is reachable and is writable; if it is older than "
+                "this Dagster, run: dagster instance migrate",
+            ) from error
+
+
+def _run(record: RunRecord) -> Run:
+    run = record.dagster_run
+    return Run(
+        run_id=run.run_id,
+        job_name=run.job_name,
+        status=run.status.value,
+        created=record.create_timestamp.timestamp(),
+        started=record.start_time,
+        ended=record.end_time,
+        pools=of_runs.pools_of_run(run),
+        priority=_priority(run.tags),
+        tags=run.tags,
+        location=of_runs.location_of_run(run),
+    )
+
+
+def _priority(tags: Mapping[str, str]) -> int:
+    """As the run queue takes it: a tag that is no number counts as 0."""
+    try:
+        return int(tags.get(of_runs.PRIORITY_TAG, "0"))
+    except ValueError:
+        return 0

@@ -1,0 +1,66 @@
+"""Opening the deployment that a user means: an address, or else the instance in DAGSTER_HOME."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+
+
+def open_deployment(url: str | None = None, token: str | None = None) -> Deployment:
+    """Open a deployment.
+
+    Args:
+        url: Address of its webserver; None for the instance in DAGSTER_HOME.
+        token: For the address.
+
+    Raises:
+        DeploymentError: There is none, or it cannot be opened.
+    """
+    if url is not None:
+        raise DeploymentError(
+            "An address cannot be opened yet.", remedy="Set DAGSTER_HOME.", names=[url]
+        )
+    del token
+    return open_instance()
+
+
+def open_instance() -> InstanceDeployment:
+    """Open the instance in DAGSTER_HOME.
+
+    Raises:
+        DeploymentError: There is none, or Dagster cannot open it.
+    """
+    home = os.getenv("DAGSTER_HOME")
+    if not home:
+        raise DeploymentError(
+            "No deployment is named: neither --url nor DAGSTER_HOME is set.",
+            remedy="Set DAGSTER_HOME to the instance's directory, or give the webserver's address "
+            "with --url.",
+        )
+    if not Path(home).is_absolute() or not Path(home).is_dir():
+        raise DeploymentError(
+            f"DAGSTER_HOME is {home}, which is not an absolute path to a directory.",
+            remedy="Set it to the instance's directory, such as /opt/dagster/home.",
+            names=[home],
+        )
+    try:
+        instance = dg.DagsterInstance.get()
+    except LifeguardError:
+        raise
+    except Exception as error:
+        cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
+        raise DeploymentError(
+            f"The instance in {home} cannot be opened: {first_line(error)}{cause}.",
+            remedy=f"Mend {Path(home) / 'dagster.yaml'}; dagster instance info says the same.",
+            names=[home],
+        ) from error
+    return InstanceDeployment(instance, home)

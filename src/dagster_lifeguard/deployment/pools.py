@@ -1,0 +1,212 @@
+"""The pools of an instance, read and set through its storage: the stock one, or the engine's."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dagster_lifeguard.compat import pools as stock
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.deployment.contract import HoldingStep, PoolState, WaitingStep
+from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.model import LIMIT_MAX
+from dagster_lifeguard.storage.event_log import PoolMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from dagster_lifeguard.deployment.contract import Run
+    from dagster_lifeguard.model import PoolSnapshot
+
+
+_IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
+"""The runs that Dagster's run queue counts as holding."""
+
+
+class Pools(Protocol):
+    """What an instance's storage says of pools."""
+
+    limit_min: int
+    limit_max: int
+
+    def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
+        """As ``Deployment.pools``, but for the steps under granularity ``run``."""
+
+    def limits(self) -> dict[str, int]:
+        """As ``Deployment.limits``."""
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> None:
+        """Set or, with None, delete limits, all or nothing."""
+
+
+def pools_of(event_log: Any) -> Pools:
+    """The pools of an instance with this event log storage.
+
+    Raises:
+        DeploymentError: It is none of Dagster's SQL storages, or its tables are too old.
+    """
+    if not isinstance(event_log, storages.SqlEventLogStorage):
+        raise DeploymentError(
+            f"{type(event_log).__name__} is none of Dagster's SQL storages.",
+            remedy="Name the deployment's webserver with --url.",
+        )
+    if not all(map(event_log.has_table, ("concurrency_slots", "pending_steps"))):
+        raise DeploymentError(
+            "The instance's database is older than pools.", remedy="Run: dagster instance migrate"
+        )
+    if isinstance(event_log, PoolMethods):
+        return EnginePools(event_log)
+    return StockPools(event_log)
+
+
+class EnginePools:
+    """The engine's pools.
+
+    Args:
+        event_log: The storage with the engine's pool methods.
+    """
+
+    limit_min = 0
+
+    def __init__(self, event_log: PoolMethods) -> None:
+        self._event_log = event_log
+        self.limit_max = min(storages.limit_max(), LIMIT_MAX)
+
+    def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
+        del default_limit  # The engine fills it in.
+        parts = self._event_log.lifeguard
+        parts.stock_slots.look(parts.engine)
+        rows = {row.pool: row for row in parts.engine.limits()}
+        busy = set(parts.engine.busy_pools())
+        asked = busy | rows.keys() if names is None else set(names)
+        # Idle pools are told by their limits, so that thousands of them cost one question.
+        seen = parts.engine.snapshots(sorted(asked & busy | asked - rows.keys()))
+        idle = (rows[pool] for pool in (asked & rows.keys()) - busy)
+        return [
+            *map(_state, seen),
+            *(PoolState(row.pool, row.limit, row.from_default) for row in idle),
+        ]
+
+    def limits(self) -> dict[str, int]:
+        rows = self._event_log.lifeguard.engine.limits()
+        return {row.pool: row.limit for row in rows if not row.from_default}
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> None:
+        self._event_log.set_limits(limits)
+
+
+def _state(found: PoolSnapshot) -> PoolState:
+    return PoolState(
+        pool=found.pool,
+        limit=found.limit,
+        from_default=found.from_default,
+        holding=tuple(
+            HoldingStep(*h.key, len(h.slots[found.pool]), since=h.since, fence=h.fence)
+            for h in found.holdings
+        ),
+        waiting=tuple(
+            WaitingStep(*ticket.key, term.slots, since=ticket.since, priority=ticket.priority)
+            for ticket in found.waiting
+            for term in ticket.demand.terms
+            if term.name == found.pool
+        ),
+    )
+
+
+class StockPools:
+    """The stock storage's pools, whose tables do not tell since when a slot is held.
+
+    Taken for it is when it was assigned, which its holder finds at its next look.
+
+    Args:
+        event_log: The storage.
+    """
+
+    def __init__(self, event_log: storages.SqlEventLogStorage) -> None:
+        self._event_log = event_log
+        self.limit_min = 0 if stock.has_limits_table(event_log) else 1
+        self.limit_max = storages.limit_max()
+
+    def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
+        rows = {row.name: row for row in stock.pool_limits(self._event_log)}
+        pending: dict[str, list[stock.PendingStep]] = defaultdict(list)
+        for step in stock.pending_steps(self._event_log, names):
+            pending[step.pool].append(step)
+        held: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        for slot in stock.held_slots(self._event_log, names):
+            held[slot.pool][slot.run_id, slot.step_key] += 1
+        asked = rows.keys() | pending.keys() | held.keys() if names is None else set(names)
+        return [
+            PoolState(
+                pool=pool,
+                limit=rows[pool].limit if pool in rows else default_limit,
+                from_default=rows[pool].from_default if pool in rows else default_limit is not None,
+                holding=_holding(held[pool], pending[pool]),
+                waiting=tuple(
+                    WaitingStep(
+                        step.run_id,
+                        step.step_key,
+                        since=step.created,
+                        priority=step.priority,
+                        assigned=step.assigned,
+                    )
+                    for step in pending[pool]
+                    if (step.run_id, step.step_key) not in held[pool]
+                ),
+            )
+            for pool in asked
+        ]
+
+    def limits(self) -> dict[str, int]:
+        rows = stock.pool_limits(self._event_log)
+        return {row.name: row.limit for row in rows if not row.from_default}
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> None:
+        stock.set_limits(self._event_log, limits)
+
+
+def _holding(
+    held: Mapping[tuple[str, str], int], pending: Iterable[stock.PendingStep]
+) -> tuple[HoldingStep, ...]:
+    assigned = {(step.run_id, step.step_key): step.assigned for step in pending}
+    steps = [HoldingStep(*key, slots, since=assigned.get(key)) for key, slots in held.items()]
+    return tuple(sorted(steps, key=lambda step: (step.since or 0.0, step.run_id, step.step_key)))
+
+
+def with_runs(
+    states: Iterable[PoolState],
+    runs: Iterable[Run],
+    names: Collection[str] | None,
+    default_limit: int | None,
+) -> list[PoolState]:
+    """The pools as they are under granularity ``run``: runs hold, and runs wait in the queue.
+
+    Args:
+        states: The pools as the storage tells of them.
+        runs: Those that are not over, oldest first.
+        names: The pools asked for; None for all.
+        default_limit: Of pools that the storage does not know yet.
+    """
+    holding: dict[str, list[HoldingStep]] = defaultdict(list)
+    waiting: dict[str, list[WaitingStep]] = defaultdict(list)
+    for run in runs:
+        for pool in run.pools or ():
+            if run.status == "QUEUED":
+                step = WaitingStep(run.run_id, "", since=run.created, priority=run.priority)
+                waiting[pool].append(step)
+            elif run.status in _IN_PROGRESS:
+                since = run.started or run.created
+                holding[pool].append(HoldingStep(run.run_id, "", since=since))
+    known = {state.pool: state for state in states}
+    if names is None:
+        for pool in (holding.keys() | waiting.keys()) - known.keys():
+            known[pool] = PoolState(pool, default_limit, default_limit is not None)
+    return [
+        replace(
+            state,
+            holding=tuple(holding[state.pool]),
+            waiting=tuple(sorted(waiting[state.pool], key=lambda step: -step.priority)),
+        )
+        for state in known.values()
+    ]
