@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.assign import Policy, apply_per_asset_concurrency
     from dagster_lifeguard.config import PoolSpec, Rule
     from dagster_lifeguard.errors import LifeguardError
+    from dagster_lifeguard.fencing import fence
 
-__all__ = ["LifeguardError", "Policy", "PoolSpec", "Rule", "apply_per_asset_concurrency"]
+__all__ = ["LifeguardError", "Policy", "PoolSpec", "Rule", "apply_per_asset_concurrency", "fence"]
 
 _HOMES = {
     "LifeguardError": "errors",
@@ -17,6 +18,7 @@ _HOMES = {
     "PoolSpec": "config",
     "Rule": "config",
     "apply_per_asset_concurrency": "assign",
+    "fence": "fencing",
 }
 
 

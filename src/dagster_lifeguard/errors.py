@@ -106,6 +106,18 @@ class LeaseLostError(LifeguardError):
     code = "lease-lost"
 
 
+class NoFenceError(LifeguardError):
+    """A step has no fence: it holds no slot under the engine."""
+
+    code = "no-fence"
+
+
+class LateWriterError(LifeguardError):
+    """A writer was refused, because a later holder has written already. Nothing was written."""
+
+    code = "late-writer"
+
+
 class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 

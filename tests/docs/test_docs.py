@@ -163,6 +163,7 @@ class TestReference:
             "PoolSpec",
             "Rule",
             "apply_per_asset_concurrency",
+            "fence",
         ]
 
 

@@ -144,9 +144,11 @@ class Home:
         assert process.wait() == 0, process.output()
         return process.output()
 
-    def materialize(self, asset: str, **environment: str) -> Process:
+    def materialize(
+        self, asset: str, definitions: Path = DEFINITIONS, **environment: str
+    ) -> Process:
         return self.start(
-            "dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", asset,
+            "dagster", "asset", "materialize", "-f", str(definitions), "--select", asset,
             **environment,
         )  # fmt: skip
 
@@ -186,6 +188,29 @@ def holders(instance: dg.DagsterInstance, pool: str = "orders") -> list[TicketKe
 def waiters(instance: dg.DagsterInstance, pool: str = "orders") -> list[TicketKey]:
     """Who waits, the run and the step of each."""
     return [ticket.key for ticket in _snapshot(instance, pool).waiting]
+
+
+def owners(instance: dg.DagsterInstance, run_id: str, step_key: str = "held") -> frozenset[str]:
+    """The owners of the run's holding, once another process has claimed."""
+    engine = cast("Any", instance.event_log_storage).lifeguard.engine
+    engine.reap()
+    holding = engine.ticket(run_id, step_key)
+    return holding.owners if holding is not None else frozenset()
+
+
+@contextmanager
+def stopped(
+    instance: dg.DagsterInstance, run_id: str, step_key: str, pids: set[int]
+) -> Iterator[None]:
+    """Processes of a step, all of which own its slots, stopped for the length of a block."""
+    eventually(lambda: len(owners(instance, run_id, step_key)) == len(pids))
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            kill(pid, signal.SIGCONT)
 
 
 def _snapshot(instance: dg.DagsterInstance, pool: str) -> PoolSnapshot:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 import pytest
-from homes import eventually, holders, kill, limit, waiters
+from homes import eventually, holders, kill, limit, owners, stopped, waiters
 
 from dagster_lifeguard import history
 
@@ -130,25 +129,10 @@ def test_a_step_goes_on_with_a_warning_where_that_is_asked_for(make_home, execut
 def superseded(home, instance, first, asset: str = "held"):
     """Stop a holder until another holds its slot: its run, and the other's process and run."""
     ((run_id, step_pid),) = home.started(asset=asset).items()
-    pids = {first.popen.pid, step_pid}
-    eventually(lambda: len(owners(instance, run_id, asset)) == len(pids))
-    for pid in pids:
-        kill(pid, signal.SIGSTOP)
-    try:
+    with stopped(instance, run_id, asset, {first.popen.pid, step_pid}):
         successor = home.materialize("second")
         ((next_id, _),) = home.started(asset="second").items()
-    finally:
-        for pid in pids:
-            kill(pid, signal.SIGCONT)
     return run_id, successor, next_id
-
-
-def owners(instance, run_id: str, step_key: str = "held") -> frozenset:
-    """The owners of the run's holding, once another process has claimed."""
-    engine = instance.event_log_storage.lifeguard.engine
-    engine.reap()
-    holding = engine.ticket(run_id, step_key)
-    return holding.owners if holding is not None else frozenset()
 
 
 def granted(instance) -> dict:

@@ -98,6 +98,10 @@ class Steps:
         """A step has ended, or was reported to have."""
         self._running.pop(key, None)
 
+    def fence(self, key: TicketKey) -> int | None:
+        """The fence with which the step began in this process, also after its slots were lost."""
+        return self._running.get(key)
+
     def runs_here(self, key: TicketKey) -> bool:
         """Whether the step executes in this process, on slots."""
         return key in self._running
