@@ -106,7 +106,7 @@ class Reader:
             if block.text.startswith(f"# {block.file_name}: a script"):
                 return  # a console block runs it
             names = {"__name__": file.stem, "__file__": str(file)}
-        exec(compile(block.text, block.place, "exec"), names)
+        exec(compile(block.text, block.place, "exec", dont_inherit=True), names)
 
     def _yaml(self, block: Block) -> None:
         name = Path(block.file_name or "").name
