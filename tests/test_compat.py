@@ -12,6 +12,7 @@ from dagster._utils.concurrency import get_max_concurrency_limit_value
 
 import catalogue
 from dagster_lifeguard import Policy, apply_per_asset_concurrency
+from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys
 from dagster_lifeguard.compat.instance import (
     DEFAULT_LIMIT_COMES_LATE,
@@ -244,3 +245,52 @@ class TestRunQueue:
         with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
             first_pass = 2 if DEFAULT_LIMIT_COMES_LATE else 1
             assert (admitted(instance), admitted(instance)) == (first_pass, 1)
+
+
+class TestContexts:
+    def test_of_a_step_and_of_its_output(self) -> None:
+        found = []
+
+        class Outputs(dg.IOManager):
+            def handle_output(self, context, obj) -> None:
+                found.append(step_of(context))
+
+            def load_input(self, context) -> None: ...
+
+        @dg.asset(io_manager_def=Outputs())
+        def one(context) -> int:
+            found.append(step_of(context))
+            return 1
+
+        @dg.asset_check(asset=one)
+        def checked(context):
+            found.append(step_of(context))
+            return dg.AssetCheckResult(passed=True)
+
+        @dg.op
+        def plain(context) -> None:
+            found.append(step_of(context))
+
+        @dg.job
+        def both() -> None:
+            plain()
+            plain.alias("again")()
+
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = dg.materialize([one, checked], instance=instance)
+            job_run = both.execute_in_process(instance=instance)
+            assert {step.instance for step in found} == {instance}
+        assert [(step.run_id, step.step_key) for step in found[:3]] == [
+            (run.run_id, "one"),
+            (run.run_id, "one"),
+            (run.run_id, "one_checked"),
+        ]
+        assert {(step.run_id, step.step_key) for step in found[3:]} == {
+            (job_run.run_id, "plain"),
+            (job_run.run_id, "again"),
+        }
+
+    def test_of_no_step(self) -> None:
+        contexts = [dg.build_asset_context(), dg.build_op_context(), dg.build_output_context()]
+        assert [step_of(context) for context in contexts] == [None, None, None]
+        assert step_of(None) is None

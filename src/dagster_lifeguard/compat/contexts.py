@@ -30,6 +30,6 @@ def step_of(context: Any) -> StepInContext | None:
             step: Any = context.step_context
         else:
             step = context.get_step_execution_context()
-    except (AttributeError, dg.DagsterInvalidPropertyError, dg.DagsterInvariantViolationError):
+    except (AttributeError, dg.DagsterError):
         return None
     return StepInContext(step.instance, step.run_id, step.step.key)
