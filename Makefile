@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+IN_PARALLEL := --numprocesses auto --dist worksteal
 
 help:  ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,10 +12,10 @@ demo: $(READY)  ## Run the flights demo: the damage without pools, then its abse
 	$(BIN)/lifeguard demo
 
 test: $(READY)  ## Run the test suite on the newest supported Dagster
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
-	$(BIN)/nox --session oldest
+	$(BIN)/nox --session oldest -- $(IN_PARALLEL)
 
 check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
@@ -13,6 +14,10 @@ from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# No test asserts a time.
+hypothesis.settings.register_profile("lifeguard", deadline=None)
+hypothesis.settings.load_profile("lifeguard")
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def command_line(process):
         return ""  # it ended while we looked
 
 
-def wait_for(condition, what, seconds=120.0):
+def wait_for(condition, what, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"

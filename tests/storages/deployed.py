@@ -29,7 +29,7 @@ def _begin(name: str, run_id: str) -> None:
 
 
 def _wait_to_go(name: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (CONTROL / f"{name}.go").exists():
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody let {name} go")

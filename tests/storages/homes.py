@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.model import PoolSnapshot, TicketKey
 
-PATIENT_SECONDS = 120.0
+PATIENT_SECONDS = 300.0
 BIN = Path(sys.executable).parent
 DEFINITIONS = Path(__file__).with_name("deployed.py")
 
@@ -228,7 +228,7 @@ def query(port: int, text: str, **variables: Any) -> dict[str, Any]:
         json.dumps({"query": text, "variables": variables}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         answer = json.load(response)
     assert "errors" not in answer, answer
     return answer["data"]

@@ -39,7 +39,7 @@ def under(mount: str, job: Callable[..., Any], *arguments: object) -> Any:
         input=pickle.dumps((sys.path, job.__module__, job.__name__, arguments)),
         env=_environment(),
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     output = done.stderr.decode(errors="replace")
