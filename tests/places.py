@@ -145,6 +145,16 @@ def age_ticket(place: Place, run_id: str, seconds: float) -> None:
         place.sql(f"UPDATE lifeguard_tickets SET since = since - {seconds} WHERE run_id='{run_id}'")
 
 
+def age_rate(place: Place, pool: str, seconds: float) -> None:
+    """Move what a rate counts with into the past, as if so much time had gone by."""
+    ns = int(seconds * 1e9)
+    if isinstance(place, MemoryPlace):
+        due = place.store().rows.due_ns
+        due[pool] = due.get(pool, 0) - ns
+    else:
+        place.sql(f"UPDATE lifeguard_pools SET due_ns = due_ns - {ns} WHERE pool = '{pool}'")
+
+
 def write_limit_as_another_would(place: Place, pool: str, limit: int) -> None:
     """Write Dagster's table behind the engine's back, as a stock process does."""
     if isinstance(place, MemoryPlace):

@@ -20,10 +20,12 @@ from dagster_lifeguard.model import (
     Waiter,
     Waiting,
 )
+from dagster_lifeguard.rate import Rate, nanoseconds
 
 POOLS = ("x", "y", "z")
 NOW = 10_000.0
 PATIENCE = 300.0
+NOW_NS = nanoseconds(NOW)
 
 
 @st.composite
@@ -51,6 +53,10 @@ def situations(draw, *, whole=None):
             queue=tuple(queues[pool]),
             whole=bool(whole or not queues[pool] or draw(st.booleans())),
             fence=draw(st.integers(0, 9)),
+            rate=draw(
+                st.one_of(st.none(), st.builds(Rate, st.just(60), st.just(60), st.integers(1, 3)))
+            ),
+            due_ns=NOW_NS + draw(st.integers(-5, 3)) * 10**9,
         )
     ticket = Ticket(
         TicketKey("me", "step"),
@@ -64,6 +70,10 @@ def situations(draw, *, whole=None):
 
 def verdict_on(view, ticket):
     return decide(view, ticket, NOW, patience_seconds=PATIENCE)
+
+
+def start_at(pool, count=1):
+    return pool.rate.start_at(pool.due_ns, NOW_NS, count)
 
 
 def is_ahead(waiter, ticket):
@@ -86,6 +96,8 @@ def test_a_grant_takes_free_slots_within_each_limit_and_all_that_was_asked(situa
             assert not set(numbers) & seen.taken
             assert len(seen.taken) + len(numbers) <= seen.limit
             assert all(1 <= number <= seen.limit for number in numbers)
+        for seen in view.pools.values():
+            assert seen.rate is None or start_at(seen) <= NOW_NS
 
 
 @given(situations())
@@ -105,6 +117,12 @@ def test_it_waits_only_for_slots_that_are_held_or_that_others_ahead_of_it_ask_fo
         wanted = {t.name: t.slots for t in ticket.demand.terms}[verdict.pool]
         ahead = [w for w in pool.queue if is_ahead(w, ticket)]
         assert verdict.ahead == len(ahead)
+        if verdict.reason is Reason.RATE:
+            assert pool.limit is None or wanted <= pool.free
+            assert nanoseconds(verdict.ready_at) <= start_at(pool, len(ahead) + 1)
+            assert verdict.ready_at > NOW
+            return
+        assert verdict.ready_at is None
         if not ahead:
             assert wanted > pool.free
         assert wanted > pool.free - sum(w.slots for w in ahead)
@@ -143,6 +161,8 @@ def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
             )
         ]
         assert sum(w.slots for w in impatient) <= pool.free - len(numbers)
+        if pool.rate is not None:
+            assert start_at(pool, len(impatient) + 1) <= NOW_NS
 
 
 @given(situations())
@@ -151,6 +171,9 @@ def test_the_best_ranked_ticket_waits_only_for_holders_and_limits(situation):
     first = replace(ticket, priority=9, number=None)
     verdict = verdict_on(view, first)
     if isinstance(verdict, Waiting):
+        if verdict.reason is Reason.RATE:
+            assert nanoseconds(verdict.ready_at) == start_at(view.pools[verdict.pool])
+            return
         assert verdict.reason in {Reason.FULL, Reason.PAUSED, Reason.TOO_LARGE}
         wanted = {t.name: t.slots for t in ticket.demand.terms}[verdict.pool]
         assert wanted > view.pools[verdict.pool].free
@@ -161,9 +184,14 @@ def test_it_stands_at_one_queue_or_out_of_patience_at_all(situation):
     view, ticket = situation
     verdict = verdict_on(view, ticket)
     if isinstance(verdict, Waiting):
-        limited = {p for p in ticket.demand.pools if view.pools[p].limit is not None}
+        rated = {p for p in ticket.demand.pools if view.pools[p].rate is not None}
+        limited = {p for p in ticket.demand.pools if view.pools[p].limit is not None} | rated
         assert verdict.pool in verdict.queue_at
-        assert set(verdict.queue_at) in ({verdict.pool}, limited)
+        assert set(verdict.queue_at) in (
+            {verdict.pool},
+            limited,
+            (limited - rated) | {verdict.pool},
+        )
         if len(verdict.queue_at) > 1:
             assert NOW - ticket.since > PATIENCE
 
@@ -188,8 +216,10 @@ def test_the_first_in_line_is_woken_whenever_its_pool_could_take_it(situation):
 class Floor:
     """Pools, holders and waiters in one place, where every waiter looks at each tick."""
 
-    def __init__(self, limits, patience=20.0):
+    def __init__(self, limits, patience=20.0, rates=None):
         self.limits = limits
+        self.rates = rates or {}
+        self.due = dict.fromkeys(limits, 0)
         self.patience = patience
         self.holding = {}
         self.tickets = {}
@@ -213,7 +243,14 @@ class Floor:
                 if pool in t.queue_at
             ]
             queue.sort(key=lambda w: (-w.priority, w.number))
-            pools[pool] = PoolView(pool, self.limits[pool], frozenset(taken), tuple(queue))
+            pools[pool] = PoolView(
+                pool,
+                self.limits[pool],
+                frozenset(taken),
+                tuple(queue),
+                rate=self.rates.get(pool),
+                due_ns=self.due[pool],
+            )
         return View(self.now, session_alive=True, lease_ends=None, pools=pools)
 
     def arrive(self, name, demand, priority=0):
@@ -226,8 +263,13 @@ class Floor:
         if isinstance(verdict, Granted):
             self.holding[name] = verdict.slots
             del self.tickets[name]
+            for pool in ticket.demand.pools:
+                if pool in self.rates:
+                    now_ns = nanoseconds(self.now)
+                    self.due[pool] = self.rates[pool].due_after_start(self.due[pool], now_ns)
         else:
             self.tickets[name] = replace(ticket, queue_at=verdict.queue_at)
+        return verdict
 
 
 @settings(max_examples=40, deadline=None)
@@ -237,11 +279,15 @@ class Floor:
         min_size=1,
         max_size=5,
     ),
+    st.dictionaries(
+        st.sampled_from(POOLS),
+        st.builds(Rate, st.sampled_from([20, 60]), st.just(60), st.integers(1, 2)),
+    ),
     st.randoms(use_true_random=False),
 )
-def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, random):
+def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rates, random):
     """A ticket for all pools meets streams of others; each holds for a while and comes again."""
-    floor = Floor(dict.fromkeys(POOLS, 2))
+    floor = Floor(dict.fromkeys(POOLS, 2), rates=rates)
     serial = iter(range(10**6))
     leaves: dict[str, float] = {}
     for tick in range(400):
@@ -287,3 +333,80 @@ def test_patience_is_what_ends_starvation(demand, patience, served):
     assert ("victim" in floor.holding) == served
     if served:
         assert floor.now <= 4 + patience + 5
+
+
+# ---- rates -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 20), st.lists(st.integers(0, 3), min_size=2, max_size=30))
+def test_who_looks_only_when_told_starts_as_early_as_the_rate_lets_it(burst, starts, gaps):
+    """Nobody polls: each looks when it comes and once more at its time, and no start is lost."""
+    rate = Rate(starts, 60, burst)
+    floor = Floor({"x": None}, rates={"x": rate})
+    looks: list[tuple[float, int, str]] = []
+    due, expected, now = 0, [], NOW
+    for number, gap in enumerate(gaps):
+        now += gap
+        looks.append((now, number, f"run{number}"))
+        at = max(nanoseconds(now), due - (burst - 1) * rate.interval_ns)
+        due = max(due, at) + rate.interval_ns
+        expected.append(at)
+    started, asked = {}, dict.fromkeys(range(len(gaps)), 0)
+    while looks:
+        looks.sort()
+        floor.now, number, name = looks.pop(0)
+        if name not in floor.tickets:
+            floor.arrive(name, Demand.of({"x": 1}))
+        asked[number] += 1
+        verdict = floor.look(name)
+        if isinstance(verdict, Granted):
+            started[number] = nanoseconds(floor.now)
+        else:
+            assert verdict.reason is Reason.RATE
+            looks.append((verdict.ready_at, number, name))
+    assert all(abs(started[n] - at) <= 2000 * len(gaps) for n, at in enumerate(expected))
+    assert max(asked.values()) <= 3  # Times are told in microseconds: it may be one early.
+
+
+def test_a_demand_over_two_rates_waits_at_the_later_one_and_takes_no_start_of_the_other():
+    floor = Floor({"x": 5, "y": 5}, rates={"x": Rate(60, 60), "y": Rate(1, 60)})
+    floor.now = NOW
+    for name in ("a", "b"):
+        floor.arrive(name, Demand.parse("x+y"))
+    assert floor.look("a").granted
+    due = dict(floor.due)
+    verdict = floor.look("b")
+    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("y", Reason.RATE, ("y",))
+    assert verdict.ready_at == NOW + 60
+    assert floor.due == due
+    # It holds up nobody at the other.
+    floor.now += 1
+    floor.arrive("c", Demand.of({"x": 1}))
+    assert floor.look("c").granted
+
+
+def test_out_of_patience_it_blocks_no_rate_while_it_waits_for_a_slot_elsewhere():
+    floor = Floor({"api": 4, "asset": 1}, rates={"api": Rate(60, 60)})
+    floor.arrive("holder", Demand.of({"asset": 1}))
+    assert floor.look("holder").granted
+    floor.arrive("patient", Demand.parse("api+asset"))
+    floor.look("patient")
+    for second in range(100, 110):
+        floor.now = float(second)
+        verdict = floor.look("patient")
+        assert (verdict.pool, verdict.queue_at) == ("asset", ("asset",))
+        floor.arrive(f"other{second}", Demand.of({"api": 1}))
+        assert floor.look(f"other{second}").granted
+        del floor.holding[f"other{second}"]
+    del floor.holding["holder"]
+    floor.now = 109.5
+    verdict = floor.look("patient")
+    assert (verdict.reason, set(verdict.queue_at)) == (Reason.RATE, {"api", "asset"})
+    # Now that only the next start is missing, it is the next to start, and the asset is kept.
+    floor.now = 110.0
+    floor.arrive("late", Demand.of({"api": 1}))
+    floor.arrive("other", Demand.of({"asset": 1}))
+    assert floor.look("late").reason is Reason.RATE
+    assert floor.look("other").reason is Reason.BEHIND
+    assert floor.look("patient").granted

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from dagster_lifeguard import Policy, PoolSpec, Rule
 from dagster_lifeguard.config import FILE_SIZE_MAX_BYTES, Config
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.rate import Rate
 
 WHOLE = """\
 # one file
@@ -30,6 +31,7 @@ pools:
   paused: {limit: 0}
   plain: {}
   stripe_api: {limit: 4, rate: 100/minute}
+  mail: {rate: 5/second, burst: 20}
 """
 
 
@@ -61,8 +63,16 @@ def test_a_whole_file(tmp_path: Path) -> None:
             "paused": PoolSpec(limit=0),
             "plain": PoolSpec(),
             "stripe_api": PoolSpec(limit=4, rate="100/minute"),
+            "mail": PoolSpec(rate="5/second", burst=20),
         },
     )
+
+
+def test_rates_of_pools(tmp_path: Path) -> None:
+    pools = Config.from_yaml(write(tmp_path, WHOLE)).pools
+    assert pools["stripe_api"].starts == Rate(100, 60)
+    assert pools["mail"].starts == Rate(5, 1, burst=20)
+    assert pools["warehouse"].starts is None
 
 
 def test_limits_of_pools(tmp_path: Path) -> None:
@@ -120,12 +130,24 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
                 "2:6: pools.a.limit: -1: input should be greater than or equal to 0.",
                 "3:6: pools.b.limit: 1001: input should be less than or equal to 1000.",
                 "4:6: pools.c.limit: 'many': input should be a valid integer.",
-                "5:7: unknown key 'limt'; allowed: limit, rate. Did you mean 'limit'?",
+                "5:7: unknown key 'limt'; allowed: limit, rate, burst. Did you mean 'limit'?",
             ],
         ),
         (
             "pools:\n  api: {rate: 5 per minute}\n",
-            ["2:15: pools.api.rate: '5 per minute' is not a rate; allowed: N/second, N/minute, N/hour, N/day, such as 100/minute."],
+            ["2:15: pools.api.rate: '5 per minute' is not a rate. Write N/second, N/minute, N/hour, N/day, such as 100/minute."],
+        ),
+        (
+            "pools:\n  api: {rate: 9999999/second}\n",
+            ["2:15: pools.api.rate: A rate with starts 9999999 is out of bounds. Give starts from 1 to 1,000,000."],
+        ),
+        (
+            "pools:\n  a: {burst: 3}\n  b: {rate: 5/second, burst: 0}\n  c: {rate: soon, burst: 2}\n",
+            [
+                "2:14: pools.a.burst: a burst is part of a rate; give a rate too, such as 100/minute.",
+                "3:30: pools.b.burst: 0: input should be greater than or equal to 1.",
+                "4:13: pools.c.rate: 'soon' is not a rate. Write N/second, N/minute, N/hour, N/day, such as 100/minute.",
+            ],
         ),
         (
             "pools:\n  a+b: 1\n",

@@ -1,7 +1,8 @@
 """Who may go in: the rules of admission, as pure functions.
 
 The order is priority, then first come, first served; a smaller ticket number settles every tie,
-so the same view always gives the same verdict. A demand gets all its pools or none.
+so the same view always gives the same verdict. A demand gets all its pools or none: slots in those
+that have a limit, and one start in those that have a rate (see ``rate``).
 
 Where a ticket stands in line. A ticket that cannot go in stands at the queue of the one pool that
 holds it up, and not at the others, so that a hundred tickets waiting for one asset hold up nobody
@@ -12,7 +13,10 @@ Patience. Taking only what is free lets a stream of small demands pass a large o
 ticket that waited longer than ``patience_seconds`` stands at the queues of all its pools, and what
 it asks for there is set aside for it: nobody ranked behind it goes in on those slots. It does so
 once its turn is next: a ticket that would still lack slots if every present holder left, because of
-others ahead of it that are out of patience too, sets nothing aside yet.
+others ahead of it that are out of patience too, sets nothing aside yet, nor does one that a full
+burst of starts would not reach. At pools with a rate it does so last, once nothing else holds it
+up: a start that nobody takes is lost for ever, so none is set aside for a ticket that waits for
+slots elsewhere.
 
 Bounds. A decision looks at ``WAITERS_SEEN_MAX`` waiters of each queue. A ticket behind more than
 that many waits, whatever is free: those ahead of it take first.
@@ -20,9 +24,11 @@ that many waits, whatever is free: those ahead of it take first.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import Granted, Reason, Verdict, Waiter, Waiting
+from dagster_lifeguard.rate import nanoseconds, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 300.0
 """How long, by default, a ticket lets later ones pass."""
 
-_BOTTLENECK_ORDER = (Reason.TOO_LARGE, Reason.PAUSED, Reason.FULL, Reason.BEHIND)
+_BOTTLENECK_ORDER = (Reason.TOO_LARGE, Reason.PAUSED, Reason.FULL, Reason.BEHIND, Reason.RATE)
 """Of the pools that hold a ticket up, it queues at the one likely to hold it up the longest."""
 
 
@@ -44,7 +50,7 @@ def decide(
     Args:
         view: The pools of the ticket's demand as they are under the lock.
         ticket: The ticket; without a number it ranks behind all others of its priority.
-        now: The time by which patience is judged.
+        now: The time by which patience and rates are judged.
         patience_seconds: How long a ticket lets later ones pass.
 
     Returns:
@@ -54,37 +60,63 @@ def decide(
     wanted = {
         term.name: term.slots
         for term in ticket.demand.terms
-        if view.pools[term.name].limit is not None
+        if view.pools[term.name].limit is not None or view.pools[term.name].rate is not None
     }
     ahead = {pool: _ahead_of(ticket, view.pools[pool]) for pool in wanted}
+    left = _Left({pool: view.pools[pool] for pool in wanted})
     if any(ahead.values()):
-        left, left_for_patient = _after(ahead, view.pools, now, patience_seconds)
-    else:
-        left = {pool: view.pools[pool].free for pool in wanted}
-        left_for_patient = {pool: view.pools[pool].limit or 0 for pool in wanted}
+        left.without(ahead, now, patience_seconds)
     out_of_sight = {
         pool
         for pool, waiters in ahead.items()
         if not view.pools[pool].whole and len(waiters) == len(view.pools[pool].queue)
     }
-    held_up = [p for p, slots in wanted.items() if slots > left[p] or p in out_of_sight]
+    now_ns = nanoseconds(now)
+    start_at = {
+        name: pool.rate.start_at(pool.due_ns, now_ns, left.starts_taken[name] + 1)
+        for name, pool in left.pools.items()
+        if pool.rate is not None
+    }
+    held_up = {
+        pool: Reason.RATE
+        if start_at.get(pool, 0) > now_ns and slots <= left.slots[pool]
+        else _reason(view.pools[pool], slots)
+        for pool, slots in wanted.items()
+        if slots > left.slots[pool] or pool in out_of_sight or start_at.get(pool, 0) > now_ns
+    }
     if not held_up:
-        return Granted({p: view.pools[p].free_slots(slots) for p, slots in wanted.items()})
+        return Granted(
+            {
+                name: pool.free_slots(wanted[name])
+                for name, pool in left.pools.items()
+                if pool.limit is not None
+            }
+        )
 
-    reasons = {pool: _reason(view.pools[pool], wanted[pool]) for pool in held_up}
-    bottleneck = min(held_up, key=lambda pool: (_BOTTLENECK_ORDER.index(reasons[pool]), pool))
-    insists = (
+    def badness(pool: str) -> tuple[int, int, str]:
+        later_first = -start_at[pool] if held_up[pool] is Reason.RATE else 0
+        return _BOTTLENECK_ORDER.index(held_up[pool]), later_first, pool
+
+    bottleneck = min(held_up, key=badness)
+    queue_at: tuple[str, ...] = (bottleneck,)
+    if (
         ticket.since is not None
         and now - ticket.since > patience_seconds
         and not out_of_sight
-        and all(slots <= left_for_patient[pool] for pool, slots in wanted.items())
-    )
+        and left.can_insist(wanted)
+    ):
+        has_the_rest = held_up.keys() <= start_at.keys()
+        queue_at = tuple(
+            pool for pool in wanted if has_the_rest or pool not in start_at or pool == bottleneck
+        )
+    reason = held_up[bottleneck]
     return Waiting(
         pool=bottleneck,
-        reason=reasons[bottleneck],
+        reason=reason,
         ahead=len(ahead[bottleneck]),
-        queue_at=tuple(wanted) if insists else (bottleneck,),
+        queue_at=queue_at,
         since=ticket.since,
+        ready_at=seconds(start_at[bottleneck]) if reason is Reason.RATE else None,
     )
 
 
@@ -94,11 +126,11 @@ def next_in_line(
     """The waiters that should look again, judged by each pool alone: a hint, never a grant.
 
     Judging by one pool may wake a ticket that another pool holds up; it moves to that queue when
-    it looks, and wakes whoever is next here.
+    it looks, and wakes whoever is next here. One that a rate holds up is told when it may start.
     """
     found: dict[int, Waiter] = {}
     for pool in pools:
-        free = sum(w.slots for w in pool.queue) if pool.limit is None else pool.free
+        free = _free(pool)
         for waiter in pool.queue:
             if free <= 0:
                 break
@@ -118,42 +150,63 @@ def _ahead_of(ticket: Ticket, pool: PoolView) -> list[Waiter]:
     return [w for w in pool.queue if (-w.priority, w.number) < rank]
 
 
-def _after(
-    ahead: Mapping[str, list[Waiter]],
-    pools: Mapping[str, PoolView],
-    now: float,
-    patience_seconds: float,
-) -> tuple[dict[str, int], dict[str, int]]:
-    """What is left in each pool once those ahead have taken, or set aside, what is theirs.
+def _free(pool: PoolView) -> float:
+    return math.inf if pool.limit is None else pool.free
 
-    Returns:
-        The slots left of those free now, and the slots left of the limit beside those set aside.
+
+class _Left:
+    """What is left in pools once those ahead have taken, or set aside, what is theirs.
+
+    Attributes:
+        pools: The pools, by name.
+        slots: Left of those free now, by pool.
+        starts_taken: How many of those ahead take a start.
     """
-    left = {pool: pools[pool].free for pool in ahead}
-    left_for_patient = {pool: pools[pool].limit or 0 for pool in ahead}
-    slots_of: dict[int, dict[str, int]] = {}
-    waiters: dict[int, Waiter] = {}
-    for pool, queue in ahead.items():
-        for waiter in queue:
-            slots_of.setdefault(waiter.number, {})[pool] = waiter.slots
-            waiters[waiter.number] = waiter
-    for waiter in sorted(waiters.values(), key=lambda w: (-w.priority, w.number)):
-        slots = slots_of[waiter.number]
-        if any(count > (pools[pool].limit or 0) for pool, count in slots.items()):
-            continue  # Only a higher limit can help it; setting slots aside would block the pool.
-        impatient = now - waiter.since > patience_seconds
-        if impatient or all(count <= left[pool] for pool, count in slots.items()):
-            for pool, count in slots.items():
-                left[pool] -= count
-        if impatient:
-            for pool, count in slots.items():
-                left_for_patient[pool] -= count
-    return left, left_for_patient
+
+    def __init__(self, pools: Mapping[str, PoolView]) -> None:
+        self.pools = pools
+        self.slots = {name: _free(pool) for name, pool in pools.items()}
+        self._limits = {
+            name: math.inf if pool.limit is None else pool.limit for name, pool in pools.items()
+        }
+        self._for_patient = dict(self._limits)
+        self.starts_taken = dict.fromkeys(pools, 0)
+
+    def without(
+        self, ahead: Mapping[str, list[Waiter]], now: float, patience_seconds: float
+    ) -> None:
+        """Let those ahead take first, in their order."""
+        slots_of: dict[int, dict[str, int]] = {}
+        waiters: dict[int, Waiter] = {}
+        for pool, queue in ahead.items():
+            for waiter in queue:
+                slots_of.setdefault(waiter.number, {})[pool] = waiter.slots
+                waiters[waiter.number] = waiter
+        for waiter in sorted(waiters.values(), key=lambda w: (-w.priority, w.number)):
+            slots = slots_of[waiter.number]
+            if any(count > self._limits[pool] for pool, count in slots.items()):
+                continue  # Only a higher limit can help it; what is set aside would be lost.
+            impatient = now - waiter.since > patience_seconds
+            if impatient or all(count <= self.slots[pool] for pool, count in slots.items()):
+                for pool, count in slots.items():
+                    self.slots[pool] -= count
+                    self.starts_taken[pool] += 1
+            if impatient:
+                for pool, count in slots.items():
+                    self._for_patient[pool] -= count
+
+    def can_insist(self, wanted: Mapping[str, int]) -> bool:
+        """Whether all present holders' leaving, and a full burst, would let this demand in."""
+        return all(slots <= self._for_patient[pool] for pool, slots in wanted.items()) and all(
+            self.starts_taken[name] < pool.rate.burst
+            for name, pool in self.pools.items()
+            if pool.rate is not None
+        )
 
 
 def _reason(pool: PoolView, slots: int) -> Reason:
     if pool.limit == 0:
         return Reason.PAUSED
-    if slots > (pool.limit or 0):
+    if pool.limit is not None and slots > pool.limit:
         return Reason.TOO_LARGE
-    return Reason.FULL if slots > pool.free else Reason.BEHIND
+    return Reason.FULL if slots > _free(pool) else Reason.BEHIND

@@ -15,12 +15,14 @@ from dagster_lifeguard.model import (
     Verdict,
     View,
 )
+from dagster_lifeguard.rate import nanoseconds
 from dagster_lifeguard.store.contract import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.model import PoolView, Ticket, Waiter
+    from dagster_lifeguard.rate import Rate
 
 
 def with_default_limit(view: View, default_limit: int | None) -> View:
@@ -47,10 +49,17 @@ def claimed(
     known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
     noticed = tuple(_limit_entry(pool, limit, session) for pool, limit in known)
     if isinstance(verdict, Granted):
+        due = tuple(
+            (p.pool, p.rate.due_after_start(p.due_ns, nanoseconds(view.now)))
+            for p in view.pools.values()
+            if p.rate is not None
+        )
         if not verdict.slots:
-            if not known and not view.tickets:
+            if not known and not view.tickets and not due:
                 return verdict, None
-            return verdict, Changes(drop_tickets=view.tickets, limits_known=known, ledger=noticed)
+            return verdict, Changes(
+                drop_tickets=view.tickets, due=due, limits_known=known, ledger=noticed
+            )
         fence = 1 + max(view.pools[pool].fence for pool in verdict.slots)
         waited = 0.0 if ticket.since is None else view.now - ticket.since
         for pool, numbers in verdict.slots.items():
@@ -62,6 +71,7 @@ def claimed(
             session=session,
             grant=Holding(key, verdict.slots, fence, ticket.priority),
             drop_tickets=view.tickets,
+            due=due,
             limits_known=known,
             ledger=(*noticed, *entries),
         )
@@ -169,6 +179,19 @@ def limited(
     )
 
 
+def rated(
+    view: View, pool: str, rate: Rate | None, session: str, patience_seconds: float
+) -> Changes | None:
+    """What setting a pool's rate, or deleting it with None, writes; None when it is so already."""
+    before = view.pools[pool]
+    if before.rate == rate:
+        return None
+    # Whoever was told when it may start is told anew.
+    told = next_in_line([before], view.now, patience_seconds=patience_seconds)
+    entry = Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
+    return Changes(rates=((pool, rate),), ledger=(entry,), wake=told)
+
+
 def _to_wake(
     pools: Iterable[PoolView],
     gone: Collection[Holding],
@@ -177,13 +200,30 @@ def _to_wake(
     patience_seconds: float,
 ) -> tuple[Waiter, ...]:
     """Who should look again once these holdings and tickets are gone from these pools."""
-    after = []
+    found: dict[int, Waiter] = {}
     for pool in pools:
         if pool.queue:
             freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
             queue = tuple(waiter for waiter in pool.queue if waiter.key not in keys)
-            after.append(replace(pool, taken=pool.taken - freed, queue=queue))
-    return next_in_line(after, now, patience_seconds=patience_seconds)
+            after = replace(pool, taken=pool.taken - freed, queue=queue)
+            for waiter in _who_does_not_know(pool, after, now, patience_seconds):
+                found[waiter.number] = waiter
+    return tuple(found.values())
+
+
+def _who_does_not_know(
+    before: PoolView, after: PoolView, now: float, patience_seconds: float
+) -> Iterable[Waiter]:
+    """Of those that may be let in now, all but those who were told when the rate lets them start.
+
+    Without the exception every release would wake all that wait for a rate, to be told the same.
+    """
+    fitting = next_in_line([after], now, patience_seconds=patience_seconds)
+    if after.rate is None or len(after.queue) < len(before.queue):
+        return fitting
+    told = set(next_in_line([before], now, patience_seconds=patience_seconds))
+    ready = after.rate.ready(after.due_ns, nanoseconds(now))
+    return (w for place, w in enumerate(fitting) if place < ready or w not in told)
 
 
 def _entries(

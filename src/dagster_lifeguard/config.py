@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from ruamel.yaml import YAML
@@ -22,6 +23,9 @@ from typing_extensions import Self
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import SLOTS_MAX, Naming, Term, parse_expression
+from dagster_lifeguard.rate import BURST_MAX, Rate
+
+T = TypeVar("T")
 
 FILE_NAME = "lifeguard.yaml"
 
@@ -41,11 +45,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _expression(text: str) -> tuple[Term, ...]:
+def _value(make: Callable[[], T]) -> T:
+    """A value, or what is wrong with it in the words that pydantic passes on."""
     try:
-        return parse_expression(text)
+        return make()
     except ConfigError as error:
         raise ValueError(str(error)) from error
+
+
+def _expression(text: str) -> tuple[Term, ...]:
+    return _value(lambda: parse_expression(text))
 
 
 def _quoted(value: object) -> object:
@@ -95,11 +104,32 @@ class PoolSpec(_Strict):
 
     Attributes:
         limit: Slots of the pool; 0 pauses it. None: the default limit.
-        rate: Starts per time, such as ``100/minute``. Needs engine: lifeguard.
+        rate: Steps that may start per time, such as ``100/minute``. Needs engine: lifeguard.
+        burst: How many may start at once after a quiet time, as part of the rate; 1 by default.
     """
 
     limit: Limit | None = None
-    rate: str | None = Field(default=None, pattern=r"^[1-9]\d*/(second|minute|hour|day)$")
+    rate: str | None = None
+    burst: int | None = Field(default=None, strict=True, ge=1, le=BURST_MAX)
+
+    @field_validator("rate")
+    @classmethod
+    def _rate_is_one(cls, rate: str | None) -> str | None:
+        if rate is not None:
+            _value(lambda: Rate.parse(rate))
+        return rate
+
+    @field_validator("burst")
+    @classmethod
+    def _burst_has_a_rate(cls, burst: int | None, info: ValidationInfo) -> int | None:
+        if burst is not None and info.data.get("rate", "") is None:
+            raise ValueError("a burst is part of a rate; give a rate too, such as 100/minute.")
+        return burst
+
+    @property
+    def starts(self) -> Rate | None:
+        """The rate, as the engine takes it."""
+        return None if self.rate is None else Rate.parse(self.rate, self.burst or 1)
 
 
 def _limit_alone(value: object) -> object:
@@ -262,9 +292,6 @@ def _explanation(error: Any) -> str:
         return f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
     if kind == "value_error":
         return f"{path}: {error['ctx']['error']}"
-    if kind == "string_pattern_mismatch":
-        allowed = "N/second, N/minute, N/hour, N/day, such as 100/minute"
-        return f"{path}: {given!r} is not a rate; allowed: {allowed}."
     if kind == "tuple_type":
         return f"{path}: {given!r} is not a list; write [...]."
     if kind in ("dict_type", "model_type"):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.model import Demand, View, Waiter
     from dagster_lifeguard.options import Point
+    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -203,6 +204,17 @@ class Engine:
         if limits:
             retry(lambda: self._limit(limits, from_default=from_default))
 
+    def rates(self) -> Mapping[str, Rate]:
+        """The pools that have a rate, and which."""
+        return retry(self.store.rates)
+
+    def set_rate(self, pool: str, rate: Rate | None) -> None:
+        """Set how many steps may start in a pool per time, or, with None, delete that.
+
+        It holds from now on: for any span of time after this. Whoever waits is told its new time.
+        """
+        retry(lambda: self._rate(pool, rate))
+
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
         (found,) = self.snapshots((pool,))
@@ -302,6 +314,7 @@ class Engine:
             scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
             verdict = None
             with self.store.begin(scope) as transaction:
+                seen_at = time.monotonic()
                 view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
@@ -314,7 +327,7 @@ class Engine:
                         transaction.commit(changes)
                     self._passing("committed")
             # Left or lost in the meantime? Then what was granted needs another owner.
-            if verdict is not None and self._own.note(key, verdict, view, session):
+            if verdict is not None and self._own.note(key, verdict, view, session, seen_at):
                 return verdict
             if not view.session_alive:
                 self._own.lose(session)
@@ -342,7 +355,7 @@ class Engine:
                         transaction.commit(changes)
                     (held,) = (Granted(h.slots, h.fence) for h in view.holdings)
                     self._passing("committed")
-            if held is not None and self._own.note(key, held, view, session):
+            if held is not None and self._own.note(key, held, view, session, 0.0):
                 return held.fence
             if not view.session_alive:
                 self._own.lose(session)
@@ -420,4 +433,17 @@ class Engine:
             )
             self._passing("decided")
             transaction.commit(changes)
+        self._passing("committed")
+
+    def _rate(self, pool: str, rate: Rate | None) -> None:
+        self._passing("begin")
+        with self.store.begin(Scope((pool,))) as transaction:
+            view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
+            self._passing("viewed")
+            changes = bookkeeping.rated(
+                view, pool, rate, self.session or "", self.options.patience_seconds
+            )
+            self._passing("decided")
+            if changes is not None:
+                transaction.commit(changes)
         self._passing("committed")

@@ -16,6 +16,8 @@ from dagster_lifeguard.names import SLOTS_MAX, Term, format_expression, parse_ex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dagster_lifeguard.rate import Rate
+
 LIMIT_MAX = SLOTS_MAX
 """The highest limit of a pool, which is Dagster's own default maximum."""
 
@@ -155,6 +157,8 @@ class PoolView:
         whole: Whether ``queue`` is the whole queue and not just its front.
         fence: The largest fence given so far.
         limit_known: The limit that the engine last saw or set; differs when another wrote it.
+        rate: How many steps may start per time; None: as many as slots allow.
+        due_ns: What the rate counts with, see ``rate``.
     """
 
     pool: str
@@ -164,6 +168,8 @@ class PoolView:
     whole: bool = True
     fence: int = 0
     limit_known: int | None = None
+    rate: Rate | None = None
+    due_ns: int = 0
 
     def __post_init__(self) -> None:
         assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
@@ -226,6 +232,8 @@ class Reason(str, Enum):
     """The limit is 0."""
     TOO_LARGE = "too-large"
     """The limit is lower than the slots asked for: only a higher limit can help."""
+    RATE = "rate"
+    """Slots are free, and the rate lets no more steps start yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,8 @@ class Waiting:
         ahead: Live tickets ahead of it at that pool, as far as a decision looks.
         queue_at: The pools at whose queue it now stands.
         since: When it began to wait; None while that is not known.
+        ready_at: With the reason ``RATE``: when it may start, if all ahead of it start as early as
+            they may.
     """
 
     pool: str
@@ -259,6 +269,7 @@ class Waiting:
     ahead: int
     queue_at: tuple[str, ...]
     since: float | None = None
+    ready_at: float | None = None
     granted: Literal[False] = field(default=False, init=False)
 
 
@@ -276,13 +287,14 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """Who holds and who waits in one pool at one moment."""
+    """Who holds and who waits in one pool at one moment, and its rate if it has one."""
 
     pool: str
     limit: int | None
     from_default: bool
     holdings: tuple[Holding, ...]
     waiting: tuple[Ticket, ...]
+    rate: Rate | None = None
 
 
 class EntryKind(str, Enum):
@@ -292,6 +304,7 @@ class EntryKind(str, Enum):
     RELEASED = "released"
     EXPIRED = "expired"
     LIMIT = "limit"
+    RATE = "rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +316,7 @@ class Entry:
         slots: Slots granted or given back.
         seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
         limit: A limit entry: the new limit, None when it was deleted.
+        detail: A rate entry: the new rate such as ``100/minute, burst 10``, None when deleted.
     """
 
     kind: EntryKind
@@ -315,6 +329,7 @@ class Entry:
     seconds: float | None = None
     limit: int | None = None
     at: float = 0.0
+    detail: str | None = None
 
 
 def by_rank(waiters: Iterable[Waiter]) -> list[Waiter]:

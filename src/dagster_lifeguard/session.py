@@ -158,15 +158,25 @@ class Session:
 
     # ---- what it holds and waits for -----------------------------------------------------------
 
-    def note(self, key: TicketKey, verdict: Verdict, view: View, session: str) -> bool:
-        """Take note of a verdict; False if there is another session by now, or none."""
+    def note(
+        self, key: TicketKey, verdict: Verdict, view: View, session: str, seen_at: float
+    ) -> bool:
+        """Take note of a verdict; False if there is another session by now, or none.
+
+        Args:
+            key: The ticket.
+            verdict: What was decided.
+            view: What it was decided on.
+            session: Under which it was asked.
+            seen_at: The view's time by the process's clock.
+        """
         with self._lock:
             notes = self._notes
             if notes.session != session:
                 return False
             if isinstance(verdict, Waiting):
-                now = time.monotonic()
-                notes.asked[key] = _Asked(now, now + self._pause_seconds(verdict, view))
+                pause_seconds = self._pause_seconds(verdict, view)
+                notes.asked[key] = _Asked(time.monotonic(), seen_at + pause_seconds)
                 return True
             notes.asked.pop(key, None)
             notes.woken.discard(key)
@@ -179,7 +189,10 @@ class Session:
         # The first in line looks as soon as a holder may be dead; whoever reaps wakes the rest. A
         # lease that has run out by now could not be reaped just before: not at once again.
         if verdict.ahead == 0 and view.lease_ends is not None and not view.expired:
-            return min(pause, view.lease_ends - view.now)
+            pause = min(pause, view.lease_ends - view.now)
+        # Who waits for a rate knows its time, and nobody wakes it.
+        if verdict.ready_at is not None:
+            pause = min(pause, verdict.ready_at - view.now)
         return pause
 
     def forget(self, key: TicketKey) -> Granted | None:

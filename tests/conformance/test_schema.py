@@ -36,7 +36,9 @@ ORDER BY 1, 2, 3
 
 
 def shape(place):
-    return place.sql(SQLITE_SHAPE if place.kind == "sqlite" else POSTGRES_SHAPE)
+    found = place.sql(SQLITE_SHAPE if place.kind == "sqlite" else POSTGRES_SHAPE)
+    # SQLite keeps the text of a table, and writes an added column its own way.
+    return [tuple("".join(str(value).split()) for value in row) for row in found]
 
 
 def test_fresh_tables_are_those_that_all_migrations_make(shared_place, tmp_path, request):
@@ -55,8 +57,9 @@ def test_fresh_tables_are_those_that_all_migrations_make(shared_place, tmp_path,
 
 def test_migrating_again_changes_nothing(shared_place):
     store = shared_place.store()
-    assert store.migrate() == store.migrate() == 1
-    assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(1,)]
+    newest = len(migrations(shared_place.kind))
+    assert store.migrate() == store.migrate() == newest
+    assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(newest,)]
     store.close()
 
 

@@ -22,13 +22,15 @@ from hypothesis.stateful import (
 )
 
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand, Granted
+from dagster_lifeguard.model import Demand, Granted, Reason
 from dagster_lifeguard.options import EngineOptions
-from places import MemoryPlace, age_session, new_postgres, new_sqlite
+from dagster_lifeguard.rate import Rate
+from places import MemoryPlace, age_rate, age_session, new_postgres, new_sqlite
 
 POOLS = ("x", "y")
 PROCESSES = (0, 1, 2)
 LIMIT_MAX = 3
+DAY = 86400
 
 runs = st.sampled_from([f"run{number}" for number in range(6)])
 processes = st.sampled_from(PROCESSES)
@@ -57,6 +59,7 @@ class Machine(RuleBasedStateMachine):
         self.asked = {}
         self.over = Counter()
         self.limits = {}
+        self.rates = dict.fromkeys(POOLS)
         for pool in POOLS:
             self.resize(pool, 1)
 
@@ -140,6 +143,24 @@ class Machine(RuleBasedStateMachine):
         self.both(0, lambda e: e.delete_limit(pool))
         self.limits[pool] = None
 
+    @rule(pool=st.sampled_from(POOLS), burst=st.integers(1, 2))
+    def rate(self, pool, burst):
+        """By the day, so that the time a test takes is none."""
+        self.rates[pool] = Rate(1, DAY, burst)
+        self.both(0, lambda e: e.set_rate(pool, self.rates[pool]))
+
+    @rule(pool=st.sampled_from(POOLS))
+    def unrate(self, pool):
+        self.rates[pool] = None
+        self.both(0, lambda e: e.set_rate(pool, None))
+
+    @precondition(lambda self: any(self.rates.values()))
+    @rule(pool=st.sampled_from(POOLS))
+    def let_a_day_go_by(self, pool):
+        if self.rates[pool] is not None:
+            for place in self.places:
+                age_rate(place, pool, DAY)
+
     @precondition(lambda self: self.asked)
     @rule()
     def settle(self):
@@ -167,7 +188,13 @@ class Machine(RuleBasedStateMachine):
         ]
         if satisfiable:
             first = min(satisfiable, key=lambda t: (-t.priority, t.number))
-            assert any(self.free(term.name) < term.slots for term in first.demand.terms)
+            verdict = self.look(
+                first.key.run_id, self.asked[first.key.run_id][0], self.asked[first.key.run_id]
+            )
+            if verdict.reason is Reason.RATE:
+                assert self.rates[verdict.pool] is not None
+            else:
+                assert any(self.free(term.name) < term.slots for term in first.demand.terms)
 
     @staticmethod
     def shape(ticket):

@@ -34,7 +34,7 @@ OURS = {
     "dispose",
 }
 
-ADDED = {"use_options", "make_store", "lifeguard", "set_limits"}
+ADDED = {"use_options", "make_store", "lifeguard", "set_limits", "set_rate"}
 
 WORDS = ("concurrency", "pool", "slot", "pending_step")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dagster import EventLogEntry
 
     from dagster_lifeguard.model import PoolSnapshot
+    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.store.contract import Store
 
@@ -248,6 +249,15 @@ class PoolMethods:
         self.lifeguard.engine.delete_limit(concurrency_key)
         self._limits_changed(concurrency_key)
 
+    def set_rate(self, pool: str, rate: Rate | None) -> None:
+        """Set how many steps may start in a pool per time or, with None, delete that.
+
+        Raises:
+            ConfigError: The name is a pool expression.
+        """
+        _refuse_expression(pool)
+        self.lifeguard.engine.set_rate(pool, rate)
+
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Write the default limit down for each pool named that has no limit of its own.
 
@@ -333,10 +343,14 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
+    _refuse_expression(pool)
+
+
+def _refuse_expression(pool: str) -> None:
     if is_expression(pool):
         raise ConfigError(
-            f"{pool!r} is a pool expression and has no limit of its own.",
-            remedy=f"Set the limits of its pools: {', '.join(demand_of(pool).pools)}.",
+            f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
+            remedy=f"Set those of its pools: {', '.join(demand_of(pool).pools)}.",
             names=[pool],
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         View,
         Waiter,
     )
+    from dagster_lifeguard.rate import Rate
 
 
 class TryAgainError(Exception):
@@ -69,6 +70,8 @@ class Changes:
         limits: Limits to write in Dagster's table; None deletes the row.
         limits_from_default: Whether they follow Dagster's default limit.
         limits_known: Limits that another wrote and the engine has now seen.
+        rates: Rates to set; None deletes one.
+        due: What the rates of pools count with from now on.
         ledger: Rows to append; the store stamps them with its clock.
         wake: Tickets that should look again.
     """
@@ -84,6 +87,8 @@ class Changes:
     limits: tuple[tuple[str, int | None], ...] = ()
     limits_from_default: bool = False
     limits_known: tuple[tuple[str, int | None], ...] = ()
+    rates: tuple[tuple[str, Rate | None], ...] = ()
+    due: tuple[tuple[str, int], ...] = ()
     ledger: tuple[Entry, ...] = ()
     wake: tuple[Waiter, ...] = ()
 
@@ -172,6 +177,9 @@ class Store(Protocol):
 
     def limits(self) -> tuple[LimitRow, ...]:
         """All limits of Dagster's table."""
+
+    def rates(self) -> Mapping[str, Rate]:
+        """All pools that have a rate, and which."""
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         """Everything in each of these pools, in their order, at one moment, without a lock."""

@@ -29,11 +29,12 @@ from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.release import ReleaseByLook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Changes, Scope
 
 SCHEMA_VERSION = 0
@@ -46,6 +47,8 @@ class Rows:
     limits: dict[str, LimitRow] = dataclasses.field(default_factory=dict)
     fences: dict[str, int] = dataclasses.field(default_factory=dict)
     limits_known: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    rates: dict[str, Rate] = dataclasses.field(default_factory=dict)
+    due_ns: dict[str, int] = dataclasses.field(default_factory=dict)
     lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
     tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
     holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
@@ -61,6 +64,8 @@ class Rows:
             limits=dict(self.limits),
             fences=dict(self.fences),
             limits_known=dict(self.limits_known),
+            rates=dict(self.rates),
+            due_ns=dict(self.due_ns),
             lease_until=dict(self.lease_until),
             tickets=dict(self.tickets),
             holdings=dict(self.holdings),
@@ -132,6 +137,10 @@ class MemoryStore(ReleaseByLook):
         with self._lock:
             return tuple(self.rows.limits[pool] for pool in sorted(self.rows.limits))
 
+    def rates(self) -> Mapping[str, Rate]:
+        with self._lock:
+            return dict(self.rows.rates)
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self._lock:
             return tuple(self._snapshot(pool) for pool in pools)
@@ -153,6 +162,7 @@ class MemoryStore(ReleaseByLook):
                 if pool in holding.slots
             ),
             waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
+            rate=self.rows.rates.get(pool),
         )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
@@ -273,6 +283,8 @@ class MemoryStore(ReleaseByLook):
             whole=len(queue) <= WAITERS_SEEN_MAX,
             fence=rows.fences[pool],
             limit_known=rows.limits_known.get(pool),
+            rate=rows.rates.get(pool),
+            due_ns=rows.due_ns.get(pool, 0),
         )
 
     def _wake_up(self, waiters: Iterable[Waiter]) -> None:
@@ -338,6 +350,12 @@ class MemoryTransaction:
                 rows.limits[pool] = LimitRow(pool, limit, changes.limits_from_default)
         for pool, limit in (*changes.limits, *changes.limits_known):
             rows.limits_known[pool] = limit
+        for pool, rate in changes.rates:
+            if rate is None:
+                rows.rates.pop(pool, None)
+            else:
+                rows.rates[pool] = rate
+        rows.due_ns.update(changes.due)
         rows.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
 
     def __enter__(self) -> Self:

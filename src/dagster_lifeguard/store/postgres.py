@@ -27,6 +27,7 @@ from dagster_lifeguard.model import (
     View,
     Waiter,
 )
+from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.store.postgres_connection import (
@@ -39,7 +40,7 @@ from dagster_lifeguard.store.postgres_connection import (
 from dagster_lifeguard.store.sql import migrations, script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -229,6 +230,9 @@ class PostgresStore:
     def limits(self) -> tuple[LimitRow, ...]:
         return tuple(LimitRow(*row) for row in self._run("limits"))
 
+    def rates(self) -> Mapping[str, Rate]:
+        return {pool: Rate(*row) for pool, *row in sorted(self._run("rates"))}
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         return tuple(
             PoolSnapshot(
@@ -237,8 +241,11 @@ class PostgresStore:
                 from_default=bool(from_default),
                 holdings=_holdings(held),
                 waiting=_tickets(waiting),
+                rate=rows.rate(rate),
             )
-            for pool, limit, from_default, held, waiting in self._run("snapshots", list(pools))
+            for pool, limit, from_default, *rate, held, waiting in self._run(
+                "snapshots", list(pools)
+            )
         )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
@@ -331,6 +338,7 @@ class PostgresTransaction:
                 e.session,
                 e.seconds,
                 e.limit,
+                e.detail,
             )
         if changes.drop_tickets:
             yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
@@ -379,6 +387,10 @@ class PostgresTransaction:
                 yield call("set_limit", pool, limit, changes.limits_from_default)
         for pool, limit in (*changes.limits, *changes.limits_known):
             yield call("know_limit", pool, limit)
+        for pool, rate in changes.rates:
+            yield call("set_rate", pool, *rows.of_rate(rate))
+        for pool, due_ns in changes.due:
+            yield call("set_due", pool, due_ns)
         yield from _notifications(changes.wake)
 
     def __enter__(self) -> Self:

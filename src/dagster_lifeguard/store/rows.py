@@ -16,6 +16,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Waiter,
 )
+from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -52,7 +53,7 @@ def pool_view(
     taken: Iterable[int],
     queue: Sequence[Sequence[Any]],
 ) -> PoolView:
-    """The view of a pool of a row (fence, limit_known, limit).
+    """The view of a pool of a row (fence, limit_known, limit, starts, seconds, burst, due_ns).
 
     Args:
         pool: The pool.
@@ -61,7 +62,7 @@ def pool_view(
         queue: The best-ranked waiters, one more than are seen if there are so many: rows (number,
             priority, slots, since, run_id, step_key, session).
     """
-    fence, limit_known, limit = row
+    fence, limit_known, limit, *of_rate, due_ns = row
     return PoolView(
         pool=pool,
         limit=limit,
@@ -73,7 +74,22 @@ def pool_view(
         whole=len(queue) <= WAITERS_SEEN_MAX,
         fence=fence,
         limit_known=limit_known,
+        rate=rate(of_rate),
+        due_ns=due_ns,
     )
+
+
+def rate(row: Sequence[int | None]) -> Rate | None:
+    """The rate of a row (starts, seconds, burst), if there is one."""
+    starts, seconds, burst = row
+    if starts is None or seconds is None or burst is None:
+        return None
+    return Rate(starts, seconds, burst)
+
+
+def of_rate(found: Rate | None) -> tuple[int | None, int | None, int | None]:
+    """The row of a rate, or of none."""
+    return (None, None, None) if found is None else (found.starts, found.seconds, found.burst)
 
 
 def entry(row: Sequence[Any]) -> Entry:

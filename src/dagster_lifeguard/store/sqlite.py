@@ -27,6 +27,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
 )
+from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.release import ReleaseByLook
 from dagster_lifeguard.store.sql import migrations, script, statements
@@ -34,7 +35,7 @@ from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -226,6 +227,10 @@ class SqliteStore(ReleaseByLook):
                 )
         for pool, limit in (*changes.limits, *changes.limits_known):
             execute(_SQL["know_limit"], (limit, pool))
+        for pool, rate in changes.rates:
+            execute(_SQL["set_rate"], (*rows.of_rate(rate), pool))
+        for pool, due_ns in changes.due:
+            execute(_SQL["set_due"], (due_ns, pool))
         for e in changes.ledger:
             execute(
                 _SQL["add_entry"],
@@ -240,6 +245,7 @@ class SqliteStore(ReleaseByLook):
                     e.session,
                     e.seconds,
                     e.limit,
+                    e.detail,
                 ),
             )
         for waiter in changes.wake:
@@ -302,6 +308,10 @@ class SqliteStore(ReleaseByLook):
             found = connection.execute(_SQL["limits"])
             return tuple(LimitRow(pool, limit, bool(default)) for pool, limit, default in found)
 
+    def rates(self) -> Mapping[str, Rate]:
+        with self.connection.reading() as connection:
+            return {row[0]: Rate(*row[1:]) for row in connection.execute(_SQL["rates"])}
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self.connection.reading() as connection:
             # One read transaction, so that no ticket is seen both waiting and holding.
@@ -312,6 +322,7 @@ class SqliteStore(ReleaseByLook):
 
     def _snapshot(self, connection: sqlite3.Connection, pool: str) -> PoolSnapshot:
         limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
+        rate = connection.execute(_SQL["rate"], (pool,)).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
         waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
         return PoolSnapshot(
@@ -320,6 +331,7 @@ class SqliteStore(ReleaseByLook):
             from_default=bool(limit and limit[1]),
             holdings=self._holdings(connection, held),
             waiting=self._tickets(connection, waiting),
+            rate=rows.rate(rate) if rate else None,
         )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:

@@ -4,12 +4,18 @@
 -- One row: the version of these tables.
 CREATE TABLE lifeguard_schema (version INTEGER NOT NULL);
 
--- One row for each pool ever claimed. The largest fence given, and the limit last seen.
+-- One row for each pool ever claimed. The largest fence given, and the limit last seen. Its rate,
+-- if it has one, and what that counts with.
 CREATE TABLE lifeguard_pools (
   pool TEXT NOT NULL PRIMARY KEY,
   fence BIGINT NOT NULL DEFAULT 0,
-  limit_known INTEGER
+  limit_known INTEGER,
+  rate_starts INTEGER,
+  rate_seconds INTEGER,
+  rate_burst INTEGER,
+  due_ns BIGINT NOT NULL DEFAULT 0
 );
+CREATE INDEX lifeguard_pools_with_rate ON lifeguard_pools (pool) WHERE rate_starts IS NOT NULL;
 
 -- One row for each live process.
 CREATE TABLE lifeguard_sessions (
@@ -81,7 +87,8 @@ CREATE TABLE lifeguard_ledger (
   fence BIGINT NOT NULL,
   session TEXT NOT NULL,
   seconds DOUBLE PRECISION,
-  "limit" INTEGER
+  "limit" INTEGER,
+  detail TEXT
 );
 CREATE INDEX lifeguard_ledger_by_pool ON lifeguard_ledger (pool, entry);
 -- Whose step must not begin: asked for every step that begins without slots.

@@ -45,11 +45,12 @@ SELECT ({clock}), {state}, ({pools}),
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
 -- name: snapshots
-SELECT asked.pool, l."limit", l.using_default_limit,
+SELECT asked.pool, l."limit", l.using_default_limit, p.rate_starts, p.rate_seconds, p.rate_burst,
   ({holdings} WHERE h.pool = asked.pool),
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool)
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
 LEFT JOIN concurrency_limits l ON l.concurrency_key = asked.pool
+LEFT JOIN lifeguard_pools p ON p.pool = asked.pool
 ORDER BY asked.place;
 
 -- name: state
@@ -59,6 +60,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 -- name: pools
 SELECT json_agg(json_build_array(
   p.pool, p.fence, p.limit_known, l."limit",
+  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
   (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
   (SELECT json_agg(json_build_array(
      w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session))
@@ -174,11 +176,23 @@ DELETE FROM concurrency_limits WHERE concurrency_key = $1::text;
 -- name: know_limit
 UPDATE lifeguard_pools SET limit_known = $2::integer WHERE pool = $1::text;
 
+-- name: set_rate
+UPDATE lifeguard_pools
+SET rate_starts = $2::integer, rate_seconds = $3::integer, rate_burst = $4::integer
+WHERE pool = $1::text;
+
+-- name: set_due
+UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;
+
+-- name: rates
+SELECT pool, rate_starts, rate_seconds, rate_burst
+FROM lifeguard_pools WHERE rate_starts IS NOT NULL;
+
 -- name: add_entry
 INSERT INTO lifeguard_ledger
-  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit")
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", detail)
 VALUES ($1::double precision, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigint,
-  $8::text, $9::double precision, $10::integer);
+  $8::text, $9::double precision, $10::integer, $11::text);
 
 -- The lock is shared by claims on Dagster's own storage: each is committed and seen by this
 -- session, or sees it. 1734440037 is "gate".
@@ -210,11 +224,11 @@ SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue;
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
 
 -- name: ledger
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger ORDER BY entry DESC LIMIT $1::integer;
 
 -- name: ledger_of_pool
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::integer;
 
 -- name: entries

@@ -3,7 +3,7 @@ SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_unti
        (SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- name: pool
-SELECT p.fence, p.limit_known, l."limit"
+SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns
 FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
 WHERE p.pool = ?;
 
@@ -124,10 +124,23 @@ DELETE FROM concurrency_limits WHERE concurrency_key = ?;
 -- name: know_limit
 UPDATE lifeguard_pools SET limit_known = ? WHERE pool = ?;
 
+-- name: set_rate
+UPDATE lifeguard_pools SET rate_starts = ?, rate_seconds = ?, rate_burst = ? WHERE pool = ?;
+
+-- name: set_due
+UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
+
+-- name: rates
+SELECT pool, rate_starts, rate_seconds, rate_burst
+FROM lifeguard_pools WHERE rate_starts IS NOT NULL ORDER BY pool;
+
+-- name: rate
+SELECT rate_starts, rate_seconds, rate_burst FROM lifeguard_pools WHERE pool = ?;
+
 -- name: add_entry
 INSERT INTO lifeguard_ledger
-  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit")
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: wake
 UPDATE lifeguard_tickets SET wakes = wakes + 1 WHERE number = ?;
@@ -161,11 +174,11 @@ SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue ORDER
 SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
 
 -- name: ledger
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger ORDER BY entry DESC LIMIT :count;
 
 -- name: ledger_of_pool
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
 
 -- name: entries

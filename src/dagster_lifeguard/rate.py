@@ -1,0 +1,125 @@
+"""How many steps may start per time: the generic cell rate algorithm (GCRA), in whole nanoseconds.
+
+One number is kept for a pool: when its next start is due if starts are spread evenly. A step may
+start ``burst - 1`` intervals before it is due, and moves what is due by one interval. So in any
+span of S seconds, both ends counted, at most ``burst + S * starts / seconds`` steps start: the
+first of k starts sets what is due to its own time and one interval at least, and the last comes no
+earlier than k - burst intervals after the first.
+
+Whole numbers, because what is due is added up for as long as the pool lives, and an interval is
+rounded up, so that no error ever lets one more in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dagster_lifeguard.errors import ConfigError
+
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+"""Seconds of what may stand behind the slash."""
+
+STARTS_MAX = 1_000_000
+"""The most starts in a unit of time."""
+
+BURST_MAX = 10_000
+"""The most starts at once."""
+
+_NS = 1_000_000_000
+_TEXT = re.compile(rf"([1-9]\d*)/({'|'.join(UNITS)})")
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds since the epoch in whole nanoseconds, exact to the microsecond of the database."""
+    return round(seconds * 1_000_000) * 1000
+
+
+def seconds(nanoseconds: int) -> float:
+    """The first microsecond that is not before these nanoseconds, in seconds since the epoch."""
+    return -(-nanoseconds // 1000) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many steps may start in a pool per time, whatever slots they ask for.
+
+    Attributes:
+        starts: How many in each unit of time.
+        seconds: The unit.
+        burst: How many may start at once after a quiet time.
+
+    Raises:
+        ConfigError: A number is out of bounds.
+    """
+
+    starts: int
+    seconds: int
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("starts", self.starts, STARTS_MAX),
+            ("burst", self.burst, BURST_MAX),
+        ):
+            if not 1 <= value <= most:
+                raise ConfigError(
+                    f"A rate with {name} {value} is out of bounds.",
+                    remedy=f"Give {name} from 1 to {most:,}.",
+                )
+        if self.seconds not in UNITS.values():
+            raise ConfigError(
+                f"A rate for every {self.seconds} seconds is not one.",
+                remedy=f"Give it for each {', '.join(UNITS)}.",
+            )
+
+    @classmethod
+    def parse(cls, text: str, burst: int = 1) -> Rate:
+        """The rate that a text such as ``100/minute`` says.
+
+        Raises:
+            ConfigError: It says none, or one that is out of bounds.
+        """
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            raise ConfigError(
+                f"{text!r} is not a rate.",
+                remedy=f"Write {', '.join('N/' + unit for unit in UNITS)}, such as 100/minute.",
+                names=[text],
+            )
+        return cls(int(found[1]), UNITS[found[2]], burst)
+
+    @property
+    def interval_ns(self) -> int:
+        """The time from one start to the next when they are spread evenly."""
+        return -(-self.seconds * _NS // self.starts)
+
+    def start_at(self, due_ns: int, now_ns: int, count: int = 1) -> int:
+        """When the ``count``-th start from now may be, if those before it are as early as may be.
+
+        Args:
+            due_ns: What is kept for the pool.
+            now_ns: The time; one that is not after it means: now.
+            count: 1 for the next start.
+        """
+        return self._due(due_ns, now_ns) + (count - self.burst) * self.interval_ns
+
+    def ready(self, due_ns: int, now_ns: int) -> int:
+        """How many steps may start now."""
+        early = now_ns - self._due(due_ns, now_ns) + self.burst * self.interval_ns
+        return early // self.interval_ns
+
+    def due_after_start(self, due_ns: int, now_ns: int) -> int:
+        """What to keep for the pool when a step starts now."""
+        return self._due(due_ns, now_ns) + self.interval_ns
+
+    def _due(self, due_ns: int, now_ns: int) -> int:
+        # No start can have set it later than that: the rate was raised since, or the clock set
+        # back. Neither may cost more than the burst.
+        latest = now_ns + self.burst * self.interval_ns
+        return min(max(due_ns, now_ns), latest)
+
+    def __str__(self) -> str:
+        unit = next(name for name, seconds in UNITS.items() if seconds == self.seconds)
+        burst = "" if self.burst == 1 else f", burst {self.burst}"
+        return f"{self.starts}/{unit}{burst}"

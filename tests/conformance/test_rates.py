@@ -1,0 +1,245 @@
+"""Rates, on every store alike: what callers are told, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_lifeguard.model import Demand, EntryKind, Granted, Reason, Waiting
+from dagster_lifeguard.rate import Rate
+from places import age_rate
+
+HOURLY = Rate(1, 3600)
+EPSILON = 2e-6  # The databases keep times in microseconds, and floats in a quarter of one.
+
+
+def ask(engine, run_id, demand="api", priority=0):
+    return engine.claim(run_id, "step", Demand.parse(demand), priority)
+
+
+def granted_at(engine, pool="api"):
+    """When steps were let in, oldest first."""
+    ledger = engine.store.ledger(pool=pool)
+    return [entry.at for entry in reversed(ledger) if entry.kind is EntryKind.GRANTED]
+
+
+def test_a_burst_goes_in_and_the_rest_know_their_times(engine):
+    engine.set_limit("api", 10)
+    engine.set_rate("api", Rate(1, 3600, burst=2))
+    assert [ask(engine, run_id).granted for run_id in "ab"] == [True, True]
+    (first, _) = granted_at(engine)
+
+    waiting = [ask(engine, run_id) for run_id in "cde"]
+    assert {(w.pool, w.reason) for w in waiting} == {("api", Reason.RATE)}
+    assert [w.ahead for w in waiting] == [0, 1, 2]
+    for place, verdict in enumerate(waiting, start=1):
+        assert verdict.ready_at == pytest.approx(first + place * 3600, abs=EPSILON)
+
+
+def test_when_its_time_has_come_the_first_in_line_starts(place, engine):
+    engine.set_limit("api", 10)
+    engine.set_rate("api", HOURLY)
+    assert ask(engine, "a").granted
+    assert not ask(engine, "b").granted
+    assert not ask(engine, "urgent", priority=1).granted
+
+    age_rate(place, "api", 3600)
+    assert ask(engine, "b").reason is Reason.RATE
+    assert ask(engine, "urgent", priority=1).granted
+    assert not ask(engine, "b").granted
+    age_rate(place, "api", 3600)
+    assert ask(engine, "b").granted
+
+
+def test_a_release_gives_no_start_back_and_asking_again_takes_none(place, engine):
+    engine.set_limit("api", 1)
+    engine.set_rate("api", Rate(1, 3600, burst=2))
+    first = ask(engine, "a")
+    assert ask(engine, "a") == first
+    engine.release("a", "step")
+    assert ask(engine, "b").granted
+    engine.release("b", "step")
+
+    assert ask(engine, "c").reason is Reason.RATE
+
+
+def test_slots_count_for_one_start(engine):
+    engine.set_limit("api", 10)
+    engine.set_rate("api", Rate(1, 3600, burst=2))
+    assert ask(engine, "a", "api*4").granted
+    assert ask(engine, "b", "api*4").granted
+
+
+def test_who_waited_for_a_slot_is_woken_for_it_and_told_its_time(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("api", 1)
+    engine.set_rate("api", HOURLY)
+    ask(other, "a")
+    assert ask(engine, "b").reason is Reason.FULL
+    assert ask(engine, "b").ready_at is None
+
+    other.release("a", "step")
+    assert engine.wait("b", "step", 20)
+    assert ask(engine, "b").reason is Reason.RATE
+
+
+def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("api", 4)
+    engine.set_rate("api", Rate(1, 3600, burst=3))
+    for run_id in "abc":
+        ask(other, run_id)
+    assert [ask(engine, run_id).reason for run_id in "de"] == [Reason.RATE, Reason.BEHIND]
+    session = engine.session
+
+    def woken(run_id):
+        other.release(run_id, "step")
+        engine.store.poll(session, 0)  # SQLite takes note of what there is the first time.
+        return {key.run_id for key in engine.store.poll(session, 0.2)}
+
+    # Who was behind for want of a slot has one now, and asks for its time; then it knows.
+    other.release("a", "step")
+    assert engine.wait("e", "step", 20)
+    assert ask(engine, "e").reason is Reason.RATE
+    assert not engine.wait("d", "step", 0.05)
+    assert woken("b") == set()
+
+
+def test_who_is_behind_one_that_gives_up_goes_in_at_its_time(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("api", 5)
+    engine.set_rate("api", HOURLY)
+    ask(other, "a")
+    first = ask(other, "b")
+    second = ask(engine, "c")
+    assert second.ready_at > first.ready_at
+
+    other.release("b", "step")
+    assert engine.wait("c", "step", 20)
+    assert ask(engine, "c").ready_at == first.ready_at
+
+
+def test_a_demand_takes_its_starts_all_or_none(place, engine):
+    engine.set_limit("api", 5)
+    engine.set_limit("mail", 5)
+    engine.set_limit("orders", 1)
+    engine.set_rate("api", HOURLY)
+    engine.set_rate("mail", HOURLY)
+    assert ask(engine, "a", "mail").granted
+
+    verdict = ask(engine, "b", "api+mail+orders")
+    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("mail", Reason.RATE, ("mail",))
+    assert engine.snapshot("orders").holdings == ()
+    # It took no start of the other pool, whose one start is there for who can use it.
+    assert ask(engine, "c", "api").granted
+    assert ask(engine, "d", "orders").granted
+    engine.release("d", "step")
+    age_rate(place, "mail", 3600)
+    assert ask(engine, "b", "api+mail+orders").pool == "api"
+    age_rate(place, "api", 3600)
+    assert ask(engine, "b", "api+mail+orders").granted
+    assert ask(engine, "e", "mail").reason is Reason.RATE
+
+
+def test_a_pool_without_a_limit_keeps_its_rate(place, engine):
+    engine.set_rate("api", Rate(1, 3600, burst=2))
+    assert ask(engine, "a") == Granted({})
+    assert ask(engine, "b") == Granted({})
+    verdict = ask(engine, "c")
+    assert (verdict.reason, verdict.ahead) == (Reason.RATE, 0)
+    assert ask(engine, "d").ahead == 1
+    age_rate(place, "api", 3600)
+    assert ask(engine, "d").reason is Reason.RATE
+    assert ask(engine, "c").granted
+    assert engine.run_ids() == {"d"}
+
+
+def test_the_default_limit_goes_with_a_rate(new_engine):
+    engine = new_engine(default_limit=1)
+    engine.set_rate("api", HOURLY)
+    assert ask(engine, "a").slots == {"api": (1,)}
+    assert ask(engine, "b").reason is Reason.FULL
+
+
+def test_a_rate_that_is_raised_wakes_and_tells_anew(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("api", 5)
+    engine.set_rate("api", Rate(1, 86400))
+    ask(other, "a")
+    before = ask(engine, "b")
+    (first,) = granted_at(engine)
+
+    other.set_rate("api", HOURLY)
+    assert engine.wait("b", "step", 20)
+    after = ask(engine, "b")
+    # What the old rate counts with ends at once: one interval of the new one at most.
+    (changed,) = (e.at for e in engine.store.ledger() if e.detail == "1/hour")
+    assert first + 3600 - EPSILON <= after.ready_at < before.ready_at
+    assert changed + 3600 - EPSILON <= after.ready_at
+
+
+def test_a_rate_that_is_deleted_lets_in_who_waited_for_it(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("api", 5)
+    engine.set_rate("api", HOURLY)
+    ask(other, "a")
+    ask(engine, "b")
+
+    other.set_rate("api", None)
+    assert engine.wait("b", "step", 20)
+    assert ask(engine, "b").granted
+    assert engine.rates() == {}
+
+
+def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
+    """Nothing wakes it and nothing makes it look, so only the time that it was told can."""
+    engine = new_engine(look_again_seconds=3600.0, lease_seconds=3600.0)
+    engine.set_limit("api", 5)
+    engine.set_rate("api", Rate(4, 1))
+    ask(engine, "a")
+    verdict = ask(engine, "b")
+    while isinstance(verdict, Waiting):
+        assert engine.wait("b", "step", 20)
+        verdict = ask(engine, "b")
+    first, second = granted_at(engine)
+    assert second - first >= 0.25 - EPSILON
+
+
+def test_changes_of_rates_are_in_the_ledger_once(engine):
+    engine.set_rate("api", HOURLY)
+    engine.set_rate("api", HOURLY)
+    engine.set_rate("api", Rate(100, 60, burst=10))
+    engine.set_rate("api", None)
+    entries = engine.store.ledger(pool="api")
+    assert [(e.kind, e.detail) for e in reversed(entries)] == [
+        (EntryKind.RATE, "1/hour"),
+        (EntryKind.RATE, "100/minute, burst 10"),
+        (EntryKind.RATE, None),
+    ]
+
+
+def test_rates_can_be_read(engine):
+    engine.set_rate("mail", HOURLY)
+    engine.set_rate("api", Rate(100, 60, burst=10))
+    engine.set_limit("orders", 1)
+    assert engine.rates() == {"api": Rate(100, 60, burst=10), "mail": HOURLY}
+    api, orders, never = engine.snapshots(("api", "orders", "never"))
+    assert (api.rate, orders.rate, never.rate) == (Rate(100, 60, burst=10), None, None)
+
+
+def test_a_pool_without_a_rate_costs_no_statement_more(place, engine):
+    """Only on PostgreSQL, where statements are counted: those of a claim and a release."""
+    engine.set_limit("orders", 1)
+    ask(engine, "warm", "orders")
+    engine.release("warm", "step")
+    if place.kind != "postgres":
+        assert engine.store.rates() == {}
+        return
+    connection = engine.store.connection
+    before = connection.statements
+    ask(engine, "a", "orders")
+    without = connection.statements - before
+    engine.release("a", "step")
+    engine.set_rate("orders", Rate(1000, 1, burst=100))
+    before = connection.statements
+    ask(engine, "b", "orders")
+    assert connection.statements - before == without + 1

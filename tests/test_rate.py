@@ -1,0 +1,152 @@
+"""The arithmetic of rates: never one too many in any span, and none lost that somebody waits for."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.rate import BURST_MAX, STARTS_MAX, Rate, nanoseconds, seconds
+
+NOW = nanoseconds(1_764_055_490.123456)
+rates = st.builds(
+    Rate,
+    st.one_of(st.integers(1, 200), st.integers(1, STARTS_MAX)),
+    st.sampled_from([1, 60, 3600, 86400]),
+    st.integers(1, 12),
+)
+
+
+def starts_of(rate, looks, due=0):
+    """When steps start, of those that look at these times."""
+    found = []
+    for now in looks:
+        if rate.start_at(due, now) <= now:
+            assert rate.ready(due, now) >= 1
+            due = rate.due_after_start(due, now)
+            found.append(now)
+        else:
+            assert rate.ready(due, now) == 0
+    return found
+
+
+@st.composite
+def looks(draw):
+    """A rate, and times at which steps look: at random, in flocks, and exactly when they may."""
+    rate = draw(rates)
+    interval = rate.interval_ns
+    pauses = st.one_of(
+        st.just(0),
+        st.just(interval),
+        st.just(interval - 1),
+        st.integers(0, 2 * interval),
+        st.integers(0, 30 * interval),
+    )
+    now = NOW
+    times = []
+    for pause in draw(st.lists(pauses, min_size=1, max_size=60)):
+        now += pause
+        times.append(now)
+    return rate, times
+
+
+@given(looks())
+def test_in_any_span_no_more_start_than_burst_and_rate_allow(case):
+    """Counted exactly, in whole numbers: k starts in a span take k - burst intervals at least."""
+    rate, times = case
+    found = starts_of(rate, times)
+    for (first, begin), (last, end) in combinations(enumerate(found), 2):
+        count = last - first + 1
+        assert (count - rate.burst) * rate.seconds * 10**9 <= (end - begin) * rate.starts
+
+
+@given(rates, st.integers(1, 40))
+def test_who_comes_at_the_told_time_starts_and_no_earlier(rate, count):
+    """Each of a queue is told its place's time once, and all of them start exactly then."""
+    told = [rate.start_at(0, NOW, place) for place in range(1, count + 1)]
+    assert starts_of(rate, [max(NOW, at) for at in told]) == [max(NOW, at) for at in told]
+    assert all(later - earlier == rate.interval_ns for earlier, later in pairwise(told))
+    due = 0
+    for at in told[:-1]:
+        due = rate.due_after_start(due, max(NOW, at))
+    assert not starts_of(rate, [told[-1] - 1], due) or told[-1] <= NOW
+
+
+@given(rates)
+def test_a_quiet_time_saves_a_burst_and_not_more(rate):
+    long_ago = NOW - 10**6 * rate.interval_ns
+    due = rate.due_after_start(0, long_ago)
+    assert rate.ready(due, NOW) == rate.burst
+    assert len(starts_of(rate, [NOW] * (rate.burst + 5), due)) == rate.burst
+
+
+@given(rates, rates)
+def test_a_changed_rate_holds_at_once_and_costs_one_burst_of_it_at_most(before, after):
+    due = 0
+    for _ in range(before.burst):
+        due = before.due_after_start(due, NOW)
+    assert after.start_at(due, NOW) <= NOW + after.interval_ns
+    assert after.ready(due, NOW) <= after.burst
+
+
+@given(rates)
+def test_a_clock_that_is_set_back_costs_one_interval_at_most(rate):
+    due = rate.due_after_start(0, NOW + 10**15)
+    assert rate.start_at(due, NOW) == NOW + rate.interval_ns
+
+
+def test_an_interval_is_never_rounded_to_more_starts():
+    assert Rate(7, 60).interval_ns * 7 >= 60 * 10**9
+    assert Rate(100, 60).interval_ns == 600_000_000
+
+
+def test_times_are_exact_to_the_microsecond_of_the_database():
+    assert nanoseconds(1_764_055_490.123457) == 1_764_055_490_123_457_000
+    assert seconds(1_764_055_490_123_456_001) == 1_764_055_490.123457
+    assert nanoseconds(seconds(1_764_055_490_123_456_001)) >= 1_764_055_490_123_456_001
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("100/minute", Rate(100, 60)),
+        ("1/second", Rate(1, 1)),
+        ("30/hour", Rate(30, 3600)),
+        ("2/day", Rate(2, 86400)),
+    ],
+)
+def test_a_rate_says_what_it_was_read_from(text, rate):
+    assert Rate.parse(text) == rate
+    assert str(rate) == text
+    assert str(Rate.parse(text, 5)) == f"{text}, burst 5"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0/minute", "-1/minute", "5", "5/week", "5 /minute", "5/minute\n"]
+)
+def test_what_is_not_a_rate_is_refused_with_what_is(text):
+    with pytest.raises(ConfigError, match="100/minute"):
+        Rate.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((STARTS_MAX + 1, 1), "starts"),
+        ((1, 1, BURST_MAX + 1), "burst"),
+        ((1, 1, 0), "burst"),
+        ((1, 7), "7 seconds"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(numbers, words):
+    with pytest.raises(ConfigError, match=words):
+        Rate(*numbers)
+
+
+def test_the_largest_numbers_fit_the_databases():
+    rate = Rate(1, 86400, BURST_MAX)
+    assert rate.start_at(2**63 - 1, NOW, 32) < 2**63
+    assert rate.due_after_start(2**63 - 1, NOW) < 2**63
