@@ -45,6 +45,8 @@ def explain(postgres_url):
         ("heartbeat", ("s", 30.0)),
         ("drop_tickets", ([1],)),
         ("expired_sessions", (10,)),
+        ("rates", ()),
+        ("set_due", ("orders", 1)),
     ],
 )
 def test_hot_statements_neither_scan_nor_gather_a_whole_table(explain, name, arguments):

@@ -63,6 +63,21 @@ def test_migrating_again_changes_nothing(shared_place):
     store.close()
 
 
+def test_tables_of_the_first_version_are_brought_up_to_date_with_what_is_in_them(shared_place):
+    for statement in script(shared_place.kind, "migration_001"):
+        shared_place.sql(statement)
+    shared_place.sql("INSERT INTO lifeguard_schema VALUES (1)")
+    shared_place.sql("INSERT INTO lifeguard_pools (pool, fence) VALUES ('orders', 41)")
+    store = shared_place.store()
+    store.migrate()
+    engine = Engine(store)
+    engine.set_limit("orders", 1)
+
+    assert engine.claim("a", "step", Demand.of({"orders": 1})).fence == 42
+    assert engine.rates() == {}
+    engine.close()
+
+
 def test_tables_of_a_newer_version_are_refused(shared_place):
     shared_place.store().migrate()
     shared_place.sql("UPDATE lifeguard_schema SET version = 99")

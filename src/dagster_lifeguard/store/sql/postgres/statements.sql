@@ -232,12 +232,12 @@ SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
 FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::integer;
 
 -- name: entries
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger WHERE entry > $2::bigint AND at >= $1::double precision
 ORDER BY entry LIMIT $3::integer;
 
 -- name: entries_of_pool
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger
 WHERE pool = $4::text AND entry > $2::bigint AND at >= $1::double precision
 ORDER BY entry LIMIT $3::integer;

@@ -182,11 +182,11 @@ SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
 FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
 
 -- name: entries
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger WHERE entry > :after AND at >= :since ORDER BY entry LIMIT :count;
 
 -- name: entries_of_pool
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at
+SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger WHERE pool = :pool AND entry > :after AND at >= :since
 ORDER BY entry LIMIT :count;
 
