@@ -33,6 +33,9 @@ bench-engine: $(READY)  ## Measure the engine beside the stock storage and the f
 bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (1 minute)
 	$(BIN)/python benchmarks/run_queue.py
 
+bench-demand: $(READY)  ## Measure rates: how close a busy pool comes to its own (4 minutes)
+	$(BIN)/python benchmarks/demand.py
+
 bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
 	$(BIN)/python benchmarks/assign.py
 
@@ -60,4 +63,4 @@ $(READY): pyproject.toml constraints/newest.txt
 	  --progress-bar on --editable '.[dev]'
 	@touch $(READY)
 
-.PHONY: help demo test test-oldest check torture bench-engine bench-queue bench docs lock clean
+.PHONY: help demo test test-oldest check torture bench-engine bench-queue bench-demand bench docs lock clean
