@@ -21,6 +21,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from typing_extensions import Self
 
+from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import SLOTS_MAX, Naming, Term, parse_expression
 from dagster_lifeguard.rate import BURST_MAX, Rate
@@ -74,12 +75,15 @@ class Rule(_Strict):
         override: Also replace a pool that the asset declares itself.
         checks: Also give these pools to the asset checks of these assets that run in ops of
             their own.
+        on_conflict: What is to happen when a run of these assets is submitted whose work another
+            run does or will do. Anything but ``queue`` needs the ``LifeguardRunCoordinator``.
     """
 
     assets: str = Field(min_length=1)
     pools: tuple[Annotated[str, BeforeValidator(_quoted)], ...]
     override: bool = Field(default=False, strict=True)
     checks: bool = Field(default=False, strict=True)
+    on_conflict: OnConflict = "queue"
 
     @field_validator("pools")
     @classmethod

@@ -10,8 +10,14 @@ import dagster as dg
 
 from dagster_lifeguard.compat.copies import original_node
 from dagster_lifeguard.compat.definitions import node_of, selector
-from dagster_lifeguard.compat.ops import leaf_ops, op_under_policy, op_with_pool
+from dagster_lifeguard.compat.ops import (
+    ON_CONFLICT_TAG,
+    leaf_ops,
+    op_under_policy,
+    op_with_pool,
+)
 from dagster_lifeguard.config import describe_rule
+from dagster_lifeguard.duplicates import agree
 from dagster_lifeguard.errors import LifeguardError, NeedsEngineError, SelectionError
 from dagster_lifeguard.templates import PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.config import Config, Rule
+    from dagster_lifeguard.duplicates import OnConflict
     from dagster_lifeguard.units import AssetItem, Kind, Unit
 
 
@@ -72,6 +79,7 @@ class _Decision:
     pool: str | None
     explicit: bool
     units: tuple[str, ...]
+    on_conflict: tuple[OnConflict, ...]
 
 
 class Plan:
@@ -109,8 +117,11 @@ class Plan:
 
     def _decide(self, unit: Unit, rule_index: int | None) -> None:
         pool, override = None, False
+        # A check that no rule is for has no say in what becomes of a run.
+        on_conflict: tuple[OnConflict, ...] = () if unit.is_check else ("queue",)
         if rule_index is not None and rule_index not in self._refused:
             override = self._policy.rules[rule_index].override
+            on_conflict = (self._policy.rules[rule_index].on_conflict,)
             if override or any(use.declared is None for use in unit.ops):
                 pool = self._pools.of(unit, rule_index)
         for use in unit.ops:
@@ -118,18 +129,19 @@ class Plan:
             of_op = use.declared if explicit else pool
             known = self._decisions.get(use.op)
             if known is None:
-                self._decisions[use.op] = _Decision(of_op, explicit, (unit.name,))
+                self._decisions[use.op] = _Decision(of_op, explicit, (unit.name,), on_conflict)
                 continue
             known.units = (*known.units, unit.name)
+            known.on_conflict = (*known.on_conflict, *on_conflict)
             if known.pool is None:
                 known.pool, known.explicit = of_op, explicit
 
     def _new_ops(self) -> dict[dg.OpDefinition, dg.OpDefinition]:
         policy, text = self._policy, self._policy.model_dump_json()
         return {
-            op: op_under_policy(op, policy, text)
+            op: op_under_policy(op, policy, text, _tags(decision))
             if decision.explicit
-            else op_with_pool(op, decision.pool, policy, text)
+            else op_with_pool(op, decision.pool, policy, text, _tags(decision))
             for op, decision in self._decisions.items()
         }
 
@@ -205,6 +217,12 @@ class Plan:
                 executed_with=tuple(other for other in names if other != name),
                 **common,
             )
+
+
+def _tags(decision: _Decision) -> Mapping[str, str]:
+    """The tags that an op gets: none for what it has anyway, so that nothing changes for most."""
+    on_conflict = agree(decision.on_conflict)
+    return {} if on_conflict == "queue" else {ON_CONFLICT_TAG: on_conflict}
 
 
 def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
