@@ -15,6 +15,8 @@ import pytest
 
 import catalogue
 from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
+from dagster_lifeguard.compat.definitions import node_of
+from dagster_lifeguard.compat.ops import leaf_ops
 from dagster_lifeguard.errors import (
     NameClashError,
     NeedsEngineError,
@@ -439,6 +441,61 @@ class TestSharedOps:
             rules=[Rule(assets="key:left", pools=[]), Rule(assets="*", pools=["{asset}"])]
         )
         assert pools(policy.apply(catalogue.shared_ops())) == {"left": "right", "right": "right"}
+
+
+class TestOnConflict:
+    @staticmethod
+    def op_tags(defs: dg.Definitions) -> dict[str, str | None]:
+        ops = [node_of(a) for a in defs.assets or () if isinstance(a, dg.AssetsDefinition)]
+        return {
+            op.name: op.tags.get("lifeguard/on_conflict")
+            for node in ops
+            if node is not None
+            for op, _ in leaf_ops(node)
+        }
+
+    def policy(self, **rule: Any) -> Policy:
+        return Policy(
+            rules=(
+                Rule(assets="key:one", pools=("{asset}",), on_conflict="skip_new", **rule),
+                Rule(assets="*", pools=("{asset}",)),
+            )
+        )
+
+    def test_it_is_a_tag_of_the_op_where_the_rule_says_so(self) -> None:
+        defs = self.policy().apply(dg.Definitions(assets=[make("one"), make("two")]))
+        assert self.op_tags(defs) == {"one": "skip_new", "two": None}
+
+    def test_beside_other_tags_and_a_pool_of_its_own(self) -> None:
+        one = make("one", op_tags={"team": "sales"}, pool="mine")
+        defs = self.policy().apply(dg.Definitions(assets=[one]))
+        assert pools(defs) == {"one": "mine"}
+        assert isinstance(one.op, dg.OpDefinition)
+        (new,) = defs.assets or ()
+        assert isinstance(new, dg.AssetsDefinition)
+        assert new.op.tags == {"team": "sales", "lifeguard/on_conflict": "skip_new"}
+        assert one.op.tags == {"team": "sales"}
+
+    def test_it_goes_with_the_policy(self) -> None:
+        defs = self.policy().apply(dg.Definitions(assets=[make("one")]))
+        assert self.op_tags(Policy().apply(defs)) == {"one": None}
+
+    def test_a_shared_op_says_what_all_its_assets_allow(self) -> None:
+        @dg.op
+        def shared() -> int:
+            return 1
+
+        graphs = [dg.graph_asset(name=n)(lambda: shared()) for n in ("one", "two")]
+        both = dg.Definitions(assets=graphs)
+        assert self.op_tags(self.policy().apply(both)) == {"shared": None}
+        rule = Rule(assets="*", pools=("{asset}",), on_conflict="skip_new")
+        assert self.op_tags(Policy(rules=(rule,)).apply(both)) == {"shared": "skip_new"}
+
+    def test_only_that_tag_differs_in_what_dagster_serves(self) -> None:
+        defs = dg.Definitions(assets=[make("one")])
+        found = differences(served(Policy().apply(defs)), served(self.policy().apply(defs)))
+        assert found
+        assert all("tags" in path for path in found), found
 
 
 class TestWhatItAppliesTo:

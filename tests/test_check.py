@@ -319,6 +319,25 @@ class TestFindings:
         file = project.write("defs.py", code(asset("a")))
         assert project.codes("-f", file) == ["default-limit"]
 
+    def test_a_coordinator_that_does_not_heed_on_conflict(
+        self, project: Project, home: Path
+    ) -> None:
+        rules = "[Rule(assets='*', pools=('{{asset}}',), on_conflict='skip_new')]"
+        wrap = f"Policy(rules={rules}).apply({{}})"
+        file = project.write("defs.py", code(asset("a"), wrap=wrap))
+        (found,) = project.json("-f", file)["warnings"]
+        assert found["code"] == "coordinator-missing"
+        assert found["message"] == (
+            'rule 1 (assets: "*"): on_conflict: skip_new, which nobody heeds: the run coordinator '
+            "in dagster.yaml is QueuedRunCoordinator."
+        )
+        with home.joinpath("dagster.yaml").open("a") as settings:
+            settings.write(
+                "run_coordinator: {module: dagster_lifeguard.run_coordinator, "
+                "class: LifeguardRunCoordinator}\n"
+            )
+        assert project.codes("-f", file) == []
+
     def test_without_an_instance_it_says_what_it_did_not_look_at(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:

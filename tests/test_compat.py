@@ -11,7 +11,7 @@ from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._utils.concurrency import get_max_concurrency_limit_value
 
 import catalogue
-from dagster_lifeguard import Policy, apply_per_asset_concurrency
+from dagster_lifeguard import Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys
 from dagster_lifeguard.compat.instance import (
@@ -294,3 +294,45 @@ class TestContexts:
         contexts = [dg.build_asset_context(), dg.build_op_context(), dg.build_output_context()]
         assert [step_of(context) for context in contexts] == [None, None, None]
         assert step_of(None) is None
+
+
+class TestSubmissions:
+    """What the run coordinator reads of a run, and does to it: see also ``test_duplicate_runs``."""
+
+    @pytest.fixture
+    def snapshot(self) -> Any:
+        from dagster._core.execution.api import create_execution_plan
+        from dagster._core.snap import snapshot_from_execution_plan
+
+        rule = Rule(assets="*", pools=("{asset}",), on_conflict="skip_new")
+        defs = Policy(rules=(rule,)).apply(catalogue.graph_asset())
+        job = defs.get_repository_def().get_job("__ASSET_JOB")
+        return snapshot_from_execution_plan(create_execution_plan(job), "id")
+
+    def test_a_plan_tells_the_tags_of_each_ops_step(self, snapshot: Any) -> None:
+        assert len(snapshot.steps) > 1
+        assert all(step.tags["lifeguard/on_conflict"] == "skip_new" for step in snapshot.steps)
+
+    def test_a_step_tells_its_outermost_node_first(self, snapshot: Any) -> None:
+        (node,) = {step.node_handle_id.split(".")[0] for step in snapshot.steps}
+        assert all(step.node_handle_id.startswith(f"{node}.") for step in snapshot.steps)
+
+    def test_the_tags_of_bookkeeping_are_those_that_dagster_writes(self) -> None:
+        from dagster._core.storage import tags as of_dagster
+
+        from dagster_lifeguard.compat.submissions import BOOKKEEPING_TAGS, CLAIM_TAGS
+
+        known = {v for k, v in vars(of_dagster).items() if k.endswith("_TAG")}
+        later = {"dagster/tick", "dagster/from_automation_condition", "dagster/code_location"}
+        unnamed = {"dagster/from_ui", "dagster/is_asset_resume_retry"}
+        parents = {"dagster/parent_backfill_id", "dagster/root_backfill_id"}
+        retries = {"dagster/will_retry", "dagster/auto_retry_run_id", "dagster/failure_reason"}
+        assert BOOKKEEPING_TAGS - known <= later | unnamed | parents | retries
+        assert known >= CLAIM_TAGS
+
+    def test_the_coordinator_is_configured_as_dagsters_with_one_key_more(self) -> None:
+        from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
+
+        stock: Any = dg.QueuedRunCoordinator.config_type()
+        ours: Any = LifeguardRunCoordinator.config_type()
+        assert ours.keys() - stock.keys() == {"lifeguard"}

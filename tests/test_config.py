@@ -105,7 +105,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             'rules:\n  - assets: "*"\n    pool: [x]\n',
             [
                 "2:5: rules[0]: the key 'pools' is missing.",
-                "3:5: unknown key 'pool'; allowed: assets, pools, override, checks. Did you mean 'pools'?",
+                "3:5: unknown key 'pool'; allowed: assets, pools, override, checks, on_conflict. Did you mean 'pools'?",
             ],
         ),
         (
@@ -153,10 +153,14 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             "pools:\n  a+b: 1\n",
             ["2:3: pools: 'a+b' is an expression; a declared pool is a plain name."],
         ),
+        (
+            'rules:\n  - assets: "*"\n    pools: []\n    on_conflict: skip\n',
+            ["4:18: rules[0].on_conflict: 'skip' is not allowed; allowed: queue, skip_new, cancel_running, replace_queued."],
+        ),
         ("default_limit: true\n", ["1:16: default_limit: True: input should be a valid integer."]),
         ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
         ("rules: 3\n", ["1:8: rules: 3 is not a list; write [...]."]),
-        ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks."]),
+        ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks, on_conflict."]),
         ("pools: 3\n", ["1:8: pools: 3 is not a mapping."]),
         ("default_limit: 2020-99-99\n", ["1:1: not valid YAML: month must be in 1..12."]),
         ("- a\n", ["1:1: expected settings; allowed: engine, naming, default_limit, rules, pools."]),

@@ -163,6 +163,9 @@ class TestStandingIn:
     @given(orders, orders, orders)
     def test_in_turn(self, a, b, c):
         """What a run stands in for, the run stands in for that stands in for it: none is lost."""
-        a, b, c = (replace(o, run_id=n, ancestors=frozenset()) for o, n in zip((a, b, c), "123"))
+        a, b, c = (
+            replace(o, run_id=n, ancestors=frozenset())
+            for o, n in zip((a, b, c), "123", strict=True)
+        )
         if a.stands_in_for(b) and b.stands_in_for(c):
             assert a.stands_in_for(c)

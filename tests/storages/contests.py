@@ -49,6 +49,7 @@ def create(
     job: str = ASSET_JOB,
     parent: str | None = None,
     steps: Sequence[str] | None = None,
+    submitted: bool = True,
 ) -> str:
     """Create a run as a webserver or a daemon does, with what they learn from the code location."""
     from dagster._core.execution.api import create_execution_plan
@@ -84,7 +85,7 @@ def create(
         resolved_op_selection=defn.op_selection_data
         and defn.op_selection_data.resolved_op_selection,
         op_selection=None,
-        remote_job_origin=origins.RemoteJobOrigin(repository, job),
+        remote_job_origin=origins.RemoteJobOrigin(repository, job) if submitted else None,
         job_code_origin=JobPythonOrigin(job, code),
         asset_graph=defn.asset_layer.asset_graph,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
-from contests import ASSET_JOB, Site, site
+from contests import ASSET_JOB, Site, create, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,6 +274,27 @@ class TestReexecutions:
         again = at.reexecute(dropped.run_id)
         assert again.status == "QUEUED"
         assert at.duplicate_of(again.run_id) == "none"
+
+
+def test_a_run_that_nobody_submitted_stands_in_for_none(at: Site):
+    """Such as that of ``dagster asset materialize``."""
+    run_id = create(at.instance, "once", submitted=False)
+    at.pretend(run_id, "PIPELINE_START")
+    new = at.launch("once")
+    assert (new.status, at.said(new.run_id)) == ("QUEUED", [])
+
+
+def test_a_run_is_queued_when_the_look_for_duplicates_fails(at: Site, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("no such disk")
+
+    at.launch("once")
+    monkeypatch.setattr("dagster_lifeguard.compat.submissions.runs_ahead", fail)
+    new = at.launch("once")
+    assert new.status == "QUEUED"
+    assert at.said(new.run_id) == ["Queued without a look for duplicates, which failed."]
+    monkeypatch.undo()
+    assert at.launch("once").status == "CANCELED", "nobody kept the lock"
 
 
 def test_a_run_is_submitted_once(at: Site):

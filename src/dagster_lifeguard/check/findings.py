@@ -27,6 +27,7 @@ CODES: Mapping[str, str] = {
     "limits-differ": "Several policies declare different limits for one pool.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
     "limit-in-force": "A pool has another limit on the instance than the policy declares.",
+    "coordinator-missing": "A rule says `on_conflict`, which the run coordinator does not heed.",
     "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
 }
 """Every code of a finding, and what it says."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.check.assets import asset_findings, same_targets
 from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
 from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
+from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.plan import Plan
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Location:
         limits: For each pool used here, its declared limit; None if unlimited.
         default_limits: The default limits of the policies that apply here.
         rules: What each rule selects, in order.
+        on_conflict: The rules that say something of duplicate runs, as messages name them.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Location:
     limits: Mapping[str, int | None]
     default_limits: frozenset[int | None]
     rules: tuple[str, ...]
+    on_conflict: tuple[str, ...] = ()
 
 
 def inspect_location(origin: LocationOrigin, config: Config | None, granularity: str) -> Location:
@@ -71,6 +74,7 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
         limits={pool: n for location in locations for pool, n in location.limits.items()},
         default_limits=frozenset(n for location in locations for n in location.default_limits),
         rules=locations[0].rules if locations else (),
+        on_conflict=tuple(rule for location in locations for rule in location.on_conflict),
     )
 
 
@@ -105,6 +109,12 @@ def _inspect_repository(
         limits=limits,
         default_limits=frozenset(policy.default_limit for policy, _ in plans),
         rules=tuple(rule.assets for rule in plans[0][0].rules),
+        on_conflict=tuple(
+            f"{describe_rule(index, rule)}: on_conflict: {rule.on_conflict}"
+            for policy, _ in plans
+            for index, rule in enumerate(policy.rules)
+            if rule.on_conflict != "queue"
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.check.findings import Finding, limit_text
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ def report_on(
         findings += _unused_pools(locations, config)
     if settings is not None:
         findings += _limits_in_force(locations, settings)
+        findings += _without_coordinator(locations, settings)
     findings.sort(key=lambda f: f.severity)
     granularity = settings.granularity if settings else "op"
     return Report(tuple(locations), granularity, tuple(findings))
@@ -126,6 +128,22 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
             "limit, which the run queue first applies to a pool one pass after it meets it.",
             "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
+        )
+
+
+def _without_coordinator(
+    locations: Sequence[Location], settings: PoolSettings
+) -> Iterator[Finding]:
+    rules = list(dict.fromkeys(rule for location in locations for rule in location.on_conflict))
+    if rules and not issubclass(settings.run_coordinator, LifeguardRunCoordinator):
+        yield Finding(
+            "coordinator-missing",
+            "warning",
+            f"{enumerate_some(rules)}, which nobody heeds: the run coordinator in dagster.yaml is "
+            f"{settings.run_coordinator.__name__}.",
+            "Set run_coordinator: module: dagster_lifeguard.run_coordinator, class: "
+            "LifeguardRunCoordinator, or drop on_conflict.",
+            tuple(rules),
         )
 
 

@@ -1,4 +1,4 @@
-"""The instance: its pool settings, its configuration, and how its run queue counts."""
+"""The instance: its pools, its configuration, its run coordinator, and how its queue counts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ It writes the default limit down only after it looked up which pools have one (1
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """What ``dagster.yaml`` says of pools.
+    """What ``dagster.yaml`` says of pools, and of the queue before them.
 
     Attributes:
         default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
         granularity: ``op`` or ``run``.
         limits: The pools that have a limit on the instance, and which.
+        run_coordinator: The class of what takes runs in.
     """
 
     default_limit: int | None
     granularity: Literal["op", "run"]
     limits: Mapping[str, int] = field(default_factory=dict)
+    run_coordinator: type[object] = field(default=object, compare=False)
 
 
 def default_limit_and_granularity(
@@ -54,7 +56,7 @@ def default_limit_and_granularity(
 def instance_pool_settings() -> PoolSettings | None:
     """Return the pool settings of the instance in DAGSTER_HOME; None if there is none.
 
-    Relies on: ``EventLogStorage.get_pool_limits`` (1.10.0).
+    Relies on: ``EventLogStorage.get_pool_limits``, ``DagsterInstance.run_coordinator`` (1.10.0).
     """
     home = os.getenv("DAGSTER_HOME")
     if not home or not Path(home).is_dir():
@@ -62,7 +64,9 @@ def instance_pool_settings() -> PoolSettings | None:
     with dg.DagsterInstance.get() as instance:
         limits = instance.event_log_storage.get_pool_limits()
         return PoolSettings(
-            *default_limit_and_granularity(instance), {pool.name: pool.limit for pool in limits}
+            *default_limit_and_granularity(instance),
+            {pool.name: pool.limit for pool in limits},
+            type(cast("Any", instance).run_coordinator),
         )
 
 

@@ -86,7 +86,8 @@ def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> Order:
     Relies on: the fields of ``DagsterRun`` (1.10.0; ``partitions_subset`` where there is one).
     """
     of_run = cast("Any", run)
-    repository = of_run.remote_job_origin.repository_origin
+    origin = of_run.remote_job_origin  # None: nobody submitted it; it executes where it was made
+    repository = None if origin is None else origin.repository_origin
     tags = {k: v for k, v in run.tags.items() if k not in ignore_tags}
     subset = getattr(run, "partitions_subset", None)
     # Where assets are selected, the ops that make them are among the resolved selection.
@@ -95,8 +96,8 @@ def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> Order:
         run_id=run.run_id,
         ancestors=frozenset(filter(None, (of_run.parent_run_id, of_run.root_run_id))),
         terms=(
-            repository.code_location_origin.location_name,
-            repository.repository_name,
+            None if repository is None else repository.code_location_origin.location_name,
+            None if repository is None else repository.repository_name,
             run.job_name,
             serialize_value(of_run.job_code_origin),
             json.dumps(run.run_config, sort_keys=True, default=str),
