@@ -485,7 +485,10 @@ class TestOnConflict:
         def shared() -> int:
             return 1
 
-        graphs = [dg.graph_asset(name=n)(lambda: shared()) for n in ("one", "two")]
+        def graph() -> Any:
+            return shared()
+
+        graphs = [dg.graph_asset(name=name)(graph) for name in ("one", "two")]
         both = dg.Definitions(assets=graphs)
         assert self.op_tags(self.policy().apply(both)) == {"shared": None}
         rule = Rule(assets="*", pools=("{asset}",), on_conflict="skip_new")

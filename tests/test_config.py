@@ -155,7 +155,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ),
         (
             'rules:\n  - assets: "*"\n    pools: []\n    on_conflict: skip\n',
-            ["4:18: rules[0].on_conflict: 'skip' is not allowed; allowed: queue, skip_new, cancel_running, replace_queued."],
+            ["4:18: rules[0].on_conflict: 'skip' is not allowed; allowed: queue, skip_new, cancel_running, replace_queued. Did you mean 'skip_new'?"],
         ),
         ("default_limit: true\n", ["1:16: default_limit: True: input should be a valid integer."]),
         ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
