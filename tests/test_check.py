@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from dagster_lifeguard.check.findings import CODES
+from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 

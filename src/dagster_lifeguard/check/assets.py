@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.check.findings import Finding
 from dagster_lifeguard.compat.definitions import metadata_texts
+from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.names import enumerate_some
 
 if TYPE_CHECKING:

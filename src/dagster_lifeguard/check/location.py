@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from dagster_lifeguard.check.findings import Finding
     from dagster_lifeguard.compat.locations import LocationOrigin
     from dagster_lifeguard.config import Config
+    from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.plan import Assignment
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_lifeguard.assign import Policy
-from dagster_lifeguard.check.findings import Finding, limit_text
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
 from dagster_lifeguard.config import Config, describe_rule
+from dagster_lifeguard.findings import Finding, limit_text
 from dagster_lifeguard.names import enumerate_some
 from dagster_lifeguard.units import with_op
 

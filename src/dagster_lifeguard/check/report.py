@@ -6,18 +6,18 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.check.findings import Finding, limit_text
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.findings import Finding, limit_text, worst_first
 from dagster_lifeguard.names import enumerate_some
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.check.findings import Severity
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.compat.instance import PoolSettings
     from dagster_lifeguard.config import Config
+    from dagster_lifeguard.findings import Severity
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def report_on(
     if settings is not None:
         findings += _limits_in_force(locations, settings)
         findings += _without_coordinator(locations, settings)
-    findings.sort(key=lambda f: f.severity)
+    findings.sort(key=worst_first)
     granularity = settings.granularity if settings else "op"
     return Report(tuple(locations), granularity, tuple(findings))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.check.findings import CODES
+from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.check.inspection import inspect_locations
 from dagster_lifeguard.check.origins import find_origins
 from dagster_lifeguard.check.report import report_on

@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from dagster_lifeguard.cli.findings import (
+    finding_as_json,
+    number,
+    print_finding,
+    printable,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dagster_lifeguard.check.findings import Finding
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.check.report import Report
+    from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.plan import Assignment
 
 ROWS_MAX = 200
@@ -35,20 +42,11 @@ SORT_KEYS: dict[str, Callable[[Row], Any]] = {
 
 def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding]) -> dict[str, Any]:
     """Return what ``--json`` prints: the report with these assets and findings of it."""
-
-    def finding(item: Finding) -> dict[str, Any]:
-        return {
-            "code": item.code,
-            "message": item.message,
-            "remedy": item.remedy,
-            "names": list(item.names),
-        }
-
     return {
         "version": 1,
         "granularity": found.granularity,
-        "errors": [finding(f) for f in shown if f.severity == "error"],
-        "warnings": [finding(f) for f in shown if f.severity == "warning"],
+        "errors": [finding_as_json(f) for f in shown if f.severity == "error"],
+        "warnings": [finding_as_json(f) for f in shown if f.severity == "warning"],
         "assets": [
             {
                 "asset": a.asset,
@@ -91,22 +89,12 @@ def print_report(
         console.print("[dim]List them with --all, or some of them with --select TEXT.[/dim]")
     console.print()
     for finding in shown:
-        colour = "red" if finding.severity == "error" else "yellow"
-        head = Text.assemble((finding.severity, colour), " ", (finding.code, "bold"), ": ")
-        console.print(head + Text(_printable(finding.message)))
-        console.print(Padding(Text(_printable(finding.remedy), style="dim"), (0, 0, 0, 2)))
+        print_finding(console, finding)
     console.print(_totals(rows, shown))
 
 
-def _printable(text: str) -> str:
-    """Escape what would move the cursor, break the line or not encode: names are the user's."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
-
-
 def _cell(text: str) -> Text:
-    return Text(_printable(text))
+    return Text(printable(text))
 
 
 def _plain_table() -> Table:
@@ -209,12 +197,4 @@ def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
     parts.append(f"{len(executed) - own - shared} unlimited")
     external = sum(1 for _, a in rows if a.kind == "external")
     parts += [f"{external} external"] if external else []
-    errors = sum(1 for f in shown if f.severity == "error")
-    verdict = "nothing found"
-    if shown:
-        verdict = f"{_number(errors, 'error')}, {_number(len(shown) - errors, 'warning')}"
-    return f"{_number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict}[/bold]"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict(shown)}[/bold]"

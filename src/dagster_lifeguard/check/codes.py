@@ -1,14 +1,11 @@
-"""Findings: what a user should know, with what to do about it."""
+"""The codes of what ``lifeguard check`` finds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-Severity = Literal["error", "warning"]
 
 CODES: Mapping[str, str] = {
     "config-invalid": "A setting or rule is not allowed.",
@@ -31,27 +28,3 @@ CODES: Mapping[str, str] = {
     "limit-not-set": "At granularity run, pools have no limit of their own on the instance.",
 }
 """Every code of a finding, and what it says."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something a user should know, with what to do about it.
-
-    Attributes:
-        code: One of ``CODES``.
-        severity: An error means that an asset is not protected as the policy says.
-        message: What was found, in one line.
-        remedy: What to do, in one line.
-        names: The assets, pools or rules concerned.
-    """
-
-    code: str
-    severity: Severity
-    message: str
-    remedy: str
-    names: tuple[str, ...] = ()
-
-
-def limit_text(limit: int | None) -> str:
-    """Return a limit as a message tells it."""
-    return "unlimited" if limit is None else str(limit)
