@@ -43,3 +43,8 @@ def worst_first(finding: Finding) -> int:
 def limit_text(limit: int | None) -> str:
     """Return a limit as a message tells it."""
     return "unlimited" if limit is None else str(limit)
+
+
+def number(count: int, noun: str) -> str:
+    """Return a number of things, such as ``1 error`` and ``2 errors``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -20,12 +20,18 @@ from ruamel.yaml.nodes import MappingNode
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 STANZA: tuple[tuple[str, object, str], ...] = (
     ("concurrency.pools.default_limit", 1, "of every pool that is given no limit of its own"),
     ("run_monitoring.free_slots_after_run_end_seconds", 60, "else their slots stay taken"),
     ("run_monitoring.enabled", True, "ends runs whose process died, where the launcher can tell"),
 )
-"""Setting, value and why. The last two free the slots of a crashed or cancelled run."""
+"""Setting, value and why."""
+
+MONITORING = STANZA[1:]
+"""Those that free the slots of a crashed or cancelled run."""
 
 _STANZA_TEXT = (
     "concurrency: {pools: {default_limit: 1}} and "
@@ -33,12 +39,15 @@ _STANZA_TEXT = (
 )
 
 
-def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
+def with_pool_settings(
+    text: str, source: str, stanza: Sequence[tuple[str, object, str]] = STANZA
+) -> tuple[str, tuple[str, ...]]:
     """Add what is missing of ``STANZA`` to a ``dagster.yaml``.
 
     Args:
         text: The file's contents; may be empty.
         source: Its name, for messages.
+        stanza: What to add, if not all of it.
 
     Returns:
         The new contents, and the settings that differ from the stanza and were kept.
@@ -50,7 +59,7 @@ def with_pool_settings(text: str, source: str) -> tuple[str, tuple[str, ...]]:
     document = load(text, source)
     new = text
     kept = []
-    for setting, value, comment in STANZA:
+    for setting, value, comment in stanza:
         path = setting.split(".")
         found = _get(document, path, source)
         if found is None:

@@ -213,7 +213,7 @@ def _expected_exit_code(shown: str) -> int:
     """What the output on a page implies: findings are 1, a mistake in what was asked is 2."""
     if re.search(r"^Error: ", shown, re.MULTILINE):
         return 2
-    return int(bool(re.search(r"^\d+ errors?, \d+ warnings?$", shown, re.MULTILINE)))
+    return int(bool(re.search(r"^\d+ errors?, \d+ warnings?(, \d+ notes?)?$", shown, re.MULTILINE)))
 
 
 def _same(shown: str, printed: str) -> bool:

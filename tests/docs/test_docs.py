@@ -22,6 +22,7 @@ from dagster_lifeguard.cli.demo import verdict_rows
 from dagster_lifeguard.cli.group import CommandGroup
 from dagster_lifeguard.config import Config, PoolSpec, Rule
 from dagster_lifeguard.demo import PROTECTED, UNPROTECTED, Evidence
+from dagster_lifeguard.doctor.examination import CHECKS, GROUPS
 from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.storage.config import StorageOptions
 
@@ -128,6 +129,18 @@ class TestReference:
         assert sorted(headings) == sorted(codes)
         for error in errors(LifeguardError):
             assert f"`{error.__name__}`" in text
+
+    def test_every_check_of_the_doctor(self) -> None:
+        text = reference("doctor.md")
+        sections = re.split(r"^### ", text.partition("## What `--fix` does")[0], flags=re.MULTILINE)
+        told = [re.match(r"`([\w-]+)`\n\n(\w+), (\w+)[.;]", part) for part in sections[1:]]
+        assert [match and match.groups() for match in told] == [
+            (check.code, check.severity.capitalize(), check.source) for check in CHECKS.values()
+        ]
+        for part in sections[1:]:
+            assert re.search(r"Cause: .*[Rr]emedy:\s", part, re.DOTALL), part
+        headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+        assert headings[: len(GROUPS)] == list(GROUPS)
 
     @pytest.mark.parametrize("model", [Config, Rule, PoolSpec])
     def test_every_setting(self, model: type[Config | Rule | PoolSpec]) -> None:

@@ -18,6 +18,9 @@ COMMANDS = {
         "check": "Show which asset gets which pool by which rule, and what is wrong.",
         "demo": "Load real data with three runs at once, without pools and with them.",
     },
+    "Operate": {
+        "doctor": "Find out why a pool does not work, and what to do about it.",
+    },
     "Make the limits hold": {
         "engine": "Switch the engine on or off, or see what it does.",
     },

@@ -101,18 +101,27 @@ def _prepare(change: Change) -> Path:
 
 def agreed(changes: Sequence[Change], *, yes: bool, dry_run: bool = False) -> bool:
     """Show the changes, and ask for consent unless it was given."""
+    show(changes)
+    return not dry_run and consented("Write this?", "Nothing was written", yes=yes)
+
+
+def show(changes: Sequence[Change]) -> None:
+    """Print what the changes take out and put in."""
     for change in changes:
         for line in change.diff().splitlines():
             click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
-    if dry_run:
-        return False
-    if not yes:
-        if not _is_terminal():
-            raise click.UsageError("Nothing was written: say --yes to write without being asked.")
-        if not click.confirm("Write this?"):
-            click.echo("Nothing was written.")
-            return False
-    return True
+
+
+def consented(question: str, nothing: str, *, yes: bool) -> bool:
+    """Ask for consent unless it was given; where nobody can be asked, it has to be given."""
+    if yes:
+        return True
+    if not _is_terminal():
+        raise click.UsageError(f"{nothing}: say --yes to do it without being asked.")
+    if click.confirm(question):
+        return True
+    click.echo(f"{nothing}.")
+    return False
 
 
 def _is_terminal() -> bool:

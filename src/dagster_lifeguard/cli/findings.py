@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.padding import Padding
 from rich.text import Text
+
+from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,19 +36,27 @@ def print_finding(console: Console, finding: Finding) -> None:
     head.append_text(Text.assemble((finding.code, "bold"), ": "))
     console.print(head + Text(printable(finding.message)))
     for line in finding.evidence:
-        console.print(Padding(Text(f"- {printable(line)}"), (0, 0, 0, 2)))
-    console.print(Padding(Text(printable(finding.remedy), style="dim"), (0, 0, 0, 2)))
+        print_indented(console, "- ", line)
+    print_indented(console, "", finding.remedy, style="dim")
     for command in finding.commands:
         # Never wrapped: what is pasted has to be one line.
         console.print(Text(f"    {printable(command)}"), soft_wrap=True)
 
 
+def print_indented(console: Console, bullet: str, text: str, *, style: str = "") -> None:
+    """Print a paragraph below what it belongs to."""
+    lines = Text(printable(text), style=style).wrap(console, console.width - 2 - len(bullet))
+    for index, line in enumerate(lines):
+        line.rstrip()
+        console.print(Text("  " + (bullet if index == 0 else " " * len(bullet))) + line)
+
+
 def verdict(findings: Sequence[Finding]) -> str:
     """The last line of a report: how many there are of each severity."""
-    if not findings:
-        return "nothing found"
     counts = {kind: sum(f.severity == kind for f in findings) for kind in _COLOURS}
     parts = [number(counts["error"], "error"), number(counts["warning"], "warning")]
+    if not counts["error"] and not counts["warning"]:
+        parts = ["nothing found"]
     return ", ".join(parts + ([number(counts["note"], "note")] if counts["note"] else []))
 
 
@@ -56,8 +65,3 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
-
-
-def number(count: int, noun: str) -> str:
-    """A number of things, such as ``1 error`` and ``2 errors``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from dagster_lifeguard.cli.findings import (
     finding_as_json,
-    number,
     print_finding,
     printable,
     verdict,
 )
+from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,8 +18,8 @@ TOKEN_VARIABLES = ("LIFEGUARD_TOKEN", "DAGSTER_CLOUD_API_TOKEN")
 """Where a token is looked for unless ``--token-env`` names another variable."""
 
 
-def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--url`` and ``--token-env``, and hand it an open ``deployment``."""
+def target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--url`` and ``--token-env``, and hand it ``url`` and ``token``."""
 
     @click.option(
         "--url",
@@ -35,8 +35,19 @@ def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
         f"[default: {' or '.join(TOKEN_VARIABLES)}]",
     )
     @functools.wraps(command)
-    def with_deployment(*args: Any, url: str | None, token_env: str | None, **kwargs: Any) -> None:
-        with closing(open_deployment(url, _token(token_env))) as deployment:
+    def with_target(*args: Any, token_env: str | None, **kwargs: Any) -> None:
+        command(*args, token=_token(token_env), **kwargs)
+
+    return with_target
+
+
+def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--url`` and ``--token-env``, and hand it an open ``deployment``."""
+
+    @target_options
+    @functools.wraps(command)
+    def with_deployment(*args: Any, url: str | None, token: str | None, **kwargs: Any) -> None:
+        with closing(open_deployment(url, token)) as deployment:
             command(*args, deployment=deployment, **kwargs)
 
     return with_deployment

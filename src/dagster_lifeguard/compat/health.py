@@ -1,0 +1,199 @@
+"""What Dagster knows of its own health: daemons, run queue, storage, and how runs execute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
+MONITORING_DAEMON = "MONITORING"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One of the threads of ``dagster-daemon`` that an instance needs.
+
+    Attributes:
+        last_heartbeat: Seconds since the epoch, by the daemon's clock; None if there was none.
+        errors: What went wrong in it lately, one line each.
+    """
+
+    name: str
+    last_heartbeat: float | None
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunQueue:
+    """How the run queue lets runs go.
+
+    Attributes:
+        runs_max: How many may be in progress; -1 is any number.
+        tag_limits: Key, value (None for any value), whether it is for each value, and limit.
+        heeds_pools: Whether it holds back runs that would wait for a pool.
+        buffer: How many runs more than a pool has slots it lets go.
+    """
+
+    runs_max: int
+    tag_limits: tuple[tuple[str, str | None, bool, int], ...]
+    heeds_pools: bool
+    buffer: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the tables of an event log storage can hold.
+
+    Attributes:
+        storage: The class of the storage.
+        is_sql: Whether it is one of Dagster's SQL storages, or derived from one.
+        has_pools: Whether it knows pools at all.
+        has_limits: Whether limits have a table of their own, with a mark for default ones.
+        revision: Of the tables, and of this Dagster; None if that is not told.
+    """
+
+    storage: str
+    is_sql: bool
+    has_pools: bool
+    has_limits: bool
+    revision: tuple[str | None, str | None] | None
+
+
+@dataclass(frozen=True)
+class TaggedStep:
+    """A step with the tag ``dagster/concurrency_key``, which named pools before there were any.
+
+    Attributes:
+        pool: What stands in ``op.pool``; if there is one, the tag has no effect.
+    """
+
+    step_key: str
+    tag: str
+    pool: str | None
+
+
+def daemons(instance: dg.DagsterInstance) -> tuple[Daemon, ...]:
+    """The daemons that an instance needs.
+
+    Relies on: ``DagsterInstance.get_daemon_statuses`` (1.10.0).
+    """
+    found = cast("Any", instance).get_daemon_statuses()
+    return tuple(
+        Daemon(
+            name,
+            None if status.last_heartbeat is None else status.last_heartbeat.timestamp,
+            tuple(
+                error.message.strip().splitlines()[0]
+                for error in (status.last_heartbeat and status.last_heartbeat.errors) or ()
+            ),
+        )
+        for name, status in found.items()
+    )
+
+
+def run_queue(instance: dg.DagsterInstance) -> RunQueue | None:
+    """The run queue; None if runs are launched as soon as they are submitted.
+
+    Relies on: ``DagsterInstance.run_coordinator``, ``QueuedRunCoordinator`` and
+    ``get_concurrency_config().run_queue_config`` (1.10.0).
+    """
+    found: Any = instance
+    if not isinstance(found.run_coordinator, QueuedRunCoordinator):
+        return None
+    config = found.get_concurrency_config().run_queue_config
+    return RunQueue(
+        config.max_concurrent_runs,
+        tuple(map(_tag_limit, config.tag_concurrency_limits or ())),
+        bool(config.should_block_op_concurrency_limited_runs),
+        config.op_concurrency_slot_buffer or 0,
+    )
+
+
+def _tag_limit(limit: Mapping[str, Any]) -> tuple[str, str | None, bool, int]:
+    value = limit.get("value")
+    per_value = isinstance(value, dict) and bool(value.get("applyLimitPerUniqueValue"))
+    return limit["key"], value if isinstance(value, str) else None, per_value, limit["limit"]
+
+
+def run_coordinator_name(instance: dg.DagsterInstance) -> str:
+    """The class that takes the runs that are submitted."""
+    return type(cast("Any", instance).run_coordinator).__name__
+
+
+def free_slots_after_seconds(instance: dg.DagsterInstance) -> int | None:
+    """After how long the daemon frees the slots of runs that are over; None if it does not.
+
+    Relies on: ``run_monitoring_enabled``, ``run_monitoring_settings`` (1.10.0).
+    """
+    found: Any = instance
+    seconds = found.run_monitoring_settings.get("free_slots_after_run_end_seconds")
+    return int(seconds) if seconds and found.run_monitoring_enabled else None
+
+
+def tables(instance: dg.DagsterInstance) -> Tables:
+    """What the tables of the event log can hold.
+
+    Relies on: ``supports_global_concurrency_limits``, ``alembic_version`` of an event log storage,
+    ``has_default_pool_limit_col`` of ``SqlEventLogStorage`` (1.10.0).
+    """
+    event_log: Any = instance.event_log_storage
+    is_sql = isinstance(event_log, SqlEventLogStorage)
+    version = event_log.alembic_version()
+    return Tables(
+        storage=type(event_log).__name__,
+        is_sql=is_sql,
+        has_pools=bool(event_log.supports_global_concurrency_limits),
+        has_limits=not is_sql or bool(event_log.has_default_pool_limit_col),
+        revision=None if version is None else (version[0], version[1]),
+    )
+
+
+def assign_waiting(instance: dg.DagsterInstance, pool: str, count: int) -> None:
+    """Promise free slots of a pool to its first waiters, as a release of the stock storage does.
+
+    Relies on: ``SqlEventLogStorage.assign_pending_steps``, one waiter each time (1.10.0).
+    """
+    event_log = instance.event_log_storage
+    assert isinstance(event_log, SqlEventLogStorage)
+    event_log.assign_pending_steps([pool] * count)
+
+
+def tagged_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[TaggedStep]:
+    """The steps of a run's plan that bear the old tag.
+
+    Relies on: ``get_execution_plan_snapshot``, and of its steps ``tags`` and ``pool`` (1.10.0).
+    """
+    plan = cast("Any", run).execution_plan_snapshot_id
+    if plan is None:
+        return
+    for step in cast("Any", instance).get_execution_plan_snapshot(plan).steps:
+        tag = (step.tags or {}).get(GLOBAL_CONCURRENCY_TAG)
+        if tag is not None:
+            yield TaggedStep(step.key, tag, step.pool)
+
+
+def executes_one_by_one(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """Which setting makes a run execute its steps one by one; None if none is seen.
+
+    An executor that is configured in code does not show in the run.
+
+    Relies on: the message of the engine event with which the in-process executor begins, and
+    the run's ``execution: config: [multiprocess:] max_concurrent`` (1.10.0).
+    """
+    config: Any = (cast("Any", run.run_config).get("execution") or {}).get("config") or {}
+    if (config.get("multiprocess") or config).get("max_concurrent") == 1:
+        return "execution: config: max_concurrent: 1"
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    for event in events:
+        message = (event.dagster_event and event.dagster_event.message) or ""
+        if message.startswith("Executing steps in process"):
+            return "the in_process executor"
+    return None

@@ -1,0 +1,100 @@
+"""Dagster's daemon, without which queued runs wait for ever and leaked slots stay taken."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.compat.health import MONITORING_DAEMON, QUEUE_DAEMON, Daemon, daemons
+from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.wording import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagster_lifeguard.doctor.subject import Subject
+    from dagster_lifeguard.findings import Finding
+
+SILENT_SECONDS = 150.0
+"""A heartbeat comes every 30 s. Dagster itself calls a daemon unhealthy only after half an hour."""
+
+_FOR_POOLS = {
+    QUEUE_DAEMON: "no queued run starts",
+    MONITORING_DAEMON: "no slot of a crashed run is freed",
+}
+
+
+class DaemonAbsent(Check):
+    code = "daemon-absent"
+    title = "The daemon has never run on this instance"
+    severity = "error"
+    source = "instance"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
+        if missing:
+            yield self.finding(
+                "Dagster's daemon has never run on this instance: " + _without(missing) + ".",
+                "Start it with this DAGSTER_HOME. If one runs, it uses another instance.",
+                names=[d.name for d in missing],
+                evidence=[f"{d.name}: no heartbeat" for d in missing],
+                commands=[_start(subject)],
+            )
+
+
+class DaemonSilent(Check):
+    code = "daemon-silent"
+    title = "The daemon has stopped"
+    severity = "error"
+    source = "instance"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        silent = {
+            d: seconds
+            for d in _daemons(subject)
+            if d.last_heartbeat is not None
+            and (seconds := subject.now - d.last_heartbeat) > SILENT_SECONDS
+        }
+        if silent:
+            yield self.finding(
+                "Dagster's daemon has stopped or hangs: " + _without(silent) + ".",
+                "Start it again with this DAGSTER_HOME, and see its log for why it stopped.",
+                names=[d.name for d in silent],
+                evidence=[
+                    f"{d.name}: last heartbeat {duration(seconds)} ago"
+                    for d, seconds in silent.items()
+                ],
+                commands=[_start(subject)],
+            )
+
+
+class DaemonFailing(Check):
+    code = "daemon-failing"
+    title = "The daemon reports errors"
+    severity = "warning"
+    source = "instance"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        failing = [d for d in _daemons(subject) if d.errors]
+        if failing:
+            yield self.finding(
+                "Dagster's daemon reports errors: " + _without(failing) + " while they last.",
+                "See its log for the whole error.",
+                names=[d.name for d in failing],
+                evidence=[f"{d.name}: {error}" for d in failing for error in d.errors],
+            )
+
+
+def _daemons(subject: Subject) -> list[Daemon]:
+    return [d for d in daemons(subject.instance) if d.name in _FOR_POOLS]
+
+
+def _without(found: list[Daemon] | dict[Daemon, float]) -> str:
+    return " and ".join(_FOR_POOLS[d.name] for d in found)
+
+
+def _start(subject: Subject) -> str:
+    return f"DAGSTER_HOME={shlex.quote(subject.name)} dagster-daemon run"
+
+
+CHECKS = (DaemonAbsent(), DaemonSilent(), DaemonFailing())

@@ -1,0 +1,228 @@
+"""``dagster.yaml``: whether it is there, is loaded, and says what has an effect."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.compat import health
+from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.instance_yaml import load
+from dagster_lifeguard.names import enumerate_some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dagster_lifeguard.doctor.subject import Subject
+    from dagster_lifeguard.findings import Finding
+
+_MISNAMED = ("dagster.yml", "Dagster.yaml", "dagster.yaml.txt", "dagster.yaml.yaml")
+
+_BLOCKS = ("concurrency.runs", "concurrency.pools")
+
+_RENAMED = {
+    "max_concurrent_runs": "concurrency.runs.max_concurrent_runs",
+    "tag_concurrency_limits": "concurrency.runs.tag_concurrency_limits",
+    "block_op_concurrency_limited_runs.op_concurrency_slot_buffer": (
+        "concurrency.pools.op_granularity_run_buffer"
+    ),
+}
+
+_MOVED = (
+    *((f"run_queue.{old}", new, _BLOCKS) for old, new in _RENAMED.items()),
+    *((f"run_coordinator.config.{old}", new, _BLOCKS) for old, new in _RENAMED.items()),
+    (
+        "concurrency.default_op_concurrency_limit",
+        "concurrency.pools.default_limit",
+        ("concurrency.pools",),
+    ),
+    ("run_coordinator", "run_queue", ("run_queue",)),
+)
+"""An older setting, what it is called now, and beside which others Dagster refuses it."""
+
+
+class YamlAbsent(Check):
+    code = "yaml-absent"
+    title = "There is no dagster.yaml in DAGSTER_HOME"
+    severity = "warning"
+    source = "file"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        if not subject.file.exists():
+            yield self.finding(
+                f"There is no {subject.file}, so every setting is Dagster's default: pools are "
+                "unlimited, and slots of crashed runs stay taken.",
+                "Write one.",
+                names=[str(subject.file)],
+                commands=["lifeguard init"],
+            )
+
+
+class YamlMisplaced(Check):
+    code = "yaml-misplaced"
+    title = "A dagster.yaml is not loaded, for its name or place"
+    severity = "error"
+    source = "file"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        if subject.file.exists():
+            return
+        home, here = subject.file.parent, subject.machine.here
+        places = [home / name for name in _MISNAMED]
+        places += [here / "dagster.yaml", here / "dagster.yml"] if here != home else []
+        for found in filter(_is_file_of_that_case, places):
+            yield self.finding(
+                f"{found} is not loaded: Dagster reads {subject.file} and no other.",
+                "Give it that name and place.",
+                names=[str(found)],
+                commands=[shlex.join(["cp", str(found), str(subject.file)])],
+            )
+
+
+def _is_file_of_that_case(path: Path) -> bool:
+    return path.parent.is_dir() and any(path == found for found in path.parent.iterdir())
+
+
+class SettingsConflict(Check):
+    code = "settings-conflict"
+    title = "Two settings of one thing exclude each other"
+    severity = "error"
+    source = "file"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        moves = conflicts(subject)
+        if moves:
+            yield self.finding(
+                f"Dagster refuses {subject.file}: it sets one thing in two places.",
+                "Move each to where it belongs now: "
+                + ", ".join(f"{old} to {new}" for old, new in moves)
+                + ".",
+                names=[old for old, _ in moves],
+                evidence=[subject.refusal or ""],
+            )
+
+
+class SettingsRefused(Check):
+    code = "settings-refused"
+    title = "Dagster refuses dagster.yaml"
+    severity = "error"
+    source = "file"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        if subject.refusal is not None and not conflicts(subject):
+            yield self.finding(
+                f"Dagster refuses {subject.file}, so nothing starts with it.",
+                "Mend it as Dagster says.",
+                names=[str(subject.file)],
+                evidence=[subject.refusal],
+                commands=["dagster instance info"],
+            )
+
+
+class InstanceUnopenable(Check):
+    code = "instance-unopenable"
+    title = "The instance cannot be opened"
+    severity = "error"
+    source = "file"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        if subject.refusal is None and subject.why_not("instance") is not None:
+            yield self.finding(
+                f"The instance in {subject.file.parent} cannot be opened.",
+                "Check that its database runs and that the module of its storage is installed.",
+                names=[str(subject.file)],
+                evidence=[subject.trouble],
+                commands=["dagster instance info"],
+            )
+
+
+class SettingWithoutEffect(Check):
+    code = "setting-without-effect"
+    title = "A setting has no effect"
+    severity = "warning"
+    source = "instance"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        document = _document(subject)
+        if health.run_queue(subject.instance) is None:
+            name = health.run_coordinator_name(subject.instance)
+            for setting in ("concurrency.runs", "concurrency.pools.op_granularity_run_buffer"):
+                if _get(document, setting):
+                    yield self.finding(
+                        f"{setting} has no effect: it is for the run queue, and runs go around it.",
+                        "Take run_coordinator out of dagster.yaml, so that runs are queued.",
+                        names=[setting],
+                        evidence=[f"run_coordinator: {name}"],
+                    )
+        given = _get(document, "run_monitoring") or {}
+        others = [f"run_monitoring.{name}" for name in given if name != "enabled"]
+        if others and not given.get("enabled"):
+            yield self.finding(
+                f"{enumerate_some(others)} {'has' if len(others) == 1 else 'have'} no effect: "
+                "run monitoring is not enabled.",
+                "Say run_monitoring: enabled: true in dagster.yaml, and start the daemon again.",
+                names=others,
+                evidence=[f"run_monitoring.enabled: {given.get('enabled', 'not set')}"],
+            )
+
+
+class MonitoringOff(Check):
+    code = "monitoring-off"
+    title = "Nothing frees the slots of a run that crashed"
+    severity = "warning"
+    source = "instance"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        # The engine takes a dead holder's slots back by itself.
+        if subject.why_not("deployment") is None and subject.settings.engine:
+            return
+        if health.free_slots_after_seconds(subject.instance) is None:
+            yield self.finding(
+                "Slots of a run that crashed or was cancelled stay taken for ever: no run "
+                "monitoring frees them.",
+                "Add run_monitoring: {enabled: true, free_slots_after_run_end_seconds: 60} to "
+                "dagster.yaml, and start the daemon again.",
+                names=[str(subject.file)],
+                commands=["lifeguard doctor --fix"],
+            )
+
+
+def conflicts(subject: Subject) -> tuple[tuple[str, str], ...]:
+    """The older settings for which Dagster refuses the file, and what they are called now."""
+    if subject.refusal is None:
+        return ()
+    document = _document(subject)
+    return tuple(
+        (old, new)
+        for old, new, beside in _MOVED
+        if _get(document, old) is not None and any(_get(document, b) is not None for b in beside)
+    )
+
+
+def _document(subject: Subject) -> Any:
+    if not subject.file.exists():
+        return {}
+    try:
+        return load(subject.file.read_text(encoding="utf-8"), str(subject.file))
+    except (ConfigError, OSError, UnicodeDecodeError):
+        return {}  # It is refused for that.
+
+
+def _get(document: Any, setting: str) -> Any:
+    node = document
+    for name in setting.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+CHECKS = (
+    YamlAbsent(),
+    YamlMisplaced(),
+    SettingsConflict(),
+    SettingsRefused(),
+    InstanceUnopenable(),
+    SettingWithoutEffect(),
+    MonitoringOff(),
+)

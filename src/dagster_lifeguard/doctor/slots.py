@@ -1,0 +1,181 @@
+"""Slots that are held or promised to runs that are over, and steps that wait beside a free one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.wording import duration, end_of
+from dagster_lifeguard.findings import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dagster_lifeguard.deployment.contract import (
+        HoldingStep,
+        PoolState,
+        Run,
+        WaitingStep,
+    )
+    from dagster_lifeguard.doctor.subject import Subject
+    from dagster_lifeguard.findings import Finding
+
+LOOK_AGAIN_SECONDS = 1.0
+"""A free slot beside a waiter is looked at again after this: the step that takes it may be on its
+way. Dagster's storage promises a free slot within the release, in milliseconds."""
+
+SILENT_SECONDS = 3600.0
+"""A run that holds or was promised a slot and began longer ago than this is worth a look."""
+
+
+class SlotsLeaked(Check):
+    code = "slots-leaked"
+    title = "A run that is over holds slots"
+    severity = "error"
+    source = "deployment"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        for state in subject.pools:
+            leaked = [s for s in state.holding if is_over(subject.users.get(s.run_id))]
+            if leaked:
+                count = sum(step.slots for step in leaked)
+                held = number(count, "slot")
+                if state.limit is not None:
+                    held = f"{count} of {number(state.limit, 'slot')}"
+                yield self.finding(
+                    f"{state.pool}: {held} held by runs that are over.",
+                    _remedy(subject, leaked, "Free them."),
+                    names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
+                    evidence=[_end(subject, step) for step in leaked],
+                    commands=["lifeguard doctor --fix"],
+                )
+
+
+class WaitersLeaked(Check):
+    code = "waiters-leaked"
+    title = "A run that is over waits for slots"
+    severity = "error"
+    source = "deployment"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        for state in subject.pools:
+            leaked = [s for s in state.waiting if is_over(subject.users.get(s.run_id))]
+            if leaked:
+                promised = sum(s.slots for s in leaked if s.assigned is not None)
+                yield self.finding(
+                    f"{state.pool}: {number(len(leaked), 'waiter')} of runs that are over, which "
+                    "the run queue takes for slots in use"
+                    + (f"; {number(promised, 'slot')} promised to them." if promised else "."),
+                    _remedy(subject, leaked, "Withdraw them."),
+                    names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
+                    evidence=[_end(subject, step) for step in leaked],
+                    commands=["lifeguard doctor --fix"],
+                )
+
+
+class WaiterStuck(Check):
+    """Looks twice, see ``LOOK_AGAIN_SECONDS``."""
+
+    code = "waiter-stuck"
+    title = "A step waits although a slot is free"
+    severity = "error"
+    source = "deployment"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        # The engine's waiters look again by themselves; at granularity run the queue does.
+        if subject.settings.engine or subject.settings.granularity == "run":
+            return
+        suspects = {state.pool for state in subject.pools if stuck_count(state)}
+        if not suspects:
+            return
+        time.sleep(LOOK_AGAIN_SECONDS)
+        for state in subject.deployment.pools(suspects):
+            count = stuck_count(state)
+            if count and state.limit is not None:
+                waiting = [s for s in state.waiting if s.assigned is None]
+                yield self.finding(
+                    f"{state.pool}: {count} of {number(state.limit, 'slot')} free and promised to "
+                    f"nobody, and {number(len(waiting), 'waiter')}: a release and a first claim "
+                    "came at once, and Dagster's storage lost the wake-up.",
+                    "Promise the slots to them. The engine loses none: lifeguard engine enable.",
+                    names=[state.pool, *dict.fromkeys(step.run_id for step in waiting)],
+                    evidence=[
+                        _waits(step.run_id, step.step_key, step.since, subject.now)
+                        for step in waiting[:5]
+                    ],
+                    commands=["lifeguard doctor --fix"],
+                )
+
+
+class HolderSilent(Check):
+    code = "holder-silent"
+    title = "A run holds a slot for very long"
+    severity = "note"
+    source = "deployment"
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        for state in subject.pools:
+            if not state.waiting:
+                continue
+            for step in state.holding:
+                run = subject.users.get(step.run_id)
+                if run is None or run.is_over:
+                    continue
+                since = step.since or run.started or run.created
+                if subject.now - since > SILENT_SECONDS:
+                    yield self.finding(
+                        f"{state.pool}: run {step.run_id} has held a slot for "
+                        f"{duration(subject.now - since)}; {number(len(state.waiting), 'waiter')}.",
+                        "If its process is dead, say so in Dagster's UI: Terminate, with force. "
+                        "Then lifeguard doctor --fix frees the slot.",
+                        names=[state.pool, step.run_id],
+                        evidence=[f"step {step.step_key}, run {run.status}"],
+                    )
+
+
+def is_over(run: Run | None) -> bool:
+    """Whether a run cannot execute any more: it has ended, or was deleted."""
+    return run is None or run.is_over
+
+
+def stuck_count(state: PoolState) -> int:
+    """How many free slots are promised to nobody although somebody waits to whom none is."""
+    if state.limit is None:
+        return 0
+    promised = sum(step.slots for step in state.waiting if step.assigned is not None)
+    free = state.limit - state.held - promised
+    waiting = [step.slots for step in state.waiting if step.assigned is None]
+    return min(free, sum(waiting)) if waiting and free >= waiting[0] else 0
+
+
+def _remedy(subject: Subject, leaked: Iterable[HoldingStep | WaitingStep], remedy: str) -> str:
+    if all(step.run_id in subject.users for step in leaked):
+        return remedy
+    return (
+        f"{remedy} A process of a deleted run may still live, so --fix leaves its slots: free them "
+        "in Dagster's UI, Deployment > Concurrency, when you know that it does not."
+    )
+
+
+def _end(subject: Subject, step: HoldingStep | WaitingStep) -> str:
+    end = end_of(subject.users.get(step.run_id), subject.now)
+    return f"run {step.run_id}, step {step.step_key}: {end}"
+
+
+def _waits(run_id: str, step_key: str, since: float | None, now: float) -> str:
+    how_long = "" if since is None else f" waits for {duration(now - since)}"
+    return f"run {run_id}, step {step_key}{how_long}"
+
+
+def pools_of(states: Iterable[PoolState], run_id: str) -> list[str]:
+    """The pools where a run holds or waits."""
+    return [
+        state.pool
+        for state in states
+        if run_id in {step.run_id for step in state.holding}
+        or run_id in {step.run_id for step in state.waiting}
+    ]
+
+
+CHECKS = (SlotsLeaked(), WaitersLeaked(), WaiterStuck(), HolderSilent())
