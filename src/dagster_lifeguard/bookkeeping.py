@@ -11,6 +11,7 @@ from dagster_lifeguard.model import (
     EntryKind,
     Granted,
     Holding,
+    PoolView,
     TicketKey,
     Verdict,
     View,
@@ -21,7 +22,7 @@ from dagster_lifeguard.store.contract import Changes
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from dagster_lifeguard.model import PoolView, Ticket, Waiter
+    from dagster_lifeguard.model import Demand, Ticket, Waiter
     from dagster_lifeguard.rate import Rate
 
 
@@ -34,6 +35,26 @@ def with_default_limit(view: View, default_limit: int | None) -> View:
         for name, pool in view.pools.items()
     }
     return replace(view, pools=pools)
+
+
+def presumed(
+    limits: Mapping[str, int | None], demand: Demand, default_limit: int | None
+) -> View | None:
+    """The demand's pools as they are when nobody else wants them; None if a limit is not known.
+
+    Args:
+        limits: The limits in Dagster's table, as far as they were seen; None is no limit there.
+        demand: The demand.
+        default_limit: The limit of a pool that has none there.
+    """
+    pools = {}
+    for pool in demand.pools:
+        if pool not in limits:
+            return None
+        limit = limits[pool]
+        known = default_limit if limit is None else limit
+        pools[pool] = PoolView(pool, limit, limit_known=known)
+    return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
 
 
 def claimed(

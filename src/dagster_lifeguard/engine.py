@@ -1,9 +1,10 @@
 """The engine's verbs: claim, release, adopt, wait, reap.
 
-Each verb is one transaction: lock, look, decide, write, wake. All pools of a demand are locked in
-sorted order and granted together or not at all, so nobody holds one pool while waiting for
-another, and no two verbs can deadlock. The waiter takes its slots itself; whoever frees some only
-hints, so a lost hint or a dead waiter costs time and never a slot.
+Each verb is one transaction: lock, look, decide, write, wake. Who knows or presumes what it would
+see decides first, and the store verifies that under the locks before it writes. All pools of a
+demand are locked in sorted order and granted together or not at all, so nobody holds one pool while
+waiting for another, and no two verbs can deadlock. The waiter takes its slots itself; whoever frees
+some only hints, so a lost hint or a dead waiter costs time and never a slot.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Engine:
         self.options = options or EngineOptions()
         self._passing = passing
         self._own = Session(store, self.options, self.tidy)
+        self._limits_seen: dict[str, int | None] = {}
 
     # ---- verbs ---------------------------------------------------------------------------------
 
@@ -174,7 +176,9 @@ class Engine:
 
     def limits(self) -> tuple[LimitRow, ...]:
         """The limits in Dagster's table, by pool."""
-        return retry(self.store.limits)
+        found = retry(self.store.limits)
+        self._limits_seen = {row.pool: row.limit for row in found}
+        return found
 
     def set_limit(self, pool: str, limit: int, *, from_default: bool = False) -> None:
         """Set a pool's limit. Raising it wakes waiters; lowering it drains and never revokes.
@@ -306,6 +310,31 @@ class Engine:
     # ---- one transaction each ------------------------------------------------------------------
 
     def _claim(self, ticket: Ticket) -> Verdict:
+        granted = None if self._own.waits(ticket.key) else self._claim_unseen(ticket)
+        return granted or self._claim_by_look(ticket)
+
+    def _claim_unseen(self, ticket: Ticket) -> Granted | None:
+        """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
+        default_limit = self.options.default_limit
+        presumed = bookkeeping.presumed(self._limits_seen, ticket.demand, default_limit)
+        if presumed is None:
+            return None
+        session = self._own.open()
+        view = bookkeeping.with_default_limit(presumed, default_limit)
+        patience_seconds = self.options.patience_seconds
+        verdict, changes = bookkeeping.claimed(view, ticket, session, patience_seconds)
+        if not isinstance(verdict, Granted) or changes is None:
+            return None
+        self._passing("begin")
+        fence = self.store.grant_unseen(presumed, changes)
+        self._passing("committed")
+        if fence is None:
+            return None
+        granted = replace(verdict, fence=fence)
+        # Left or lost in the meantime? Then a look finds the holding and gives it another owner.
+        return granted if self._own.note(ticket.key, granted, view, session, 0.0) else None
+
+    def _claim_by_look(self, ticket: Ticket) -> Verdict:
         key = ticket.key
         reaped = False
         for _ in range(_LOOKS_MAX):
@@ -315,7 +344,9 @@ class Engine:
             verdict = None
             with self.store.begin(scope) as transaction:
                 seen_at = time.monotonic()
-                view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
+                view = transaction.view
+                self._limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
+                view = bookkeeping.with_default_limit(view, self.options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
                 if view.session_alive and not asks_otherwise and (reaped or not view.expired):

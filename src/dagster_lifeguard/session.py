@@ -195,6 +195,10 @@ class Session:
             pause = min(pause, verdict.ready_at - view.now)
         return pause
 
+    def waits(self, key: TicketKey) -> bool:
+        """Whether the ticket was noted to wait."""
+        return key in self._notes.asked
+
     def forget(self, key: TicketKey) -> Granted | None:
         """Forget a ticket; what it was noted to hold."""
         notes = self._notes

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import psycopg2
 import pytest
+import sqlalchemy as db
 
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
 from dagster_lifeguard.model import Demand, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope
+from dagster_lifeguard.store.postgres import connector
 from dagster_lifeguard.store.sql import migrations, script
 from dagster_lifeguard.store.sqlite import SqliteStore
 from places import new_postgres, new_sqlite
@@ -142,3 +145,29 @@ def test_a_read_only_postgres_grants_nothing_and_says_so(postgres_url):
         engine.claim("a", "step", Demand.of({"orders": 1}))
     with pytest.raises(StoreUnavailableError):
         Engine(new_postgres(postgres_url).store()).limits()
+
+
+def test_a_table_that_is_gone_is_named_by_every_new_connection_that_tries_again(postgres_url):
+    place = new_postgres(postgres_url)
+    engine = Engine(place.store())
+    engine.store.migrate()
+    engine.set_limit("orders", 1)
+    place.sql("DROP TABLE lifeguard_ledger")
+    engine.store.close()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=r"lifeguard_ledger"):
+            engine.claim("a", "step", Demand.of({"orders": 1}))
+
+
+def test_a_silent_network_is_not_waited_for_longer_than_20_seconds(postgres_url):
+    def parameters(url):
+        with closing(connector(url)()) as connection:
+            return connection.info.dsn_parameters
+
+    told = parameters(postgres_url)
+    seconds = [int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count")]
+    assert seconds[0] + seconds[1] * seconds[2] == 20
+    assert told["tcp_user_timeout"] == "20000"
+    assert told["connect_timeout"] == "10"
+    asked = db.make_url(postgres_url).update_query_dict({"tcp_user_timeout": "7"})
+    assert parameters(asked.render_as_string(hide_password=False))["tcp_user_timeout"] == "7"

@@ -116,6 +116,8 @@ def wait_in_a_run(path: Path) -> str:
         with full_disk(home):
             # It waits for as long as its lease is good, and then can get no other.
             assert process.wait() != 0
+            # So does this process, which would hold on if there were room in time.
+            eventually(lambda: log.lifeguard.engine.session is None)
         assert list(home.control.glob("held.*")) == []
         home.go()
         # What the two processes held and waited for is free when their leases have run out.

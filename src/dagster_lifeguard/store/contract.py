@@ -147,6 +147,23 @@ class Store(Protocol):
             False, with nothing changed, when that grant has ended already.
         """
 
+    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
+        """Write a grant that was decided on a presumed view, if nothing speaks against it.
+
+        As a transaction would, in a single message where the store can; elsewhere it may refuse
+        every time, for then presuming gains nothing.
+
+        Args:
+            presumed: Pools of which nobody holds or waits for a slot, without a rate, each with its
+                limit in Dagster's table and the limit that the engine is presumed to know.
+            changes: A grant to a new ticket and its rows of the ledger; all fences are ignored.
+
+        Returns:
+            The fence that the grant got: larger than any of these pools gave before. None, with
+            nothing changed, when a pool is not as presumed, the ticket waits or holds already, the
+            session is no more, or some lease has run out: look, then.
+        """
+
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]
     ) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from dagster_lifeguard.model import (
     by_rank,
 )
 from dagster_lifeguard.store import rows
-from dagster_lifeguard.store.release import ReleaseByLook
+from dagster_lifeguard.store.by_look import ByLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ class Rows:
         )
 
 
-class MemoryStore(ReleaseByLook):
+class MemoryStore(ByLook):
     """Keeps the tables in this process.
 
     Args:

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: row locks on the pools, one message to look and one to write.
+"""The store on PostgreSQL: row locks on the pools; one message to look and one to write, or one.
 
 READ COMMITTED, and the view is a statement of its own after the locks. The clock is the server's.
 Needs a session of its own on the server: a pooler in transaction mode (pgbouncer) loses prepared
@@ -52,19 +52,27 @@ logger = logging.getLogger(__name__)
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _PAYLOAD_KEYS_MAX = 20
 _POOLS_KNOWN_MAX = 100_000
-_CONNECT_SECONDS_MAX = 10
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+"""How long libpq waits for a sign of life; in seconds, but for the last, in milliseconds."""
 
 
 def connector(url: str) -> Callable[[], Any]:
     """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names.
 
-    A server that does not answer is given up after 10 s, unless the URL says otherwise: a machine
-    that is gone answers nothing, and neither does a server that is stopped.
+    A server that does not answer is given up after 10 s, and a machine that is gone while it is
+    asked something after 20 s, unless the URL says otherwise.
     """
     parsed = make_url(url).set(drivername="postgresql+psycopg2")
     dialect: Any = parsed.get_dialect()()
     arguments, options = dialect.create_connect_args(parsed)
-    options.setdefault("connect_timeout", _CONNECT_SECONDS_MAX)
+    for name, value in _PATIENCE.items():
+        options.setdefault(name, value)
     return lambda: psycopg2.connect(*arguments, **options)
 
 
@@ -176,6 +184,32 @@ class PostgresStore:
                     # It is released all the same. Done again, it would seem never to have been.
                     logger.info("A wake-up was lost: %s", error)
             return True
+
+    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
+        grant = changes.grant
+        assert grant is not None, "only a grant is written unseen"
+        pools = sorted(presumed.pools)
+        views = [presumed.pools[pool] for pool in pools]
+        with self._using():
+            self._make_rows(pools)
+            found = self.connection.execute(
+                [
+                    call("lock_session", changes.session),
+                    call("lock_pools", pools),
+                    call(
+                        "grant_unseen",
+                        pools,
+                        [view.limit for view in views],
+                        [view.limit_known for view in views],
+                        *grant.key,
+                        changes.session,
+                        grant.priority,
+                        *_slots(grant),
+                        *_entries(changes.ledger, grant.key),
+                    ),
+                ]
+            )
+            return found[0][0] if found else None
 
     def _make_rows(self, pools: Sequence[str]) -> None:
         unknown = [pool for pool in pools if pool not in self._pools_known]
@@ -366,7 +400,6 @@ class PostgresTransaction:
             yield call("requeue", ticket.number, changes.session, list(ticket.queue_at))
         if changes.grant is not None:
             grant = changes.grant
-            slots = [(pool, number) for pool in grant.slots for number in grant.slots[pool]]
             yield call(
                 "grant",
                 *grant.key,
@@ -374,8 +407,7 @@ class PostgresTransaction:
                 grant.fence,
                 grant.priority,
                 now,
-                [pool for pool, _ in slots],
-                [number for _, number in slots],
+                *_slots(grant),
                 *_entries(changes.ledger, grant.key),
             )
         if changes.adopt is not None:
@@ -406,6 +438,12 @@ class PostgresTransaction:
             self._connection.roll_back()
         finally:
             self._connection.mutex.release()
+
+
+def _slots(holding: Holding) -> tuple[list[str], list[int]]:
+    """A pool and a number for each slot."""
+    slots = [(pool, number) for pool, numbers in holding.slots.items() for number in numbers]
+    return [pool for pool, _ in slots], [number for _, number in slots]
 
 
 def _entries(ledger: Sequence[Entry], key: TicketKey) -> tuple[object, ...]:

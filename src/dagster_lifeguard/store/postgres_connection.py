@@ -137,8 +137,9 @@ class PostgresConnection:
     def prepare(self) -> None:
         """Prepare the statements, on a connection that has not done so; the tables must exist."""
         if self._prepared_on is not self._raw:
-            texts = (f"PREPARE lifeguard_{name} AS {sql}" for name, sql in prepared().items())
-            self.execute([Statement(text) for text in texts])
+            texts = [f"PREPARE lifeguard_{name} AS {sql}" for name, sql in prepared().items()]
+            # Those before one that fails, for a table that is not there, are prepared all the same.
+            self.execute([Statement(text) for text in ("DEALLOCATE ALL", *texts)])
             self._prepared_on = self._raw
 
     def execute(self, statements: Sequence[Statement]) -> list[tuple[Any, ...]]:

@@ -29,7 +29,7 @@ from dagster_lifeguard.model import (
 )
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
-from dagster_lifeguard.store.release import ReleaseByLook
+from dagster_lifeguard.store.by_look import ByLook
 from dagster_lifeguard.store.sql import migrations, script, statements
 from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
 
@@ -47,7 +47,7 @@ _POLL_PAUSE_SECONDS = 0.025
 _SQL = statements("sqlite")
 
 
-class SqliteStore(ReleaseByLook):
+class SqliteStore(ByLook):
     """Keeps the tables in an SQLite file, beside Dagster's.
 
     Args:

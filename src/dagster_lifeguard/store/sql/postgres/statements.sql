@@ -106,6 +106,41 @@ SELECT $6::double precision, $9::text, pool, $1::text, $2::text, slots, $4::bigi
   $11::double precision
 FROM unnest($12::text[], $13::integer[]) AS entry (pool, slots);
 
+-- The same for pools that are presumed to be idle, if they are: the message takes the locks first.
+-- name: grant_unseen
+WITH idle AS (
+  SELECT ({clock}) AS now, 1 + max(p.fence) AS fence
+  FROM unnest($1::text[], $2::integer[], $3::integer[]) AS presumed (pool, "limit", limit_known)
+  JOIN lifeguard_pools p ON p.pool = presumed.pool
+  LEFT JOIN concurrency_limits l ON l.concurrency_key = presumed.pool
+  WHERE l."limit" IS NOT DISTINCT FROM presumed."limit"
+    AND p.limit_known IS NOT DISTINCT FROM presumed.limit_known
+    AND p.rate_starts IS NULL
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_holdings h WHERE h.pool = presumed.pool)
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_queue q WHERE q.pool = presumed.pool AND q.queued)
+  HAVING count(*) = cardinality($1::text[])
+    AND EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $6::text)
+    AND (SELECT min(lease_until) FROM lifeguard_sessions) > ({clock})
+    AND NOT EXISTS (
+      SELECT 1 FROM lifeguard_tickets WHERE run_id = $4::text AND step_key = $5::text)
+    AND NOT EXISTS (
+      SELECT 1 FROM lifeguard_holdings WHERE run_id = $4::text AND step_key = $5::text)
+), holding AS (
+  INSERT INTO lifeguard_holdings (pool, slot_no, run_id, step_key, fence, priority, since)
+  SELECT pool, slot_no, $4::text, $5::text, fence, $7::integer, now
+  FROM idle, unnest($8::text[], $9::integer[]) AS slot (pool, slot_no)
+), pool AS (
+  UPDATE lifeguard_pools SET fence = idle.fence FROM idle WHERE pool = ANY($8::text[])
+), owner AS (
+  INSERT INTO lifeguard_owners (run_id, step_key, session)
+  SELECT $4::text, $5::text, $6::text FROM idle
+)
+INSERT INTO lifeguard_ledger
+  (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
+SELECT now, $10::text, pool, $4::text, $5::text, slots, fence, $11::text, $12::double precision
+FROM idle, unnest($13::text[], $14::integer[]) AS entry (pool, slots)
+RETURNING fence;
+
 -- name: drop_tickets
 WITH queue AS (DELETE FROM lifeguard_queue WHERE number = ANY($1::bigint[]))
 DELETE FROM lifeguard_tickets WHERE number = ANY($1::bigint[]);

@@ -1,4 +1,4 @@
-"""A release by a look and a write in one transaction, for stores that gain nothing by less."""
+"""The verbs of one message, for stores in the same process: they gain nothing by not looking."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.store.contract import Transaction
 
 
-class ReleaseByLook:
-    """``Store.release`` over ``Store.begin``."""
+class ByLook:
+    """``Store.release`` over ``Store.begin``, and no grant without a look."""
 
     def begin(self, scope: Scope) -> Transaction:
         """See ``Store.begin``."""
@@ -44,3 +44,8 @@ class ReleaseByLook:
                 )
                 return True
         return False
+
+    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
+        """See ``Store.grant_unseen``."""
+        del presumed, changes
+        return None
