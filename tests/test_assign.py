@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
@@ -27,6 +27,9 @@ from dagster_lifeguard.errors import (
 from dagster_lifeguard.names import asset_key_parts
 from dagster_lifeguard.plan import Plan
 from served import differences, served
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def make(key: str, **arguments: Any) -> dg.AssetsDefinition:
@@ -374,8 +377,9 @@ class TestStockEngineRefusals:
             Rule(assets="*", pools=["{asset}", "warehouse"]),
             Rule(assets="*", pools=["warehouse*2"]),
             Rule(assets="*", pools=["{asset}[{partition}]"]),
+            Rule(assets="*", pools=["{asset}"], hold="asset"),
         ],
-        ids=["two pools", "two slots", "partition"],
+        ids=["two pools", "two slots", "partition", "hold"],
     )
     def test_more_than_one_static_pool(self, rule: Rule) -> None:
         with pytest.raises(NeedsEngineError, match="needs engine: lifeguard"):
@@ -384,10 +388,6 @@ class TestStockEngineRefusals:
     def test_a_rate(self) -> None:
         with pytest.raises(NeedsEngineError, match="needs engine: lifeguard"):
             applied(make("a"), pools={"api": {"limit": 4, "rate": "100/minute"}})
-
-    def test_the_engine_itself_in_this_release(self) -> None:
-        with pytest.raises(NeedsEngineError, match="not part of this release"):
-            applied(make("a"), engine="lifeguard")
 
     def test_all_problems_are_in_the_plan_and_nothing_is_applied(self) -> None:
         base = dg.Definitions(assets=[make("a_b/c"), make("a/b_c"), make("d", owners=[])])
@@ -584,3 +584,64 @@ print(json.dumps({{
     assert len({answer["declared first"] for answer in answers}) > 1, "the processes do not differ"
     for kind in kinds:
         assert len({str(answer["pools"][kind]) for answer in answers}) == 1, kind
+
+
+class TestUnderTheEngine:
+    def given(self, *assets: Any, pools: Sequence[str], **rule: Any) -> dict[str, str | None]:
+        return applied(*assets, engine="lifeguard", rules=[Rule(assets="*", pools=pools, **rule)])
+
+    def test_an_op_may_ask_for_several_pools_and_slots(self) -> None:
+        assert self.given(make("a/b"), pools=["{asset}", "warehouse*2"]) == {
+            "a/b": "a_b+warehouse*2"
+        }
+
+    def test_a_partition_is_left_to_the_step(self) -> None:
+        daily = make("daily", partitions_def=dg.StaticPartitionsDefinition(["x"]))
+        assert self.given(daily, pools=["{asset}[{partition}]"]) == {"daily": "daily[{partition}]"}
+
+    def test_an_asset_without_partitions_cannot_fill_it_in(self) -> None:
+        with pytest.raises(TemplateError, match="has partitions"):
+            self.given(make("a"), pools=["{asset}[{partition}]"])
+
+    @pytest.mark.parametrize("can_subset", [True, False])
+    def test_an_op_that_makes_several_assets_asks_for_those_it_makes(
+        self, *, can_subset: bool
+    ) -> None:
+        specs = [dg.AssetSpec(["m", name], skippable=True) for name in "ab"]
+
+        @dg.multi_asset(specs=specs, can_subset=can_subset)
+        def models(): ...
+
+        # Which they are is known here, unless a run may select some of them.
+        text = "{asset:underscore}+w" if can_subset else "m_a+m_b+w"
+        assert self.given(models, pools=["{asset}", "w"]) == {"m/a": text, "m/b": text}
+
+    def test_a_clash_with_what_a_step_will_ask_for_is_seen(self) -> None:
+        specs = [dg.AssetSpec(["m", name], skippable=True) for name in "ab"]
+
+        @dg.multi_asset(specs=specs, can_subset=True)
+        def models(): ...
+
+        with pytest.raises(NameClashError):
+            self.given(models, make("m_b"), pools=["{asset}"])
+
+    def test_a_graph_asset_may_hold_its_pools_as_a_whole(self) -> None:
+        @dg.op
+        def load():
+            return 1
+
+        @dg.graph_asset
+        def graph():
+            return load()
+
+        found = self.given(graph, make("a"), pools=["{asset}"], hold="asset")
+        assert found == {"graph": "{hold:asset}graph", "a": "a"}
+
+    def test_more_pools_than_a_step_may_ask_for(self) -> None:
+        specs = [dg.AssetSpec(f"a{number}", skippable=True) for number in range(1001)]
+
+        @dg.multi_asset(specs=specs)
+        def models(): ...
+
+        with pytest.raises(TemplateError, match="more than 1000 pools"):
+            self.given(models, pools=["{asset}"])

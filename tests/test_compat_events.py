@@ -135,15 +135,15 @@ def test_a_plan_names_pools_and_assets(instance) -> None:
         yield dg.MaterializeResult(asset_key="a")
         yield dg.MaterializeResult(asset_key="b")
 
-    @dg.asset(op_tags={"dagster/concurrency_key": "old"})
+    @dg.asset(deps=["a"], op_tags={"dagster/concurrency_key": "old"})
     def tagged() -> None: ...
 
     result = dg.materialize([two, tagged], instance=instance)
     found = step_plans(instance, result.dagster_run.execution_plan_snapshot_id)
     assert found is not None
     assert set(found) == {
-        ("two", "orders", (AssetKey("a"), AssetKey("b"))),
-        ("tagged", "old", (AssetKey("tagged"),)),
+        ("two", "orders", (AssetKey("a"), AssetKey("b")), True),
+        ("tagged", "old", (AssetKey("tagged"),), False),
     }
     assert step_plans(instance, None) is None
     assert step_plans(instance, "unknown") is None

@@ -77,6 +77,9 @@ class Rule(_Strict):
             their own.
         on_conflict: What is to happen when a run of these assets is submitted whose work another
             run does or will do. Anything but ``queue`` needs the ``LifeguardRunCoordinator``.
+        hold: Of a graph asset, whose steps claim one by one (``step``), or hold the pools together
+            from the first to the last (``asset``), so that two runs of it never interleave. Needs
+            engine: lifeguard.
     """
 
     assets: str = Field(min_length=1)
@@ -84,6 +87,7 @@ class Rule(_Strict):
     override: bool = Field(default=False, strict=True)
     checks: bool = Field(default=False, strict=True)
     on_conflict: OnConflict = "queue"
+    hold: Literal["step", "asset"] = "step"
 
     @field_validator("pools")
     @classmethod
@@ -148,6 +152,7 @@ class Config(_Strict):
 
     Attributes:
         engine: Who admits steps. ``stock``: Dagster as it ships, one static pool per op.
+            ``lifeguard``: the engine, which takes several pools, slots, partitions and rates.
         naming: How ``{asset}`` is written; see ``names.pool_name``.
         default_limit: Limit of every pool that has none of its own. None: unlimited.
         rules: The first rule that selects an asset decides. An asset that none selects is

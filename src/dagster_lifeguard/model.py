@@ -24,7 +24,7 @@ LIMIT_MAX = SLOTS_MAX
 PRIORITY_MAX = 2**31 - 1
 """The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
 
-POOLS_PER_DEMAND_MAX = 32
+POOLS_PER_DEMAND_MAX = 1_000
 """The most pools one step may ask for, so that a claim locks a bounded number of rows."""
 
 WAITERS_SEEN_MAX = 32

@@ -2,11 +2,12 @@
 
 A pool expression is what stands in ``op.pool``::
 
-    expression = term { "+" term }
+    expression = [ "{hold:asset}" ] term { "+" term }
     term       = name [ "*" slots ]
 
 A name is any run of characters without white space, ``+``, ``*`` or braces, and may hold
-templates such as ``{asset}`` or ``{metadata:KEY}``.
+templates such as ``{asset}`` or ``{metadata:KEY}``. ``{hold:asset}`` in front says that all steps
+of a graph asset hold the pools together, from the first step to the last.
 """
 
 from __future__ import annotations
@@ -27,9 +28,16 @@ SLOTS_MAX = 1_000
 """Dagster's own maximum for the limit of a pool, so no demand for more can ever be met."""
 
 FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "partition")
-"""Templates a pool name may hold; ``tag`` and ``metadata`` take a key after a colon."""
+"""Templates a pool name may hold; ``tag`` and ``metadata`` take a key after a colon.
+
+``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.
+"""
+
+HOLD_ASSET = "{hold:asset}"
+"""Before an expression: the pools are held across all steps of the graph asset."""
 
 _KEYED_FIELDS = ("tag", "metadata")
+_NAMINGS = ("underscore", "path")
 _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _TERM = re.compile(r"(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?")
 _UNSAFE_IN_UNDERSCORE = re.compile(r"[^A-Za-z0-9_.\-]")
@@ -140,13 +148,19 @@ def parse_expression(text: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
+def split_hold(text: str) -> tuple[bool, str]:
+    """Whether the pools of an expression are held across a whole graph asset, and its terms."""
+    return text.startswith(HOLD_ASSET), text.removeprefix(HOLD_ASSET)
+
+
 def _split_terms(text: str) -> list[str]:
     """Split at the ``+`` that are not inside a template."""
     return re.split(r"\+(?![^{}]*\})", text)
 
 
 def _check_field(field: Field) -> None:
-    if field.name not in FIELDS or (field.name in _KEYED_FIELDS) != bool(field.key):
+    takes_key = field.name in _KEYED_FIELDS or (field.name == "asset" and field.key in _NAMINGS)
+    if field.name not in FIELDS or takes_key != bool(field.key):
         raise ConfigError(
             f"{str(field)!r} is not a template.",
             remedy="Templates are "

@@ -228,14 +228,11 @@ def _tags(decision: _Decision) -> Mapping[str, str]:
 def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
     """Refuse what stock Dagster cannot do: anything but one slot of one static pool per op.
 
+    The engine can do all of it.
+
     Each refusal comes with the index of the rule that it concerns, if it concerns one.
     """
     if policy.engine == "lifeguard":
-        remedy = "Write engine: stock; one static pool per op."
-        yield (
-            None,
-            NeedsEngineError("engine: lifeguard is not part of this release.", remedy=remedy),
-        )
         return
     for index, rule in enumerate(policy.rules):
         reasons = list(_beyond_stock(rule))
@@ -264,6 +261,8 @@ def _beyond_stock(rule: Rule) -> Iterator[str]:
             yield f"{term.slots} slots of {term.name!r}"
         if any(f.name == "partition" for f in term.fields):
             yield "'{partition}', known only when a step claims"
+    if rule.hold != "step":
+        yield f"hold: {rule.hold}"
 
 
 def _matcher(

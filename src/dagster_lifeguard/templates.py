@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from dagster_lifeguard.compat.definitions import io_manager_key, metadata_text
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import NameClashError, TemplateError
-from dagster_lifeguard.names import enumerate_some, format_expression, pool_name, safe_value
+from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX
+from dagster_lifeguard.names import (
+    HOLD_ASSET,
+    enumerate_some,
+    format_expression,
+    pool_name,
+    safe_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dagster import AssetKey
+
     from dagster_lifeguard.config import Config
     from dagster_lifeguard.errors import LifeguardError
-    from dagster_lifeguard.names import Field, Naming
+    from dagster_lifeguard.names import Field, Naming, Term
     from dagster_lifeguard.units import Unit
 
 
@@ -34,17 +44,33 @@ class PoolNames:
 
     def of(self, unit: Unit, rule_index: int) -> str | None:
         """Return the pool expression of a unit; None if unlimited or if it cannot be filled in."""
-        filled = []
+        naming = self._policy.naming
+        filled: list[Term] = []
         for term, is_own in self._rules[rule_index]:
+            # Stock Dagster knows one pool for an op, whatever it makes.
+            every = is_own and self._policy.engine == "lifeguard"
+            keys = unit.keys if every else unit.keys[:1]
             try:
-                new = term.fill(lambda f: _value(f, unit, self._policy.naming))
+                named = [term.fill(partial(_value, unit, key, naming)) for key in keys]
             except LookupError as error:
                 self._unfilled[rule_index, str(error.args[0])].append(unit.name)
                 return None
-            filled.append(new)
             if is_own:
-                self._note_owner(new.name, unit.keys[0].to_user_string())
-        return format_expression(filled) if filled else None
+                for new, key in zip(named, keys, strict=True):
+                    self._note_owner(new.name, key.to_user_string())
+            if every and unit.assets.can_subset and len(keys) > 1:
+                # Which of them a step makes is known when it claims.
+                filled.append(term.fill(partial(_deferred, unit, naming)))
+            else:
+                filled += named
+        if len(filled) > POOLS_PER_DEMAND_MAX:
+            reason = f"it would ask for more than {POOLS_PER_DEMAND_MAX} pools"
+            self._unfilled[rule_index, reason].append(unit.name)
+            return None
+        if not filled:
+            return None
+        holds = self._policy.rules[rule_index].hold == "asset" and unit.kind == "graph_asset"
+        return (HOLD_ASSET if holds else "") + format_expression(filled)
 
     def _note_owner(self, pool: str, asset: str) -> None:
         known = self._owners.setdefault(pool, asset)
@@ -78,15 +104,23 @@ class PoolNames:
                 )
 
 
-def _value(template: Field, unit: Unit, naming: Naming) -> str:
+def _deferred(unit: Unit, naming: Naming, template: Field) -> str:
+    """Return what of a template is known before a step claims: for an asset, how it is named."""
+    if template.name == "asset":
+        return f"{{asset:{template.key or naming}}}"
+    return _value(unit, unit.keys[0], naming, template)
+
+
+def _value(unit: Unit, key: AssetKey, naming: Naming, template: Field) -> str:
     """Return what a template stands for in a unit, safe in a pool name.
 
     Raises:
         LookupError: The asset has no such value, or several; the argument says so.
     """
-    key = unit.keys[0]
     if template.name == "asset":
-        return pool_name(key.path, naming)
+        return pool_name(key.path, cast("Naming", template.key or naming))
+    if template.name == "partition":
+        return _partition(template, unit)
     spec = unit.assets.specs_by_key.get(key)
     if spec is None:
         raise LookupError(f"{template} is not known of a check's asset")
@@ -102,6 +136,14 @@ def _value(template: Field, unit: Unit, naming: Naming) -> str:
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template
     return _only(template, [metadata_text(spec.metadata.get(template.key or ""))])
+
+
+def _partition(template: Field, unit: Unit) -> str:
+    """Leave the partition to the step that claims, if all that the unit makes has partitions."""
+    specs = (unit.assets.specs_by_key.get(key) for key in unit.keys)
+    if not all(spec is not None and spec.partitions_def is not None for spec in specs):
+        raise LookupError(f"{template}: not all that it makes has partitions")
+    return str(template)
 
 
 def _only(template: Field, values: Sequence[object]) -> str:

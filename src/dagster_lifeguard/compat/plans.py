@@ -1,8 +1,14 @@
-"""What a run planned to execute, and for which pools its steps ask."""
+"""What a run planned to execute, for which partitions, and for which pools its steps ask."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -16,11 +22,13 @@ class StepPlan(NamedTuple):
     Attributes:
         pool: What stands in ``op.pool``, or in the tag that named a pool before; None if neither.
         asset_keys: The assets it makes, in the order of their names.
+        is_first: Whether it waits for no other step of the run.
     """
 
     step_key: str
     pool: str | None
     asset_keys: tuple[dg.AssetKey, ...]
+    is_first: bool
 
 
 def step_plans(
@@ -34,8 +42,9 @@ def step_plans(
         instance: Where the run is.
         snapshot_id: ``DagsterRun.execution_plan_snapshot_id``; many runs share one.
 
-    Relies on: ``DagsterInstance.get_execution_plan_snapshot``; the steps, pools, tags and outputs
-    of an ``ExecutionPlanSnapshot`` (1.10.0).
+    Relies on: ``DagsterInstance.get_execution_plan_snapshot``, which knows a plan before its run
+    is stored; the steps, pools, tags, outputs and ``step_deps`` of an ``ExecutionPlanSnapshot``
+    (1.10.0).
     """
     if snapshot_id is None:
         return None
@@ -43,6 +52,8 @@ def step_plans(
     if snapshot is None:
         return None
     steps = {step.key: step for step in snapshot.steps}
+    executed = set(snapshot.step_keys_to_execute)
+    before = snapshot.step_deps
     found = []
     for step_key in snapshot.step_keys_to_execute:
         step = steps.get(step_key)
@@ -50,5 +61,27 @@ def step_plans(
             pool = step.pool or (step.tags or {}).get(_OLDER_TAG)
             made = {o.properties.asset_key for o in step.outputs if o.properties is not None}
             keys = sorted(filter(None, made), key=lambda key: key.to_user_string())
-            found.append(StepPlan(step.key, pool, tuple(keys)))
+            is_first = before[step.key].isdisjoint(executed)
+            found.append(StepPlan(step.key, pool, tuple(keys), is_first))
     return tuple(found)
+
+
+def partition_keys(run: dg.DagsterRun) -> tuple[str, ...] | None:
+    """The partitions for which a run executes, in order; None if they cannot be listed here.
+
+    They can be for one partition, and for a range of time windows where the run carries it.
+
+    Relies on: Dagster's tags for partitions and ranges of them (1.10.0), and
+    ``DagsterRun.partitions_subset`` where there is one (1.12).
+    """
+    one = run.tags.get(PARTITION_NAME_TAG)
+    if one is not None:
+        return (one,)
+    first = run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+    if first is not None and first == run.tags.get(ASSET_PARTITION_RANGE_END_TAG):
+        return (first,)
+    subset: Any = getattr(run, "partitions_subset", None)
+    # Other subsets need the database to list what is in them.
+    if subset is not None and hasattr(subset, "included_time_windows"):
+        return tuple(subset.get_partition_keys())
+    return None

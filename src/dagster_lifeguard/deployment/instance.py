@@ -136,8 +136,10 @@ class InstanceDeployment:
 
     def _steps(self, plan: str | None) -> tuple[PlannedStep, ...]:
         return tuple(
-            PlannedStep(step_key, pool, tuple(key.to_user_string() for key in asset_keys))
-            for step_key, pool, asset_keys in step_plans(self.instance, plan) or ()
+            PlannedStep(
+                step.step_key, step.pool, tuple(key.to_user_string() for key in step.asset_keys)
+            )
+            for step in step_plans(self.instance, plan) or ()
         )
 
     def assets(self) -> Mapping[str, tuple[str, ...]]:

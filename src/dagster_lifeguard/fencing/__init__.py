@@ -48,7 +48,8 @@ def fence(context: Any) -> int:
             remedy="Switch the engine on: lifeguard engine enable.",
             names=[step.run_id, step.step_key],
         )
-    found = event_log.lifeguard.steps.fence(TicketKey(step.run_id, step.step_key))
+    parts = event_log.lifeguard
+    found = parts.steps.fence(parts.tickets.of(TicketKey(step.run_id, step.step_key)))
     if found is None:
         raise NoFenceError(
             f"Step {step.step_key} of run {step.run_id} holds no slot, so it has no fence.",

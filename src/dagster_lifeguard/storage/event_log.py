@@ -11,15 +11,18 @@ from dagster import DagsterEventType
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
-from dagster_lifeguard.model import Granted, TicketKey
+from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.names import parse_expression, split_hold
 from dagster_lifeguard.storage.claims import Claims
-from dagster_lifeguard.storage.expressions import demand_of, is_expression, limit_of
+from dagster_lifeguard.storage.demands import Demands, graph_of, plan_by_id
+from dagster_lifeguard.storage.expressions import demand_of, is_deferred, is_expression, limit_of
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
+from dagster_lifeguard.storage.tickets import STEP_MOMENTS, Tickets
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from dagster import EventLogEntry
 
@@ -72,6 +75,10 @@ class _Parts:
             ),
         )
         self.claims = Claims(self.engine, self._look)
+        self.demands = Demands(
+            lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
+        )
+        self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
 
     def _look(self) -> None:
         if self.stock_slots.some_left:
@@ -132,8 +139,14 @@ class PoolMethods:
         self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
     ) -> storages.ConcurrencyClaimStatus:
         """Ask for the slots of the pool, or of all pools of the expression; wait 25 ms at most."""
-        key = TicketKey(run_id, step_key)
-        verdict = self.lifeguard.claims.claim(key, demand_of(concurrency_key), priority or 0)
+        parts = self.lifeguard
+        asking = parts.demands.of(run_id, step_key, concurrency_key)
+        if asking.demand is None:
+            return storages.claim_status(concurrency_key, claimed=True, priority=priority)
+        parts.tickets.note(TicketKey(run_id, step_key), asking.ticket)
+        if is_deferred(concurrency_key):
+            self.name_pools(asking.demand.pools, asking.whole_pools)
+        verdict = parts.claims.claim(asking.ticket, asking.demand, priority or 0)
         granted = isinstance(verdict, Granted)
         return storages.claim_status(
             concurrency_key,
@@ -146,7 +159,8 @@ class PoolMethods:
         self, concurrency_key: str, run_id: str, step_key: str
     ) -> storages.ConcurrencyClaimStatus:
         """What a step's claim has come to, without asking again."""
-        found = self.lifeguard.engine.ticket(run_id, step_key)
+        parts = self.lifeguard
+        found = parts.engine.ticket(*parts.tickets.of(TicketKey(run_id, step_key)))
         if found is None:
             return storages.claim_status(concurrency_key, claimed=False)
         return storages.claim_status(
@@ -157,14 +171,24 @@ class PoolMethods:
         )
 
     def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
-        """Give back what the step holds, whoever owns it, or withdraw it."""
-        self.lifeguard.claims.release(TicketKey(run_id, step_key))
-        if self.lifeguard.stock_slots.some_left:
+        """Give back what the step holds, whoever owns it, or withdraw it.
+
+        What it holds together with other steps of its graph asset is given back with the last.
+        """
+        parts = self.lifeguard
+        self._release(parts, TicketKey(run_id, step_key))
+        if parts.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
+
+    def _release(self, parts: _Parts, key: TicketKey) -> None:
+        ticket = parts.tickets.of(key)
+        if ticket == key or parts.tickets.is_over(ticket):
+            parts.claims.release(ticket)
 
     def free_concurrency_slots_for_run(self, run_id: str) -> None:
         """Give back what the run holds, and withdraw its waiting steps."""
         self.lifeguard.claims.release_run(run_id)
+        self.lifeguard.tickets.forget(run_id)
         if self.lifeguard.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slots_for_run(run_id)
 
@@ -194,7 +218,10 @@ class PoolMethods:
             limits = {row.pool: row.limit for row in rows}
             default = storages.default_pool_limit(self)
             for text in sorted(self._lifeguard_expressions - set(limits)):
-                limit = limit_of(demand_of(text), limits, default)
+                if is_deferred(text):  # Which pools it names is known when a step claims.
+                    limit: int | None = LIMIT_MAX
+                else:
+                    limit = limit_of(demand_of(text), limits, default)
                 if limit is not None:
                     found.append(storages.PoolLimit(name=text, limit=limit, from_default=False))
         return found
@@ -264,15 +291,32 @@ class PoolMethods:
         Where there is no default limit any more, one that was written down before is deleted.
         Limits that a user set stay, unlike in the stock storage.
         """
-        demand = demand_of(concurrency_key)
         if is_expression(concurrency_key):
             self._lifeguard_expressions.add(concurrency_key)
+        if not is_deferred(concurrency_key):
+            self.name_pools(demand_of(concurrency_key).pools)
+        return True
+
+    def limit_of(self, pool: str) -> int | None:
+        """The limit that a pool has of its own."""
+        return next((row.limit for row in self.lifeguard.claims.limits() if row.pool == pool), None)
+
+    def name_pools(self, pools: Collection[str], whole_pools: Collection[str] = ()) -> None:
+        """Write the default limit down for each of these pools that has none of its own.
+
+        Args:
+            pools: The pools.
+            whole_pools: Those of them that stand for all partitions of something, and are as
+                large as a pool can be.
+        """
         default = storages.default_pool_limit(self)
         engine, claims = self.lifeguard.engine, self.lifeguard.claims
         rows = {row.pool: row for row in claims.limits()}
-        for pool in demand.pools:
+        for pool in sorted(pools):
             row = rows.get(pool)
-            if row is None and default is not None:
+            if row is None and pool in whole_pools:
+                engine.set_limit(pool, LIMIT_MAX)
+            elif row is None and default is not None:
                 engine.set_limit(pool, default, from_default=True)
             elif row is not None and row.from_default and row.limit != default:
                 if default is None:
@@ -282,7 +326,6 @@ class PoolMethods:
             else:
                 continue
             self._limits_changed(pool)
-        return True
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
@@ -297,15 +340,29 @@ class PoolMethods:
         key = TicketKey(event.run_id, event.step_key or "")
         if kind in _STEP_BEGINS and key.step_key:
             parts = self.lifeguard
-            parts.steps.started(key, parts.claims.fence(key))
+            ticket = parts.tickets.find(key)
+            parts.steps.started(ticket, parts.claims.fence(ticket))
         cast("Any", super()).store_event(event)
         parts_made = self._lifeguard_parts
         if parts_made is None:
             return
         if kind in _STEP_ENDS:
-            parts_made.steps.ended(key)
+            parts_made.steps.ended(parts_made.tickets.of(key))
+        elif kind is DagsterEventType.STEP_SKIPPED:
+            self._skipped(parts_made, key)
         elif kind in _RUN_ENDS and parts_made.claims.holds_for(key.run_id):
             self._end_run(parts_made, key.run_id)
+
+    def _skipped(self, parts: _Parts, key: TicketKey) -> None:
+        """A step will not execute: nothing will be asked for, or given back, in its name."""
+        for ticket in parts.claims.held_keys(key.run_id):
+            if graph_of(key.step_key) == ticket.step_key and parts.tickets.is_over(ticket):
+                parts.claims.release(ticket)
+
+    def last_events(self, run_id: str) -> Mapping[str, DagsterEventType]:
+        """For each step of a run that began or was skipped, what it did last."""
+        entries = cast("Any", self).get_logs_for_run(run_id, of_type=STEP_MOMENTS)
+        return {e.step_key: e.dagster_event_type for e in entries if e.step_key is not None}
 
     def _end_run(self, parts: _Parts, run_id: str) -> None:
         """The run ended in the process that claimed for it, and something was not given back.
@@ -316,7 +373,7 @@ class PoolMethods:
         """
         left = []
         for key in parts.claims.held_keys(run_id):
-            if parts.steps.runs_here(key):
+            if parts.steps.runs_here(key) or parts.tickets.is_over(key, run_ended=True):
                 parts.steps.ended(key)
                 parts.claims.release(key)
             else:
@@ -324,6 +381,7 @@ class PoolMethods:
                 left.append(key)
         if left:
             parts.engine.leave(left)
+        parts.tickets.forget(run_id)
 
     def dispose(self) -> None:
         """Let go of the database. What is held is held on until its lease runs out."""
@@ -348,9 +406,10 @@ def _refuse_limit(pool: str, limit: int) -> None:
 
 def _refuse_expression(pool: str) -> None:
     if is_expression(pool):
+        terms = parse_expression(split_hold(pool)[1])
         raise ConfigError(
             f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
-            remedy=f"Set those of its pools: {', '.join(demand_of(pool).pools)}.",
+            remedy=f"Set those of its pools: {', '.join(term.name for term in terms)}.",
             names=[pool],
         )
 

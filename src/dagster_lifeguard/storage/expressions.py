@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Demand
-from dagster_lifeguard.names import Term
+from dagster_lifeguard.names import Term, parse_expression, split_hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _OPERATORS = frozenset("+*")
 
 
 @lru_cache(maxsize=10_000)
 def demand_of(pool: str) -> Demand:
-    """The demand of a step whose pool is this text.
+    """The demand of a step whose pool is this text, which has no template left to fill in.
 
     Dagster lets a pool have any name, so a text that is no expression and has no operator in it
     is the name of one pool, whatever it looks like.
@@ -26,6 +26,7 @@ def demand_of(pool: str) -> Demand:
         ConfigError: It has an operator in it and is not an expression. Better a run that fails
             with a word than one that goes unlimited.
     """
+    _, pool = split_hold(pool)
     try:
         return Demand.parse(pool)
     except ConfigError:
@@ -34,9 +35,23 @@ def demand_of(pool: str) -> Demand:
         return Demand((Term(pool),))
 
 
+@lru_cache(maxsize=10_000)
+def is_deferred(pool: str) -> bool:
+    """Whether the text holds templates, which are filled in when a step claims."""
+    try:
+        return any(term.fields for term in parse_expression(split_hold(pool)[1]))
+    except ConfigError:
+        return False
+
+
+def needs_plan(pool: str) -> bool:
+    """Whether what is asked for, or by which ticket, depends on what a run plans."""
+    return is_deferred(pool) or split_hold(pool)[0]
+
+
 def is_expression(pool: str) -> bool:
     """Whether the text asks for anything but one slot of the pool of that name."""
-    return demand_of(pool).terms != (Term(pool),)
+    return is_deferred(pool) or demand_of(pool).terms != (Term(pool),)
 
 
 def limit_of(demand: Demand, limits: Mapping[str, int], default_limit: int | None) -> int | None:
@@ -47,17 +62,3 @@ def limit_of(demand: Demand, limits: Mapping[str, int], default_limit: int | Non
         if (limit := limits.get(term.name, default_limit)) is not None
     ]
     return min(found, default=None)
-
-
-def slots_by_pool(counts: Mapping[str, int]) -> dict[str, int]:
-    """The slots of each pool that this many steps of each expression ask for."""
-    found: dict[str, int] = {}
-    for text, count in counts.items():
-        for term in demand_of(text).terms:
-            found[term.name] = found.get(term.name, 0) + term.slots * count
-    return found
-
-
-def pools_of(texts: Iterable[str]) -> set[str]:
-    """The pools that these expressions name."""
-    return {pool for text in texts for pool in demand_of(text).pools}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.storage.expressions import pools_of, slots_by_pool
+from dagster_lifeguard.storage.demands import asked, plan_of
+from dagster_lifeguard.storage.expressions import demand_of, needs_plan
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
+
+    from dagster_lifeguard.model import Demand, TicketKey
 
 
 class PoolsOfRuns:
@@ -29,21 +33,54 @@ class PoolsOfRuns:
 
         The run queue looks up which pools have a limit before it writes the default one down, and
         lets everything pass that is new to it (1.11.1 and later).
+
+        Raises:
+            ConfigError: A pool is no expression. The run is not stored.
         """
-        asked = dagster_run.run_op_concurrency
-        if asked is not None:
-            pools = pools_of(asked.all_pools or ())
-            dagster_run = storages.run_with_pools(
-                dagster_run,
-                storages.RunOpConcurrency(
-                    root_key_counts=slots_by_pool(asked.root_key_counts),
-                    has_unconstrained_root_nodes=asked.has_unconstrained_root_nodes,
-                    all_pools=pools,
-                ),
-            )
-            if storages.default_pool_limit(self) is not None:
-                event_log = storages.instance_of(self).event_log_storage
-                for pool in sorted(pools - event_log.get_concurrency_keys()):
-                    event_log.initialize_concurrency_limit_to_default(pool)
+        concurrency = dagster_run.run_op_concurrency
+        if concurrency is not None:
+            concurrency = self._filled(dagster_run, concurrency)
+            dagster_run = storages.run_with_pools(dagster_run, concurrency)
         stored: DagsterRun = cast("Any", super()).add_run(dagster_run)
         return stored
+
+    def _filled(
+        self, run: DagsterRun, concurrency: storages.RunOpConcurrency
+    ) -> storages.RunOpConcurrency:
+        texts = concurrency.all_pools or set()
+        planned = {text for text in texts if needs_plan(text)}
+        demands = {text: demand_of(text) for text in texts - planned}
+        first: Counter[str] = Counter()
+        for text, demand in demands.items():
+            _count(first, demand, concurrency.root_key_counts.get(text, 0))
+        pools = {pool for demand in demands.values() for pool in demand.pools}
+        whole_pools: set[str] = set()
+
+        instance = storages.instance_of(self)
+        event_log: Any = instance.event_log_storage
+        counted: set[TicketKey] = set()
+        if planned:
+            plan = plan_of(instance, run)
+            for key, step in plan.steps.items():
+                if step.pool not in planned:
+                    continue
+                asking = asked(run.run_id, key, step.pool, plan, event_log.limit_of)
+                if asking.demand is None:
+                    continue
+                pools.update(asking.demand.pools)
+                whole_pools |= asking.whole_pools
+                if step.is_first and asking.ticket not in counted:
+                    counted.add(asking.ticket)
+                    _count(first, asking.demand, 1)
+        event_log.name_pools(pools, whole_pools)
+        return storages.RunOpConcurrency(
+            root_key_counts=dict(first),
+            has_unconstrained_root_nodes=concurrency.has_unconstrained_root_nodes,
+            all_pools=pools,
+        )
+
+
+def _count(slots: Counter[str], demand: Demand, times: int) -> None:
+    if times:
+        for term in demand.terms:
+            slots[term.name] += term.slots * times

@@ -1,0 +1,115 @@
+"""Real runs whose pools are known when a step claims: selections, partitions, whole graph assets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from homes import eventually, holders, limit, waiters
+
+PLANNED = Path(__file__).with_name("planned.py")
+
+
+@pytest.fixture
+def home(make_home, kind):
+    home = make_home(kind, concurrency={"pools": {"default_limit": 1}})
+    limit(home, 5, "warehouse")
+    return home
+
+
+def materialize(home, selection, *options, **environment):
+    command = ("dagster", "asset", "materialize", "-f", str(PLANNED), "--select", selection)
+    return home.start(*command, *options, **environment)
+
+
+def succeed(*processes):
+    for process in processes:
+        assert process.wait() == 0, process.output()
+
+
+def grants(instance, pool):
+    ledger = instance.event_log_storage.lifeguard.engine.store.ledger(pool=pool)
+    return [
+        (entry.kind.value, entry.step_key, entry.slots)
+        for entry in reversed(ledger)
+        if entry.kind.value != "limit"
+    ]
+
+
+def test_runs_of_a_multi_asset_take_turns_where_their_selections_meet(home):
+    a = materialize(home, "model/a")
+    home.started(1, "models")
+    b = materialize(home, "model/b", EXECUTOR="multiprocess")
+    began = home.started(2, "models")
+    both = materialize(home, "model/b,model/c")
+    with home.instance() as instance:
+        ((waiting, _),) = eventually(lambda: waiters(instance, "model/b"))
+        assert waiting not in began
+        assert len(holders(instance, "warehouse")) == 2
+        home.go("models")
+        succeed(a, b, both)
+        for pool, runs in (("model/a", 1), ("model/b", 2), ("model/c", 1)):
+            assert (
+                grants(instance, pool)
+                == [
+                    ("granted", "models", 1),
+                    ("released", "models", 1),
+                ]
+                * runs
+            )
+        assert {slots for _, _, slots in grants(instance, "warehouse")} == {2}
+
+
+def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home):
+    one = materialize(home, "daily", "--partition", "2024-01-01")
+    home.started(1, "daily")
+    other = materialize(home, "daily", "--partition", "2024-01-02")
+    began = home.started(2, "daily")
+    same = materialize(home, "daily", "--partition", "2024-01-02")
+    with home.instance() as instance:
+        ((again, _),) = eventually(lambda: waiters(instance, "daily[2024-01-02]"))
+        whole = materialize(home, "daily", "--partition-range", "2024-01-01...2024-03-31")
+        ((long, _),) = eventually(lambda: waiters(instance, "daily[%]"))
+        assert {again, long}.isdisjoint(began)
+        home.go("daily")
+        succeed(one, other, same, whole)
+        assert (
+            grants(instance, "daily[2024-01-02]")
+            == [
+                ("granted", "daily", 1),
+                ("released", "daily", 1),
+            ]
+            * 2
+        )
+        assert ("granted", "daily", 1000) in grants(instance, "daily[%]")
+
+
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+def test_runs_of_a_graph_asset_that_holds_its_pool_never_interleave(home, executor):
+    one = materialize(home, "graph", EXECUTOR=executor)
+    began = home.started(1, "first")
+    other = materialize(home, "graph", EXECUTOR=executor)
+    with home.instance() as instance:
+        eventually(lambda: waiters(instance, "graph"))
+        home.go("first")
+        assert home.started(1, "second").keys() == began.keys()  # After a try that failed.
+        assert home.begun("first") == began
+        assert home.begun("fence1").keys() == began.keys()
+        assert holders(instance, "graph") == [(*began, "graph")]
+        assert len(waiters(instance, "graph")) == 1
+        home.go("second")
+        succeed(one, other)
+        turns = [("granted", "graph", 1), ("released", "graph", 1)] * 2
+        assert grants(instance, "graph") == turns
+        assert home.begun("fence2").keys().isdisjoint(began)
+        assert len(home.begun("fence2")) == 1
+
+
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+def test_a_graph_asset_that_fails_gives_its_pool_back_at_once(home, executor):
+    home.go("first")
+    failing = materialize(home, "graph", EXECUTOR=executor, FAIL="yes")
+    assert failing.wait() == 1, failing.output()
+    with home.instance() as instance:
+        turn = [("granted", "graph", 1), ("released", "graph", 1)]
+        assert grants(instance, "graph") == turn
