@@ -39,6 +39,8 @@ VALUES_MAX = 100_000
 LIMIT_MAX = SLOTS_MAX
 """Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
 
+Engine = Literal["stock", "lifeguard"]
+
 Limit = Annotated[int, Field(strict=True, ge=0, le=LIMIT_MAX)]
 
 
@@ -160,7 +162,7 @@ class Config(_Strict):
         pools: Declared pools by name.
     """
 
-    engine: Literal["stock", "lifeguard"] = "stock"
+    engine: Engine = "stock"
     naming: Naming = "underscore"
     default_limit: Limit | None = 1
     rules: tuple[Rule, ...] = (EVERY_ASSET_ITS_OWN,)

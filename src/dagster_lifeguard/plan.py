@@ -18,14 +18,20 @@ from dagster_lifeguard.compat.ops import (
 )
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.duplicates import agree
-from dagster_lifeguard.errors import LifeguardError, NeedsEngineError, SelectionError
+from dagster_lifeguard.errors import (
+    ConfigError,
+    LifeguardError,
+    NeedsEngineError,
+    SelectionError,
+)
+from dagster_lifeguard.names import Term, parse_expression, split_hold
 from dagster_lifeguard.templates import PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.config import Config, Rule
+    from dagster_lifeguard.config import Config, Engine, Rule
     from dagster_lifeguard.duplicates import OnConflict
     from dagster_lifeguard.units import AssetItem, Kind, Unit
 
@@ -39,14 +45,16 @@ class Assignment:
         group: The asset's group; None for a check.
         kind: What executes it. ``external``: nothing in this code location does.
         rule: Index of the rule that decided; None if no rule selects it.
-        pools: The pools that its steps claim, each step one of them. Empty: unlimited.
-        current: The pools that its ops have in the definitions as they are.
+        pools: What its ops get, each op one of them: a pool or, under the engine, an expression
+            over several. Empty: unlimited.
+        current: The same in the definitions as they are.
         explicit: Whether a pool that the asset declares itself was kept.
         steps: How many ops execute it. Several: a graph asset, whose steps claim one by one.
         executed_with: Keys of the other assets that the same op or graph makes.
         shared_ops: Names of its ops that are also used elsewhere.
         partly_limited_ops: Names of its ops that claim a pool where a tag says so, and none
             where they are used without it.
+        engine: Who admits its steps.
     """
 
     asset: str
@@ -60,6 +68,34 @@ class Assignment:
     executed_with: tuple[str, ...] = ()
     shared_ops: tuple[str, ...] = ()
     partly_limited_ops: tuple[str, ...] = ()
+    engine: Engine = "stock"
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The pools that its steps ask for, by name, and how many slots of each."""
+        return _terms(self.pools, self.engine)
+
+    @property
+    def current_terms(self) -> tuple[Term, ...]:
+        """The same in the definitions as they are."""
+        return _terms(self.current, self.engine)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the steps of a graph asset hold their pools together."""
+        return any(split_hold(text)[0] for text in self.pools)
+
+
+def _terms(texts: Iterable[str], engine: Engine) -> tuple[Term, ...]:
+    found: dict[str, Term] = {}
+    for text in texts:
+        try:
+            # To stock Dagster any text is the name of one pool.
+            terms = parse_expression(split_hold(text)[1]) if engine == "lifeguard" else None
+        except ConfigError:
+            terms = None
+        found.update((term.name, term) for term in terms or (Term(text),))
+    return tuple(found[name] for name in sorted(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +224,7 @@ class Plan:
         decisions = [self._decisions[use.op] for use in unit.ops]
         common: dict[str, Any] = {
             "kind": unit.kind,
+            "engine": self._policy.engine,
             "rule": rule_index,
             "pools": tuple(sorted({d.pool for d in decisions if d.pool})),
             "current": unit.current,

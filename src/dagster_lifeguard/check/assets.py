@@ -10,7 +10,7 @@ from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.names import enumerate_some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dagster_lifeguard.plan import Assignment
     from dagster_lifeguard.units import AssetItem
@@ -53,7 +53,9 @@ def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Itera
             (asset, op),
         )
     interleaving = [
-        a.asset for a in assignments if a.kind == "graph_asset" and a.steps > 1 and a.pools
+        a.asset
+        for a in assignments
+        if a.kind == "graph_asset" and a.steps > 1 and a.pools and not a.holds
     ]
     if interleaving and granularity == "op":
         yield Finding(
@@ -61,9 +63,29 @@ def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Itera
             "warning",
             f"The steps of {enumerate_some(interleaving)} claim one by one: between two steps of "
             "one run, another run may execute a step.",
-            "Set granularity: run under concurrency: pools in dagster.yaml, or make it one op.",
+            "Set granularity: run under concurrency: pools in dagster.yaml, or make it one op."
+            if all(a.engine == "stock" for a in assignments)
+            else "Set hold: asset in its rule.",
             tuple(interleaving),
         )
+
+
+def demand_findings(
+    assignments: Sequence[Assignment], limits: Mapping[str, int | None]
+) -> Iterator[Finding]:
+    """Find demands that no slots can ever meet."""
+    for a in assignments:
+        for term in a.terms:
+            limit = limits[term.name]
+            if limit is not None and 0 < limit < term.slots:
+                yield Finding(
+                    "slots-above-limit",
+                    "error",
+                    f"{a.asset} asks for {term.slots} slots of the pool {term.name}, whose limit "
+                    f"is {limit}: it would wait for ever.",
+                    "Ask for fewer slots, or raise the limit under pools.",
+                    (a.asset, term.name),
+                )
 
 
 def same_targets(
@@ -75,7 +97,7 @@ def same_targets(
     for key, name, value in metadata_texts(items, TARGET_METADATA):
         assignment = by_asset.get(key)
         if assignment is not None:
-            writers[name, value][key] = frozenset(assignment.pools)
+            writers[name, value][key] = frozenset(term.name for term in assignment.terms)
     for (name, value), pools_of in sorted(writers.items()):
         assets = list(pools_of)
         same_op = set(by_asset[assets[0]].executed_with) | {assets[0]} >= set(assets)

@@ -11,6 +11,8 @@ CODES: Mapping[str, str] = {
     "config-invalid": "A setting or rule is not allowed.",
     "selection-invalid": "A rule's asset selection is malformed or names no asset.",
     "template-unfilled": "An asset has no value, or several, for a template of its rule.",
+    "slots-above-limit": "An asset asks for more slots of a pool than its limit.",
+    "engine-off": "The policy needs the engine, and the instance is on Dagster's own storage.",
     "needs-engine": "A rule asks for what the engine in `engine:` cannot do.",
     "name-clash": "Two assets would share a pool named after one of them.",
     "not-applied": "The definitions do not have the pools that the policy gives them.",

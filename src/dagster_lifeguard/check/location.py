@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.check.assets import asset_findings, same_targets
+from dagster_lifeguard.check.assets import asset_findings, demand_findings, same_targets
 from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
 from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
 from dagster_lifeguard.config import describe_rule
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from dagster_lifeguard.compat.locations import LocationOrigin
-    from dagster_lifeguard.config import Config
+    from dagster_lifeguard.config import Config, Engine
     from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.plan import Assignment
 
@@ -34,6 +34,7 @@ class Location:
         own_pools: For each pool named after an asset, the assets of that name.
         limits: For each pool used here, its declared limit; None if unlimited.
         default_limits: The default limits of the policies that apply here.
+        engines: Who admits steps, by these policies.
         rules: What each rule selects, in order.
         on_conflict: The rules that say something of duplicate runs, as messages name them.
     """
@@ -44,6 +45,7 @@ class Location:
     own_pools: Mapping[str, frozenset[str]]
     limits: Mapping[str, int | None]
     default_limits: frozenset[int | None]
+    engines: frozenset[Engine]
     rules: tuple[str, ...]
     on_conflict: tuple[str, ...] = ()
 
@@ -73,6 +75,7 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
         own_pools=_merged(location.own_pools for location in locations),
         limits={pool: n for location in locations for pool, n in location.limits.items()},
         default_limits=frozenset(n for location in locations for n in location.default_limits),
+        engines=frozenset(engine for location in locations for engine in location.engines),
         rules=locations[0].rules if locations else (),
         on_conflict=tuple(rule for location in locations for rule in location.on_conflict),
     )
@@ -89,14 +92,15 @@ def _inspect_repository(
     assignments = [a for part in assignments_of for a in part]
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
     for (policy, _), part in zip(plans, assignments_of, strict=True):
-        for pool in (pool for assignment in part for pool in assignment.pools):
-            declared[pool].add(policy.limit_of(pool))
+        for term in (term for assignment in part for term in assignment.terms):
+            declared[term.name].add(policy.limit_of(term.name))
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
     }
     findings = [f for policy, part in plans for f in policy_findings(policy, part, jobs)]
     findings += differing_limits(declared)
     findings += asset_findings(assignments, granularity)
+    findings += demand_findings(assignments, limits)
     findings += same_targets(items, assignments)
     return Location(
         name=name,
@@ -108,6 +112,7 @@ def _inspect_repository(
         ),
         limits=limits,
         default_limits=frozenset(policy.default_limit for policy, _ in plans),
+        engines=frozenset(policy.engine for policy, _ in plans),
         rules=tuple(rule.assets for rule in plans[0][0].rules),
         on_conflict=tuple(
             f"{describe_rule(index, rule)}: on_conflict: {rule.on_conflict}"

@@ -103,6 +103,14 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
 
 
 def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+    if not settings.has_engine and any("lifeguard" in location.engines for location in locations):
+        yield Finding(
+            "engine-off",
+            "error",
+            "The policy says engine: lifeguard, and the instance is on Dagster's own storage, "
+            "which takes each expression for the name of one pool.",
+            "Switch the engine on: lifeguard engine enable.",
+        )
     used = sorted({pool for location in locations for pool in location.limits})
     unset = [pool for pool in used if pool not in settings.limits]
     yield from _other_limits(locations, settings.limits)

@@ -17,6 +17,7 @@ from dagster_lifeguard.cli.findings import (
     verdict,
 )
 from dagster_lifeguard.findings import number
+from dagster_lifeguard.names import split_hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +55,10 @@ def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding])
                 "group": a.group,
                 "kind": a.kind,
                 "rule": None if a.rule is None else a.rule + 1,
-                "pools": [{"name": pool, "limit": location.limits.get(pool)} for pool in a.pools],
+                "pools": [
+                    {"name": term.name, "slots": term.slots, "limit": location.limits[term.name]}
+                    for term in a.terms
+                ],
                 "current_pools": list(a.current),
                 "explicit": a.explicit,
                 "steps": a.steps,
@@ -133,30 +137,44 @@ def _rule(a: Assignment) -> str:
 
 def _pools(a: Assignment) -> str:
     if a.pools != a.current:
-        return f"{', '.join(a.current) or 'none'} -> {', '.join(a.pools) or 'none'}"
-    return ", ".join(a.pools) or ("-" if a.kind in ("external", "check") else "none")
+        return f"{_texts(a.current) or 'none'} -> {_texts(a.pools) or 'none'}"
+    return _texts(a.pools) or ("-" if a.kind in ("external", "check") else "none")
+
+
+def _texts(pools: Sequence[str]) -> str:
+    return ", ".join(split_hold(text)[1] for text in pools)
 
 
 def _limits(location: Location, a: Assignment) -> str:
     if not a.pools:
         return "-"
-    limits = [location.limits[pool] for pool in a.pools]
+    limits = [location.limits[term.name] for term in a.terms]
     return ", ".join("none" if limit is None else str(limit) for limit in limits)
 
 
 def _granularity(a: Assignment, granularity: str) -> str:
     if not a.pools:
         return "-"
-    return granularity if granularity == "run" or a.steps == 1 else f"op x{a.steps}"
+    if granularity == "run":
+        return granularity
+    if a.holds:
+        return "asset"
+    return "op" if a.steps == 1 else f"op x{a.steps}"
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
     found = [a for _, a in rows]
     lines = []
-    if any(a.kind == "multi_asset" and a.pools for a in found):
+    multi = {a.engine for a in found if a.kind == "multi_asset" and a.pools}
+    if "stock" in multi:
         lines.append("multi: one op makes several assets and claims the pool of the first of them.")
-    if any(a.kind == "graph_asset" and a.pools and a.steps > 1 for a in found):
+    if "lifeguard" in multi:
+        lines.append("multi: one op makes several assets; {asset} is each that a run selects.")
+    of_graphs = {a.holds for a in found if a.kind == "graph_asset" and a.pools and a.steps > 1}
+    if False in of_graphs:
         lines.append("op xN: a graph asset; its N steps claim the pool one by one, each by itself.")
+    if True in of_graphs:
+        lines.append("asset: a graph asset; its steps hold the pools together, first to last.")
     if any(a.explicit for a in found):
         lines.append("rule own: the pool that the asset declares itself.")
     if any(_pools(a) == "none" for a in found):
@@ -189,9 +207,9 @@ def _rule_table(rows: Sequence[Row]) -> Table:
 
 
 def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
-    users: Counter[str] = Counter(pool for _, a in rows for pool in set(a.current))
+    users = Counter(term.name for _, a in rows for term in a.current_terms)
     executed = [a for _, a in rows if a.kind not in ("external", "check")]
-    own = sum(1 for a in executed if a.current and all(users[pool] == 1 for pool in a.current))
+    own = sum(1 for a in executed if any(users[term.name] == 1 for term in a.current_terms))
     shared = sum(1 for a in executed if a.current) - own
     parts = [f"{own} alone in a pool", f"{shared} in a shared pool"]
     parts.append(f"{len(executed) - own - shared} unlimited")

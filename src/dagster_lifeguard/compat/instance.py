@@ -33,12 +33,14 @@ class PoolSettings:
         granularity: ``op`` or ``run``.
         limits: The pools that have a limit on the instance, and which.
         run_coordinator: The class of what takes runs in.
+        has_engine: Whether its storage is one of ours.
     """
 
     default_limit: int | None
     granularity: Literal["op", "run"]
     limits: Mapping[str, int] = field(default_factory=dict)
     run_coordinator: type[object] = field(default=object, compare=False)
+    has_engine: bool = False
 
 
 def default_limit_and_granularity(
@@ -62,11 +64,12 @@ def instance_pool_settings() -> PoolSettings | None:
     if not home or not Path(home).is_dir():
         return None
     with dg.DagsterInstance.get() as instance:
-        limits = instance.event_log_storage.get_pool_limits()
+        event_log = instance.event_log_storage
         return PoolSettings(
             *default_limit_and_granularity(instance),
-            {pool.name: pool.limit for pool in limits},
+            {pool.name: pool.limit for pool in event_log.get_pool_limits()},
             type(cast("Any", instance).run_coordinator),
+            has_engine=hasattr(type(event_log), "lifeguard"),
         )
 
 
