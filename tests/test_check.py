@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
@@ -125,7 +126,7 @@ class TestTable:
             "group": "default",
             "kind": "multi_asset",
             "rule": 1,
-            "pools": [{"name": "ant", "limit": 1}],
+            "pools": [{"name": "ant", "slots": 1, "limit": 1}],
             "current_pools": ["ant"],
             "explicit": False,
             "steps": 1,
@@ -239,7 +240,8 @@ class TestFindings:
         project.write("lifeguard.yaml", "pools: {warehouse: 8, a: 2}\n")
         file = project.write("defs.py", code(asset("a")))
         assert project.codes("-f", file) == ["unused-pool"]
-        assert project.json("-f", file)["assets"][0]["pools"] == [{"name": "a", "limit": 2}]
+        expected = [{"name": "a", "slots": 1, "limit": 2}]
+        assert project.json("-f", file)["assets"][0]["pools"] == expected
 
     @pytest.mark.parametrize(
         ("rule", "expected"),
@@ -254,6 +256,30 @@ class TestFindings:
         project.write("lifeguard.yaml", f'rules:\n  - assets: "*"\n    {rule}\n')
         file = project.write("defs.py", code(asset("a"), wrap="{}"))
         assert project.codes("-f", file) == expected
+
+    def test_under_the_engine(self, project: Project) -> None:
+        rules = """\
+            engine: lifeguard
+            rules:
+              - {assets: "*", pools: ["{asset}", "w*3"]}
+            pools: {w: 2}
+        """
+        project.write("lifeguard.yaml", dedent(rules))
+        file = project.write("defs.py", code(asset("a"), wrap="{}"))
+        # Measured by this policy, the definitions have no pools yet.
+        assert project.codes("-f", file) == ["not-applied", "slots-above-limit"]
+        expected = [{"name": "a", "slots": 1, "limit": 1}, {"name": "w", "slots": 3, "limit": 2}]
+        assert project.json("-f", file)["assets"][0]["pools"] == expected
+
+    def test_the_engine_is_off(self, project: Project, home: Path) -> None:
+        settings = "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
+        home.joinpath("dagster.yaml").write_text(settings)
+        project.write("lifeguard.yaml", "engine: lifeguard\n")
+        file = project.write("defs.py", code(asset("a")))
+        assert "engine-off" in project.codes("-f", file)
+        engine = storage_yaml.enabled(settings, str(home / "dagster.yaml"))
+        home.joinpath("dagster.yaml").write_text(engine)
+        assert "engine-off" not in project.codes("-f", file)
 
     def test_same_target(self, project: Project) -> None:
         table = "metadata={'dagster/table_name': 'db.t'}"
