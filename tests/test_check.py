@@ -266,8 +266,8 @@ class TestFindings:
         """
         project.write("lifeguard.yaml", dedent(rules))
         file = project.write("defs.py", code(asset("a"), wrap="{}"))
-        # Measured by this policy, the definitions have no pools yet.
-        assert project.codes("-f", file) == ["not-applied", "slots-above-limit"]
+        # The definitions have no pools yet, and the instance is a stock one.
+        assert project.codes("-f", file) == ["not-applied", "slots-above-limit", "engine-off"]
         expected = [{"name": "a", "slots": 1, "limit": 1}, {"name": "w", "slots": 3, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
 
