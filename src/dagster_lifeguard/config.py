@@ -193,10 +193,11 @@ class Config(_Strict):
                 message has a line ``file:line:column: ...`` for each problem.
         """
         file = Path(path)
-        return cls._from_text(_read(file), str(path))
+        return cls.from_text(_read(file), str(path))
 
     @classmethod
-    def _from_text(cls, text: str, source: str) -> Self:
+    def from_text(cls, text: str, source: str) -> Self:
+        """The same of the text of a file, called ``source`` in messages."""
         document = _parse(text, source)
         try:
             return cls.model_validate(_plain(document, source))

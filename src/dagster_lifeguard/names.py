@@ -12,6 +12,7 @@ of a graph asset hold the pools together, from the first step to the last.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +21,7 @@ from urllib.parse import quote, unquote
 from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 Naming = Literal["underscore", "path"]
 
@@ -182,3 +183,12 @@ def enumerate_some(names: Sequence[str], shown_max: int = 5) -> str:
     if len(names) > shown_max:
         return f"{', '.join(names[:shown_max])} and {len(names) - shown_max} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def nearest(name: str, known: Collection[str], count_max: int = 3) -> tuple[str, ...]:
+    """The known names that are most like one that is not known, the likest first."""
+    lower: dict[str, str] = {}
+    for candidate in sorted(known, reverse=True):
+        lower[candidate.lower()] = candidate
+    near = difflib.get_close_matches(name.lower(), lower, n=count_max)
+    return tuple(lower[text] for text in near)

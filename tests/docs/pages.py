@@ -213,7 +213,8 @@ def _expected_exit_code(shown: str) -> int:
     """What the output on a page implies: findings are 1, a mistake in what was asked is 2."""
     if re.search(r"^Error: ", shown, re.MULTILINE):
         return 2
-    return int(bool(re.search(r"^\d+ errors?, \d+ warnings?(, \d+ notes?)?$", shown, re.MULTILINE)))
+    found = r"^(\d+ errors?, \d+ warnings?(, \d+ notes?)?|Drift: .*)$"
+    return int(bool(re.search(found, shown, re.MULTILINE)))
 
 
 def _same(shown: str, printed: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -219,6 +220,27 @@ def _snapshot(instance: dg.DagsterInstance, pool: str) -> PoolSnapshot:
 
 def kill(pid: int, sign: int = signal.SIGKILL) -> None:
     os.kill(pid, sign)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def serve(home: Home, port: int, *options: str) -> None:
+    """Start a webserver, and wait until it answers."""
+    command = ("dagster-webserver", "-f", str(DEFINITIONS), "-p", str(port), "-h", "127.0.0.1")
+    process = home.start(*command, *options)
+
+    def up() -> bool:
+        assert process.popen.poll() is None, process.output()
+        try:
+            return bool(query(port, "{ version }"))
+        except OSError:
+            return False
+
+    eventually(up)
 
 
 def query(port: int, text: str, **variables: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
-from homes import DEFINITIONS, Home, eventually, query
+from homes import DEFINITIONS, eventually, free_port, query, serve
 
 PAGE = """
 query { instance { supportsConcurrencyLimits minConcurrencyLimitValue maxConcurrencyLimitValue
@@ -27,24 +25,7 @@ mutation($job: String!, $location: String!) { launchRun(executionParams: {
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def serve(home: Home, port: int) -> None:
-    process = home.start(
-        "dagster-webserver", "-f", str(DEFINITIONS), "-p", str(port), "-h", "127.0.0.1"
-    )
-
-    def up() -> bool:
-        assert process.popen.poll() is None, process.output()
-        try:
-            return bool(query(port, "{ version }"))
-        except OSError:
-            return False
-
-    eventually(up)
+    return free_port()
 
 
 def page(port: int, pool: str = "orders") -> dict | None:

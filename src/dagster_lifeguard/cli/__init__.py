@@ -18,6 +18,11 @@ COMMANDS = {
         "check": "Show which asset gets which pool by which rule, and what is wrong.",
         "demo": "Load real data with three runs at once, without pools and with them.",
     },
+    "Set limits as code": {
+        "plan": "Show declared and live limits, what apply would do, and who is affected.",
+        "apply": "Set the limits that lifeguard.yaml declares, after showing what that changes.",
+        "pull": "Write the live limits into lifeguard.yaml.",
+    },
     "Operate": {
         "doctor": "Find out why a pool does not work, and what to do about it.",
     },

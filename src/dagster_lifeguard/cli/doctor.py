@@ -32,6 +32,8 @@ from dagster_lifeguard.findings import number
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dagster_lifeguard.deployment.webserver import TokenKind
+
 
 @click.command("doctor")
 @target_options
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 def doctor_command(
     url: str | None,
     token: str | None,
+    token_kind: TokenKind | None,
     ignore: tuple[str, ...],
     *,
     fix: bool,
@@ -79,13 +82,13 @@ def doctor_command(
     if fix and as_json and not yes:
         raise click.UsageError("With --json nobody is asked: say --fix --yes.")
     done: list[dict[str, str]] = []
-    with _subject(url, token) as subject:
+    with _subject(url, token, token_kind) as subject:
         found = examine(subject, ignore)
         if not as_json:
             _print(found)
         is_changed = fix and _fix(subject, found, done, yes=yes, is_quiet=as_json)
     if is_changed:
-        with _subject(url, token) as subject:
+        with _subject(url, token, token_kind) as subject:
             found = examine(subject, ignore)
         if not as_json:
             click.echo("\nAfter that:")
@@ -96,13 +99,13 @@ def doctor_command(
 
 
 @contextmanager
-def _subject(url: str | None, token: str | None) -> Iterator[Subject]:
+def _subject(url: str | None, token: str | None, token_kind: TokenKind | None) -> Iterator[Subject]:
     if url is None:
         machine = Machine(os.getenv("DAGSTER_HOME") or None, Path.cwd())
         with examine_instance(machine) as subject:
             yield subject
     else:
-        with closing(open_deployment(url, token)) as deployment:
+        with closing(open_deployment(url, token, token_kind)) as deployment:
             yield Subject(deployment.name, deployment=deployment)
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard.cli.findings import (
     finding_as_json,
     print_finding,
-    printable,
     verdict,
 )
+from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.names import split_hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rich.table import Table
 
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.check.report import Report
@@ -81,7 +80,7 @@ def print_report(
         shown: The findings to show.
         in_full: Whether each asset gets a line; otherwise each rule does.
     """
-    console = Console(highlight=False, emoji=False)
+    console = new_console()
     if rows and in_full:
         with_location = len(found.locations) > 1
         console.print(_asset_table(rows, found.granularity, with_location=with_location))
@@ -97,16 +96,8 @@ def print_report(
     console.print(_totals(rows, shown))
 
 
-def _cell(text: str) -> Text:
-    return Text(printable(text))
-
-
-def _plain_table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-
-
 def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) -> Table:
-    table = _plain_table()
+    table = plain_table()
     table.add_column("asset", overflow="fold", ratio=None)
     if with_location:
         table.add_column("location", overflow="fold")
@@ -120,7 +111,7 @@ def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) 
         cells += [_limits(location, a), _granularity(a, granularity)]
         if with_location:
             cells.insert(1, location.name)
-        table.add_row(*map(_cell, cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
@@ -185,7 +176,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 
 
 def _rule_table(rows: Sequence[Row]) -> Table:
-    table = _plain_table()
+    table = plain_table()
     table.add_column("rule", no_wrap=True)
     table.add_column("assets selected", overflow="fold")
     for heading in ("assets", "pools"):
@@ -202,7 +193,7 @@ def _rule_table(rows: Sequence[Row]) -> Table:
     for (rule, what), members in groups.items():
         pools = {pool for a in members for pool in a.pools}
         cells = (rule, what, str(len(members)), str(len(pools)), members[0].asset)
-        table.add_row(*map(_cell, cells))
+        table.add_row(*map(cell, cells))
     return table
 
 

@@ -14,12 +14,14 @@ from dagster_lifeguard.deployment.open import open_deployment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dagster_lifeguard.deployment.webserver import TokenKind
+
 TOKEN_VARIABLES = ("LIFEGUARD_TOKEN", "DAGSTER_CLOUD_API_TOKEN")
 """Where a token is looked for unless ``--token-env`` names another variable."""
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--url`` and ``--token-env``, and hand it ``url`` and ``token``."""
+    """Give a command ``--url`` and ``--token-env``, and hand it what ``open_deployment`` takes."""
 
     @click.option(
         "--url",
@@ -34,6 +36,11 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Environment variable with the token for --url.  "
         f"[default: {' or '.join(TOKEN_VARIABLES)}]",
     )
+    @click.option(
+        "--token-kind",
+        type=click.Choice(["dagster-cloud", "bearer"]),
+        help="How the token is sent.  [default: dagster-cloud to Dagster+, else bearer]",
+    )
     @functools.wraps(command)
     def with_target(*args: Any, token_env: str | None, **kwargs: Any) -> None:
         command(*args, token=_token(token_env), **kwargs)
@@ -42,12 +49,18 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--url`` and ``--token-env``, and hand it an open ``deployment``."""
+    """Give a command the options of a deployment, and hand it an open ``deployment``."""
 
     @target_options
     @functools.wraps(command)
-    def with_deployment(*args: Any, url: str | None, token: str | None, **kwargs: Any) -> None:
-        with closing(open_deployment(url, token)) as deployment:
+    def with_deployment(
+        *args: Any,
+        url: str | None,
+        token: str | None,
+        token_kind: TokenKind | None,
+        **kwargs: Any,
+    ) -> None:
+        with closing(open_deployment(url, token, token_kind)) as deployment:
             command(*args, deployment=deployment, **kwargs)
 
     return with_deployment

@@ -27,6 +27,10 @@ WITH_ERROR = (Kind.STEP_FAILURE.value, Kind.STEP_UP_FOR_RETRY.value)
 """The types of events whose error is read."""
 
 
+WAITS = ("Step blocked by", "Step still blocked by")
+"""How an ``ENGINE_EVENT`` begins that says that a step waits."""
+
+
 class EventRow(NamedTuple):
     """What is read of one event.
 
@@ -180,6 +184,4 @@ def _decoded(instance: dg.DagsterInstance, run_id: str, kinds: set[Kind]) -> Ite
 
 def _waits(event: dg.DagsterEvent) -> bool:
     said = event.message or ""
-    return event.step_key is not None and said.startswith(
-        ("Step blocked by", "Step still blocked by")
-    )
+    return event.step_key is not None and said.startswith(WAITS)

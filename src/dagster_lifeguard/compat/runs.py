@@ -11,8 +11,6 @@ from dagster._core.storage.runs.schema import RunsTable
 if TYPE_CHECKING:
     import dagster as dg
 
-PRIORITY_TAG = "dagster/priority"
-
 
 def pools_of_run(run: dg.DagsterRun) -> frozenset[str] | None:
     """The pools for which a run's steps will ask; None if it has no plan to tell them from.

@@ -161,6 +161,18 @@ class PlannedStep:
     assets: tuple[str, ...] = ()
 
 
+UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING")
+"""The statuses of runs that are not over."""
+
+
+def priority_of(tags: Mapping[str, str]) -> int:
+    """By which the run queue orders a run of these tags; a tag that is no number counts as 0."""
+    try:
+        return int(tags.get("dagster/priority", "0"))
+    except ValueError:
+        return 0
+
+
 class Deployment(Protocol):
     """Where limits live and steps wait.
 

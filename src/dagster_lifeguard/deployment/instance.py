@@ -13,7 +13,14 @@ from dagster_lifeguard.compat import runs as of_runs
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.plans import step_plans
-from dagster_lifeguard.deployment.contract import PlannedStep, PoolState, Run, Settings
+from dagster_lifeguard.deployment.contract import (
+    UNFINISHED,
+    PlannedStep,
+    PoolState,
+    Run,
+    Settings,
+    priority_of,
+)
 from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.errors import (
     DeploymentError,
@@ -28,15 +35,6 @@ if TYPE_CHECKING:
     from dagster import RunRecord
 
     from dagster_lifeguard.history import RunExecution
-
-_UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.MANAGED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 
 _RUNS_FOR_ASSETS_MAX = 500
 _RUNS_AT_ONCE = 500
@@ -106,7 +104,7 @@ class InstanceDeployment:
 
     def unfinished_runs(self) -> tuple[Run, ...]:
         with self._refusing():
-            filters = RunsFilter(statuses=_UNFINISHED)
+            filters = RunsFilter(statuses=[DagsterRunStatus(status) for status in UNFINISHED])
             return tuple(map(_run, self.instance.get_run_records(filters, ascending=True)))
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
@@ -191,15 +189,7 @@ def _run(record: RunRecord) -> Run:
         started=record.start_time,
         ended=record.end_time,
         pools=of_runs.pools_of_run(run),
-        priority=_priority(run.tags),
+        priority=priority_of(run.tags),
         tags=run.tags,
         location=of_runs.location_of_run(run),
     )
-
-
-def _priority(tags: Mapping[str, str]) -> int:
-    """As the run queue takes it: a tag that is no number counts as 0."""
-    try:
-        return int(tags.get(of_runs.PRIORITY_TAG, "0"))
-    except ValueError:
-        return 0

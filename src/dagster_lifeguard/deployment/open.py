@@ -8,28 +8,31 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.deployment.webserver import Webserver
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.deployment.webserver import TokenKind
 
 
-def open_deployment(url: str | None = None, token: str | None = None) -> Deployment:
+def open_deployment(
+    url: str | None = None, token: str | None = None, token_kind: TokenKind | None = None
+) -> Deployment:
     """Open a deployment.
 
     Args:
         url: Address of its webserver; None for the instance in DAGSTER_HOME.
         token: For the address.
+        token_kind: How to send it; None: as the host wants it.
 
     Raises:
         DeploymentError: There is none, or it cannot be opened.
     """
     if url is not None:
-        raise DeploymentError(
-            "An address cannot be opened yet.", remedy="Set DAGSTER_HOME.", names=[url]
-        )
-    del token
+        return EndpointDeployment(Webserver(url, token, token_kind))
     return open_instance()
 
 

@@ -1,0 +1,91 @@
+"""``lifeguard apply``: the limits that are declared become live."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.cli.changes import consented
+from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.config import Config
+from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.limits import Plan, make_plan
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+
+
+@click.command("apply")
+@plan_options
+@click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+@deployment_options
+def apply_command(
+    deployment: Deployment,
+    names: tuple[str, ...],
+    config_path: str,
+    *,
+    prune: bool,
+    as_json: bool,
+    yes: bool,
+) -> None:
+    """Set the limits that lifeguard.yaml declares, after showing what that changes.
+
+    The instance in DAGSTER_HOME gets all of them or none. A webserver (--url) takes them one by
+    one; when it fails in between, what was done and what was not is told. What is as declared is
+    left alone, so it can be repeated. A limit below what is held drains: nobody loses a slot.
+
+    \b
+    Examples:
+      lifeguard apply
+      lifeguard apply --yes                       # where nobody can be asked
+      lifeguard apply --prune                     # also delete limits that nobody declares
+      lifeguard apply warehouse --url http://localhost:3000
+
+    Exit code: 0 all limits are as declared, 1 something declared cannot be set, 2 a mistake in
+    what was asked, or not all was done.
+    """
+    config = Config.from_yaml(config_path)
+    plan = make_plan(config, deployment, names or None, prune=prune)
+    if not as_json:
+        print_plan(plan, source=config_path, deployment=deployment.name, show_all=False)
+    if plan.changes and as_json and not yes:
+        raise click.UsageError("Nothing was changed: say --yes with --json, which does not ask.")
+    question = f"Change {len(plan.changes)} limits in {deployment.name}?"
+    if plan.changes and not consented(question, "Nothing was changed", yes=yes):
+        return
+    done, error = _do(plan, deployment)
+    left = [pool for pool in plan.changes if pool not in done]
+    if as_json:
+        click.echo(json.dumps(_as_json(plan, deployment.name, done, left, error), indent=2))
+    if error is not None:
+        if done and not as_json:
+            click.echo(f"Done: {', '.join(done)}.\nNot done: {', '.join(left)}.", err=True)
+        raise error
+    if not as_json and done:
+        click.echo(f"Changed {len(done)} limits in {deployment.name}.")
+    if plan.default_drifts or any(row.action == "impossible" for row in plan.pools):
+        raise SystemExit(1)
+
+
+def _do(plan: Plan, deployment: Deployment) -> tuple[list[str], LifeguardError | None]:
+    """Apply the plan: the pools that are done, and what went wrong with the next one."""
+    done: list[str] = []
+    try:
+        done.extend(plan.apply(deployment))
+    except LifeguardError as error:
+        return done, error
+    return done, None
+
+
+def _as_json(
+    plan: Plan, deployment: str, done: list[str], left: list[str], error: LifeguardError | None
+) -> dict[str, Any]:
+    return {
+        **plan_as_json(plan, deployment),
+        "done": done,
+        "not_done": left,
+        "error": None if error is None else {"code": error.code, "message": error.message},
+    }

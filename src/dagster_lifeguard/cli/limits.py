@@ -1,0 +1,212 @@
+"""Plans of limits as text and as JSON, and the options that ask for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.tables import cell, new_console, plain_table
+from dagster_lifeguard.config import FILE_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.table import Table
+
+    from dagster_lifeguard.deployment.contract import HoldingStep, WaitingStep
+    from dagster_lifeguard.limits import Plan, PoolPlan
+
+_STEPS_SHOWN = 3
+_ID_SHOWN = 8
+
+
+def plan_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what says which plan is meant."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option(
+            "--prune", is_flag=True, help="Delete the limits of pools that the file does not name."
+        ),
+        click.option(
+            "--config",
+            "config_path",
+            default=FILE_NAME,
+            show_default=True,
+            help="The file that declares the limits.",
+        ),
+        click.argument("names", metavar="[POOL]...", nargs=-1),
+    ):
+        command = option(command)
+    return command
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def plan_as_json(plan: Plan, deployment: str) -> dict[str, Any]:
+    """What ``--json`` prints of a plan."""
+    return {
+        "version": 1,
+        "deployment": deployment,
+        "dagster_version": plan.settings.dagster_version,
+        "drift": plan.has_drift,
+        "default_limit": {
+            "stated": plan.default_stated,
+            "declared": plan.default_declared,
+            "live": plan.settings.default_limit,
+            "drift": plan.default_drifts,
+        },
+        "pools": [
+            {
+                "pool": row.pool,
+                "origin": row.origin,
+                "declared": row.declared,
+                "live": row.live,
+                "own": row.own,
+                "action": row.action,
+                "after": row.after,
+                "held": row.held,
+                "drains": row.drains,
+                "lets_in": row.lets_in,
+                "holding": [_step(step) for step in row.holding],
+                "waiting": [_step(step) for step in row.waiting],
+            }
+            for row in plan.pools
+        ],
+    }
+
+
+def _step(step: HoldingStep | WaitingStep) -> dict[str, Any]:
+    return {
+        "run_id": step.run_id,
+        "step_key": step.step_key or None,
+        "slots": step.slots,
+        "since": step.since,
+    }
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> None:
+    """Print a plan: the pools that are not as declared, or all, and who is affected.
+
+    Args:
+        plan: The plan.
+        source: The file.
+        deployment: What it is compared with.
+        show_all: Also the pools that stay as they are.
+    """
+    settings = plan.settings
+    click.echo(
+        f"{source} beside {deployment}: Dagster {settings.dagster_version}, "
+        f"default limit {_limit(settings.default_limit)}, granularity {settings.granularity}\n"
+    )
+    rows = [row for row in plan.pools if show_all or row.action != "none"]
+    if rows:
+        new_console().print(_table(rows))
+        click.echo()
+    for row in rows:
+        for line in _affected(row):
+            click.echo(printable(line))
+    for line in _remarks(plan):
+        click.secho(printable(line), fg="yellow")
+    click.echo(_sums(plan))
+
+
+def _table(rows: Sequence[PoolPlan]) -> Table:
+    table = plain_table()
+    table.add_column("pool", overflow="fold")
+    for name in ("declared", "live", "held", "waiting"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("to do", no_wrap=True)
+    styles = {"set": "green", "delete": "red", "impossible": "yellow"}
+    for row in rows:
+        table.add_row(
+            cell(row.pool),
+            "-" if row.origin == "undeclared" else _limit(row.declared),
+            _limit(row.live) + ("" if row.own is not None or row.live is None else " (default)"),
+            str(row.held or "-"),
+            str(len(row.waiting) or "-"),
+            cell(_to_do(row), styles.get(row.action, "")),
+        )
+    return table
+
+
+def _limit(limit: int | None) -> str:
+    return "unlimited" if limit is None else str(limit)
+
+
+def _to_do(row: PoolPlan) -> str:
+    if row.action == "set":
+        return f"set {row.declared}{' (paused)' if row.declared == 0 else ''}"
+    if row.action == "delete":
+        return f"delete, then {_limit(row.after)}"
+    if row.action == "impossible":
+        return "cannot be unlimited"
+    return "not declared" if row.origin == "undeclared" else "as declared"
+
+
+def _affected(row: PoolPlan) -> Iterator[str]:
+    """Who is affected by a change of a pool, a line for each way."""
+    if row.drains:
+        freed = row.held - (row.after or 0) + (1 if row.after else 0)
+        goes_on = (
+            f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
+        )
+        yield (
+            f"{row.pool}: {row.held} held and stay so; it drains to {row.after}, {goes_on}. "
+            f"Held by {_names(row.holding)}."
+        )
+    elif row.lets_in:
+        yield (
+            f"{row.pool}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
+            f"{_names(row.waiting[: row.lets_in])}."
+        )
+    elif row.action in ("set", "delete") and row.waiting:
+        yield f"{row.pool}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
+
+
+def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:
+    shown = [
+        step.run_id[:_ID_SHOWN] + (f":{step.step_key}" if step.step_key else "")
+        for step in steps[:_STEPS_SHOWN]
+    ]
+    more = len(steps) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    if plan.default_drifts:
+        yield (
+            f"The default limit is declared {_limit(plan.default_declared)} and is "
+            f"{_limit(plan.settings.default_limit)}. It is a setting of the instance: change "
+            "concurrency.pools.default_limit in its dagster.yaml (lifeguard init adds one), or "
+            "the deployment settings of Dagster+."
+        )
+    impossible = [row.pool for row in plan.pools if row.action == "impossible"]
+    if impossible:
+        yield (
+            f"Declared unlimited, which the default limit {plan.settings.default_limit} forbids: "
+            f"{', '.join(impossible)}. Declare a number for each."
+        )
+
+
+def _sums(plan: Plan) -> str:
+    count = dict.fromkeys(("none", "set", "delete", "impossible"), 0)
+    undeclared = 0
+    for row in plan.pools:
+        if row.origin == "undeclared" and row.action == "none":
+            undeclared += 1
+        else:
+            count[row.action] += 1
+    parts = [
+        f"{count['set']} to set",
+        f"{count['delete']} to delete",
+        f"{count['none']} as declared",
+    ]
+    if undeclared:
+        parts.append(f"{undeclared} not declared (--prune deletes their limits)")
+    return ", ".join(parts) + "."

@@ -1,0 +1,296 @@
+"""The deployment behind a webserver: Dagster's own, or Dagster+."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from dagster import AssetKey, DagsterEventType
+
+from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
+from dagster_lifeguard.deployment.contract import (
+    UNFINISHED,
+    HoldingStep,
+    PlannedStep,
+    PoolState,
+    Run,
+    Settings,
+    WaitingStep,
+    priority_of,
+)
+from dagster_lifeguard.deployment.pools import with_runs
+from dagster_lifeguard.errors import DeploymentError, UnknownNameError
+from dagster_lifeguard.history.executions import READ, put_together
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from dagster_lifeguard.deployment.webserver import Webserver
+    from dagster_lifeguard.history import RunExecution
+
+_POOLS_ASKED_ONE_BY_ONE = 10
+_RUNS_AT_ONCE = 200
+_EVENTS_AT_ONCE = 1000
+_RUN_IDS_LOOKED_AT = 10_000
+_RUN_ID_LENGTH = 36
+_PERMISSION = "edit_concurrency_limit"
+_KINDS = {kind.value for kind in READ}
+_ENGINE_EVENT = DagsterEventType.ENGINE_EVENT.value
+
+
+class EndpointDeployment:
+    """What a webserver tells and does.
+
+    Since when a slot is held is told by when it was assigned. Whether the engine admits steps
+    cannot be seen, and neither can its fences.
+
+    Args:
+        webserver: Where to ask; closed with the deployment.
+    """
+
+    is_atomic = False
+
+    def __init__(self, webserver: Webserver) -> None:
+        self._webserver = webserver
+        self.name = webserver.name
+
+    def settings(self) -> Settings:
+        found = self._webserver.ask("settings")
+        instance = found["instance"]
+        if not instance["supportsConcurrencyLimits"]:
+            raise DeploymentError(
+                f"{self.name}: its database is older than pools.",
+                remedy="Run there: dagster instance migrate",
+                names=[self.name],
+            )
+        pools = instance["poolConfig"] or {}
+        return Settings(
+            dagster_version=found["version"],
+            engine=None,
+            default_limit=pools.get("defaultPoolLimit"),
+            granularity=pools.get("poolGranularity") or "op",
+            limit_min=instance["minConcurrencyLimitValue"],
+            limit_max=instance["maxConcurrencyLimitValue"],
+        )
+
+    # ---- pools ---------------------------------------------------------------------------------
+
+    def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
+        settings = self.settings()
+        if names is not None and len(names) <= _POOLS_ASKED_ONE_BY_ONE:
+            asked = [self._webserver.ask("pools", all=False, pool=pool) for pool in sorted(names)]
+            found = [_state(answer["instance"]["concurrencyLimit"]) for answer in asked]
+        else:
+            rows = self._webserver.ask("pools", all=True)["instance"]["concurrencyLimits"]
+            states = {state.pool: state for state in map(_state, rows)}
+            default = settings.default_limit
+            found = [
+                states.get(pool, PoolState(pool, default, default is not None))
+                for pool in (states if names is None else set(names))
+            ]
+        if settings.granularity == "run":
+            found = with_runs(found, self.unfinished_runs(), names, settings.default_limit)
+        return tuple(sorted(found, key=lambda state: state.pool))
+
+    def limits(self) -> Mapping[str, int]:
+        rows = self._webserver.ask("limits")["instance"]["concurrencyLimits"]
+        return {row["concurrencyKey"]: row["limit"] for row in rows if not row["usingDefaultLimit"]}
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+        self.settings().refuse(limits)
+        self._refuse_without_permission()
+        for pool, limit in limits.items():
+            if limit is None:
+                self._webserver.change("delete_limit", pool=pool)
+            else:
+                self._webserver.change("set_limit", pool=pool, limit=limit)
+            yield pool
+
+    def free(self, run_id: str, step_key: str | None = None) -> None:
+        self._refuse_without_permission()
+        self._webserver.change("free", runId=run_id, stepKey=step_key)
+
+    def _refuse_without_permission(self) -> None:
+        """Ask first: the answer to what is not permitted does not say that it is not."""
+        found = self._webserver.ask("permissions")["permissions"]
+        if not any(row["permission"] == _PERMISSION and row["value"] for row in found):
+            raise DeploymentError(
+                f"{self.name} does not permit to change limits or to free slots.",
+                remedy="Use the token of a user who may edit concurrency limits, or a webserver "
+                "that is not read-only.",
+                names=[self.name],
+            )
+
+    # ---- runs ----------------------------------------------------------------------------------
+
+    def unfinished_runs(self) -> tuple[Run, ...]:
+        return tuple(reversed(list(self._runs({"statuses": UNFINISHED}))))
+
+    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
+        asked = list(dict.fromkeys(run_ids))
+        found: list[Run] = []
+        for start in range(0, len(asked), _RUNS_AT_ONCE):
+            found += self._runs({"runIds": asked[start : start + _RUNS_AT_ONCE]})
+        return tuple(sorted(found, key=lambda run: (run.created, run.run_id)))
+
+    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
+        """As far as they are among the newest 10,000, unless the id is whole."""
+        if len(prefix) >= _RUN_ID_LENGTH:
+            return self.runs([prefix])
+        found: list[Run] = []
+        for number, run in enumerate(self._runs({})):
+            if run.run_id.startswith(prefix):
+                found.append(run)
+            if len(found) == count_max or number == _RUN_IDS_LOOKED_AT:
+                break
+        return tuple(found)
+
+    def _runs(self, filters: Mapping[str, object]) -> Iterator[Run]:
+        """Runs, newest first, asked for page by page."""
+        cursor: str | None = None
+        while True:
+            answer = self._webserver.ask(
+                "runs", filter=filters, cursor=cursor, limit=_RUNS_AT_ONCE
+            )["runsOrError"]
+            yield from map(_run, answer["results"])
+            if len(answer["results"]) < _RUNS_AT_ONCE:
+                return
+            cursor = answer["results"][-1]["runId"]
+
+    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
+        run = self._webserver.ask("plan", runId=run_id)["runOrError"]
+        if run["__typename"] != "Run":
+            raise UnknownNameError(
+                f"There is no run {run_id} in {self.name}.",
+                remedy="Give the id that the page of the run shows.",
+                names=[run_id],
+            )
+        if not run["executionPlan"] or not run["pipelineSnapshotId"]:
+            return ()
+        pools = self._pools_by_handle(run["pipelineSnapshotId"])
+        assets = self._assets_by_op((run["repositoryOrigin"] or {}).get("repositoryLocationName"))
+        handles = {step["key"]: step["solidHandleID"] for step in run["executionPlan"]["steps"]}
+        return tuple(
+            PlannedStep(key, pools.get(handles[key]), _assets(assets, handles[key]))
+            for key in run["stepKeysToExecute"] or handles
+            if key in handles
+        )
+
+    def _pools_by_handle(self, snapshot_id: str) -> dict[str, str | None]:
+        found = self._webserver.ask("job_snapshot", snapshotId=snapshot_id)
+        handles = found["pipelineSnapshotOrError"].get("solidHandles", ())
+        return {h["handleID"]: h["solid"]["definition"].get("pool") for h in handles}
+
+    def _assets_by_op(self, location: str | None) -> dict[str, tuple[str, ...]]:
+        """The assets of each op, and of each graph, by the name of its node."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for node in self._webserver.ask("assets")["assetNodes"]:
+            if location in (None, node["repository"]["location"]["name"]):
+                for name in {node["graphName"] or next(iter(node["opNames"]), "")}:
+                    found[name].append("/".join(node["assetKey"]["path"]))
+        return {name: tuple(sorted(assets)) for name, assets in found.items()}
+
+    def assets(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for node in self._webserver.ask("assets")["assetNodes"]:
+            found["/".join(node["assetKey"]["path"])].update(node["pools"])
+        return {asset: tuple(sorted(pools)) for asset, pools in sorted(found.items())}
+
+    # ---- history -------------------------------------------------------------------------------
+
+    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+        """The pools of steps are not asked for: that would be two more questions for each run."""
+        of_time = {} if until is None else {"createdBefore": until}
+        found = {
+            run.run_id: run
+            for filters in ({"updatedAfter": since}, {"statuses": UNFINISHED})
+            for run in self._runs({**of_time, **filters})
+            if run.ended is None or run.ended >= since
+        }
+        for run in sorted(found.values(), key=lambda run: (run.created, run.run_id)):
+            yield put_together(run.run_id, run.job_name, run.status, self._events(run), None)
+
+    def _events(self, run: Run) -> Iterator[EventRow]:
+        cursor: str | None = None
+        while True:
+            answer = self._webserver.ask(
+                "events", runId=run.run_id, cursor=cursor, limit=_EVENTS_AT_ONCE
+            )["runOrError"]
+            if answer["__typename"] != "Run":
+                return  # Deleted in the meantime.
+            page = answer["eventConnection"]
+            yield from filter(None, map(_event_row, page["events"]))
+            if not page["hasMore"]:
+                return
+            cursor = page["cursor"]
+
+    # ---- the connection ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._webserver.close()
+
+
+def _state(row: Mapping[str, Any]) -> PoolState:
+    pending = {(step["runId"], step["stepKey"]): step for step in row["pendingSteps"]}
+    held = Counter((slot["runId"], slot["stepKey"]) for slot in row["claimedSlots"])
+    holding = [
+        HoldingStep(*key, slots, since=pending.get(key, {}).get("assignedTimestamp"))
+        for key, slots in held.items()
+    ]
+    waiting = [
+        WaitingStep(
+            *key,
+            since=step["enqueuedTimestamp"],
+            priority=step["priority"] or 0,
+            assigned=step["assignedTimestamp"],
+        )
+        for key, step in pending.items()
+        if key not in held
+    ]
+    return PoolState(
+        pool=row["concurrencyKey"],
+        limit=row["limit"],
+        from_default=bool(row["usingDefaultLimit"]) and row["limit"] is not None,
+        holding=tuple(sorted(holding, key=lambda s: (s.since or 0.0, s.run_id, s.step_key))),
+        waiting=tuple(
+            sorted(waiting, key=lambda s: (s.assigned is None, -s.priority, s.since or 0.0))
+        ),
+    )
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    tags = {tag["key"]: tag["value"] for tag in row["tags"]}
+    return Run(
+        run_id=row["runId"],
+        job_name=row["jobName"],
+        status=row["status"],
+        created=row["creationTime"],
+        started=row["startTime"],
+        ended=row["endTime"],
+        pools=frozenset(row["allPools"] or ()),
+        priority=priority_of(tags),
+        tags=tags,
+        location=(row["repositoryOrigin"] or {}).get("repositoryLocationName"),
+    )
+
+
+def _assets(by_op: Mapping[str, tuple[str, ...]], handle: str) -> tuple[str, ...]:
+    return by_op.get(handle.partition(".")[0], ())
+
+
+def _event_row(event: Mapping[str, Any]) -> EventRow | None:
+    """An event of a run; None for one that the history does not look at."""
+    kind, said = event.get("eventType"), event.get("message") or ""
+    if kind not in _KINDS or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
+        return None
+    key, error = event.get("assetKey"), event.get("error")
+    while error is not None and error.get("causes"):
+        error = error["causes"][-1]
+    return EventRow(
+        kind,
+        float(event["timestamp"]) / 1000,
+        event["stepKey"],
+        AssetKey(key["path"]) if key else None,
+        event.get("partition"),
+        error["message"].strip() if error is not None and kind in WITH_ERROR else None,
+    )

@@ -1,0 +1,232 @@
+"""Limits as code: what lifeguard.yaml declares, beside what a deployment has.
+
+The file decides the limit of the pools it names: those under ``pools``, and those that its rules
+name without a template, which get the default limit. About all other pools it says nothing. The
+default limit itself is a setting of the instance, which nobody but its administrator can change,
+so a difference in it is shown and never applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.names import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from dagster_lifeguard.config import Config
+    from dagster_lifeguard.deployment.contract import (
+        Deployment,
+        HoldingStep,
+        PoolState,
+        Settings,
+        WaitingStep,
+    )
+
+Action = Literal["none", "set", "delete", "impossible"]
+Origin = Literal["pools", "rules", "undeclared"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool: what is declared, what is live, and what is to be done.
+
+    Attributes:
+        origin: What names the pool: the file's ``pools``, its ``rules``, or nothing in it.
+        declared: The limit that the file declares; None: unlimited, or undeclared.
+        live: The limit in force; None: unlimited.
+        own: The pool's own limit; None if it has none, and the default is in force.
+        action: Set the declared limit, delete the own one, or nothing. ``impossible``: it cannot
+            be unlimited while the deployment has a default limit.
+        after: The limit in force once it is done.
+        holding: Who holds slots now.
+        waiting: Who waits now.
+    """
+
+    pool: str
+    origin: Origin
+    declared: int | None
+    live: int | None
+    own: int | None
+    action: Action
+    after: int | None
+    holding: tuple[HoldingStep, ...] = ()
+    waiting: tuple[WaitingStep, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Slots that are held."""
+        return sum(step.slots for step in self.holding)
+
+    @property
+    def drains(self) -> bool:
+        """Whether more is held than the limit will be: nobody goes in until enough is freed."""
+        changes = self.action in ("set", "delete")
+        return changes and self.after is not None and self.after < self.held
+
+    @property
+    def lets_in(self) -> int:
+        """How many of those who wait can go in once it is done, by the slots they ask for."""
+        if self.action not in ("set", "delete"):
+            return 0
+        free = None if self.after is None else self.after - self.held
+        count = 0
+        for step in self.waiting:
+            if free is not None and step.slots > free:
+                break
+            free = None if free is None else free - step.slots
+            count += 1
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What makes the limits of a deployment those of a file.
+
+    Attributes:
+        settings: Of the deployment.
+        default_declared: The default limit that the file states; None: unlimited, or not stated.
+        default_stated: Whether it states one.
+        pools: All pools that the file names or the deployment limits, by name.
+    """
+
+    settings: Settings
+    default_declared: int | None
+    default_stated: bool
+    pools: tuple[PoolPlan, ...]
+
+    @property
+    def changes(self) -> dict[str, int | None]:
+        """What is to be set or, with None, deleted."""
+        return {
+            row.pool: row.declared if row.action == "set" else None
+            for row in self.pools
+            if row.action in ("set", "delete")
+        }
+
+    @property
+    def default_drifts(self) -> bool:
+        """Whether the file states another default limit than the deployment has."""
+        return self.default_stated and self.default_declared != self.settings.default_limit
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether anything is not as the file declares."""
+        return self.default_drifts or any(row.action != "none" for row in self.pools)
+
+    def apply(self, deployment: Deployment) -> Iterator[str]:
+        """Do it; each pool's name as soon as it is done. See ``Deployment.set_limits``."""
+        changes = self.changes
+        return deployment.set_limits(changes) if changes else iter(())
+
+
+def make_plan(
+    config: Config,
+    deployment: Deployment,
+    names: Collection[str] | None = None,
+    *,
+    prune: bool = False,
+) -> Plan:
+    """Compare what a file declares with what a deployment has.
+
+    Args:
+        config: The file.
+        deployment: Where to look; nothing is changed.
+        names: Only these pools.
+        prune: Delete the limits of pools that the file does not name.
+
+    Raises:
+        UnknownNameError: One of the names is neither declared nor live.
+        DeploymentError: It does not answer, or a limit is out of its bounds.
+    """
+    settings = deployment.settings()
+    own = deployment.limits()
+    declared = _declared(config, settings)
+    known = declared.keys() | own.keys()
+    for name in names or ():
+        if name not in known:
+            raise unknown_pool(name, known, deployment.name)
+    asked = sorted(known if names is None else set(names))
+    states = {state.pool: state for state in deployment.pools(asked)}
+    rows = tuple(
+        _row(states[p], declared.get(p, _UNDECLARED), own.get(p), settings, prune=prune)
+        for p in asked
+    )
+    settings.refuse({row.pool: row.declared for row in rows if row.action == "set"})
+    stated = "default_limit" in config.model_fields_set
+    return Plan(settings, config.default_limit if stated else None, stated, rows)
+
+
+def unknown_pool(name: str, known: Collection[str], place: str) -> UnknownNameError:
+    """The error that says that there is no such pool, with the nearest names there are."""
+    near = nearest(name, known)
+    return UnknownNameError(
+        f"There is no pool {name!r} in {place}.",
+        remedy=f"Did you mean {' or '.join(near)}?" if near else "List them with: lifeguard plan",
+        names=[name],
+    )
+
+
+def _declared(config: Config, settings: Settings) -> dict[str, _Declared]:
+    """The pools that a file names, and the limit that each is to have."""
+    stated = "default_limit" in config.model_fields_set
+    default = config.default_limit if stated else settings.default_limit
+    # The run queue lets all runs pass that wait for a pool without a limit of its own when it
+    # meets the pool for the first time (see compat.instance), so there each pool gets one.
+    by_run = settings.granularity == "run"
+    found = {
+        term.name: _Declared("rules", default, needs_own=by_run)
+        for rule in config.rules
+        for term in rule.terms
+        if not term.fields
+    }
+    for pool, spec in config.pools.items():
+        limit = default if spec.limit is None else spec.limit
+        found[pool] = _Declared("pools", limit, needs_own=by_run or spec.limit is not None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What a file says of a pool; a limit of its own is set if it needs one or has another."""
+
+    origin: Origin
+    limit: int | None
+    needs_own: bool
+
+
+_UNDECLARED = _Declared("undeclared", None, needs_own=False)
+
+
+def _row(
+    state: PoolState, declared: _Declared, own: int | None, settings: Settings, *, prune: bool
+) -> PoolPlan:
+    default = settings.default_limit
+    action: Action = "none"
+    after = state.limit
+    if declared.origin == "undeclared":
+        if prune:
+            action, after = "delete", default
+    elif declared.limit is None:
+        if default is not None:
+            action = "impossible"
+        elif own is not None:
+            action, after = "delete", None
+    elif own != declared.limit and (
+        own is not None or declared.needs_own or {state.limit, default} != {declared.limit}
+    ):
+        action, after = "set", declared.limit
+    return PoolPlan(
+        pool=state.pool,
+        origin=declared.origin,
+        declared=declared.limit,
+        live=state.limit,
+        own=own,
+        action=action,
+        after=after,
+        holding=state.holding,
+        waiting=state.waiting,
+    )

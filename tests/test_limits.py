@@ -1,0 +1,319 @@
+"""Limits as code: plan, apply and pull against an instance."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dagster_lifeguard.cli import main
+from dagster_lifeguard.config import Config
+from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.limits import make_plan
+from dagster_lifeguard.limits_yaml import HEADER, with_live_limits
+from dagster_lifeguard.names import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagster_lifeguard.deployment.contract import Deployment
+
+FILE = """\
+# Ours.
+default_limit: 1
+rules:
+  - assets: "kind:snowflake"
+    pools: ["warehouse"]   # shared
+  - assets: "*"
+    pools: ["{asset}"]
+pools:
+  # The vendor allows four.
+  stripe_api: {limit: 4}
+  paused: 0
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    path = tmp_path / "project"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    (path / "lifeguard.yaml").write_text(FILE)
+    return path
+
+
+def configure(home: Path, **pools: object) -> None:
+    text = {"telemetry": {"enabled": False}, "concurrency": {"pools": pools}}
+    (home / "dagster.yaml").write_text(json.dumps(text))
+
+
+@pytest.fixture
+def deployment(home, here) -> Iterator[Deployment]:
+    configure(home, default_limit=1)
+    with closing(open_deployment()) as found:
+        yield found
+
+
+def lifeguard(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def plan(deployment, text: str = FILE, *names: str, **options):
+    found = make_plan(Config.from_text(text, "file"), deployment, names or None, **options)
+    return {row.pool: row for row in found.pools}
+
+
+def limits(deployment, **values: int | None) -> None:
+    list(deployment.set_limits(values))
+
+
+def claim(deployment, pool: str, *run_ids: str) -> None:
+    for run_id in run_ids:
+        deployment.instance.event_log_storage.claim_concurrency_slot(pool, run_id, "step")
+
+
+class TestPlan:
+    def test_each_pool_has_its_action(self, deployment):
+        limits(deployment, stripe_api=2, paused=0, other=7)
+        rows = plan(deployment)
+        assert {(r.pool, r.origin, r.declared, r.live, r.own, r.action) for r in rows.values()} == {
+            ("stripe_api", "pools", 4, 2, 2, "set"),
+            ("paused", "pools", 0, 0, 0, "none"),
+            ("warehouse", "rules", 1, 1, None, "none"),
+            ("other", "undeclared", None, 7, 7, "none"),
+        }
+        assert plan(deployment, prune=True)["other"].action == "delete"
+        assert list(plan(deployment, FILE, "paused")) == ["paused"]
+
+    def test_a_limit_that_is_the_default_is_left_to_it_unless_a_number_is_declared(
+        self, deployment
+    ):
+        text = "default_limit: 1\npools: {a: 1, b: {}, c: {}}"
+        limits(deployment, c=3)
+        rows = plan(deployment, text)
+        assert [rows[pool].action for pool in "abc"] == ["set", "none", "set"]
+
+    def test_under_granularity_run_each_pool_gets_a_limit_of_its_own(self, home, here):
+        configure(home, default_limit=1, granularity="run")
+        with closing(open_deployment()) as deployment:
+            assert plan(deployment)["warehouse"].action == "set"
+
+    def test_a_pool_cannot_be_unlimited_below_a_default_limit(self, deployment, home):
+        text = "default_limit: null\npools: {a: {}}"
+        assert plan(deployment, text)["a"].action == "impossible"
+        limits(deployment, a=3)
+        assert plan(deployment, text)["a"].action == "impossible"
+        configure(home)
+        with closing(open_deployment()) as unlimited:
+            row = plan(unlimited, text)["a"]
+            assert (row.action, row.after) == ("delete", None)
+            limits(unlimited, a=None)
+            assert plan(unlimited, text)["a"].action == "none"
+
+    def test_the_default_limit_is_compared_only_where_the_file_states_it(self, deployment):
+        for text, drift in (("default_limit: 2", True), ("default_limit: 1", False), ("", False)):
+            found = make_plan(Config.from_text(text, "file"), deployment)
+            assert (found.default_drifts, found.has_drift) == (drift, drift)
+
+    def test_who_is_affected(self, deployment):
+        limits(deployment, stripe_api=2)
+        claim(deployment, "stripe_api", *"abcdef")
+        row = plan(deployment)["stripe_api"]
+        assert (row.held, len(row.waiting), row.drains, row.lets_in) == (2, 4, False, 2)
+        row = plan(deployment, "pools: {stripe_api: 1}")["stripe_api"]
+        assert (row.drains, row.lets_in) == (True, 0)
+        row = plan(deployment, "pools: {stripe_api: 2}")["stripe_api"]
+        assert (row.drains, row.lets_in) == (False, 0)
+
+
+class TestPlanCommand:
+    def test_it_shows_what_is_to_do_and_changes_nothing(self, deployment):
+        limits(deployment, stripe_api=6, other=7)
+        claim(deployment, "stripe_api", *(f"run{n}" for n in range(6)))
+        result = lifeguard("plan", "--all")
+        assert result.exit_code == 0, result.output
+        lines = [" ".join(line.split()) for line in result.output.splitlines()]
+        assert "other - 7 - - not declared" in lines
+        assert "paused 0 1 (default) - - set 0 (paused)" in lines
+        assert "stripe_api 4 6 6 - set 4" in lines
+        assert "warehouse 1 1 (default) - - as declared" in lines
+        assert (
+            "stripe_api: 6 held and stay so; it drains to 4, the next goes in when 3 are freed. "
+            "Held by run0:step, run1:step, run2:step and 3 more." in lines
+        )
+        assert lines[-1] == (
+            "2 to set, 0 to delete, 1 as declared, 1 not declared (--prune deletes their limits)."
+        )
+        assert dict(deployment.limits()) == {"stripe_api": 6, "other": 7}
+
+    def test_check_exits_with_1_on_drift_only(self, deployment):
+        assert lifeguard("plan", "--check").exit_code == 1
+        assert lifeguard("apply", "--yes").exit_code == 0
+        assert lifeguard("plan", "--check").exit_code == 0
+        limits(deployment, other=1)
+        assert lifeguard("plan", "--check").exit_code == 0
+        assert lifeguard("plan", "--check", "--prune").exit_code == 1
+
+    def test_json_has_the_documented_fields(self, deployment):
+        limits(deployment, stripe_api=1)
+        claim(deployment, "stripe_api", "one", "two")
+        found = json.loads(lifeguard("plan", "--json").output)
+        page = Path(__file__).parents[1].joinpath("docs/reference/plan-json.md").read_text()
+        row = next(pool for pool in found["pools"] if pool["pool"] == "stripe_api")
+        for part in (found, found["default_limit"], row, row["holding"][0], row["waiting"][0]):
+            for name in part:
+                assert f"`{name}`" in page, name
+        assert found["drift"]
+        assert (row["held"], row["lets_in"], row["after"]) == (1, 1, 4)
+        assert row["holding"][0]["run_id"] == "one"
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("pools: [", "lifeguard.yaml:1:9: not valid YAML"),
+            ("pools: {a: -1}", "pools.a.limit: -1"),
+            ("pools: {a: 1001}", "pools.a.limit: 1001"),
+            ("pools: {a: many}", "pools.a.limit: 'many'"),
+            ("#" * 2**21, "is too large for a configuration"),
+            ("pool: {a: 1}", "Did you mean 'pools'?"),
+        ],
+    )
+    def test_a_file_that_is_wrong_changes_nothing(self, deployment, here, text, message):
+        (here / "lifeguard.yaml").write_text(text)
+        for command in (["plan"], ["apply", "--yes"], ["pull", "--yes"]):
+            result = lifeguard(*command)
+            assert result.exit_code == 2
+            assert message in result.output
+        assert not deployment.limits()
+        assert (here / "lifeguard.yaml").read_text() == text
+
+    def test_a_pool_that_is_unknown_is_answered_with_the_nearest(self, deployment):
+        for command in (["plan"], ["apply", "--yes"]):
+            result = lifeguard(*command, "strip_api")
+            assert result.exit_code == 2
+            assert "There is no pool 'strip_api'" in result.output
+            assert "Did you mean stripe_api?" in result.output
+
+    def test_a_limit_above_the_instances_maximum_is_refused(self, deployment, monkeypatch):
+        monkeypatch.setenv("DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT", "3")
+        result = lifeguard("apply", "--yes")
+        assert result.exit_code == 2
+        assert "stripe_api: 4" in result.output
+        assert "from 0 to 3" in result.output
+        assert not deployment.limits()
+
+
+class TestApply:
+    def test_what_is_declared_is_what_dagster_shows(self, deployment, home):
+        result = lifeguard("apply", "--yes")
+        assert result.exit_code == 0, result.output
+        assert "Changed 2 limits" in result.output
+        shown = subprocess.run(
+            [sys.executable, "-m", "dagster", "instance", "concurrency", "get", "--all"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert '"stripe_api": 0 / 4 slots occupied' in shown
+        assert '"paused": 0 / 0 slots occupied' in shown
+        again = lifeguard("apply")
+        assert again.exit_code == 0
+        assert "0 to set, 0 to delete, 3 as declared." in again.output
+
+    def test_it_asks_where_somebody_can_be_asked_and_else_does_nothing(
+        self, deployment, monkeypatch
+    ):
+        result = lifeguard("apply")
+        assert result.exit_code == 2
+        assert "say --yes" in result.output
+        monkeypatch.setattr("dagster_lifeguard.cli.changes._is_terminal", lambda: True)
+        for answer, expected in (("n", {}), ("y", {"stripe_api": 4, "paused": 0})):
+            result = CliRunner().invoke(main, ["apply"], input=f"{answer}\n")
+            assert result.exit_code == 0, result.output
+            assert dict(deployment.limits()) == expected
+
+    def test_only_the_pools_named_and_pruned_only_if_asked(self, deployment):
+        limits(deployment, other=7, more=8)
+        assert lifeguard("apply", "--yes", "stripe_api").exit_code == 0
+        assert dict(deployment.limits()) == {"stripe_api": 4, "other": 7, "more": 8}
+        assert lifeguard("apply", "--yes", "--prune", "other").exit_code == 0
+        assert dict(deployment.limits()) == {"stripe_api": 4, "more": 8}
+        assert lifeguard("apply", "--yes", "--prune").exit_code == 0
+        assert dict(deployment.limits()) == {"stripe_api": 4, "paused": 0}
+
+    def test_what_cannot_be_set_is_told_by_exit_code_1(self, deployment, here):
+        (here / "lifeguard.yaml").write_text("default_limit: 2\npools: {a: 5}\n")
+        result = lifeguard("apply", "--yes", "--json")
+        assert result.exit_code == 1
+        found = json.loads(result.output)
+        assert (found["done"], found["not_done"], found["error"]) == (["a"], [], None)
+        assert found["default_limit"]["drift"]
+        assert dict(deployment.limits()) == {"a": 5}
+
+
+class TestPull:
+    def test_a_new_file_declares_what_is_live(self, deployment, here):
+        limits(deployment, b=2, a=1)
+        (here / "lifeguard.yaml").unlink()
+        assert lifeguard("pull", "--yes").exit_code == 0
+        assert (here / "lifeguard.yaml").read_text() == HEADER + dedent("""\
+            default_limit: 1
+            pools:
+              a: 1
+              b: 2
+            """)
+        assert lifeguard("plan", "--check", "--prune").exit_code == 0
+        result = lifeguard("pull", "--yes")
+        assert (result.exit_code, "is as" in result.output) == (0, True)
+
+    def test_a_file_keeps_its_rules_comments_and_ways_of_writing(self, deployment, here):
+        limits(deployment, stripe_api=5, added=3)
+        assert lifeguard("pull", "--yes").exit_code == 0
+        assert (here / "lifeguard.yaml").read_text() == FILE.replace(
+            "{limit: 4}\n  paused: 0\n", "{limit: 5}\n  added: 3\n"
+        )
+        assert lifeguard("plan", "--check", "--prune").exit_code == 0
+
+    def test_it_shows_first_and_does_nothing_without_consent(self, deployment, here):
+        limits(deployment, added=3)
+        for arguments, code in ((["--dry-run"], 0), ([], 2)):
+            result = lifeguard("pull", *arguments)
+            assert result.exit_code == code
+            assert "+  added: 3" in result.output
+        assert (here / "lifeguard.yaml").read_text() == FILE
+
+    def test_names_that_no_file_can_declare_are_told(self, deployment, here):
+        limits(deployment, fine=1)
+        list(deployment.set_limits({"a*b": 1}))
+        result = lifeguard("pull", "--yes")
+        assert result.exit_code == 1
+        assert "a*b" in result.output.splitlines()[-1]
+        assert "fine: 1" in (here / "lifeguard.yaml").read_text()
+
+    @pytest.mark.parametrize("pool", ["yes", "1", "a/b", "a: b", "#x", "null", "é", "'"])
+    def test_any_name_comes_back_as_it_was(self, pool):
+        if " " in pool:
+            pool = pool.replace(" ", "_")
+        text, left_out = with_live_limits(None, "file", {pool: 2}, 1)
+        assert left_out == ()
+        assert Config.from_text(text, "file").pools[pool].limit == 2
+
+    def test_an_empty_mapping_and_windows_lines_are_no_obstacle(self):
+        for text in ("pools: {}\n", "naming: path\r\n", ""):
+            new, _ = with_live_limits(text, "file", {"a": 1}, None)
+            assert Config.from_text(new, "file").pools["a"].limit == 1
+            assert new.count("\r\n") == (new.count("\n") if "\r" in text else 0)
+
+
+def test_the_nearest_names_are_the_likest_first():
+    known = ["Warehouse", "stripe_api", "strip_ap", "zebra"]
+    assert nearest("strip_api", known) == ("stripe_api", "strip_ap")
+    assert nearest("WAREHOUS", known) == ("Warehouse",)
+    assert nearest("nothing", known) == ()
