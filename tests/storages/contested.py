@@ -15,7 +15,7 @@ def _be_steered(context, name: str) -> None:
     beginning = CONTROL / f"{name}.{context.run.run_id}.started"
     beginning.with_suffix(".tmp").write_text(str(os.getpid()))
     beginning.with_suffix(".tmp").rename(beginning)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not (CONTROL / f"{name}.go").exists():
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody let {name} go")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import contested
 import dagster as dg
 import sqlalchemy as db
+import yaml
 from dagster._core.code_pointer import FileCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from homes import Home, eventually, query
@@ -35,7 +36,6 @@ mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId status } }
   ... on PythonError { message } ... on RunConfigValidationInvalid { errors { message } } } }
 """
-LOCATION = "{ workspaceOrError { ... on Workspace { locationEntries { name } } } }"
 
 _numbers = itertools.count()
 
@@ -100,30 +100,40 @@ class Launched:
 
 @dataclass
 class Site:
-    """A home with a webserver."""
+    """A home, with a webserver and a daemon if they are wanted."""
 
     home: Home
     instance: dg.DagsterInstance
     port: int = 0
-    location: str = ""
+    location: str = "contested"
 
     def serve(self) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
+        """Start a webserver and a daemon over one server of the code."""
+        code, self.port = _free_ports(2)
+        workspace = str(self.home.path / "workspace.yaml")
+        server = {"host": "127.0.0.1", "port": code, "location_name": self.location}
+        Path(workspace).write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+        # Patience with a busy machine, where Dagster would take a slow server for a dead one.
+        patience = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "600"}
+        self.home.start(
+            "dagster", "api", "grpc", "-f", str(DEFINITIONS), "-p", str(code), "-h", "127.0.0.1",
+            **patience,
+        )  # fmt: skip
+        eventually(lambda: _listens(code))
         process = self.home.start(
-            "dagster-webserver", "-f", str(DEFINITIONS), "-p", str(self.port), "-h", "127.0.0.1"
-        )
+            "dagster-webserver", "-w", workspace, "-p", str(self.port), "-h", "127.0.0.1",
+            **patience,
+        )  # fmt: skip
+        self.home.start("dagster-daemon", "run", "-w", workspace, **patience)
 
         def up() -> Any:
             assert process.popen.poll() is None, process.output()
             try:
-                return query(self.port, LOCATION)
+                return query(self.port, "{ version }")
             except OSError:
                 return None
 
-        (entry,) = eventually(up)["workspaceOrError"]["locationEntries"]
-        self.location = entry["name"]
+        eventually(up)
 
     def ask(self, text: str, field: str, **variables: Any) -> dict[str, Any]:
         answer = query(self.port, text, **variables)[field]
@@ -207,6 +217,19 @@ class Site:
             event_specific_data=data,
         )
         self.instance.report_dagster_event(event, run_id)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
