@@ -100,7 +100,7 @@ def test_they_are_about_steps_assets_partitions_errors_and_waits(instance, run_i
     rows = [r for found in events.read_event_rows(instance, run_ids, READ).values() for r in found]
     assert {r.partition for r in rows} == {None, "it's", "b", "c"}
     keys = {None, AssetKey("part"), AssetKey("fails"), AssetKey("seen"), AssetKey(["a", "b"])}
-    assert {r.asset_key for r in rows} == keys
+    assert {r.asset and events.asset_key_of(r.asset) for r in rows} == keys
     assert {r.error for r in rows} == {None, "ValueError: the root\nof it"}
     waits = [r.step_key for r in rows if r.kind == "ENGINE_EVENT"]
     assert waits == ["part"]

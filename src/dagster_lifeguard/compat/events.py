@@ -37,13 +37,14 @@ class EventRow(NamedTuple):
     Attributes:
         kind: Its type, such as ``STEP_START``. An ``ENGINE_EVENT`` says that a step waits.
         at: When it was written, by the clock of the process that did.
+        asset: Its asset's key as it is stored; see ``asset_key_of``.
         error: What the innermost exception said, of an event in ``WITH_ERROR``.
     """
 
     kind: str
     at: float
     step_key: str | None = None
-    asset_key: dg.AssetKey | None = None
+    asset: str | None = None
     partition: str | None = None
     error: str | None = None
 
@@ -54,8 +55,8 @@ _SECONDS = {
     "postgresql": "CAST(extract(epoch FROM timestamp) AS double precision)",
 }
 _QUERY = """\
-SELECT run_id, dagster_event_type, {seconds}, step_key, asset_key, partition,
-  CASE WHEN dagster_event_type IN ({with_error}) THEN event END
+SELECT dagster_event_type, {seconds}, step_key, asset_key, partition,
+  CASE WHEN dagster_event_type IN ({with_error}) THEN event END, run_id
 FROM event_logs
 WHERE {runs} dagster_event_type IN ({kinds})
   AND (dagster_event_type <> 'ENGINE_EVENT' OR (step_key IS NOT NULL
@@ -86,7 +87,7 @@ def read_event_rows(
             for run_id in run_ids:
                 path = Path(storage.path_for_shard(run_id))
                 if path.exists():
-                    found[run_id] = [_event_row(row) for row in _of_file(path, query)]
+                    found[run_id] = list(map(_event_row, _of_file(path, query)))
             return found
         if isinstance(storage, SqlEventLogStorage):
             with storage.index_connection() as connection:
@@ -94,7 +95,7 @@ def read_event_rows(
                     text = _query(connection.dialect.name, names, runs="run_id IN :runs AND")
                     bound = db.text(text).bindparams(db.bindparam("runs", expanding=True))
                     for row in connection.execute(bound, {"runs": list(run_ids)}):
-                        found[row[0]].append(_event_row(row))
+                        found[row[6]].append(_event_row(row))
                     return found
     except (sqlite3.Error, db.exc.SQLAlchemyError) as error:
         raise DeploymentError(
@@ -123,20 +124,18 @@ def _of_file(path: Path, query: str) -> list[Any]:
 
 
 def _event_row(row: Any) -> EventRow:
-    _, kind, at, step_key, asset_key, partition, event = row
+    kind, at, step_key, asset, partition, event, _ = row
     return EventRow(
-        kind,
-        at,
-        step_key,
-        None if asset_key is None else _asset_key(asset_key),
-        partition,
-        None if event is None else innermost_error(event),
+        kind, at, step_key, asset, partition, None if event is None else innermost_error(event)
     )
 
 
 @lru_cache(maxsize=100_000)
-def _asset_key(text: str) -> dg.AssetKey:
-    """Relies on: ``AssetKey.from_db_string``, which also knows the forms of old (1.10.0)."""
+def asset_key_of(text: str) -> dg.AssetKey:
+    """The key of an ``EventRow.asset``.
+
+    Relies on: ``AssetKey.from_db_string``, which also knows the forms of old (1.10.0).
+    """
     key = dg.AssetKey.from_db_string(text)
     assert key is not None, text
     return key
@@ -171,7 +170,7 @@ def _decoded(instance: dg.DagsterInstance, run_id: str, kinds: set[Kind]) -> Ite
                 event.event_type_value,
                 record.timestamp,
                 event.step_key,
-                event.asset_key,
+                None if event.asset_key is None else event.asset_key.to_string(),
                 cast("Any", event).partition,
                 str(error.message).strip()
                 if error is not None and event.event_type_value in WITH_ERROR

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dagster import AssetKey, DagsterEventType
+
+from dagster_lifeguard.compat.events import asset_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,11 +109,9 @@ _STEP_ASSETS = {
     DagsterEventType.ASSET_OBSERVATION.value,
 }
 _STEP_WAITS = DagsterEventType.ENGINE_EVENT.value
+_STEP_KINDS = {*_STEP_STARTS, *_STEP_ENDS, *_STEP_ASSETS, _STEP_WAITS}
 
-READ = tuple(
-    DagsterEventType(value)
-    for value in (*_RUN_MOMENTS, *_STEP_STARTS, *_STEP_ENDS, *_STEP_ASSETS, _STEP_WAITS)
-)
+READ = tuple(DagsterEventType(value) for value in (*_RUN_MOMENTS, *sorted(_STEP_KINDS)))
 """The types of events that are looked at."""
 
 _MADE_WHILE_GOING_ON = re.compile(r"\[[^\]]*\]")
@@ -135,11 +136,12 @@ def put_together(
     moments: dict[str, float] = {}
     steps = _Steps()
     for event in events:
-        moment = _RUN_MOMENTS.get(event.kind)
-        if moment is None:
+        if event.kind in _STEP_KINDS:
             if event.step_key is not None:
                 steps.add(event, event.step_key)
-        elif moment == "ended":
+            continue
+        moment = _RUN_MOMENTS[event.kind]
+        if moment == "ended":
             moments[moment] = event.at  # the last word counts: a launch may be tried again
         else:
             moments.setdefault(moment, event.at)
@@ -179,39 +181,35 @@ class _Steps:
         self._attempts: list[_Attempt] = []
         self._last: dict[str, _Attempt] = {}
         self._waiting: dict[str, float] = {}
-        self._assets: dict[str, set[AssetKey]] = {}
+        self._assets: dict[str, set[str]] = {}
         self._partitions: dict[str, set[str]] = {}
 
     def add(self, event: EventRow, step_key: str) -> None:
-        if event.kind in _STEP_ASSETS:
-            if event.asset_key is not None:
-                self._assets.setdefault(step_key, set()).add(event.asset_key)
-            if event.partition is not None:
-                self._partitions.setdefault(step_key, set()).add(event.partition)
+        kind, at, _, asset, partition, error = event
+        if kind in _STEP_ASSETS:
+            if asset is not None:
+                self._assets.setdefault(step_key, set()).add(asset)
+            if partition is not None:
+                self._partitions.setdefault(step_key, set()).add(partition)
             return
-        if event.kind == _STEP_WAITS:
-            self._waiting.setdefault(step_key, event.at)
+        if kind == _STEP_WAITS:
+            self._waiting.setdefault(step_key, at)
             return
-        outcome = _STEP_ENDS.get(event.kind)
+        outcome = _STEP_ENDS.get(kind)
         attempt = self._last.get(step_key)
         # A step can also fail before its code starts, for want of a resource or of its process.
         if outcome is None or attempt is None or attempt.ended is not None:
             number = 1 if attempt is None else attempt.number + 1
             waiting = self._waiting.pop(step_key, None)
-            attempt = self._last[step_key] = _Attempt(step_key, number, event.at, waiting)
+            attempt = self._last[step_key] = _Attempt(step_key, number, at, waiting)
             self._attempts.append(attempt)
         if outcome is not None:
-            attempt.ended = event.at
+            attempt.ended = at
             attempt.outcome = outcome
-            attempt.error = event.error
+            attempt.error = error
 
     def executions(self, run_id: str, pools: Mapping[str, str]) -> tuple[StepExecution, ...]:
-        assets = {
-            step_key: tuple(keys)
-            if len(keys) == 1
-            else tuple(sorted(keys, key=AssetKey.to_user_string))
-            for step_key, keys in self._assets.items()
-        }
+        assets = {key: _asset_keys(tuple(found)) for key, found in self._assets.items()}
         partitions = {key: tuple(sorted(found)) for key, found in self._partitions.items()}
         self._attempts.sort(key=lambda attempt: attempt.started)
         return tuple(
@@ -230,6 +228,11 @@ class _Steps:
             )
             for a in self._attempts
         )
+
+
+@lru_cache(maxsize=100_000)
+def _asset_keys(texts: tuple[str, ...]) -> tuple[AssetKey, ...]:
+    return tuple(sorted(map(asset_key_of, texts), key=AssetKey.to_user_string))
 
 
 def _pool(pools: Mapping[str, str], step_key: str) -> str | None:

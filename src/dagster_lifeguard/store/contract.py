@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.model import (
         Entry,
+        EntryKind,
         Granted,
         Holding,
         LimitRow,
@@ -220,6 +221,7 @@ class Store(Protocol):
         self,
         *,
         pool: str | None = None,
+        kind: EntryKind | None = None,
         since: float = 0.0,
         after: int = 0,
         count_max: int = 1000,
@@ -228,6 +230,7 @@ class Store(Protocol):
 
         Args:
             pool: Only this pool's.
+            kind: Only these.
             since: Only what happened then or later.
             after: Only rows with a larger number, which were written later.
             count_max: The most rows.

@@ -196,6 +196,7 @@ class MemoryStore(ByLook):
         self,
         *,
         pool: str | None = None,
+        kind: EntryKind | None = None,
         since: float = 0.0,
         after: int = 0,
         count_max: int = 1000,
@@ -205,7 +206,10 @@ class MemoryStore(ByLook):
             found = (
                 (number, entry)
                 for number, entry in enumerate(self.rows.ledger, start=first)
-                if number > after and entry.at >= since and pool in (None, entry.pool)
+                if number > after
+                and entry.at >= since
+                and pool in (None, entry.pool)
+                and kind in (None, entry.kind)
             )
             return tuple(islice(found, count_max))
 

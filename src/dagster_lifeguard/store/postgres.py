@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     Entry,
+    EntryKind,
     Holding,
     LimitRow,
     PoolSnapshot,
@@ -309,14 +310,16 @@ class PostgresStore:
         self,
         *,
         pool: str | None = None,
+        kind: EntryKind | None = None,
         since: float = 0.0,
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[tuple[int, Entry], ...]:
+        wanted = None if kind is None else kind.value
         found = (
-            self._run("entries", since, after, count_max)
+            self._run("entries", since, after, count_max, wanted)
             if pool is None
-            else self._run("entries_of_pool", since, after, count_max, pool)
+            else self._run("entries_of_pool", since, after, count_max, wanted, pool)
         )
         return tuple((row[0], rows.entry(row[1:])) for row in found)
 

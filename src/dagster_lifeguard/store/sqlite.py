@@ -20,6 +20,7 @@ from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     WAITERS_SEEN_MAX,
     Entry,
+    EntryKind,
     LimitRow,
     PoolSnapshot,
     PoolView,
@@ -363,6 +364,7 @@ class SqliteStore(ByLook):
         self,
         *,
         pool: str | None = None,
+        kind: EntryKind | None = None,
         since: float = 0.0,
         after: int = 0,
         count_max: int = 1000,
@@ -370,7 +372,14 @@ class SqliteStore(ByLook):
         name = "entries" if pool is None else "entries_of_pool"
         with self.connection.reading() as connection:
             found = connection.execute(
-                _SQL[name], {"pool": pool, "since": since, "after": after, "count": count_max}
+                _SQL[name],
+                {
+                    "pool": pool,
+                    "kind": None if kind is None else kind.value,
+                    "since": since,
+                    "after": after,
+                    "count": count_max,
+                },
             )
             return tuple((row[0], rows.entry(row[1:])) for row in found)
 
