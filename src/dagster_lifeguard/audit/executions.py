@@ -1,0 +1,236 @@
+"""An audit of executions as the event logs tell them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dagster_lifeguard.audit.findings import Audit, Caveat, Lane, Occupant, Wait
+from dagster_lifeguard.audit.spool import Spool
+from dagster_lifeguard.audit.sweep import Sweep
+from dagster_lifeguard.audit.waits import LongWaits
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import Field, Term, safe_value
+from dagster_lifeguard.storage.expressions import demand_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.history import RunExecution, StepExecution
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is measured by.
+
+    Attributes:
+        limits: Of the pools that have one of their own.
+        default_limit: Of the others; None if these are unlimited.
+        per_run: Whether runs count, however many of their steps are in a pool at once.
+        expressions: Whether what stands in ``op.pool`` may name several pools, as for the engine.
+    """
+
+    limits: Mapping[str, int]
+    default_limit: int | None
+    per_run: bool = False
+    expressions: bool = False
+
+    def of(self, pool: str) -> int | None:
+        """A pool's limit; None if it is unlimited."""
+        return self.limits.get(pool, self.default_limit)
+
+
+def audit_executions(
+    runs: Iterable[RunExecution],
+    limits: Limits,
+    *,
+    since: float,
+    until: float,
+    pool: str | None = None,
+    long_seconds: float = 600.0,
+) -> Audit:
+    """Judge what the event logs tell: by pools, and whether two runs made one asset at once.
+
+    Args:
+        runs: In any order; all that were not over before ``since``.
+        limits: What is measured by.
+        since: What was over before is not judged.
+        until: The end of what was observed: an execution without an end is taken to last until
+            its run ended, or else until here.
+        pool: Judge only this pool, and the assets in it.
+        long_seconds: Waits as long as this are counted.
+    """
+    with Spool() as spool:
+        reading = _Reading(spool, limits, since, until, pool, LongWaits(long_seconds))
+        for run in runs:
+            reading.add(run)
+        sweep = Sweep({Lane("pool", name): limits.of(name) for name in reading.pools}, since)
+        _sweep(sweep, spool.in_order())
+    caveats = reading.caveats + sweep.caveats
+    caveats[Caveat.LIMITS_OF_TODAY] = caveats[Caveat.CLOCKS] = 1
+    return Audit(
+        source="event-logs",
+        since=since,
+        until=until,
+        executions=reading.count,
+        pools=len(reading.pools),
+        excesses=sweep.found("pool"),
+        excess_count=sweep.counts["pool"],
+        duplicates=sweep.found("asset"),
+        duplicate_count=sweep.counts["asset"],
+        waits=reading.waits.longest(),
+        wait_count=reading.waits.count,
+        caveats=caveats,
+    )
+
+
+def _sweep(sweep: Sweep, intervals: Iterator[tuple[Any, ...]]) -> None:
+    """Feed intervals, which come by their starts, with their ends in between."""
+    going_on: list[tuple[Any, ...]] = []
+    for number, interval in enumerate(intervals):
+        start, end, kind, name, partition, run_id, step_key, slots, doubtful = interval
+        while going_on and going_on[0][0] <= start:
+            at, _, lane, key = heapq.heappop(going_on)
+            sweep.leave(lane, at, key)
+        lane = Lane(kind, name, partition)
+        # A run is in an asset, and at granularity run in a pool, once.
+        key = number if kind == "pool" and step_key else run_id
+        sweep.enter(lane, Occupant(run_id, step_key, start, slots), key, doubtful=doubtful)
+        heapq.heappush(going_on, (end, number, lane, key))
+    while going_on:
+        at, _, lane, key = heapq.heappop(going_on)
+        sweep.leave(lane, at, key)
+    sweep.finish()
+
+
+_KNOWN = (Field("partition"),)
+"""The templates that the history of a step fills in."""
+
+
+class _Reading:
+    """Takes runs apart into intervals: start, end, lane, run, step, slots, doubtful."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        limits: Limits,
+        since: float,
+        until: float,
+        pool: str | None,
+        waits: LongWaits,
+    ) -> None:
+        self.pools: set[str] = set()
+        self.count = 0
+        self.waits = waits
+        self.caveats: Counter[Caveat] = Counter()
+        self._spool = spool
+        self._limits = limits
+        self._since = since
+        self._until = until
+        self._pool = pool
+        self._terms: dict[str, tuple[Term, ...] | None] = {}
+
+    def add(self, run: RunExecution) -> None:
+        """Take a run."""
+        over = self._until if run.ended is None else run.ended
+        if self._limits.per_run:
+            self._add_run(run, over)
+        for step in run.steps:
+            self._add_step(run, step, over)
+        if run.pools and run.enqueued is not None and run.dequeued is not None:
+            self._wait(", ".join(run.pools), run.run_id, "", run.enqueued, run.dequeued)
+
+    def _add_run(self, run: RunExecution, over: float) -> None:
+        if run.started is None or not self._is_seen(run.started, over):
+            return
+        if run.pools is None:
+            self.caveats[Caveat.POOL_UNKNOWN] += 1
+            return
+        named = [self._terms_of(text, ()) for text in run.pools]
+        terms = {Term(term.name) for found in named if found for term in found}
+        if run.ended is None and terms:
+            self.caveats[Caveat.UNFINISHED] += 1
+        self._in_pools(terms, run.started, over, run.run_id, "", doubtful=run.ended is None)
+
+    def _add_step(self, run: RunExecution, step: StepExecution, over: float) -> None:
+        end = max(over, step.started) if step.ended is None else step.ended
+        if not self._is_seen(step.started, end):
+            return
+        terms = self._terms_of(step.pool, step.partitions)
+        if self._pool is not None and self._pool not in {term.name for term in terms or ()}:
+            return
+        doubtful = step.ended is None
+        if doubtful:
+            self.caveats[Caveat.UNFINISHED] += 1
+        if not self._limits.per_run:
+            if terms is None or run.pools is None:
+                self.caveats[Caveat.POOL_UNKNOWN] += 1
+            elif terms:
+                self._in_pools(
+                    terms, step.started, end, step.run_id, step.step_key, doubtful=doubtful
+                )
+        if step.waiting is not None:
+            self._wait(step.pool or "", step.run_id, step.step_key, step.waiting, step.started)
+        for asset_key in step.asset_keys:
+            asset = asset_key.to_user_string()
+            for partition in step.partitions or ("",):
+                lane = ("asset", asset, partition)
+                self._spool.add((step.started, end, *lane, step.run_id, step.step_key, 1, doubtful))
+
+    def _in_pools(
+        self,
+        terms: Iterable[Term],
+        start: float,
+        end: float,
+        run_id: str,
+        step_key: str,
+        *,
+        doubtful: bool,
+    ) -> None:
+        judged = unlimited = False
+        for term in terms:
+            if self._pool not in (None, term.name):
+                continue
+            if self._limits.of(term.name) is None:
+                unlimited = True
+                continue
+            judged = True
+            self.pools.add(term.name)
+            lane = ("pool", term.name, "")
+            self._spool.add((start, end, *lane, run_id, step_key, term.slots, doubtful))
+        self.count += judged
+        if unlimited and not judged:
+            self.caveats[Caveat.UNLIMITED] += 1
+
+    def _terms_of(self, text: str | None, partitions: Sequence[str]) -> tuple[Term, ...] | None:
+        """What a step asks for; None if that cannot be told from here."""
+        if text is None:
+            return ()
+        if text not in self._terms:
+            self._terms[text] = self._parsed(text)
+        terms = self._terms[text]
+        if terms is None or not any(term.fields for term in terms):
+            return terms
+        if len(partitions) != 1 or any(field not in _KNOWN for t in terms for field in t.fields):
+            return None
+        return tuple(term.fill(lambda _: safe_value(partitions[0])) for term in terms)
+
+    def _parsed(self, text: str) -> tuple[Term, ...] | None:
+        if not self._limits.expressions:
+            return (Term(text),)
+        try:
+            return demand_of(text).terms
+        except ConfigError:
+            return None
+
+    def _is_seen(self, start: float, end: float) -> bool:
+        """Whether there is something to judge; what took no time overlaps nothing."""
+        if end < start:
+            self.caveats[Caveat.CLOCKS_DISAGREE] += 1
+        return end > start and end > self._since and start < self._until
+
+    def _wait(self, name: str, run_id: str, step_key: str, begin: float, end: float) -> None:
+        if end >= self._since:
+            self.waits.add(Wait(end - begin, name, run_id, step_key, end))

@@ -1,0 +1,135 @@
+"""An audit of a deployment: by the engine's ledger where it has one, else by its event logs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from dagster_lifeguard.audit.executions import Limits, audit_executions
+from dagster_lifeguard.audit.ledger import audit_ledger
+from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.history import limits_at_begin, read_ledger
+from dagster_lifeguard.storage.switch import store_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from dagster_lifeguard.audit.findings import Audit, Source
+    from dagster_lifeguard.deployment.contract import Deployment, Settings
+
+_Item = TypeVar("_Item")
+Verdict = Literal["kept", "exceeded", "no-evidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit of a deployment says.
+
+    Attributes:
+        limits: Whether limits were kept.
+        executions: Whether two runs made one asset at once, which only event logs tell; the same
+            as ``limits`` where limits are judged by them too.
+    """
+
+    limits: Audit
+    executions: Audit
+
+    @property
+    def verdict(self) -> Verdict:
+        """``no-evidence`` when there was nothing to judge, which proves nothing."""
+        if self.limits.excess_count:
+            return "exceeded"
+        return "kept" if self.limits.executions else "no-evidence"
+
+
+def audit(
+    deployment: Deployment,
+    *,
+    since: float,
+    until: float,
+    pool: str | None = None,
+    by: Source | None = None,
+    long_seconds: float = 600.0,
+    progress: Callable[[str, int], None] = lambda _what, _count: None,
+) -> Report:
+    """Audit a deployment.
+
+    Args:
+        deployment: The deployment.
+        since: What was over before is not judged; seconds since the epoch.
+        until: Now.
+        pool: Only this pool.
+        by: By what limits are judged; None for the best there is.
+        long_seconds: Waits as long as this are told.
+        progress: Called now and then with what is read and how much of it was.
+
+    Raises:
+        DeploymentError: It cannot be read, or has no ledger.
+    """
+    settings = deployment.settings()
+    if by is None:
+        with_ledger = _instance_with_ledger(deployment, settings) and settings.granularity == "op"
+        by = "ledger" if with_ledger else "event-logs"
+    limits = Limits(
+        deployment.limits(),
+        settings.default_limit,
+        per_run=settings.granularity == "run",
+        expressions=settings.engine is not False,
+    )
+    if by == "ledger":
+        of_limits = _by_ledger(
+            deployment, settings, limits, since, until, pool, long_seconds, progress
+        )
+    of_executions = audit_executions(
+        _counted(deployment.history(since, until), "runs", progress),
+        limits,
+        since=since,
+        until=until,
+        pool=pool,
+        long_seconds=long_seconds,
+    )
+    return Report(of_limits if by == "ledger" else of_executions, of_executions)
+
+
+def _by_ledger(
+    deployment: Deployment,
+    settings: Settings,
+    limits: Limits,
+    since: float,
+    until: float,
+    pool: str | None,
+    long_seconds: float,
+    progress: Callable[[str, int], None],
+) -> Audit:
+    instance = _instance_with_ledger(deployment, settings)
+    if instance is None:
+        raise DeploymentError(
+            f"{deployment.name} has no ledger: the engine does not run there, or is not reached "
+            "from here.",
+            remedy="Leave out --by ledger to judge by Dagster's event logs.",
+            names=[deployment.name],
+        )
+    names = {state.pool for state in deployment.pools()} if pool is None else {pool}
+    with closing(store_of(instance.instance.event_log_storage)) as store:
+        at_begin = limits_at_begin(store, {name: limits.of(name) for name in names})
+        entries = _counted(read_ledger(store, pool=pool), "entries of the ledger", progress)
+        return audit_ledger(entries, at_begin, since=since, until=until, long_seconds=long_seconds)
+
+
+def _instance_with_ledger(deployment: Deployment, settings: Settings) -> InstanceDeployment | None:
+    if isinstance(deployment, InstanceDeployment) and settings.engine:
+        return deployment
+    return None
+
+
+def _counted(
+    items: Iterable[_Item], what: str, progress: Callable[[str, int], None]
+) -> Iterator[_Item]:
+    count = 0
+    for count, item in enumerate(items, start=1):
+        yield item
+        if count % 100 == 0:
+            progress(what, count)
+    progress(what, count)

@@ -1,0 +1,286 @@
+"""``lifeguard audit``: whether any limit was exceeded, proved from what is written down."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from dagster_lifeguard.audit.report import audit
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.subject import known_pool
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import duration_text, read_duration
+from dagster_lifeguard.findings import number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dagster_lifeguard.audit.findings import Audit, Caveat, Excess, Wait
+    from dagster_lifeguard.audit.report import Report
+    from dagster_lifeguard.deployment.contract import Deployment
+
+SHOWN_MAX = 10
+"""So many findings of a kind are shown as text; JSON has the first 1,000."""
+
+
+@click.command("audit")
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    callback=read_duration,
+    help="How far back: 90s, 30m, 24h, 7d.",
+)
+@click.option("--pool", help="Judge only this pool.")
+@click.option(
+    "--by",
+    type=click.Choice(["ledger", "event-logs"]),
+    help="By what limits are judged.  [default: the engine's ledger where it runs, else Dagster's "
+    "event logs]",
+)
+@click.option(
+    "--long-wait",
+    default="10m",
+    show_default=True,
+    callback=read_duration,
+    help="Tell waits as long as this.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@deployment_options
+def audit_command(
+    deployment: Deployment,
+    since: float,
+    pool: str | None,
+    by: Any,
+    long_wait: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Prove from history that no limit was exceeded, or list where one was.
+
+    Also lists where two runs made the same partition of the same asset at once, and long waits.
+    What the history does not tell is said, and counted.
+
+    \b
+    Examples:
+      lifeguard audit
+      lifeguard audit --since 24h --pool warehouse
+      lifeguard audit --json | jq '.limits.exceeded'
+
+    Exit code: 0 no limit exceeded, 1 a limit was exceeded, 2 a mistake in what was asked.
+    """
+    if pool is not None:
+        pool = known_pool(deployment, pool)
+    now = time.time()
+    with _progress() as progress:
+        report = audit(
+            deployment,
+            since=now - since,
+            until=now,
+            pool=pool,
+            by=by,
+            long_seconds=long_wait,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(report_as_json(report), indent=2))
+    else:
+        print_report(report, long_wait)
+    click.get_current_context().exit(1 if report.verdict == "exceeded" else 0)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None]]:
+    """Where reading is shown: a line on a terminal, and nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn("line"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
+        task = p.add_task("reading", total=None)
+
+        def show(what: str, count: int) -> None:
+            p.update(task, description=f"reading {what}: {count:,}")
+
+        yield show
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def print_report(report: Report, long_wait: float) -> None:
+    """Print a report as text: what was found, what cannot be told, and last the verdict."""
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    limits, executions = report.limits, report.executions
+    _print_excesses(
+        console,
+        f"A limit was exceeded {_times(limits.excess_count)}.",
+        limits.excesses,
+        limits.excess_count,
+    )
+    _print_excesses(
+        console,
+        f"Two runs made one asset at once {_times(executions.duplicate_count)}.",
+        executions.duplicates,
+        executions.duplicate_count,
+    )
+    _print_waits(console, limits, long_wait)
+    caveats = {**executions.caveats, **limits.caveats}
+    if caveats:
+        console.print(Text("What the history does not tell", style="bold"))
+        for caveat, count in caveats.items():
+            console.print(Padding(Text(f"- {caveat.sentence(count)}", style="dim"), (0, 0, 0, 2)))
+        console.print()
+    style = {"kept": "bold green", "exceeded": "bold red", "no-evidence": "bold yellow"}
+    console.print(Text(verdict_text(report), style=style[report.verdict]))
+
+
+def verdict_text(report: Report) -> str:
+    """The verdict and its evidence, in one sentence."""
+    found = report.limits
+    source = "the engine's ledger" if found.source == "ledger" else "Dagster's event logs"
+    what = (
+        f"Audited {number(found.executions, 'execution')} of {number(found.pools, 'pool')} from "
+        f"{_moment(found.since)} to {_moment(found.until)} by {source}"
+    )
+    said = {
+        "kept": "no limit exceeded.",
+        "exceeded": f"limits exceeded {_times(found.excess_count)}.",
+        "no-evidence": "nothing was executed that a limit could be judged by.",
+    }
+    return f"{what}: {said[report.verdict]}"
+
+
+def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], count: int) -> None:
+    if not count:
+        return
+    console.print(Text(heading, style="bold"))
+    for excess in found[:SHOWN_MAX]:
+        lane = excess.lane
+        name = f"{lane.name} [{lane.partition}]" if lane.partition else lane.name
+        lasted = "" if excess.ended is None else f" for {_seconds(excess.ended - excess.started)}"
+        held = f"{excess.held} of {excess.limit} slots" if lane.kind == "pool" else "two runs"
+        if excess.held > 2 and lane.kind == "asset":  # noqa: PLR2004
+            held = f"{excess.held} runs"
+        going_on = ", and goes on" if excess.ended is None else ""
+        console.print(
+            Text.assemble(
+                "  ",
+                (printable(name), "red"),
+                f"  {held}{lasted} from {_moment(excess.started)}{going_on}",
+            )
+        )
+        for occupant in excess.occupants[-SHOWN_MAX:]:
+            step = f" step {occupant.step_key}" if occupant.step_key else ""
+            line = f"run {occupant.run_id}{step} since {_clock(occupant.started)}"
+            console.print(Text(f"      {printable(line)}", style="dim"))
+    if count > SHOWN_MAX:
+        console.print(Text(f"  and {count - SHOWN_MAX:,} more; --json lists the first 1,000"))
+    console.print()
+
+
+def _print_waits(console: Console, found: Audit, long_wait: float) -> None:
+    if not found.wait_count:
+        return
+    waits = number(found.wait_count, "wait")
+    console.print(Text(f"{waits} of {duration_text(long_wait)} or more", style="bold"))
+    for wait in found.waits[:SHOWN_MAX]:
+        who = f"run {wait.run_id}" + (f" step {wait.step_key}" if wait.step_key else " (queued)")
+        line = f"{duration_text(wait.seconds):>12}  {wait.name}  {who} until {_moment(wait.ended)}"
+        console.print(Text(f"  {printable(line)}"))
+    if found.wait_count > SHOWN_MAX:
+        console.print(Text(f"  and {found.wait_count - SHOWN_MAX:,} more"))
+    console.print()
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f"{at % 1:.3f}"[1:]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds < 10 else duration_text(seconds)  # noqa: PLR2004
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def report_as_json(report: Report) -> dict[str, Any]:
+    """Return what ``--json`` prints; times are seconds since the epoch."""
+    limits, executions = report.limits, report.executions
+    return {
+        "version": 1,
+        "verdict": report.verdict,
+        "since": limits.since,
+        "until": limits.until,
+        "limits": {
+            "source": limits.source,
+            "executions": limits.executions,
+            "pools": limits.pools,
+            "exceeded": limits.excess_count,
+            "found": [_excess(excess) for excess in limits.excesses],
+            "caveats": _caveats(limits.caveats),
+        },
+        "duplicates": {
+            "source": executions.source,
+            "count": executions.duplicate_count,
+            "found": [_excess(excess) for excess in executions.duplicates],
+            "caveats": _caveats(executions.caveats),
+        },
+        "long_waits": {
+            "count": limits.wait_count,
+            "longest": [_wait(wait) for wait in limits.waits],
+        },
+    }
+
+
+def _excess(excess: Excess) -> dict[str, Any]:
+    lane = excess.lane
+    where: dict[str, Any] = {"pool": lane.name, "limit": excess.limit, "held": excess.held}
+    if lane.kind == "asset":
+        where = {"asset": lane.name, "partition": lane.partition or None}
+    return {
+        **where,
+        "started": excess.started,
+        "ended": excess.ended,
+        "seconds": None if excess.ended is None else excess.ended - excess.started,
+        "executions": [
+            {
+                "run_id": occupant.run_id,
+                "step_key": occupant.step_key or None,
+                "started": occupant.started,
+                "slots": occupant.slots,
+            }
+            for occupant in excess.occupants
+        ],
+    }
+
+
+def _wait(wait: Wait) -> dict[str, Any]:
+    return {
+        "seconds": wait.seconds,
+        "pool": wait.name,
+        "run_id": wait.run_id,
+        "step_key": wait.step_key or None,
+        "ended": wait.ended,
+    }
+
+
+def _caveats(caveats: Mapping[Caveat, int]) -> list[dict[str, Any]]:
+    return [
+        {"code": caveat.value, "count": count, "message": caveat.sentence(count)}
+        for caveat, count in caveats.items()
+    ]

@@ -1,0 +1,57 @@
+"""Durations and moments as people write and read them."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import click
+
+_SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_WITH_TENTHS_BELOW = 9.95
+
+
+def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """The seconds that an option says as ``90s``, ``30m``, ``24h``, ``7d`` or ``2w``; ``0``: none.
+
+    Raises:
+        BadParameter: It says something else.
+    """
+    found = _WRITTEN.fullmatch(value.strip().lower())
+    if found is not None:
+        return float(found[1]) * _SIZES[found[2]]
+    if value.strip() == "0":
+        return 0.0
+    raise click.BadParameter(f"{value!r} is no duration. Write 90s, 30m, 24h or 7d.", ctx, param)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in at most two units: ``0.4 s``, ``52 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < _WITH_TENTHS_BELOW:
+        return f"{max(0.0, seconds):.1f} s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break  # 2 h 5 s is no more exact than 2 h
+    return " ".join(parts[:2])
+
+
+def window_text(seconds: float) -> str:
+    """A window of time as it is written: ``24 h``, ``7 d``, ``90 s``."""
+    for unit, size in _UNITS:
+        if seconds >= size and seconds % size == 0 and seconds != _SIZES["d"]:
+            return f"{seconds / size:.0f} {unit}"
+    return "24 h" if seconds == _SIZES["d"] else f"{seconds:.0f} s"
+
+
+def clock_text(at: float, now: float) -> str:
+    """A moment by this machine's clock; with the date if it is not today."""
+    moment, today = time.localtime(at), time.localtime(now)
+    form = "%H:%M:%S" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
+    return time.strftime(form, moment)

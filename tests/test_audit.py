@@ -1,0 +1,438 @@
+"""What an audit says of hand-made histories and ledgers, and of any, by an oracle."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from dagster import AssetKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_lifeguard.audit import spool as spool_module
+from dagster_lifeguard.audit.executions import Limits, audit_executions
+from dagster_lifeguard.audit.findings import Caveat, Wait
+from dagster_lifeguard.audit.ledger import audit_ledger
+from dagster_lifeguard.audit.spool import Spool
+from dagster_lifeguard.audit.waits import LONGEST_MAX, LongWaits
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read_ledger
+from dagster_lifeguard.history import ledger as ledger_module
+from dagster_lifeguard.history.ledger import limits_at_begin
+from dagster_lifeguard.model import Demand, Entry, EntryKind
+from places import write_limit_as_another_would
+
+FOREVER = 1000.0
+
+
+def step(run_id, started, ended, *, pool="orders", key="s", assets=(), partitions=(), waiting=None):
+    outcome = Outcome.UNFINISHED if ended is None else Outcome.SUCCESS
+    keys = tuple(AssetKey(asset) for asset in assets)
+    return StepExecution(
+        run_id, key, keys, 1, started, ended, outcome, None, pool, tuple(partitions), waiting
+    )
+
+
+def run(run_id, *steps, ended=None, started=None, pools=("orders",), queued=(None, None)):
+    return RunExecution(run_id, "job", "SUCCESS", *queued, started, ended, steps, pools)
+
+
+def one_step(run_id, started, ended, **more):
+    return run(run_id, step(run_id, started, ended, **more))
+
+
+def audited(*runs, limit=1, since=0.0, until=FOREVER, default=None, **more):
+    limits = {} if limit is None else {"orders": limit}
+    granularity = {"per_run": more.pop("per_run", False), "expressions": more.pop("engine", False)}
+    return audit_executions(
+        runs, Limits(limits, default, **granularity), since=since, until=until, **more
+    )
+
+
+def told(found):
+    return [
+        (e.lane.name, e.held, e.started, e.ended, [o.run_id for o in e.occupants])
+        for e in found.excesses
+    ]
+
+
+# ---- by executions -------------------------------------------------------------------------------
+
+
+def test_two_at_once_in_a_pool_of_one_exceed_it():
+    found = audited(one_step("a", 1.0, 4.0), one_step("b", 3.0, 9.0))
+    assert told(found) == [("orders", 2, 3.0, 4.0, ["a", "b"])]
+    assert (found.executions, found.pools, found.excess_count) == (2, 1, 1)
+
+
+def test_taking_turns_keeps_the_limit_also_at_the_very_moment():
+    found = audited(one_step("a", 1.0, 3.0), one_step("b", 3.0, 5.0), one_step("c", 5.0, 6.0))
+    assert (told(found), found.executions) == ([], 3)
+
+
+def test_a_limit_of_two_is_exceeded_by_the_third():
+    found = audited(
+        *(one_step(r, at, 9.0) for r, at in (("a", 1.0), ("b", 2.0), ("c", 3.0))), limit=2
+    )
+    assert told(found) == [("orders", 3, 3.0, 9.0, ["a", "b", "c"])]
+
+
+def test_an_excess_is_over_when_enough_have_left():
+    found = audited(one_step("a", 1.0, 4.0), one_step("b", 2.0, 9.0), one_step("c", 5.0, 6.0))
+    assert [(started, ended) for _, _, started, ended, _ in told(found)] == [(2.0, 4.0), (5.0, 6.0)]
+
+
+def test_of_a_paused_pool_every_start_is_one_too_many():
+    assert told(audited(one_step("a", 1.0, 4.0), limit=0)) == [("orders", 1, 1.0, 4.0, ["a"])]
+
+
+def test_what_took_no_time_is_beside_nobody():
+    assert told(audited(one_step("a", 1.0, 4.0), one_step("b", 2.0, 2.0))) == []
+
+
+def test_executions_of_one_run_count_one_by_one():
+    both = run("a", step("a", 1.0, 4.0, key="s"), step("a", 2.0, 3.0, key="t"))
+    assert told(audited(both)) == [("orders", 2, 2.0, 3.0, ["a", "a"])]
+
+
+def test_at_granularity_run_a_run_counts_once_and_for_all_of_its_time():
+    both = run("a", step("a", 1.0, 4.0), step("a", 2.0, 3.0, key="t"), started=0.5, ended=5.0)
+    assert told(audited(both, per_run=True)) == []
+    other = run("b", started=4.5, ended=6.0)
+    found = audited(both, other, per_run=True)
+    assert told(found) == [("orders", 2, 4.5, 5.0, ["a", "b"])]
+    assert found.executions == 2
+
+
+def test_the_default_limit_holds_for_pools_without_one_of_their_own():
+    runs = one_step("a", 1.0, 4.0), one_step("b", 3.0, 9.0)
+    assert told(audited(*runs, limit=None, default=1)) == [("orders", 2, 3.0, 4.0, ["a", "b"])]
+    assert told(audited(*runs, limit=2, default=1)) == []
+
+
+def test_of_a_pool_without_a_limit_nothing_can_be_said():
+    found = audited(one_step("a", 1.0, 4.0), one_step("b", 3.0, 9.0), limit=None)
+    assert (told(found), found.executions, found.pools) == ([], 0, 0)
+    assert found.caveats[Caveat.UNLIMITED] == 2
+
+
+def test_slots_of_an_expression_count_under_the_engine():
+    runs = [one_step(r, at, 9.0, pool="orders*2+x") for r, at in (("a", 1.0), ("b", 2.0))]
+    found = audited(*runs, limit=3, default=9, engine=True)
+    assert told(found) == [("orders", 4, 2.0, 9.0, ["a", "b"])]
+    assert (found.executions, found.pools) == (2, 2)
+    assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "orders*2+x"
+
+
+def test_a_pool_for_each_partition_is_filled_in():
+    def made(run_id, partition):
+        return one_step(run_id, 1.0, 4.0, pool="o/{partition}", partitions=[partition])
+
+    assert told(audited(made("a", "x y"), made("b", "z"), default=1, engine=True)) == []
+    found = audited(made("a", "x y"), made("b", "x y"), default=1, engine=True)
+    assert [lane for lane, *_ in told(found)] == ["o/x%20y"]
+
+
+@pytest.mark.parametrize("pool", ["a++b", "o/{partition}", "o/{tag:x}"])
+def test_a_pool_that_cannot_be_told_is_a_caveat(pool):
+    found = audited(one_step("a", 1.0, 4.0, pool=pool), default=1, engine=True)
+    assert (found.executions, found.caveats[Caveat.POOL_UNKNOWN]) == (0, 1)
+
+
+def test_a_run_without_a_plan_is_a_caveat():
+    found = audited(run("a", step("a", 1.0, 2.0, pool=None), pools=None))
+    assert (found.executions, found.caveats[Caveat.POOL_UNKNOWN]) == (0, 1)
+
+
+def test_beside_one_that_left_no_end_it_is_doubted_and_not_judged():
+    killed = run("a", step("a", 1.0, None), ended=5.0)
+    found = audited(killed, one_step("b", 3.0, 9.0))
+    assert told(found) == []
+    assert found.caveats[Caveat.UNFINISHED] == found.caveats[Caveat.DOUBTFUL] == 1
+    assert audited(killed, one_step("b", 6.0, 9.0)).caveats[Caveat.DOUBTFUL] == 0
+
+
+def test_one_that_left_no_end_did_begin_beside_another():
+    unfinished = run("b", step("b", 3.0, None))
+    assert told(audited(one_step("a", 1.0, 4.0), unfinished)) == [
+        ("orders", 2, 3.0, 4.0, ["a", "b"])
+    ]
+
+
+def test_clocks_that_disagree_are_a_caveat():
+    found = audited(one_step("a", 5.0, 4.0))
+    assert (found.executions, found.caveats[Caveat.CLOCKS_DISAGREE]) == (0, 1)
+
+
+def test_what_was_over_before_is_not_judged():
+    runs = one_step("a", 1.0, 4.0), one_step("b", 3.0, 9.0), one_step("c", 8.0, 9.0)
+    assert [e[2] for e in told(audited(*runs))] == [3.0, 8.0]
+    assert [e[2] for e in told(audited(*runs, since=3.5))] == [3.0, 8.0]
+    assert [e[2] for e in told(audited(*runs, since=4.0))] == [8.0]
+    assert told(audited(*runs, since=10.0)) == []
+
+
+def test_one_pool_is_judged_alone():
+    both = [
+        one_step(r, 1.0, 2.0, pool=p, assets=[p]) for r in ("a", "b") for p in ("orders", "other")
+    ]
+    found = audited(*both, default=1, pool="other")
+    assert [lane for lane, *_ in told(found)] == ["other"]
+    assert (found.executions, found.pools) == (2, 1)
+    assert [e.lane.name for e in found.duplicates] == ["other"]
+
+
+def duplicates(*runs):
+    return [
+        (e.lane.name, e.lane.partition, e.started, [o.run_id for o in e.occupants])
+        for e in audited(*runs, limit=None).duplicates
+    ]
+
+
+def test_two_runs_in_one_asset_are_duplicate_work():
+    a, b = (one_step(r, at, 4.0, assets=["x"]) for r, at in (("a", 1.0), ("b", 2.0)))
+    assert duplicates(a, b) == [("x", "", 2.0, ["a", "b"])]
+    assert duplicates(a, one_step("b", 2.0, 4.0, assets=["y"])) == []
+    assert duplicates(a, one_step("b", 4.0, 5.0, assets=["x"])) == []
+
+
+def test_partitions_are_made_beside_each_other():
+    def made(run_id, *partitions):
+        return one_step(run_id, 1.0, 4.0, assets=["x"], partitions=partitions)
+
+    assert duplicates(made("a", "1"), made("b", "2")) == []
+    assert duplicates(made("a", "1", "2"), made("b", "2", "3")) == [("x", "2", 1.0, ["a", "b"])]
+
+
+def test_two_steps_of_one_run_are_no_duplicate_work():
+    twice = run("a", step("a", 1.0, 4.0, assets=["x"]), step("a", 2.0, 3.0, key="t", assets=["x"]))
+    assert duplicates(twice) == []
+    assert duplicates(twice, one_step("b", 3.5, 5.0, assets=["x"])) == [("x", "", 3.5, ["a", "b"])]
+
+
+def test_long_waits_are_told_longest_first():
+    runs = [
+        run("a", step("a", 100.0, 101.0, waiting=70.0)),
+        run("b", step("b", 200.0, 201.0, waiting=195.0)),
+        run("c", queued=(10.0, 60.0)),
+        run("d", queued=(10.0, 60.0), pools=()),
+    ]
+    found = audited(*runs, long_seconds=20.0)
+    assert found.wait_count == 2
+    assert found.waits == (
+        Wait(50.0, "orders", "c", "", 60.0),
+        Wait(30.0, "orders", "a", "s", 100.0),
+    )
+
+
+def test_no_more_waits_are_kept_than_are_told():
+    waits = LongWaits(0.0)
+    for seconds in range(100):
+        waits.add(Wait(float(seconds), "p", "r", "s", 0.0))
+    assert [w.seconds for w in waits.longest()] == [99.0 - n for n in range(LONGEST_MAX)]
+    assert waits.count == 100
+
+
+intervals = st.tuples(
+    st.integers(0, 12), st.integers(0, 6), st.sampled_from("xy"), st.integers(1, 2)
+)
+
+
+@given(st.lists(intervals, max_size=12), st.integers(0, 4), st.integers(0, 12))
+def test_an_oracle_that_looks_at_every_moment_agrees(found, limit, since):
+    runs = [
+        one_step(f"r{n}", float(start), float(start + length), pool=f"{pool}*{slots}")
+        for n, (start, length, pool, slots) in enumerate(found)
+    ]
+    report = audit_executions(
+        runs, Limits({}, limit, expressions=True), since=float(since), until=FOREVER
+    )
+    assert {e.lane.name for e in report.excesses} == {
+        pool
+        for pool in "xy"
+        for moment in range(2 * since, 40)  # halves: between any two integers there is one
+        if sum(w for s, n, p, w in found if p == pool and s <= moment / 2 < s + n) > limit
+    }
+
+
+@given(st.lists(intervals, max_size=12))
+def test_an_oracle_that_compares_each_pair_agrees_on_duplicates(found):
+    runs = [
+        one_step(f"r{n}", float(start), float(start + length), assets=[asset], pool=None)
+        for n, (start, length, asset, _) in enumerate(found)
+    ]
+    pairs = [
+        sum(
+            o != n and other == asset and s + length > start and (s, o) < (start, n) and length
+            for o, (s, length, other, _) in enumerate(found)
+        )
+        for n, (start, own, asset, _) in enumerate(found)
+        if own
+    ]
+    assert audited(*runs).duplicate_count == sum(bool(beside) for beside in pairs)
+
+
+# ---- by the ledger -------------------------------------------------------------------------------
+
+
+def grant(at, run_id, fence, *, pool="orders", slots=1, seconds=0.0):
+    return Entry(EntryKind.GRANTED, pool, run_id, "s", slots, fence, "", seconds, None, at)
+
+
+def release(at, run_id, fence, *, pool="orders", slots=1, kind=EntryKind.RELEASED):
+    return Entry(kind, pool, run_id, "s", slots, fence, "", 1.0, None, at)
+
+
+def limit(at, slots, *, pool="orders"):
+    return Entry(EntryKind.LIMIT, pool, limit=slots, at=at)
+
+
+def by_ledger(*entries, limits=None, since=0.0, **more):
+    return audit_ledger(entries, limits or {}, since=since, until=FOREVER, **more)
+
+
+def test_a_grant_over_the_limit_is_found_in_the_ledger():
+    found = by_ledger(limit(1.0, 1), grant(2.0, "a", 1), grant(3.0, "b", 2), release(4.0, "a", 1))
+    assert told(found) == [("orders", 2, 3.0, 4.0, ["a", "b"])]
+    assert (found.executions, found.pools) == (2, 1)
+
+
+def test_the_order_of_the_ledger_counts_and_not_the_clock():
+    kept = limit(1.0, 1), grant(2.0, "a", 1), release(3.0, "a", 1), grant(3.0, "b", 2)
+    assert told(by_ledger(*kept)) == []
+    swapped = limit(1.0, 1), grant(2.0, "a", 1), grant(3.0, "b", 2), release(3.0, "a", 1)
+    assert len(told(by_ledger(*swapped))) == 1
+
+
+def test_a_lowered_limit_drains_and_binds_who_comes_then():
+    drains = limit(1.0, 3), *(grant(2.0, r, n) for n, r in enumerate("abc")), limit(3.0, 1)
+    assert told(by_ledger(*drains)) == []
+    left = (*drains, release(4.0, "a", 0))
+    assert told(by_ledger(*left, grant(5.0, "d", 9))) == [("orders", 3, 5.0, None, ["b", "c", "d"])]
+
+
+def test_a_raised_limit_lets_more_in_and_ends_what_was_too_much():
+    raised = limit(1.0, 1), grant(2.0, "a", 1), limit(3.0, 2), grant(4.0, "b", 2)
+    assert told(by_ledger(*raised)) == []
+    ended = limit(1.0, 1), grant(2.0, "a", 1), grant(3.0, "b", 2), limit(4.0, 2)
+    assert told(by_ledger(*ended)) == [("orders", 2, 3.0, 4.0, ["a", "b"])]
+
+
+def test_a_deleted_limit_is_none_and_a_paused_pool_lets_nobody_in():
+    assert told(by_ledger(limit(1.0, 0), limit(2.0, None), grant(3.0, "a", 1))) == []
+    assert len(told(by_ledger(limit(1.0, None), limit(2.0, 0), grant(3.0, "a", 1)))) == 1
+
+
+def test_what_was_held_before_counts():
+    ledger = limit(1.0, 1), grant(2.0, "a", 1), grant(30.0, "b", 2)
+    found = by_ledger(*ledger, since=10.0)
+    assert told(found) == [("orders", 2, 30.0, None, ["a", "b"])]
+    assert (found.executions, found.since) == (1, 10.0)
+
+
+def test_a_ledger_that_begins_later_says_so_and_what_it_cannot_tell():
+    found = by_ledger(release(20.0, "z", 1), grant(21.0, "a", 2), limit(22.0, 1), since=10.0)
+    assert found.since == 20.0
+    assert found.caveats == Counter(
+        {Caveat.LEDGER_SHORT: 1, Caveat.BEGAN_BEFORE: 1, Caveat.LIMIT_UNKNOWN: 1}
+    )
+
+
+def test_a_limit_that_never_changed_is_known_from_today():
+    ledger = grant(2.0, "a", 1), grant(3.0, "b", 2)
+    assert len(told(by_ledger(*ledger, limits={"orders": 1}))) == 1
+    assert told(by_ledger(*ledger, limits={"orders": 2})) == []
+    assert told(by_ledger(*ledger, limits={"orders": None})) == []
+
+
+def test_slots_that_went_with_their_lease_are_free_and_a_caveat():
+    expired = release(3.0, "a", 1, kind=EntryKind.EXPIRED)
+    found = by_ledger(limit(1.0, 1), grant(2.0, "a", 1), expired, grant(4.0, "b", 2))
+    assert (told(found), found.caveats[Caveat.EXPIRED]) == ([], 1)
+
+
+def test_several_pools_of_one_execution_are_one_execution():
+    entries = [
+        limit(1.0, 2),
+        limit(1.0, 2, pool="x"),
+        grant(2.0, "a", 1, slots=2),
+        grant(2.0, "a", 1, pool="x"),
+    ]
+    found = by_ledger(*entries)
+    assert (found.executions, found.pools, told(found)) == (1, 2, [])
+
+
+def test_rates_are_not_judged():
+    rate = Entry(EntryKind.RATE, "orders", at=2.0, detail="1/minute")
+    found = by_ledger(limit(1.0, 1), rate, grant(3.0, "a", 1), rate)
+    assert (told(found), found.executions) == ([], 1)
+    assert found.caveats == {Caveat.LEDGER_SHORT: 1}
+
+
+def test_waits_of_the_ledger():
+    found = by_ledger(grant(50.0, "a", 1, seconds=40.0), grant(60.0, "b", 2), long_seconds=30.0)
+    assert found.waits == (Wait(40.0, "orders", "a", "s", 50.0),)
+
+
+def test_an_empty_ledger_is_no_evidence():
+    found = by_ledger(since=5.0)
+    assert (found.executions, found.since, found.caveats) == (0, 5.0, {Caveat.LEDGER_SHORT: 1})
+
+
+class TestReadingTheLedger:
+    @pytest.fixture
+    def engine(self, place):
+        place.store().migrate()
+        engine = Engine(place.store())
+        yield engine
+        engine.close()
+
+    def test_it_is_read_in_pages(self, engine, monkeypatch):
+        monkeypatch.setattr(ledger_module, "PAGE", 2)
+        for slots in range(1, 6):
+            engine.set_limit("orders", slots)
+        assert [e.limit for e in read_ledger(engine.store)] == [1, 2, 3, 4, 5]
+        assert list(read_ledger(engine.store, pool="other")) == []
+
+    def test_what_is_written_meanwhile_is_left_out(self, engine, monkeypatch):
+        monkeypatch.setattr(ledger_module, "PAGE", 1)
+        engine.set_limit("orders", 1)
+        entries = read_ledger(engine.store)
+        read = [next(entries).limit]
+        before = engine.store.ledger(count_max=1)[0].at
+        engine.set_limit("orders", 2)
+        while engine.store.ledger(count_max=1)[0].at <= before:  # a clock may stand still
+            time.sleep(0.01)
+            engine.set_limit("orders", 3)
+        assert read + [entry.limit for entry in entries if entry.at > before] == [1]
+
+    def test_limits_that_changed_are_not_known_from_today(self, engine, place):
+        for pool in ("still", "changed"):
+            write_limit_as_another_would(place, pool, 1)
+        engine.set_limit("changed", 2)
+        assert limits_at_begin(engine.store, {"still": 1, "changed": 2}) == {"still": 1}
+
+    def test_an_engine_at_work_is_clean(self, engine):
+        engine.set_limit("orders", 1)
+        engine.claim("a", "s", Demand.parse("orders"))
+        engine.claim("b", "s", Demand.parse("orders"))
+        engine.release("a", "s")
+        assert engine.claim("b", "s", Demand.parse("orders")).granted
+        engine.set_limit("orders", 0)
+        found = by_ledger(*read_ledger(engine.store))
+        assert (told(found), found.executions, found.pools) == ([], 2, 1)
+        assert found.caveats == {Caveat.LEDGER_SHORT: 1}
+
+
+# ---- the spool -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.text(max_size=2))), st.integers(1, 5))
+def test_a_spool_puts_in_order_whatever_its_size(items, part):
+    with pytest.MonkeyPatch.context() as patch, Spool() as spool:
+        patch.setattr(spool_module, "PART", part)
+        patch.setattr(spool_module, "_BLOCK", 2)
+        for item in items:
+            spool.add(item)
+        assert list(spool.in_order()) == sorted(items)
