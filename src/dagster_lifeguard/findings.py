@@ -46,5 +46,5 @@ def limit_text(limit: int | None) -> str:
 
 
 def number(count: int, noun: str) -> str:
-    """Return a number of things, such as ``1 error`` and ``2 errors``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return a number of things, such as ``1 error`` and ``2,000 errors``."""
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

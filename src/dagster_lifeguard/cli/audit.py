@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -135,7 +134,7 @@ def print_report(report: Report, long_wait: float) -> None:
     if caveats:
         console.print(Text("What the history does not tell", style="bold"))
         for caveat, count in caveats.items():
-            console.print(Padding(Text(f"- {caveat.sentence(count)}", style="dim"), (0, 0, 0, 2)))
+            console.print(Text(f"  - {caveat.sentence(count)}", style="dim"))
         console.print()
     style = {"kept": "bold green", "exceeded": "bold red", "no-evidence": "bold yellow"}
     console.print(Text(verdict_text(report), style=style[report.verdict]))
