@@ -290,7 +290,7 @@ def _event_row(event: Mapping[str, Any]) -> EventRow | None:
         kind,
         float(event["timestamp"]) / 1000,
         event["stepKey"],
-        AssetKey(key["path"]) if key else None,
+        AssetKey(key["path"]).to_string() if key else None,
         event.get("partition"),
         error["message"].strip() if error is not None and kind in WITH_ERROR else None,
     )
