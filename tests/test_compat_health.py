@@ -32,7 +32,7 @@ def test_a_daemon_is_known_by_its_heartbeat(tmp_path) -> None:
         assert before[health.QUEUE_DAEMON] == health.Daemon(health.QUEUE_DAEMON, None, ())
         instance.add_daemon_heartbeat(DaemonHeartbeat(now, health.QUEUE_DAEMON, "id", [error]))
         after = {daemon.name: daemon for daemon in health.daemons(instance)}
-    told = health.Daemon(health.QUEUE_DAEMON, now, ("first line",))
+    told = health.Daemon(health.QUEUE_DAEMON, now, ("first line\nsecond line\n",))
     assert after[health.QUEUE_DAEMON] == told
 
 

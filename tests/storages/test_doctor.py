@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as db
 import yaml
 from click.testing import CliRunner
-from homes import Home, eventually, limit
+from homes import Home, eventually, free_port, limit, serve
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
@@ -693,6 +693,49 @@ class TestExecutors:
         assert "in_process" in finding.evidence[0]
         limit(home, 1)
         assert found(home, "steps-one-by-one") == []
+
+
+class TestAddress:
+    def test_what_is_seen_and_mended_from_afar(self, make_home: MAKE, monkeypatch) -> None:
+        queue = {"tag_concurrency_limits": [{"key": "team", "limit": 2}]}
+        home = make_home("sqlite", stock=True, run_queue=queue, run_monitoring={"enabled": True})
+        limit(home)
+        limit(home, pool="Orders")
+        for run_id, status in (("run-a", "FAILURE"), ("run-b", "STARTED"), ("run-c", "STARTED")):
+            add_run(home, run_id, status, team="red")
+            claim(home, run_id)
+        port = free_port()
+        serve(home, port)
+        url = f"http://127.0.0.1:{port}"
+        monkeypatch.setattr(fixes, "GRACE_SECONDS", 0.0)
+
+        def ask(*arguments: str) -> tuple[int, dict[str, Any]]:
+            done = CliRunner().invoke(main, ["doctor", "--url", url, "--json", *arguments])
+            return done.exit_code, json.loads(done.stdout)
+
+        code, report = ask()
+        assert code == 1
+        assert {f["code"] for f in report["findings"]} == {
+            "daemon-absent", "limit-unused", "slots-leaked", "names-differ-by-case", "queue-full-of-waiters",
+        }  # fmt: skip
+        # What cannot be seen from here is said, and nothing else.
+        reasons = {c["code"]: c["reason"] for c in report["checks"] if c["outcome"] == "unanswered"}
+        hidden = {code for code, check in CHECKS.items() if check.source != "deployment"}
+        assert set(reasons) == hidden | {"engine-off", "waiter-stuck"}
+        assert all("not visible from here" in reason for reason in reasons.values())
+        assert reasons["home-unset"].endswith("ask on its machine")
+
+        _, report = ask("--fix", "--yes")
+        assert [(f["code"], f["outcome"]) for f in report["fixes"]] == [("slots-leaked", "done")]
+        assert found(home, "slots-leaked") == []
+        _, report = ask("--fix", "--yes")
+        assert report["fixes"] == []
+
+    def test_an_address_that_does_not_answer(self) -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        done = CliRunner().invoke(main, ["doctor", "--url", url])
+        assert done.exit_code == 2
+        assert "cannot be reached" in done.stderr
 
 
 class TestCommand:

@@ -106,7 +106,9 @@ def _subject(url: str | None, token: str | None, token_kind: TokenKind | None) -
             yield subject
     else:
         with closing(open_deployment(url, token, token_kind)) as deployment:
-            yield Subject(deployment.name, deployment=deployment)
+            subject = Subject(deployment.name, deployment=deployment)
+            assert subject.settings  # One that does not answer is an error, not a finding.
+            yield subject
 
 
 # --- fixes ----------------------------------------------------------------------------------------

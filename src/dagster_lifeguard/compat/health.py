@@ -23,12 +23,16 @@ class Daemon:
 
     Attributes:
         last_heartbeat: Seconds since the epoch, by the daemon's clock; None if there was none.
-        errors: What went wrong in it lately, one line each.
+        errors: What went wrong in it lately.
     """
 
     name: str
     last_heartbeat: float | None
     errors: tuple[str, ...]
+
+
+TagLimit = tuple[str, str | None, bool, int]
+"""Key, value (None for any), whether it is for each value by itself, and limit."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,13 @@ class RunQueue:
 
     Attributes:
         runs_max: How many may be in progress; -1 is any number.
-        tag_limits: Key, value (None for any value), whether it is for each value, and limit.
+        tag_limits: How many may be in progress with some tag.
         heeds_pools: Whether it holds back runs that would wait for a pool.
         buffer: How many runs more than a pool has slots it lets go.
     """
 
     runs_max: int
-    tag_limits: tuple[tuple[str, str | None, bool, int], ...]
+    tag_limits: tuple[TagLimit, ...]
     heeds_pools: bool
     buffer: int
 
@@ -91,7 +95,7 @@ def daemons(instance: dg.DagsterInstance) -> tuple[Daemon, ...]:
             name,
             None if status.last_heartbeat is None else status.last_heartbeat.timestamp,
             tuple(
-                error.message.strip().splitlines()[0]
+                error.message
                 for error in (status.last_heartbeat and status.last_heartbeat.errors) or ()
             ),
         )
@@ -111,13 +115,14 @@ def run_queue(instance: dg.DagsterInstance) -> RunQueue | None:
     config = found.get_concurrency_config().run_queue_config
     return RunQueue(
         config.max_concurrent_runs,
-        tuple(map(_tag_limit, config.tag_concurrency_limits or ())),
+        tuple(map(tag_limit, config.tag_concurrency_limits or ())),
         bool(config.should_block_op_concurrency_limited_runs),
         config.op_concurrency_slot_buffer or 0,
     )
 
 
-def _tag_limit(limit: Mapping[str, Any]) -> tuple[str, str | None, bool, int]:
+def tag_limit(limit: Mapping[str, Any]) -> TagLimit:
+    """A limit by tag, as it stands in ``dagster.yaml``."""
     value = limit.get("value")
     per_value = isinstance(value, dict) and bool(value.get("applyLimitPerUniqueValue"))
     return limit["key"], value if isinstance(value, str) else None, per_value, limit["limit"]

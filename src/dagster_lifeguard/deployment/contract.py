@@ -14,6 +14,7 @@ from dagster_lifeguard.errors import DeploymentError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.history import RunExecution
 
 Granularity = Literal["op", "run"]
@@ -197,6 +198,12 @@ class Deployment(Protocol):
         Args:
             names: A pool of which nothing is known is there too, with the default limit.
         """
+
+    def daemons(self) -> tuple[Daemon, ...]:
+        """The threads of Dagster's daemon that it needs and that tell of themselves."""
+
+    def run_queue(self) -> RunQueue | None:
+        """The run queue; None if runs are launched as soon as they are submitted."""
 
     def limits(self) -> Mapping[str, int]:
         """The pools that have a limit of their own, and which; defaults written down are not."""

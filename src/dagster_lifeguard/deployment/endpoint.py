@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, DagsterEventType
+from ruamel.yaml import YAML
 
 from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
+from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
     HoldingStep,
@@ -71,6 +73,33 @@ class EndpointDeployment:
             granularity=pools.get("poolGranularity") or "op",
             limit_min=instance["minConcurrencyLimitValue"],
             limit_max=instance["maxConcurrencyLimitValue"],
+        )
+
+    def daemons(self) -> tuple[Daemon, ...]:
+        """As the webserver knows them; one that tells nothing and is called healthy is left out."""
+        found = self._webserver.ask("health")["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return tuple(
+            Daemon(
+                row["daemonType"],
+                row["lastHeartbeatTime"],
+                tuple(error["message"] for error in row["lastHeartbeatErrors"]),
+            )
+            for row in found
+            # Dagster+ has daemons without heartbeats.
+            if row["required"] and not (row["healthy"] and row["lastHeartbeatTime"] is None)
+        )
+
+    def run_queue(self) -> RunQueue | None:
+        instance = self._webserver.ask("health")["instance"]
+        found = instance["runQueueConfig"]
+        if found is None:
+            return None
+        limits = YAML(typ="safe").load(found["tagConcurrencyLimitsYaml"] or "[]")
+        return RunQueue(
+            found["maxConcurrentRuns"],
+            tuple(map(tag_limit, limits)),
+            bool(found["isOpConcurrencyAware"]),
+            (instance["poolConfig"] or {}).get("opGranularityRunBuffer") or 0,
         )
 
     # ---- pools ---------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from dagster_lifeguard import history
+from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat import runs as of_runs
-from dagster_lifeguard.compat import storages
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.deployment.contract import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from dagster import RunRecord
 
+    from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.history import RunExecution
 
 _RUNS_FOR_ASSETS_MAX = 500
@@ -70,6 +71,14 @@ class InstanceDeployment:
             limit_min=self._pools.limit_min,
             limit_max=self._pools.limit_max,
         )
+
+    def daemons(self) -> tuple[Daemon, ...]:
+        with self._refusing():
+            return health.daemons(self.instance)
+
+    def run_queue(self) -> RunQueue | None:
+        with self._refusing():
+            return health.run_queue(self.instance)
 
     # ---- pools ---------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.compat.health import MONITORING_DAEMON, QUEUE_DAEMON, Daemon, daemons
+from dagster_lifeguard.compat.health import MONITORING_DAEMON, QUEUE_DAEMON, Daemon
 from dagster_lifeguard.doctor.check import Check
 from dagster_lifeguard.doctor.wording import duration
 
@@ -28,7 +28,7 @@ class DaemonAbsent(Check):
     code = "daemon-absent"
     title = "The daemon has never run on this instance"
     severity = "error"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
@@ -46,7 +46,7 @@ class DaemonSilent(Check):
     code = "daemon-silent"
     title = "The daemon has stopped"
     severity = "error"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         silent = {
@@ -72,7 +72,7 @@ class DaemonFailing(Check):
     code = "daemon-failing"
     title = "The daemon reports errors"
     severity = "warning"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         failing = [d for d in _daemons(subject) if d.errors]
@@ -81,12 +81,16 @@ class DaemonFailing(Check):
                 "Dagster's daemon reports errors: " + _without(failing) + " while they last.",
                 "See its log for the whole error.",
                 names=[d.name for d in failing],
-                evidence=[f"{d.name}: {error}" for d in failing for error in d.errors],
+                evidence=[
+                    f"{d.name}: {error.strip().splitlines()[0]}"
+                    for d in failing
+                    for error in d.errors
+                ],
             )
 
 
 def _daemons(subject: Subject) -> list[Daemon]:
-    return [d for d in daemons(subject.instance) if d.name in _FOR_POOLS]
+    return [d for d in subject.deployment.daemons() if d.name in _FOR_POOLS]
 
 
 def _without(found: list[Daemon] | dict[Daemon, float]) -> str:
@@ -94,6 +98,8 @@ def _without(found: list[Daemon] | dict[Daemon, float]) -> str:
 
 
 def _start(subject: Subject) -> str:
+    if subject.why_not("file") is not None:
+        return "dagster-daemon run"  # There, with the DAGSTER_HOME of its webserver.
     return f"DAGSTER_HOME={shlex.quote(subject.name)} dagster-daemon run"
 
 

@@ -40,11 +40,11 @@ class QueueIgnoresPools(Check):
     code = "queue-ignores-pools"
     title = "The run queue does not heed pools"
     severity = "error"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        queue = health.run_queue(subject.instance)
-        if queue is None or queue.heeds_pools or subject.why_not("deployment") is not None:
+        queue = subject.deployment.run_queue()
+        if queue is None or queue.heeds_pools:
             return
         effect = "so runs start only to wait for their pools."
         if subject.settings.granularity == "run":
@@ -61,11 +61,11 @@ class BufferOverLimit(Check):
     code = "buffer-over-limit"
     title = "The run queue lets more runs in than the limit"
     severity = "error"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        queue = health.run_queue(subject.instance)
-        if queue is None or subject.why_not("deployment") is not None:
+        queue = subject.deployment.run_queue()
+        if queue is None:
             return
         if queue.buffer > 0 and subject.settings.granularity == "run":
             yield self.finding(
@@ -81,11 +81,11 @@ class QueueFullOfWaiters(Check):
     code = "queue-full-of-waiters"
     title = "Runs that only wait for pools keep others out"
     severity = "warning"
-    source = "instance"
+    source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        queue = health.run_queue(subject.instance)
-        if queue is None or subject.why_not("deployment") is not None:
+        queue = subject.deployment.run_queue()
+        if queue is None:
             return
         in_progress = [r for r in subject.unfinished if r.status in ("STARTING", "STARTED")]
         holding = {step.run_id for state in subject.pools for step in state.holding}

@@ -84,7 +84,7 @@ class WaiterStuck(Check):
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         # The engine's waiters look again by themselves; at granularity run the queue does.
-        if subject.settings.engine or subject.settings.granularity == "run":
+        if subject.settings.granularity == "run" or subject.has_engine():
             return
         suspects = {state.pool for state in subject.pools if stuck_count(state)}
         if not suspects:

@@ -68,7 +68,7 @@ class EngineOff(Check):
     source = "deployment"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        if subject.settings.engine is False and subject.settings.granularity == "op":
+        if subject.settings.granularity == "op" and not subject.has_engine():
             yield self.finding(
                 "Dagster's own storage may let steps into a full pool if they ask at the same "
                 "moment, and may leave one waiting for ever that asks as another leaves.",

@@ -15,7 +15,7 @@ from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.errors import LifeguardError, first_line
+from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,7 +83,7 @@ class Subject:
         if seen[source] is not None:
             return None
         if self._machine is None:
-            return f"not visible from here: ask on the machine of the {source}"
+            return "not visible from here: ask on its machine"
         return self.trouble
 
     @property
@@ -122,6 +122,18 @@ class Subject:
     def settings(self) -> Settings:
         """What holds for all pools."""
         return self.deployment.settings()
+
+    def has_engine(self) -> bool:
+        """Whether the engine admits steps.
+
+        Raises:
+            DeploymentError: That is not visible, so the check cannot be answered.
+        """
+        if self.settings.engine is None:
+            raise DeploymentError(
+                "not visible from here: whether the engine is used", remedy="", names=[self.name]
+            )
+        return self.settings.engine
 
     @cached_property
     def pools(self) -> tuple[PoolState, ...]:
