@@ -20,6 +20,7 @@ from dagster_lifeguard.compat.instance import (
     instance_config_problem,
     instance_pool_settings,
 )
+from dagster_lifeguard.compat.storages import assign_missed
 from dagster_lifeguard.config import LIMIT_MAX
 
 
@@ -336,3 +337,25 @@ class TestSubmissions:
         stock: Any = dg.QueuedRunCoordinator.config_type()
         ours: Any = LifeguardRunCoordinator.config_type()
         assert ours.keys() - stock.keys() == {"lifeguard"}
+
+
+def test_a_freed_slot_that_the_stock_storage_gave_to_nobody_can_be_assigned(monkeypatch) -> None:
+    """Freed after the waiting step was told that there is none, and before it is in line."""
+    with dg.DagsterInstance.local_temp() as instance:
+        log: Any = instance.event_log_storage
+        log.set_concurrency_slots("pool", 1)
+        assert log.claim_concurrency_slot("pool", "first", "step").is_claimed
+        has_unassigned_slots = log.has_unassigned_slots
+
+        def freed_meanwhile(pool: str) -> bool:
+            found = has_unassigned_slots(pool)
+            log.free_concurrency_slot_for_step("first", "step")
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "has_unassigned_slots", freed_meanwhile)
+            assert not log.claim_concurrency_slot("pool", "second", "step").is_claimed
+        assert not log.claim_concurrency_slot("pool", "second", "step").is_claimed
+        assert assign_missed(log, "pool")
+        assert log.claim_concurrency_slot("pool", "second", "step").is_claimed
+        assert not assign_missed(log, "pool")

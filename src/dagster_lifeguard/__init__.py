@@ -6,19 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_lifeguard.assign import Policy, apply_per_asset_concurrency
+    from dagster_lifeguard.client import LifeguardClient, slots
     from dagster_lifeguard.config import PoolSpec, Rule
     from dagster_lifeguard.errors import LifeguardError
     from dagster_lifeguard.fencing import fence
 
-__all__ = ["LifeguardError", "Policy", "PoolSpec", "Rule", "apply_per_asset_concurrency", "fence"]
+__all__ = [
+    "LifeguardClient",
+    "LifeguardError",
+    "Policy",
+    "PoolSpec",
+    "Rule",
+    "apply_per_asset_concurrency",
+    "fence",
+    "slots",
+]
 
 _HOMES = {
+    "LifeguardClient": "client",
     "LifeguardError": "errors",
     "Policy": "assign",
     "PoolSpec": "config",
     "Rule": "config",
     "apply_per_asset_concurrency": "assign",
     "fence": "fencing",
+    "slots": "client",
 }
 
 

@@ -118,6 +118,18 @@ class LateWriterError(LifeguardError):
     code = "late-writer"
 
 
+class SlotsTimeoutError(LifeguardError):
+    """Slots asked for inside a step were not free in time; the ticket was withdrawn."""
+
+    code = "slots-timeout"
+
+
+class DeadlockError(LifeguardError):
+    """Slots asked for inside a step would never be free: those who hold them wait in a circle."""
+
+    code = "deadlock"
+
+
 class SchemaError(LifeguardError):
     """The engine's tables were made by a newer version of this package."""
 

@@ -31,11 +31,37 @@ WAITERS_SEEN_MAX = 32
 """How many of a pool's best-ranked waiters a decision looks at."""
 
 
+_INSIDE = "[slots:"
+
+
 class TicketKey(NamedTuple):
-    """Names a ticket: one step of one run."""
+    """Names a ticket: one step of one run, or slots asked for inside it.
+
+    Slots inside a step are named after what they are inside of: ``orders[slots:1]`` inside the step
+    ``orders``, ``orders[slots:1][slots:2]`` inside those. So a ticket tells what is held while it
+    waits. Dagster's own step keys have no colon in brackets.
+    """
 
     run_id: str
     step_key: str
+
+    def inside(self, name: str) -> TicketKey:
+        """The ticket of this name inside this one."""
+        return TicketKey(self.run_id, f"{self.step_key}{_INSIDE}{name}]")
+
+    @property
+    def around(self) -> tuple[TicketKey, ...]:
+        """The tickets that this one is inside of, outermost first."""
+        first, *more = self.step_key.split(_INSIDE)
+        texts = [first]
+        for part in more[:-1]:
+            texts.append(f"{texts[-1]}{_INSIDE}{part}")
+        return tuple(TicketKey(self.run_id, text) for text in texts) if more else ()
+
+    @property
+    def step(self) -> TicketKey:
+        """The step that it is, or is inside of."""
+        return TicketKey(self.run_id, self.step_key.partition(_INSIDE)[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,22 @@ def pool_config_with_default(config: PoolConfig, default_limit: int) -> PoolConf
     )
 
 
+def assign_missed(event_log: Any, pool: str) -> bool:
+    """Make the stock storage give a free slot to a step that waits, which it can miss.
+
+    A step that begins to wait while the slot is freed is not assigned it, and nothing looks again.
+
+    Relies on: ``SqlEventLogStorage.has_unassigned_slots`` and ``assign_pending_steps`` (1.10.0).
+
+    Returns:
+        Whether there was a slot to give.
+    """
+    if not event_log.has_unassigned_slots(pool):
+        return False
+    event_log.assign_pending_steps([pool])
+    return True
+
+
 def limit_max() -> int:
     """The highest limit that Dagster lets a user set."""
     return get_max_concurrency_limit_value()

@@ -48,6 +48,7 @@ _STEP_ENDS = {
     DagsterEventType.STEP_FAILURE,
     DagsterEventType.STEP_UP_FOR_RETRY,
 }
+_STEP_FAILS = _STEP_ENDS - {DagsterEventType.STEP_SUCCESS}
 _RUN_ENDS = {
     DagsterEventType.RUN_SUCCESS,
     DagsterEventType.RUN_FAILURE,
@@ -55,7 +56,7 @@ _RUN_ENDS = {
 }
 
 
-class _Parts:
+class Parts:
     """What a process needs to answer for pools; made when it is first asked."""
 
     def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
@@ -74,13 +75,14 @@ class _Parts:
                 on_lease_lost=self.steps.lost,
             ),
         )
-        self.claims = Claims(self.engine, self._look)
+        self.claims = Claims(self.engine, self.respect_stock_slots)
         self.demands = Demands(
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
         self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
 
-    def _look(self) -> None:
+    def respect_stock_slots(self) -> None:
+        """Compare with the slots of the stock storage, while some are left; once a second."""
         if self.stock_slots.some_left:
             try:
                 self.stock_slots.look(self.engine)
@@ -104,7 +106,7 @@ class PoolMethods:
         """Set up how the engine behaves; before anything is asked of it."""
         self._lifeguard_options = options
         self._lifeguard_lock = threading.Lock()
-        self._lifeguard_parts: _Parts | None = None
+        self._lifeguard_parts: Parts | None = None
         self._lifeguard_expressions: set[str] = set()
 
     def make_store(self) -> Store:
@@ -112,7 +114,7 @@ class PoolMethods:
         raise NotImplementedError
 
     @property
-    def lifeguard(self) -> _Parts:
+    def lifeguard(self) -> Parts:
         """Engine and claims of this process.
 
         Raises:
@@ -124,7 +126,7 @@ class PoolMethods:
             with self._lifeguard_lock:
                 if self._lifeguard_parts is None:
                     store, options = self.make_store(), self._lifeguard_options
-                    self._lifeguard_parts = retry(lambda: _Parts(self, store, options))
+                    self._lifeguard_parts = retry(lambda: Parts(self, store, options))
                 parts = self._lifeguard_parts
         return parts
 
@@ -176,11 +178,15 @@ class PoolMethods:
         What it holds together with other steps of its graph asset is given back with the last.
         """
         parts = self.lifeguard
-        self._release(parts, TicketKey(run_id, step_key))
+        key = TicketKey(run_id, step_key)
+        is_ours = parts.claims.fence(parts.tickets.of(key)) is not None
+        self._release(parts, key)
+        if not is_ours:  # Somebody frees it by hand: all of it.
+            self._release_inside(key)
         if parts.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
 
-    def _release(self, parts: _Parts, key: TicketKey) -> None:
+    def _release(self, parts: Parts, key: TicketKey) -> None:
         ticket = parts.tickets.of(key)
         if ticket == key or parts.tickets.is_over(ticket):
             parts.claims.release(ticket)
@@ -344,6 +350,10 @@ class PoolMethods:
             parts.steps.started(ticket, parts.claims.fence(ticket))
         cast("Any", super()).store_event(event)
         parts_made = self._lifeguard_parts
+        if kind in _STEP_FAILS and (
+            parts_made is None or not parts_made.steps.runs_here(parts_made.tickets.of(key))
+        ):
+            self._clear_after(key)
         if parts_made is None:
             return
         if kind in _STEP_ENDS:
@@ -353,7 +363,7 @@ class PoolMethods:
         elif kind in _RUN_ENDS and parts_made.claims.holds_for(key.run_id):
             self._end_run(parts_made, key.run_id)
 
-    def _skipped(self, parts: _Parts, key: TicketKey) -> None:
+    def _skipped(self, parts: Parts, key: TicketKey) -> None:
         """A step will not execute: nothing will be asked for, or given back, in its name."""
         for ticket in parts.claims.held_keys(key.run_id):
             if graph_of(key.step_key) == ticket.step_key and parts.tickets.is_over(ticket):
@@ -364,7 +374,24 @@ class PoolMethods:
         entries = cast("Any", self).get_logs_for_run(run_id, of_type=STEP_MOMENTS)
         return {e.step_key: e.dagster_event_type for e in entries if e.step_key is not None}
 
-    def _end_run(self, parts: _Parts, run_id: str) -> None:
+    def _clear_after(self, step: TicketKey) -> None:
+        """A step failed whose process may have died before it gave back what was inside it."""
+        try:
+            self._release_inside(step)
+        except StoreUnavailableError as error:
+            logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
+
+    def _release_inside(self, step: TicketKey) -> None:
+        """Give back the slots that were asked for inside a step."""
+        engine = self.lifeguard.engine
+        pools = retry(lambda: engine.store.pools_of(step.run_id, None, ()))
+        for pool in engine.snapshots(pools) if pools else ():
+            keys = [h.key for h in pool.holdings] + [t.key for t in pool.waiting]
+            for key in keys:
+                if step in key.around:
+                    engine.release(*key)
+
+    def _end_run(self, parts: Parts, run_id: str) -> None:
         """The run ended in the process that claimed for it, and something was not given back.
 
         What a step held that executed in this process is free, for it executes no more. Any other

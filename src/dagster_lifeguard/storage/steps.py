@@ -108,10 +108,13 @@ class Steps:
 
     def lost(self, keys: tuple[TicketKey, ...]) -> None:
         """The engine's word that this process owns nothing any more."""
-        for key in keys:
-            fence = self._running.get(key)
-            if fence is not None and not self._regained(key, fence):
-                self._end(key, fence)
+        lost = [k for k in keys if k in self._running and not self._regained(k, self._running[k])]
+        for key in lost:
+            self._report(key)
+        if lost and self._on_lease_lost == "terminate":
+            threading.Thread(
+                target=self._end_for_good, args=(lost,), name="lifeguard-end-step", daemon=True
+            ).start()
 
     def _regained(self, key: TicketKey, fence: int) -> bool:
         """Become an owner again of slots that another owner has kept."""
@@ -124,7 +127,7 @@ class Steps:
             logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
             return False
 
-    def _end(self, key: TicketKey, fence: int) -> None:
+    def _report(self, key: TicketKey) -> None:
         warn = self._on_lease_lost == "warn"
         logger.log(
             logging.WARNING if warn else logging.ERROR,
@@ -132,27 +135,26 @@ class Steps:
             "no more: another step may have them. %s",
             key.step_key,
             key.run_id,
-            fence,
+            self._running.get(key),
             "It goes on, because on_lease_lost is warn." if warn else "It is terminated.",
         )
-        if warn:
-            return
-        threading.Thread(
-            target=self._end_for_good, args=(key,), name="lifeguard-end-step", daemon=True
-        ).start()
 
-    def _end_for_good(self, key: TicketKey) -> None:
+    def _end_for_good(self, keys: list[TicketKey]) -> None:
+        """End what executes on these: a step, and what it holds inside, by one interruption."""
         self._interrupt()
         deadline = time.monotonic() + GRACE_SECONDS
-        while key in self._running and time.monotonic() < deadline:
+        while self._running.keys() & set(keys) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        if key in self._running:
-            logger.critical(
-                "Step %s of run %s did not end within %s s of its interruption: its process ends.",
-                key.step_key,
-                key.run_id,
-                GRACE_SECONDS,
-            )
+        for key in keys:
+            if key in self._running:
+                logger.critical(
+                    "Step %s of run %s did not end within %s s of its interruption: its process "
+                    "ends.",
+                    key.step_key,
+                    key.run_id,
+                    GRACE_SECONDS,
+                )
+        if self._running.keys() & set(keys):
             self._kill()
 
 

@@ -1,0 +1,120 @@
+"""Where slots are asked for: inside a step, by its context, or in a script, by a client."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from dagster import DagsterInstance
+
+from dagster_lifeguard.client.asking import AskingEngine, AskingStock
+from dagster_lifeguard.client.slots_held import Desk, Slots
+from dagster_lifeguard.compat.contexts import step_of
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import Demand, TicketKey
+from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.expressions import demand_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def slots(context: Any, pool: str, n: int = 1, *, timeout: float | None = None) -> Slots:
+    """Hold slots of a pool for the length of a block inside a step.
+
+    ``with slots(context, "stripe_api"): ...`` or ``async with``. Waits until the slots are free,
+    without spinning, and without blocking the event loop. They are given back at the end of the
+    block, and by the lease if the process dies. The priority is the run's.
+
+    Args:
+        context: Of an asset, op or asset check in a run, or of ``handle_output``.
+        pool: The pool, or an expression over several, all of which are granted at once.
+        n: How many slots of each.
+        timeout: How many seconds to wait at most; None waits for ever.
+
+    Raises:
+        SlotsTimeoutError: Not free in time.
+        DeadlockError: Never to be free, see ``deadlock``.
+        ConfigError: The context is of no step, or this cannot be asked for.
+    """
+    step = step_of(context)
+    if step is None:
+        raise ConfigError(
+            f"A {type(context).__name__} belongs to no step that Dagster executes.",
+            remedy="Use the context of an asset, op or asset check in a run; in a script, a "
+            "LifeguardClient.",
+        )
+    base = TicketKey(step.run_id, step.step_key)
+    event_log = step.instance.event_log_storage
+    if isinstance(event_log, PoolMethods):  # A graph asset may hold one ticket for all its steps.
+        base = event_log.lifeguard.tickets.of(base)
+    return Slots(_desk(event_log), base, _demand(pool, n), timeout, step.priority)
+
+
+class LifeguardClient:
+    """Slots for a script: ``with LifeguardClient.from_home() as client: ...``.
+
+    Args:
+        instance: Whose pools to use. It is left open.
+        name: What the script is called where holders are shown; the name of its file by default.
+    """
+
+    def __init__(self, instance: DagsterInstance, name: str | None = None) -> None:
+        self._instance = instance
+        self._is_own = False
+        run_id = f"script-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._base = TicketKey(run_id, name or Path(sys.argv[0] or "script").name)
+
+    @classmethod
+    def from_home(cls, name: str | None = None) -> Self:
+        """A client of the instance in ``DAGSTER_HOME``, which is closed with it."""
+        client = cls(DagsterInstance.get(), name)
+        client._is_own = True
+        return client
+
+    def slots(
+        self, pool: str, n: int = 1, *, timeout: float | None = None, priority: int = 0
+    ) -> Slots:
+        """The same as the function ``slots``, with a priority of the script's choice."""
+        desk = _desk(self._instance.event_log_storage)
+        return Slots(desk, self._base, _demand(pool, n), timeout, priority)
+
+    def close(self) -> None:
+        """Close the instance if ``from_home`` opened it; what is still held is given back."""
+        if self._is_own:
+            self._instance.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _demand(pool: str, n: int) -> Demand:
+    return Demand(tuple(replace(term, slots=term.slots * n) for term in demand_of(pool).terms))
+
+
+def _desk(event_log: Any) -> Desk:
+    """The one desk of an event log storage in this process."""
+    with _lock:
+        if event_log not in _desks:
+            ours = isinstance(event_log, PoolMethods)
+            _desks[event_log] = Desk(AskingEngine(event_log) if ours else AskingStock(event_log))
+        return _desks[event_log]
