@@ -86,7 +86,7 @@ class TestThreads:
         with one.slots(STEP, p=1):
             with (
                 pytest.raises(
-                    SlotsTimeoutError, match=r"p was not free within .* p is full, with 0"
+                    SlotsTimeoutError, match=r"p was not free within .* p is full, 0 ahead"
                 ),
                 other.slots(TicketKey("other", "step"), timeout, p=1),
             ):

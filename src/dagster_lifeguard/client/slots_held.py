@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError, LifeguardError, SlotsTimeoutError
-from dagster_lifeguard.model import Granted, Waiting
+from dagster_lifeguard.model import Granted, Reason, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WATCH_SECONDS = 0.025
+
+_WHY = {
+    Reason.FULL: "is full",
+    Reason.BEHIND: "is for those ahead",
+    Reason.PAUSED: "is paused",
+    Reason.TOO_LARGE: "has a lower limit",
+    Reason.RATE: "has reached its rate",
+}
 
 _innermost: ContextVar[TicketKey | None] = ContextVar("lifeguard_slots", default=None)
 """The innermost slots that are held here: by this thread, or by this task of asyncio."""
@@ -136,8 +144,8 @@ class Slots:
             self.desk.asking.check(self.key, self._waited())
             if self._left() <= 0:
                 raise SlotsTimeoutError(
-                    f"{self.demand} was not free within {self.timeout:g} s: {verdict.pool} is "
-                    f"{verdict.reason.value}, with {verdict.ahead} ahead.",
+                    f"{self.demand} was not free within {self.timeout:g} s: {verdict.pool} "
+                    f"{_WHY[verdict.reason]}, {verdict.ahead} ahead.",
                     remedy="Wait longer, or raise the limit.",
                     names=self.demand.pools,
                 )
