@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
 _lock = threading.Lock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_desks.clear)  # Their threads are not in a fork.
 
 
 def slots(context: Any, pool: str, n: int = 1, *, timeout: float | None = None) -> Slots:
