@@ -23,8 +23,6 @@ from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.expressions import demand_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
@@ -102,12 +100,7 @@ class LifeguardClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -19,7 +19,6 @@ from dagster_lifeguard.model import Granted, Reason, Waiting
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -179,12 +178,7 @@ class Slots:
             self._give_back()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _innermost.set(self._outer)
         self._give_back()
 
@@ -212,11 +206,6 @@ class Slots:
             await asyncio.shield(asyncio.wrap_future(self.desk.put(self._give_back)))
             raise
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         _innermost.set(self._outer)
         await asyncio.shield(asyncio.wrap_future(self.desk.put(self._give_back)))
