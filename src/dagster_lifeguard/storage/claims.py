@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import StoreUnavailableError
 from dagster_lifeguard.model import Granted, TicketKey, Waiting
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +96,15 @@ class Claims:
         self._end_waiting(key)
         self._granted.pop(key, None)
         self._engine.release(*key)
+
+    def release_inside(self, step: TicketKey) -> None:
+        """Give back the slots that were asked for inside a step, in whatever process."""
+        store = self._engine.store
+        pools = retry(lambda: store.pools_of(step.run_id, None, ()))
+        for pool in self._engine.snapshots(pools) if pools else ():
+            for key in [held.key for held in pool.holdings] + [w.key for w in pool.waiting]:
+                if step in key.around:
+                    self._engine.release(*key)
 
     def release_run(self, run_id: str) -> None:
         """Give back what the run holds, and withdraw its waiting steps."""

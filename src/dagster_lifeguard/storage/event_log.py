@@ -10,7 +10,7 @@ from dagster import DagsterEventType
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
+from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
 from dagster_lifeguard.names import parse_expression, split_hold
 from dagster_lifeguard.storage.claims import Claims
@@ -182,7 +182,7 @@ class PoolMethods:
         is_ours = parts.claims.fence(parts.tickets.of(key)) is not None
         self._release(parts, key)
         if not is_ours:  # Somebody frees it by hand: all of it.
-            self._release_inside(key)
+            parts.claims.release_inside(key)
         if parts.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
 
@@ -377,19 +377,9 @@ class PoolMethods:
     def _clear_after(self, step: TicketKey) -> None:
         """A step failed whose process may have died before it gave back what was inside it."""
         try:
-            self._release_inside(step)
-        except StoreUnavailableError as error:
+            self.lifeguard.claims.release_inside(step)
+        except LifeguardError as error:
             logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
-
-    def _release_inside(self, step: TicketKey) -> None:
-        """Give back the slots that were asked for inside a step."""
-        engine = self.lifeguard.engine
-        pools = retry(lambda: engine.store.pools_of(step.run_id, None, ()))
-        for pool in engine.snapshots(pools) if pools else ():
-            keys = [h.key for h in pool.holdings] + [t.key for t in pool.waiting]
-            for key in keys:
-                if step in key.around:
-                    engine.release(*key)
 
     def _end_run(self, parts: Parts, run_id: str) -> None:
         """The run ended in the process that claimed for it, and something was not given back.
