@@ -34,7 +34,16 @@ OURS = {
     "dispose",
 }
 
-ADDED = {"use_options", "make_store", "lifeguard", "set_limits", "set_rate"}
+ADDED = {
+    "use_options",
+    "make_store",
+    "lifeguard",
+    "set_limits",
+    "set_rate",
+    "limit_of",
+    "name_pools",
+    "last_events",
+}
 
 WORDS = ("concurrency", "pool", "slot", "pending_step")
 
