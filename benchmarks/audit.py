@@ -107,7 +107,19 @@ def fill_ledger(instance: dg.DagsterInstance, executions: int) -> None:
                     at = began + number * PACE_SECONDS
                     run_id = f"{turn // STEPS:08d}-0000-0000-0000-000000000000"
                     pool, step = f"pool{turn % STEPS}", f"step{turn % STEPS}"
-                    yield at, entry.value, pool, run_id, step, 1, turn + 1, "session", 0.5, None
+                    yield (
+                        at,
+                        entry.value,
+                        pool,
+                        run_id,
+                        step,
+                        1,
+                        turn + 1,
+                        "session",
+                        0.5,
+                        None,
+                        None,
+                    )
 
     with closing(sqlite3.connect(path)) as file, file:
         file.execute("UPDATE lifeguard_ledger SET at = ?", (began,))

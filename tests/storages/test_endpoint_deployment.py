@@ -150,6 +150,9 @@ def test_runs_tell_their_steps_and_their_history(deployment, home):
     assert [past.run_id for past in deployment.history(run.ended + 0.001)] == []
     with closing(_instance(home)) as instance:
         (same,) = (past for past in instance.history(since) if past.run_id == run.run_id)
+        over_graphql, stored = ((p.started, p.ended) for p in (past, same))
+        assert None not in stored
+        assert over_graphql == pytest.approx(stored, abs=0.002)
         for one, two in zip(past.steps, same.steps, strict=True):
             assert (one.step_key, one.attempt, one.error) == (two.step_key, two.attempt, two.error)
             assert (one.started, one.ended) == pytest.approx((two.started, two.ended), abs=0.002)

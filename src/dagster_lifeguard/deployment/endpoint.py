@@ -36,7 +36,8 @@ _EVENTS_AT_ONCE = 1000
 _RUN_IDS_LOOKED_AT = 10_000
 _RUN_ID_LENGTH = 36
 _PERMISSION = "edit_concurrency_limit"
-_KINDS = {kind.value for kind in READ}
+_KINDS = {kind.name: kind.value for kind in READ}
+"""What the schema calls the types of events, and what they are stored as."""
 _ENGINE_EVENT = DagsterEventType.ENGINE_EVENT.value
 
 
@@ -309,8 +310,8 @@ def _assets(by_op: Mapping[str, tuple[str, ...]], handle: str) -> tuple[str, ...
 
 def _event_row(event: Mapping[str, Any]) -> EventRow | None:
     """An event of a run; None for one that the history does not look at."""
-    kind, said = event.get("eventType"), event.get("message") or ""
-    if kind not in _KINDS or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
+    kind, said = _KINDS.get(event.get("eventType") or ""), event.get("message") or ""
+    if kind is None or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
         return None
     key, error = event.get("assetKey"), event.get("error")
     while error is not None and error.get("causes"):
