@@ -127,6 +127,29 @@ def test_claim_and_claim(scene, point):
     assert len(one.snapshot("orders").waiting) == 1
 
 
+@pytest.mark.parametrize("point", ["viewed", "decided"])
+def test_a_claim_that_looked_and_one_that_presumes(postgres_url, point):
+    place = new_postgres(postgres_url)
+    place.store().migrate()
+    gate = Gate(point)
+    looks, presumes = Engine(place.store(), passing=gate), Engine(place.store())
+    presumes.set_limit("orders", 1)
+    presumes.limits()
+    first = Doing(lambda: ask(looks, "a"))
+    assert gate.reached.wait(PATIENT_SECONDS)
+    second = Doing(lambda: ask(presumes, "b"))
+    # It has presumed and written, were it not for the lock.
+    deadline = time.monotonic() + PATIENT_SECONDS
+    while second.is_alive() and not place.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        assert time.monotonic() < deadline
+    gate.opened.set()
+
+    assert first.result().granted
+    assert not second.result().granted
+    for engine in (looks, presumes):
+        engine.close()
+
+
 @pytest.mark.parametrize(
     ("point", "stops", "by"),
     [
