@@ -331,6 +331,12 @@ def test_what_was_held_before_counts():
     assert (found.executions, found.since) == (1, 10.0)
 
 
+def test_an_excess_that_was_over_before_is_not_told():
+    over = limit(1.0, 1), grant(2.0, "a", 1), grant(3.0, "b", 2), release(4.0, "a", 1)
+    assert len(told(by_ledger(*over, since=3.5))) == 1
+    assert told(by_ledger(*over, since=4.0)) == []
+
+
 def test_a_ledger_that_begins_later_says_so_and_what_it_cannot_tell():
     found = by_ledger(release(20.0, "z", 1), grant(21.0, "a", 2), limit(22.0, 1), since=10.0)
     assert found.since == 20.0
