@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from dagster_lifeguard.admission import decide, next_in_line
 from dagster_lifeguard.model import (
+    WAITERS_SEEN_MAX,
     Demand,
     Granted,
     PoolView,
@@ -20,6 +22,7 @@ from dagster_lifeguard.model import (
     Waiter,
     Waiting,
 )
+from dagster_lifeguard.order import queue_of, rank_of, ranked
 from dagster_lifeguard.rate import Rate, nanoseconds
 
 POOLS = ("x", "y", "z")
@@ -41,16 +44,24 @@ def situations(draw, *, whole=None):
         for pool in draw(st.sets(st.sampled_from(sorted(demand)), min_size=1)):
             key = TicketKey(f"run{number}", "step")
             slots = draw(st.integers(1, 4))
-            queues[pool].append(Waiter(number * 2, priority, slots, since, key, "s"))
+            group = draw(st.sampled_from("ab"))
+            queues[pool].append(Waiter(number * 2, priority, slots, since, key, "s", group))
     pools = {}
     for pool in demand:
         limit = draw(st.one_of(st.none(), st.integers(0, 6)))
-        queues[pool].sort(key=lambda w: (-w.priority, w.number))
+        taken = draw(st.frozensets(st.integers(1, 7), max_size=4))
+        fair_by = draw(st.sampled_from([None, "team"]))
+        holders = {slot: draw(st.sampled_from("ab")) for slot in sorted(taken)}
+        held = Counter(holders.values()) if fair_by else None
+        served = {"a": 3, "b": draw(st.integers(0, 5))}
         pools[pool] = PoolView(
             pool=pool,
             limit=limit,
-            taken=draw(st.frozensets(st.integers(1, 7), max_size=4)),
-            queue=tuple(queues[pool]),
+            taken=taken,
+            fair_by=fair_by,
+            holders=holders if fair_by else {},
+            served=served,
+            queue=tuple(waiter for _, waiter in ranked(queues[pool], held, served)),
             whole=bool(whole or not queues[pool] or draw(st.booleans())),
             fence=draw(st.integers(0, 9)),
             rate=draw(
@@ -64,6 +75,7 @@ def situations(draw, *, whole=None):
         draw(st.integers(-1, 1)),
         number=draw(st.one_of(st.none(), st.sampled_from([1, 5, 99]))),
         since=draw(st.sampled_from([NOW - 1.0, NOW - 400.0])),
+        groups={pool: draw(st.sampled_from("ab")) for pool in demand},
     )
     return View(NOW, session_alive=True, lease_ends=None, pools=pools), ticket
 
@@ -76,10 +88,8 @@ def start_at(pool, count=1):
     return pool.rate.start_at(pool.due_ns, NOW_NS, count)
 
 
-def is_ahead(waiter, ticket):
-    if ticket.number is None:
-        return waiter.priority >= ticket.priority
-    return (-waiter.priority, waiter.number) < (-ticket.priority, ticket.number)
+def ahead_of(ticket, pool):
+    return [waiter for rank, waiter in queue_of(pool) if rank < rank_of(ticket, pool)]
 
 
 @given(situations())
@@ -115,7 +125,7 @@ def test_it_waits_only_for_slots_that_are_held_or_that_others_ahead_of_it_ask_fo
     if isinstance(verdict, Waiting):
         pool = view.pools[verdict.pool]
         wanted = {t.name: t.slots for t in ticket.demand.terms}[verdict.pool]
-        ahead = [w for w in pool.queue if is_ahead(w, ticket)]
+        ahead = ahead_of(ticket, pool)
         assert verdict.ahead == len(ahead)
         if verdict.reason is Reason.RATE:
             assert pool.limit is None or wanted <= pool.free
@@ -132,7 +142,7 @@ def test_it_waits_only_for_slots_that_are_held_or_that_others_ahead_of_it_ask_fo
 def test_nobody_behind_it_matters(situation):
     view, ticket = situation
     fewer = {
-        name: replace(pool, queue=tuple(w for w in pool.queue if is_ahead(w, ticket)))
+        name: replace(pool, queue=tuple(ahead_of(ticket, pool)))
         for name, pool in view.pools.items()
     }
     assert verdict_on(view, ticket) == verdict_on(replace(view, pools=fewer), ticket)
@@ -150,9 +160,8 @@ def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
         pool = view.pools[name]
         impatient = [
             w
-            for w in pool.queue
-            if is_ahead(w, ticket)
-            and NOW - w.since > PATIENCE
+            for w in ahead_of(ticket, pool)
+            if NOW - w.since > PATIENCE
             and all(
                 other.slots <= (p.limit if p.limit is not None else 99)
                 for p in view.pools.values()
@@ -169,6 +178,7 @@ def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
 def test_the_best_ranked_ticket_waits_only_for_holders_and_limits(situation):
     view, ticket = situation
     first = replace(ticket, priority=9, number=None)
+    assert not any(ahead_of(first, pool) for pool in view.pools.values())
     verdict = verdict_on(view, first)
     if isinstance(verdict, Waiting):
         if verdict.reason is Reason.RATE:
@@ -216,8 +226,12 @@ def test_the_first_in_line_is_woken_whenever_its_pool_could_take_it(situation):
 class Floor:
     """Pools, holders and waiters in one place, where every waiter looks at each tick."""
 
-    def __init__(self, limits, patience=20.0, rates=None):
+    def __init__(self, limits, patience=20.0, rates=None, fair=()):
         self.limits = limits
+        self.fair = fair
+        self.groups = {}
+        self.served = {}
+        self.fences = iter(range(1, 10**6))
         self.rates = rates or {}
         self.due = dict.fromkeys(limits, 0)
         self.patience = patience
@@ -229,7 +243,11 @@ class Floor:
     def view(self, ticket):
         pools = {}
         for pool in ticket.demand.pools:
-            taken = {n for slots in self.holding.values() for n in slots.get(pool, ())}
+            holders = {
+                slot: self.groups[name]
+                for name, slots in self.holding.items()
+                for slot in slots.get(pool, ())
+            }
             queue = [
                 Waiter(
                     t.number,
@@ -238,24 +256,38 @@ class Floor:
                     t.since,
                     t.key,
                     "s",
+                    self.groups[t.key.run_id],
                 )
                 for t in self.tickets.values()
                 if pool in t.queue_at
             ]
-            queue.sort(key=lambda w: (-w.priority, w.number))
+            fair = pool in self.fair
+            held = Counter(holders.values()) if fair else None
+            queue = [w for _, w in ranked(queue, held, self.served)]
             pools[pool] = PoolView(
                 pool,
                 self.limits[pool],
-                frozenset(taken),
-                tuple(queue),
+                frozenset(holders),
+                tuple(queue[:WAITERS_SEEN_MAX]),
+                whole=len(queue) <= WAITERS_SEEN_MAX,
+                fair_by="team" if fair else None,
+                holders=holders if fair else {},
+                served=self.served,
                 rate=self.rates.get(pool),
                 due_ns=self.due[pool],
             )
         return View(self.now, session_alive=True, lease_ends=None, pools=pools)
 
-    def arrive(self, name, demand, priority=0):
-        ticket = Ticket(TicketKey(name, "step"), demand, priority, next(self.numbers), self.now)
-        self.tickets[name] = ticket
+    def arrive(self, name, demand, priority=0, group=""):
+        self.groups[name] = group
+        self.tickets[name] = Ticket(
+            TicketKey(name, "step"),
+            demand,
+            priority,
+            next(self.numbers),
+            self.now,
+            groups=dict.fromkeys(demand.pools, group),
+        )
 
     def look(self, name):
         ticket = self.tickets[name]
@@ -263,6 +295,7 @@ class Floor:
         if isinstance(verdict, Granted):
             self.holding[name] = verdict.slots
             del self.tickets[name]
+            self.served[self.groups[name]] = next(self.fences)
             for pool in ticket.demand.pools:
                 if pool in self.rates:
                     now_ns = nanoseconds(self.now)
@@ -283,11 +316,15 @@ class Floor:
         st.sampled_from(POOLS),
         st.builds(Rate, st.sampled_from([20, 60]), st.just(60), st.integers(1, 2)),
     ),
+    st.sets(st.sampled_from(POOLS)),
     st.randoms(use_true_random=False),
 )
-def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rates, random):
-    """A ticket for all pools meets streams of others; each holds for a while and comes again."""
-    floor = Floor(dict.fromkeys(POOLS, 2), rates=rates)
+def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rates, fair, random):
+    """A ticket for all pools meets streams of others; each holds for a while and comes again.
+
+    Every one of them is of a group that never was before, or of the ticket's own.
+    """
+    floor = Floor(dict.fromkeys(POOLS, 2), rates=rates, fair=fair)
     serial = iter(range(10**6))
     leaves: dict[str, float] = {}
     for tick in range(400):
@@ -295,10 +332,12 @@ def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rat
         for name in [n for n, at in leaves.items() if at <= tick]:
             del floor.holding[name], leaves[name]
         if tick == 20:
-            floor.arrive("victim", Demand.of(dict.fromkeys(POOLS, 2)))
+            floor.arrive("victim", Demand.of(dict.fromkeys(POOLS, 2)), group="own")
         for slots in streams:
             if len(floor.tickets) < 12:
-                floor.arrive(f"stream{next(serial)}", Demand.of(slots))
+                number = next(serial)
+                group = random.choice(["own", f"new{number}"])
+                floor.arrive(f"stream{number}", Demand.of(slots), group=group)
         names = list(floor.tickets)
         random.shuffle(names)
         for name in names:
@@ -410,3 +449,82 @@ def test_out_of_patience_it_blocks_no_rate_while_it_waits_for_a_slot_elsewhere()
     assert floor.look("late").reason is Reason.RATE
     assert floor.look("other").reason is Reason.BEHIND
     assert floor.look("patient").granted
+
+
+# ---- fair order ------------------------------------------------------------------------------
+
+
+def serve(floor, ticks, duration, arrivals):
+    """Let everybody look at each tick, and whoever goes in hold for so long; who went in, when."""
+    served, leaves = [], {}
+    for tick in range(ticks):
+        floor.now = float(tick)
+        for name in [n for n, at in leaves.items() if at <= tick]:
+            del floor.holding[name], leaves[name]
+        arrivals(tick)
+        changed = True
+        while changed:
+            changed = False
+            for name in list(floor.tickets):
+                floor.look(name)
+                if name in floor.holding:
+                    leaves[name] = tick + duration
+                    served.append((tick, name))
+                    changed = True
+        free = floor.limits["x"] - len(floor.holding)
+        assert not (free and floor.tickets), "a slot is free and somebody waits"
+    return served
+
+
+@pytest.mark.parametrize("patience", [0.0, 10.0, float("inf")])
+def test_a_backfill_does_not_starve_the_daily_run(patience):
+    """The slot that is freed next is the daily run's, however long the backfill has waited."""
+    floor = Floor({"x": 4}, patience=patience, fair={"x"})
+
+    def arrivals(tick):
+        if tick == 0:
+            for number in range(200):
+                floor.arrive(f"backfill{number}", Demand.of({"x": 1}), group="backfill")
+        if tick == 31:
+            floor.arrive("daily", Demand.of({"x": 1}))
+
+    served = serve(floor, 45, 5, arrivals)
+    assert [tick for tick, name in served if name == "daily"] == [35]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(2, 5))
+def test_groups_that_always_wait_share_the_slots_evenly(limit, count):
+    floor = Floor({"x": limit}, fair={"x"})
+    serial = iter(range(10**6))
+
+    def arrivals(tick):
+        for group in range(count):  # The first always has far more waiting than the last.
+            waiting = sum(floor.groups[name] == str(group) for name in floor.tickets)
+            for _ in range(limit * (count - group) - waiting):
+                floor.arrive(f"run{next(serial)}", Demand.of({"x": 1}), group=str(group))
+
+    served = serve(floor, 60, 3, arrivals)
+    counts = Counter(floor.groups[name] for tick, name in served)
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_priority_goes_before_fairness_and_the_older_before_the_younger():
+    floor = Floor({"x": 2}, fair={"x"})
+    for name, group, priority in (
+        ("holder", "a", 0), ("a1", "a", 0), ("b1", "b", 0), ("c1", "c", 0), ("a2", "a", 1),
+    ):  # fmt: skip
+        floor.arrive(name, Demand.of({"x": 2 if name == "holder" else 1}), priority, group)
+        floor.look(name)
+    del floor.holding["holder"]
+    order = []
+    while floor.tickets:
+        for name in sorted(floor.tickets, reverse=True):
+            if floor.look(name).granted:
+                order.append(name)
+                break
+        else:
+            del floor.holding[order[-1]]
+            floor.holding.setdefault("kept", {"x": (1,)})
+            floor.groups["kept"] = "a"
+    assert order == ["a2", "b1", "c1", "a1"]

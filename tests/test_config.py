@@ -32,6 +32,8 @@ pools:
   plain: {}
   stripe_api: {limit: 4, rate: 100/minute}
   mail: {rate: 5/second, burst: 20}
+  teams: {limit: 4, order: fair(tag:team)}
+  backfills: {limit: 4, order: fair(backfill)}
 """
 
 
@@ -64,6 +66,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
             "plain": PoolSpec(),
             "stripe_api": PoolSpec(limit=4, rate="100/minute"),
             "mail": PoolSpec(rate="5/second", burst=20),
+            "teams": PoolSpec(limit=4, order="fair(tag:team)"),
+            "backfills": PoolSpec(limit=4, order="fair(backfill)"),
         },
     )
 
@@ -73,6 +77,12 @@ def test_rates_of_pools(tmp_path: Path) -> None:
     assert pools["stripe_api"].starts == Rate(100, 60)
     assert pools["mail"].starts == Rate(5, 1, burst=20)
     assert pools["warehouse"].starts is None
+
+
+def test_orders_of_pools(tmp_path: Path) -> None:
+    pools = Config.from_yaml(write(tmp_path, WHOLE)).pools
+    found = {name: pools[name].fair_by for name in ("teams", "backfills", "mail")}
+    assert found == {"teams": "team", "backfills": "dagster/backfill", "mail": None}
 
 
 def test_limits_of_pools(tmp_path: Path) -> None:
@@ -130,12 +140,20 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
                 "2:6: pools.a.limit: -1: input should be greater than or equal to 0.",
                 "3:6: pools.b.limit: 1001: input should be less than or equal to 1000.",
                 "4:6: pools.c.limit: 'many': input should be a valid integer.",
-                "5:7: unknown key 'limt'; allowed: limit, rate, burst. Did you mean 'limit'?",
+                "5:7: unknown key 'limt'; allowed: limit, rate, burst, order. Did you mean 'limit'?",
             ],
         ),
         (
             "pools:\n  api: {rate: 5 per minute}\n",
             ["2:15: pools.api.rate: '5 per minute' is not a rate. Write N/second, N/minute, N/hour, N/day, such as 100/minute."],
+        ),
+        (
+            "pools:\n  a: {order: fair}\n  b: {order: fair(tag:)}\n  c: {order: 3}\n",
+            [
+                "2:14: pools.a.order: 'fair' is not an order. Write fifo, fair(tag:NAME) or fair(backfill).",
+                "3:14: pools.b.order: 'fair(tag:)' is not an order. Write fifo, fair(tag:NAME) or fair(backfill).",
+                "4:14: pools.c.order: 3: input should be a valid string.",
+            ],
         ),
         (
             "pools:\n  api: {rate: 9999999/second}\n",

@@ -1,8 +1,9 @@
 """Who may go in: the rules of admission, as pure functions.
 
-The order is priority, then first come, first served; a smaller ticket number settles every tie,
-so the same view always gives the same verdict. A demand gets all its pools or none: slots in those
-that have a limit, and one start in those that have a rate (see ``rate``).
+The order is priority, then first come, first served, or a fair share for each group (see
+``order``); a smaller ticket number settles every tie, so the same view always gives the same
+verdict. A demand gets all its pools or none: slots in those that have a limit, and one start in
+those that have a rate (see ``rate``).
 
 Where a ticket stands in line. A ticket that cannot go in stands at the queue of the one pool that
 holds it up, and not at the others, so that a hundred tickets waiting for one asset hold up nobody
@@ -16,7 +17,7 @@ once its turn is next: a ticket that would still lack slots if every present hol
 others ahead of it that are out of patience too, sets nothing aside yet, nor does one that a full
 burst of starts would not reach. At pools with a rate it does so last, once nothing else holds it
 up: a start that nobody takes is lost for ever, so none is set aside for a ticket that waits for
-slots elsewhere.
+slots elsewhere. Where the order is fair, only the first in line of those out of patience does.
 
 Bounds. A decision looks at ``WAITERS_SEEN_MAX`` waiters of each queue. A ticket behind more than
 that many waits, whatever is free: those ahead of it take first.
@@ -28,6 +29,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import Granted, Reason, Verdict, Waiter, Waiting
+from dagster_lifeguard.order import Rank, queue_of, rank_of
 from dagster_lifeguard.rate import nanoseconds, seconds
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def next_in_line(
     found: dict[int, Waiter] = {}
     for pool in pools:
         free = _free(pool)
-        for waiter in pool.queue:
+        for _, waiter in queue_of(pool):
             if free <= 0:
                 break
             if waiter.slots <= free:
@@ -142,12 +144,11 @@ def next_in_line(
     return tuple(found.values())
 
 
-def _ahead_of(ticket: Ticket, pool: PoolView) -> list[Waiter]:
-    number = ticket.number
-    if number is None:
-        return [w for w in pool.queue if w.priority >= ticket.priority]
-    rank = (-ticket.priority, number)
-    return [w for w in pool.queue if (-w.priority, w.number) < rank]
+def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, Waiter]]:
+    if not pool.queue:
+        return []
+    mine = rank_of(ticket, pool)
+    return [(rank, waiter) for rank, waiter in queue_of(pool) if rank < mine]
 
 
 def _free(pool: PoolView) -> float:
@@ -171,18 +172,20 @@ class _Left:
         }
         self._for_patient = dict(self._limits)
         self.starts_taken = dict.fromkeys(pools, 0)
+        self._impatient_at: set[str] = set()
 
     def without(
-        self, ahead: Mapping[str, list[Waiter]], now: float, patience_seconds: float
+        self, ahead: Mapping[str, list[tuple[Rank, Waiter]]], now: float, patience_seconds: float
     ) -> None:
-        """Let those ahead take first, in their order."""
+        """Let those ahead take first, in their order; in the worst of it who stands at several."""
         slots_of: dict[int, dict[str, int]] = {}
-        waiters: dict[int, Waiter] = {}
+        waiters: dict[int, tuple[Rank, Waiter]] = {}
         for pool, queue in ahead.items():
-            for waiter in queue:
+            for rank, waiter in queue:
                 slots_of.setdefault(waiter.number, {})[pool] = waiter.slots
-                waiters[waiter.number] = waiter
-        for waiter in sorted(waiters.values(), key=lambda w: (-w.priority, w.number)):
+                others = waiters.get(waiter.number, (rank, waiter))
+                waiters[waiter.number] = max((rank, waiter), others, key=lambda item: item[0])
+        for _, waiter in sorted(waiters.values(), key=lambda item: item[0]):
             slots = slots_of[waiter.number]
             if any(count > self._limits[pool] for pool, count in slots.items()):
                 continue  # Only a higher limit can help it; what is set aside would be lost.
@@ -194,13 +197,20 @@ class _Left:
             if impatient:
                 for pool, count in slots.items():
                     self._for_patient[pool] -= count
+                    self._impatient_at.add(pool)
 
     def can_insist(self, wanted: Mapping[str, int]) -> bool:
-        """Whether all present holders' leaving, and a full burst, would let this demand in."""
-        return all(slots <= self._for_patient[pool] for pool, slots in wanted.items()) and all(
-            self.starts_taken[name] < pool.rate.burst
-            for name, pool in self.pools.items()
-            if pool.rate is not None
+        """Whether all present holders' leaving, and a full burst, would let this demand in.
+
+        Where the order is fair, only the first of those out of patience does: two pools may order
+        two tickets differently, and each would set aside in one what the other lacks there.
+        """
+        return all(
+            slots <= self._for_patient[name]
+            and (pool.rate is None or self.starts_taken[name] < pool.rate.burst)
+            and (pool.fair_by is None or name not in self._impatient_at)
+            for name, slots in wanted.items()
+            for pool in (self.pools[name],)
         )
 
 

@@ -16,6 +16,7 @@ from dagster_lifeguard.model import (
     Verdict,
     View,
 )
+from dagster_lifeguard.order import format_order
 from dagster_lifeguard.rate import nanoseconds
 from dagster_lifeguard.store.contract import Changes
 
@@ -57,15 +58,29 @@ def presumed(
     return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
 
 
+def fair_pools(view: View) -> dict[str, str]:
+    """The pools in view whose order is fair, and by the values of which tag."""
+    return {p.pool: p.fair_by for p in view.pools.values() if p.fair_by is not None}
+
+
 def claimed(
-    view: View, asking: Ticket, session: str, patience_seconds: float
+    view: View, asking: Ticket, tags: Mapping[str, str], session: str, patience_seconds: float
 ) -> tuple[Verdict, Changes | None]:
-    """Decide a claim and say what it writes; None when there is nothing to write."""
+    """Decide a claim and say what it writes; None when there is nothing to write.
+
+    Args:
+        view: What is seen under the locks.
+        asking: The ticket as it asks.
+        tags: Of its run, if the order of some pool in view is fair.
+        session: The session that asks.
+        patience_seconds: See ``admission``.
+    """
     key = asking.key
     if view.holdings:
         holding = view.holdings[0]
         return Granted(holding.slots, holding.fence), adopted(view, session)
-    ticket = view.tickets[0] if view.tickets else asking
+    groups = {pool: tags.get(tag, "") for pool, tag in fair_pools(view).items()}
+    ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
     noticed = tuple(_limit_entry(pool, limit, session) for pool, limit in known)
@@ -90,7 +105,7 @@ def claimed(
         entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
         return Granted(verdict.slots, fence), Changes(
             session=session,
-            grant=Holding(key, verdict.slots, fence, ticket.priority),
+            grant=Holding(key, verdict.slots, fence, ticket.priority, groups=groups),
             drop_tickets=view.tickets,
             due=due,
             limits_known=known,
@@ -103,7 +118,15 @@ def claimed(
             limits_known=known,
             ledger=noticed,
         )
-    if set(verdict.queue_at) != set(ticket.queue_at) or ticket.session != session:
+    if (
+        set(verdict.queue_at) != set(ticket.queue_at)
+        or ticket.session != session
+        or any(
+            waiter.number == ticket.number and waiter.group != group
+            for pool, group in groups.items()
+            for waiter in view.pools[pool].queue
+        )
+    ):
         left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
         return verdict, Changes(
             session=session,
@@ -211,6 +234,21 @@ def rated(
     told = next_in_line([before], view.now, patience_seconds=patience_seconds)
     entry = Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
     return Changes(rates=((pool, rate),), ledger=(entry,), wake=told)
+
+
+def ordered(
+    view: View, pool: str, fair_by: str | None, session: str, patience_seconds: float
+) -> Changes | None:
+    """What setting a pool's order writes; None when it is so already."""
+    before = view.pools[pool]
+    if before.fair_by == fair_by:
+        return None
+    entry = Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
+    return Changes(
+        orders=((pool, fair_by),),
+        ledger=(entry,),
+        wake=next_in_line([before], view.now, patience_seconds=patience_seconds),
+    )
 
 
 def _to_wake(

@@ -24,6 +24,7 @@ from typing_extensions import Self
 from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import SLOTS_MAX, Naming, Term, parse_expression
+from dagster_lifeguard.order import parse_order
 from dagster_lifeguard.rate import BURST_MAX, Rate
 
 T = TypeVar("T")
@@ -116,11 +117,14 @@ class PoolSpec(_Strict):
         limit: Slots of the pool; 0 pauses it. None: the default limit.
         rate: Steps that may start per time, such as ``100/minute``. Needs engine: lifeguard.
         burst: How many may start at once after a quiet time, as part of the rate; 1 by default.
+        order: ``fifo``, or ``fair(tag:NAME)`` or ``fair(backfill)``: who shares the pool evenly.
+            Needs engine: lifeguard.
     """
 
     limit: Limit | None = None
     rate: str | None = None
     burst: int | None = Field(default=None, strict=True, ge=1, le=BURST_MAX)
+    order: str = "fifo"
 
     @field_validator("rate")
     @classmethod
@@ -135,6 +139,17 @@ class PoolSpec(_Strict):
         if burst is not None and info.data.get("rate", "") is None:
             raise ValueError("a burst is part of a rate; give a rate too, such as 100/minute.")
         return burst
+
+    @field_validator("order")
+    @classmethod
+    def _order_is_one(cls, order: str) -> str:
+        _value(lambda: parse_order(order))
+        return order
+
+    @property
+    def fair_by(self) -> str | None:
+        """The tag by whose values the pool is shared fairly, as the engine takes it."""
+        return parse_order(self.order)
 
     @property
     def starts(self) -> Rate | None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Demand, View, Waiter
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.rate import Rate
-    from dagster_lifeguard.store.contract import Store
+    from dagster_lifeguard.store.contract import Changes, Store
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +80,25 @@ class Engine:
 
     # ---- verbs ---------------------------------------------------------------------------------
 
-    def claim(self, run_id: str, step_key: str, demand: Demand, priority: int = 0) -> Verdict:
+    def claim(
+        self,
+        run_id: str,
+        step_key: str,
+        demand: Demand,
+        priority: int = 0,
+        tags: Callable[[], Mapping[str, str]] = dict,
+    ) -> Verdict:
         """Ask for the demand's slots, or ask again. Never blocks for slots.
 
         Idempotent: a ticket that holds gets its first verdict again (and this process becomes an
         owner), a ticket that waits is decided anew.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            demand: What it asks for.
+            priority: The higher goes first.
+            tags: Looks up the tags of the run; called only if the order of a pool is fair.
 
         Returns:
             ``Granted`` once the slots are committed in the database, else ``Waiting``.
@@ -95,7 +109,7 @@ class Engine:
         """
         ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
         self._own.waive(ticket.key)
-        return retry(lambda: self._claim(ticket))
+        return retry(lambda: self._claim(ticket, tags))
 
     def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
         """Give back what the ticket holds, or withdraw it while it waits. Idempotent.
@@ -219,6 +233,18 @@ class Engine:
         """
         retry(lambda: self._rate(pool, rate))
 
+    def orders(self) -> Mapping[str, str]:
+        """The pools whose order is fair, and by the values of which tag."""
+        return retry(self.store.orders)
+
+    def set_order(self, pool: str, fair_by: str | None) -> None:
+        """Share a pool fairly among the runs with each value of a tag; None: first come first.
+
+        It holds from now on. What is held already counts for the empty group, and so does who
+        waits until it asks again.
+        """
+        retry(lambda: self._order(pool, fair_by))
+
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
         (found,) = self.snapshots((pool,))
@@ -309,9 +335,9 @@ class Engine:
 
     # ---- one transaction each ------------------------------------------------------------------
 
-    def _claim(self, ticket: Ticket) -> Verdict:
+    def _claim(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
         granted = None if self._own.waits(ticket.key) else self._claim_unseen(ticket)
-        return granted or self._claim_by_look(ticket)
+        return granted or self._claim_by_look(ticket, look_up)
 
     def _claim_unseen(self, ticket: Ticket) -> Granted | None:
         """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
@@ -322,7 +348,7 @@ class Engine:
         session = self._own.open()
         view = bookkeeping.with_default_limit(presumed, default_limit)
         patience_seconds = self.options.patience_seconds
-        verdict, changes = bookkeeping.claimed(view, ticket, session, patience_seconds)
+        verdict, changes = bookkeeping.claimed(view, ticket, {}, session, patience_seconds)
         if not isinstance(verdict, Granted) or changes is None:
             return None
         self._passing("begin")
@@ -334,9 +360,10 @@ class Engine:
         # Left or lost in the meantime? Then a look finds the holding and gives it another owner.
         return granted if self._own.note(ticket.key, granted, view, session, 0.0) else None
 
-    def _claim_by_look(self, ticket: Ticket) -> Verdict:
+    def _claim_by_look(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
         key = ticket.key
         reaped = False
+        tags: Mapping[str, str] | None = None
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
             self._passing("begin")
@@ -349,9 +376,12 @@ class Engine:
                 view = bookkeeping.with_default_limit(view, self.options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
-                if view.session_alive and not asks_otherwise and (reaped or not view.expired):
+                # Looked up without the locks in hand, and only where somebody asks for it.
+                lacks_tags = tags is None and bool(bookkeeping.fair_pools(view))
+                can_decide = view.session_alive and not asks_otherwise and not lacks_tags
+                if can_decide and (reaped or not view.expired):
                     verdict, changes = bookkeeping.claimed(
-                        view, ticket, session, self.options.patience_seconds
+                        view, ticket, tags or {}, session, self.options.patience_seconds
                     )
                     self._passing("decided")
                     if changes is not None:
@@ -362,6 +392,8 @@ class Engine:
                 return verdict
             if not view.session_alive:
                 self._own.lose(session)
+            elif lacks_tags:
+                tags = look_up()
             elif asks_otherwise:
                 self._end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
             elif verdict is None:
@@ -467,13 +499,17 @@ class Engine:
         self._passing("committed")
 
     def _rate(self, pool: str, rate: Rate | None) -> None:
+        self._set(pool, lambda view, *by: bookkeeping.rated(view, pool, rate, *by))
+
+    def _order(self, pool: str, fair_by: str | None) -> None:
+        self._set(pool, lambda view, *by: bookkeeping.ordered(view, pool, fair_by, *by))
+
+    def _set(self, pool: str, change: Callable[[View, str, float], Changes | None]) -> None:
         self._passing("begin")
         with self.store.begin(Scope((pool,))) as transaction:
             view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
             self._passing("viewed")
-            changes = bookkeeping.rated(
-                view, pool, rate, self.session or "", self.options.patience_seconds
-            )
+            changes = change(view, self.session or "", self.options.patience_seconds)
             self._passing("decided")
             if changes is not None:
                 transaction.commit(changes)

@@ -6,6 +6,7 @@ of the database, durations are seconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,7 +15,7 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import SLOTS_MAX, Term, format_expression, parse_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dagster_lifeguard.rate import Rate
 
@@ -124,6 +125,7 @@ class Ticket:
         since: When it began to wait; None while the ticket is new.
         queue_at: The pools of the demand at whose queue it stands.
         session: The session whose life it shares.
+        groups: Its group in each pool whose order is fair, while it asks.
     """
 
     key: TicketKey
@@ -133,6 +135,7 @@ class Ticket:
     since: float | None = None
     queue_at: tuple[str, ...] = ()
     session: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if abs(self.priority) > PRIORITY_MAX:
@@ -151,6 +154,7 @@ class Holding:
         slots: The slot numbers held in each pool.
         fence: Larger than every earlier fence of each of these pools.
         owners: The sessions that own it; it ends with the last of them.
+        groups: Its group in each pool whose order is fair, when it is granted.
     """
 
     key: TicketKey
@@ -159,6 +163,7 @@ class Holding:
     priority: int = 0
     since: float = 0.0
     owners: frozenset[str] = frozenset()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class Waiter(NamedTuple):
@@ -170,6 +175,7 @@ class Waiter(NamedTuple):
     since: float
     key: TicketKey
     session: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,10 @@ class PoolView:
         limit_known: The limit that the engine last saw or set; differs when another wrote it.
         rate: How many steps may start per time; None: as many as slots allow.
         due_ns: What the rate counts with, see ``rate``.
+        fair_by: The tag whose values are the groups that share fairly; None: first come, first
+            served.
+        holders: Of a pool whose order is fair, the group that holds each slot.
+        served: And the fence of the last grant to each group.
     """
 
     pool: str
@@ -196,6 +206,9 @@ class PoolView:
     limit_known: int | None = None
     rate: Rate | None = None
     due_ns: int = 0
+    fair_by: str | None = None
+    holders: Mapping[int, str] = field(default_factory=dict)
+    served: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
@@ -206,6 +219,13 @@ class PoolView:
         """Slots that nobody holds; negative while a lowered limit drains. Limited pools only."""
         assert self.limit is not None, f"{self.pool} is unlimited"
         return self.limit - len(self.taken)
+
+    @property
+    def held(self) -> Mapping[str, int] | None:
+        """Slots held by each group; None where the order is not fair."""
+        if self.fair_by is None:
+            return None
+        return Counter(group for slot, group in self.holders.items() if slot in self.taken)
 
     def free_slots(self, count: int) -> tuple[int, ...]:
         """The ``count`` lowest slot numbers that are free, each at most the limit."""
@@ -313,7 +333,13 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """Who holds and who waits in one pool at one moment, and its rate if it has one."""
+    """Who holds and who waits in one pool at one moment, its rate and its order.
+
+    Attributes:
+        waiting: Who waits: by priority, then first come first.
+        rate: How many steps may start per time, if that is limited.
+        fair_by: The tag whose values share fairly; None: first come, first served.
+    """
 
     pool: str
     limit: int | None
@@ -321,6 +347,7 @@ class PoolSnapshot:
     holdings: tuple[Holding, ...]
     waiting: tuple[Ticket, ...]
     rate: Rate | None = None
+    fair_by: str | None = None
 
 
 class EntryKind(str, Enum):
@@ -331,6 +358,7 @@ class EntryKind(str, Enum):
     EXPIRED = "expired"
     LIMIT = "limit"
     RATE = "rate"
+    ORDER = "order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +371,7 @@ class Entry:
         seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
         limit: A limit entry: the new limit, None when it was deleted.
         detail: A rate entry: the new rate such as ``100/minute, burst 10``, None when deleted.
+            An order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
     """
 
     kind: EntryKind
@@ -356,11 +385,3 @@ class Entry:
     limit: int | None = None
     at: float = 0.0
     detail: str | None = None
-
-
-def by_rank(waiters: Iterable[Waiter]) -> list[Waiter]:
-    """Sort waiters best first: higher priority, then smaller number.
-
-    Numbers are given out once, so the order is total and the same wherever it is computed.
-    """
-    return sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))

@@ -284,8 +284,10 @@ def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
                 ),
             )
     for name, pool in policy.pools.items():
-        if pool.rate is not None:
-            message = f"Pool {name!r} has a rate ({pool.rate}): needs engine: lifeguard."
+        asked = [f"a rate ({pool.rate})"] if pool.rate is not None else []
+        asked += [f"the order {pool.order}"] if pool.fair_by is not None else []
+        if asked:
+            message = f"Pool {name!r} has {' and '.join(asked)}: needs engine: lifeguard."
             remedy = "Under engine: stock give it a limit alone."
             yield None, NeedsEngineError(message, remedy=remedy, names=[name])
 

@@ -46,6 +46,8 @@ def explain(postgres_url):
         ("drop_tickets", ([1],)),
         ("expired_sessions", (10,)),
         ("rates", ()),
+        ("orders", ()),
+        ("fair", ("orders",)),
         ("set_due", ("orders", 1)),
     ],
 )

@@ -40,6 +40,7 @@ ADDED = {
     "lifeguard",
     "set_limits",
     "set_rate",
+    "set_order",
     "limit_of",
     "name_pools",
     "last_events",

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import StoreUnavailableError
@@ -18,7 +19,7 @@ from dagster_lifeguard.model import Granted, TicketKey, Waiting
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.model import Demand, LimitRow, Verdict
@@ -30,6 +31,7 @@ _LOOK_SECONDS = 0.001
 """How long to look for wake-ups in a turn without a pause."""
 _ELSEWHERE_SECONDS = 0.005
 """A loop whose turn takes longer, without using the processor, pauses by itself."""
+_RUNS_KNOWN_MAX = 1000
 _QUICK_TURNS_MAX = 20
 """So many quick turns in a row may pass without a pause while child processes run steps."""
 
@@ -51,11 +53,18 @@ class Claims:
         engine: Decides.
         look: Called before each question to the engine by a step that waits; may free what
             others hold without right.
+        tags: Looks up the tags of a run, once; asked only if the order of a pool is fair.
     """
 
-    def __init__(self, engine: Engine, look: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        look: Callable[[], None],
+        tags: Callable[[str], Mapping[str, str]],
+    ) -> None:
         self._engine = engine
         self._look = look
+        self._tags = lru_cache(maxsize=_RUNS_KNOWN_MAX)(tags)
         self._granted: dict[TicketKey, int] = {}
         self._waiting: dict[TicketKey, Waiting] = {}
         self._turns: dict[str, _Turn] = {}
@@ -75,7 +84,9 @@ class Claims:
             self._look()
         self._limits = None
         try:
-            verdict = self._engine.claim(*key, demand, priority)
+            verdict = self._engine.claim(
+                *key, demand, priority, tags=lambda: self._tags(key.run_id)
+            )
         except StoreUnavailableError as error:
             # Dagster keeps errors in the same database, and then forgets this one.
             logger.error(  # noqa: TRY400 - one line, which a trace would hide

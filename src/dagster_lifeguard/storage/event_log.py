@@ -10,7 +10,12 @@ from dagster import DagsterEventType
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError
+from dagster_lifeguard.errors import (
+    ConfigError,
+    LifeguardError,
+    StoreUnavailableError,
+    first_line,
+)
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
 from dagster_lifeguard.names import parse_expression, split_hold
 from dagster_lifeguard.storage.claims import Claims
@@ -19,6 +24,7 @@ from dagster_lifeguard.storage.expressions import demand_of, is_deferred, is_exp
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
 from dagster_lifeguard.storage.tickets import STEP_MOMENTS, Tickets
+from dagster_lifeguard.store.contract import TryAgainError
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
@@ -75,7 +81,9 @@ class Parts:
                 on_lease_lost=self.steps.lost,
             ),
         )
-        self.claims = Claims(self.engine, self.respect_stock_slots)
+        self.claims = Claims(
+            self.engine, self.respect_stock_slots, lambda run_id: _tags(event_log, run_id)
+        )
         self.demands = Demands(
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
@@ -291,6 +299,15 @@ class PoolMethods:
         _refuse_expression(pool)
         self.lifeguard.engine.set_rate(pool, rate)
 
+    def set_order(self, pool: str, fair_by: str | None) -> None:
+        """Share a pool fairly among the runs with each value of a tag; None: first come first.
+
+        Raises:
+            ConfigError: The name is a pool expression.
+        """
+        _refuse_expression(pool)
+        self.lifeguard.engine.set_order(pool, fair_by)
+
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Write the default limit down for each pool named that has no limit of its own.
 
@@ -409,6 +426,14 @@ class PoolMethods:
             else:
                 parts.engine.close()
         cast("Any", super()).dispose()
+
+
+def _tags(event_log: PoolMethods, run_id: str) -> Mapping[str, str]:
+    try:
+        run = storages.instance_of(event_log).get_run_by_id(run_id)
+    except storages.database_errors() as error:
+        raise TryAgainError(first_line(error)) from error
+    return run.tags if run is not None else {}
 
 
 def _refuse_limit(pool: str, limit: int) -> None:

@@ -73,6 +73,8 @@ class Changes:
         limits_known: Limits that another wrote and the engine has now seen.
         rates: Rates to set; None deletes one.
         due: What the rates of pools count with from now on.
+        orders: The tags by which pools are to be fair; None for first come, first served. Who
+            waits or holds without a group gets the empty one.
         ledger: Rows to append; the store stamps them with its clock.
         wake: Tickets that should look again.
     """
@@ -90,6 +92,7 @@ class Changes:
     limits_known: tuple[tuple[str, int | None], ...] = ()
     rates: tuple[tuple[str, Rate | None], ...] = ()
     due: tuple[tuple[str, int], ...] = ()
+    orders: tuple[tuple[str, str | None], ...] = ()
     ledger: tuple[Entry, ...] = ()
     wake: tuple[Waiter, ...] = ()
 
@@ -155,8 +158,9 @@ class Store(Protocol):
         every time, for then presuming gains nothing.
 
         Args:
-            presumed: Pools of which nobody holds or waits for a slot, without a rate, each with its
-                limit in Dagster's table and the limit that the engine is presumed to know.
+            presumed: Pools of which nobody holds or waits for a slot, without a rate or a fair
+                order, each with its limit in Dagster's table and the limit that the engine is
+                presumed to know.
             changes: A grant to a new ticket and its rows of the ledger; all fences are ignored.
 
         Returns:
@@ -198,6 +202,9 @@ class Store(Protocol):
 
     def rates(self) -> Mapping[str, Rate]:
         """All pools that have a rate, and which."""
+
+    def orders(self) -> Mapping[str, str]:
+        """All pools whose order is fair, and by the values of which tag."""
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         """Everything in each of these pools, in their order, at one moment, without a lock."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
     Waiter,
-    by_rank,
 )
+from dagster_lifeguard.order import SERVED_GRANTS_MAX, ranked
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
 
@@ -49,6 +50,8 @@ class Rows:
     limits_known: dict[str, int | None] = dataclasses.field(default_factory=dict)
     rates: dict[str, Rate] = dataclasses.field(default_factory=dict)
     due_ns: dict[str, int] = dataclasses.field(default_factory=dict)
+    fair_by: dict[str, str] = dataclasses.field(default_factory=dict)
+    served: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
     tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
     holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
@@ -66,6 +69,8 @@ class Rows:
             limits_known=dict(self.limits_known),
             rates=dict(self.rates),
             due_ns=dict(self.due_ns),
+            fair_by=dict(self.fair_by),
+            served=dict(self.served),
             lease_until=dict(self.lease_until),
             tickets=dict(self.tickets),
             holdings=dict(self.holdings),
@@ -141,6 +146,10 @@ class MemoryStore(ByLook):
         with self._lock:
             return dict(self.rows.rates)
 
+    def orders(self) -> Mapping[str, str]:
+        with self._lock:
+            return dict(self.rows.fair_by)
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self._lock:
             return tuple(self._snapshot(pool) for pool in pools)
@@ -163,6 +172,7 @@ class MemoryStore(ByLook):
             ),
             waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
             rate=self.rows.rates.get(pool),
+            fair_by=self.rows.fair_by.get(pool),
         )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
@@ -267,7 +277,12 @@ class MemoryStore(ByLook):
     def _pool_view(self, pool: str, now: float) -> PoolView:
         rows = self.rows
         row = rows.limits.get(pool)
-        queue = by_rank(
+        holders = {
+            number: rows.holdings[key].groups.get(pool, "")
+            for (name, number), key in rows.slots.items()
+            if name == pool and pool in rows.fair_by
+        }
+        waiters = [
             Waiter(
                 number=ticket.number or 0,
                 priority=ticket.priority,
@@ -275,10 +290,14 @@ class MemoryStore(ByLook):
                 since=ticket.since or 0.0,
                 key=ticket.key,
                 session=ticket.session,
+                group=ticket.groups.get(pool, ""),
             )
             for ticket in rows.tickets.values()
             if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
-        )
+        ]
+        held = Counter(holders.values()) if pool in rows.fair_by else None
+        served = {group: fence for (name, group), fence in rows.served.items() if name == pool}
+        queue = [waiter for _, waiter in ranked(waiters, held, served)]
         return PoolView(
             pool=pool,
             limit=row.limit if row else None,
@@ -289,6 +308,9 @@ class MemoryStore(ByLook):
             limit_known=rows.limits_known.get(pool),
             rate=rows.rates.get(pool),
             due_ns=rows.due_ns.get(pool, 0),
+            fair_by=rows.fair_by.get(pool),
+            holders=holders,
+            served=served,
         )
 
     def _wake_up(self, waiters: Iterable[Waiter]) -> None:
@@ -360,6 +382,17 @@ class MemoryTransaction:
             else:
                 rows.rates[pool] = rate
         rows.due_ns.update(changes.due)
+        if changes.grant is not None:
+            before = changes.grant.fence - SERVED_GRANTS_MAX
+            for pool, group in changes.grant.groups.items():
+                rows.served[pool, group] = changes.grant.fence
+                for key in [k for k, f in rows.served.items() if k[0] == pool and f < before]:
+                    del rows.served[key]
+        for pool, fair_by in changes.orders:
+            if fair_by is None:
+                rows.fair_by.pop(pool, None)
+            else:
+                rows.fair_by[pool] = fair_by
         rows.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
 
     def __enter__(self) -> Self:

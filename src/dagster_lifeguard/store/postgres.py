@@ -177,7 +177,7 @@ class PostgresStore:
                 now=now,
                 session_alive=True,
                 lease_ends=None,
-                pools={pool[0]: _pool_view(pool) for pool in views or ()},
+                pools=self._pool_views(views),
                 holdings=(Holding(key, grant.slots, grant.fence, since=since),),
             )
             notifications = wake_ups(next_up(view))
@@ -229,11 +229,19 @@ class PostgresStore:
             now=now,
             session_alive=alive,
             lease_ends=lease_ends,
-            pools={pool[0]: _pool_view(pool) for pool in pools or ()},
+            pools=self._pool_views(pools),
             holdings=_holdings(held),
             tickets=_tickets(waiting),
             sessions=sessions,
         )
+
+    def _pool_views(self, found: Sequence[Any] | None) -> dict[str, PoolView]:
+        views = {pool[0]: _pool_view(pool) for pool in found or ()}
+        for name, view in views.items():
+            if view.fair_by is not None:
+                ((holders, served, queue),) = self._call("fair", name)
+                views[name] = rows.fair_view(view, holders or (), served or (), queue or ())
+        return views
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
@@ -271,6 +279,9 @@ class PostgresStore:
     def rates(self) -> Mapping[str, Rate]:
         return {pool: Rate(*row) for pool, *row in sorted(self._run("rates"))}
 
+    def orders(self) -> Mapping[str, str]:
+        return dict(sorted(self._run("orders")))
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         return tuple(
             PoolSnapshot(
@@ -280,8 +291,9 @@ class PostgresStore:
                 holdings=_holdings(held),
                 waiting=_tickets(waiting),
                 rate=rows.rate(rate),
+                fair_by=fair_by,
             )
-            for pool, limit, from_default, *rate, held, waiting in self._run(
+            for pool, limit, from_default, *rate, fair_by, held, waiting in self._run(
                 "snapshots", list(pools)
             )
         )

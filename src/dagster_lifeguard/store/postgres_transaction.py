@@ -98,6 +98,12 @@ class PostgresTransaction:
             yield call("set_rate", pool, *rows.of_rate(rate))
         for pool, due_ns in changes.due:
             yield call("set_due", pool, due_ns)
+        for pool, fair_by in changes.orders:
+            yield call("set_order", pool, fair_by)
+            if fair_by is not None:
+                yield call("group_the_rest", pool)
+        for name, arguments in rows.groups(changes):
+            yield call(name, *arguments.values())
         yield from wake_ups(changes.wake)
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.model import (
@@ -16,10 +17,13 @@ from dagster_lifeguard.model import (
     TicketKey,
     Waiter,
 )
+from dagster_lifeguard.order import SERVED_GRANTS_MAX, queue_of
 from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.store.contract import Changes
 
 
 def holdings(
@@ -53,30 +57,61 @@ def pool_view(
     taken: Iterable[int],
     queue: Sequence[Sequence[Any]],
 ) -> PoolView:
-    """The view of a pool of a row (fence, limit_known, limit, starts, seconds, burst, due_ns).
+    """The view of a pool, first come, first served.
 
     Args:
         pool: The pool.
-        row: Its row.
+        row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by.
         taken: Numbers of the slots that are held.
         queue: The best-ranked waiters, one more than are seen if there are so many: rows (number,
             priority, slots, since, run_id, step_key, session).
     """
-    fence, limit_known, limit, *of_rate, due_ns = row
+    fence, limit_known, limit, *of_rate, due_ns, fair_by = row
     return PoolView(
         pool=pool,
         limit=limit,
         taken=frozenset(taken),
-        queue=tuple(
-            Waiter(w[0], w[1], w[2], w[3], TicketKey(w[4], w[5]), w[6])
-            for w in queue[:WAITERS_SEEN_MAX]
-        ),
+        queue=tuple(waiter(w) for w in queue[:WAITERS_SEEN_MAX]),
         whole=len(queue) <= WAITERS_SEEN_MAX,
         fence=fence,
         limit_known=limit_known,
         rate=rate(of_rate),
         due_ns=due_ns,
+        fair_by=fair_by,
     )
+
+
+def fair_view(
+    found: PoolView,
+    holders: Iterable[tuple[int, str]],
+    served: Iterable[tuple[str, int]],
+    queue: Iterable[Sequence[Any]],
+) -> PoolView:
+    """The view of a pool whose order is fair.
+
+    Args:
+        found: The view as it would be first come, first served.
+        holders: The group that holds each slot.
+        served: The fence of the last grant to each group.
+        queue: The best of each group, with the best of all among them, one more than are seen if
+            there are so many.
+    """
+    pool = replace(
+        found,
+        holders=dict(holders),
+        served=dict(served),
+        queue=tuple(map(waiter, queue)),
+        whole=True,
+    )
+    ranked = [waiter for _, waiter in queue_of(pool)]
+    whole = len(ranked) <= WAITERS_SEEN_MAX
+    return replace(pool, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
+
+
+def waiter(row: Sequence[Any]) -> Waiter:
+    """The waiter of a row (number, priority, slots, since, run_id, step_key, session, group)."""
+    number, priority, slots, since, run_id, step_key, session, *group = row
+    return Waiter(number, priority, slots, since, TicketKey(run_id, step_key), session, *group)
 
 
 def rate(row: Sequence[int | None]) -> Rate | None:
@@ -85,6 +120,20 @@ def rate(row: Sequence[int | None]) -> Rate | None:
     if starts is None or seconds is None or burst is None:
         return None
     return Rate(starts, seconds, burst)
+
+
+def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
+    """Statements that set the groups of who waits, holds and was let in, with their arguments."""
+    for ticket in (changes.enqueue, changes.requeue):
+        if ticket is not None:
+            for pool, group in ticket.groups.items():
+                yield "set_group", {"pool": pool, **ticket.key._asdict(), "group": group}
+    grant = changes.grant
+    if grant is not None:
+        for pool, group in grant.groups.items():
+            yield "set_group_of_holder", {"pool": pool, **grant.key._asdict(), "group": group}
+            yield "set_served", {"pool": pool, "group": group, "fence": grant.fence}
+            yield "forget_served", {"pool": pool, "before": grant.fence - SERVED_GRANTS_MAX}
 
 
 def of_rate(found: Rate | None) -> tuple[int | None, int | None, int | None]:

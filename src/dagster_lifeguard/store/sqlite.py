@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.errors import SchemaError
@@ -28,6 +29,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
 )
+from dagster_lifeguard.order import queue_of
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
@@ -130,7 +132,28 @@ class SqliteStore(ByLook):
             _SQL["queue"], {"pool": pool, "now": now, "count": WAITERS_SEEN_MAX + 1}
         ).fetchall()
         taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
-        return rows.pool_view(pool, row, taken, queue)
+        view = rows.pool_view(pool, row, taken, queue)
+        return view if view.fair_by is None else self._fair_view(connection, view, now)
+
+    def _fair_view(self, connection: sqlite3.Connection, view: PoolView, now: float) -> PoolView:
+        holders = connection.execute(_SQL["holders"], (view.pool,)).fetchall()
+        served = connection.execute(_SQL["served"], (view.pool,)).fetchall()
+
+        def first(group: str, count: int) -> list[Any]:
+            of_group = {"pool": view.pool, "group": group, "now": now, "count": count}
+            return connection.execute(_SQL["queue_of_group"], of_group).fetchall()
+
+        groups = connection.execute(_SQL["groups"], {"pool": view.pool}).fetchall()
+        # Whoever is among the best of all is behind the first of their group.
+        heads = [row for (group,) in groups for row in first(group, 1)]
+        firsts = tuple(map(rows.waiter, heads))
+        view = replace(view, holders=dict(holders), served=dict(served), queue=firsts, whole=True)
+        queue = [
+            row
+            for place, (_, head) in enumerate(queue_of(view)[: WAITERS_SEEN_MAX + 1])
+            for row in first(head.group, WAITERS_SEEN_MAX + 1 - place)
+        ]
+        return rows.fair_view(view, holders, served, queue)
 
     def _in_question(
         self,
@@ -232,6 +255,12 @@ class SqliteStore(ByLook):
             execute(_SQL["set_rate"], (*rows.of_rate(rate), pool))
         for pool, due_ns in changes.due:
             execute(_SQL["set_due"], (due_ns, pool))
+        for pool, fair_by in changes.orders:
+            execute(_SQL["set_order"], {"pool": pool, "fair_by": fair_by})
+            if fair_by is not None:
+                execute(_SQL["group_the_rest"], (pool,))
+        for name, arguments in rows.groups(changes):
+            execute(_SQL[name], arguments)
         for e in changes.ledger:
             execute(
                 _SQL["add_entry"],
@@ -313,6 +342,10 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             return {row[0]: Rate(*row[1:]) for row in connection.execute(_SQL["rates"])}
 
+    def orders(self) -> Mapping[str, str]:
+        with self.connection.reading() as connection:
+            return dict(connection.execute(_SQL["orders"]).fetchall())
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self.connection.reading() as connection:
             # One read transaction, so that no ticket is seen both waiting and holding.
@@ -323,7 +356,7 @@ class SqliteStore(ByLook):
 
     def _snapshot(self, connection: sqlite3.Connection, pool: str) -> PoolSnapshot:
         limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
-        rate = connection.execute(_SQL["rate"], (pool,)).fetchone()
+        settings = connection.execute(_SQL["settings"], (pool,)).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
         waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
         return PoolSnapshot(
@@ -332,7 +365,8 @@ class SqliteStore(ByLook):
             from_default=bool(limit and limit[1]),
             holdings=self._holdings(connection, held),
             waiting=self._tickets(connection, waiting),
-            rate=rows.rate(rate) if rate else None,
+            rate=rows.rate(settings[:3]) if settings else None,
+            fair_by=settings[3] if settings else None,
         )
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:

@@ -46,6 +46,7 @@ SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
 -- name: snapshots
 SELECT asked.pool, l."limit", l.using_default_limit, p.rate_starts, p.rate_seconds, p.rate_burst,
+  p.fair_by,
   ({holdings} WHERE h.pool = asked.pool),
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool)
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
@@ -60,7 +61,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 -- name: pools
 SELECT json_agg(json_build_array(
   p.pool, p.fence, p.limit_known, l."limit",
-  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
+  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns, p.fair_by,
   (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
   (SELECT json_agg(json_build_array(
      w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session))
@@ -72,6 +73,54 @@ SELECT json_agg(json_build_array(
          ORDER BY q.priority DESC, q.number LIMIT 33) AS w)))
 FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
 WHERE p.pool = ANY($1::text[]);
+
+-- What a pool whose order is fair needs besides, asked for only then. From group to group along the
+-- index, whatever there is of each; then, of each of the 33 groups whose first is best, as many as
+-- can be among the best 33 of all.
+-- name: fair
+WITH RECURSIVE groups (name) AS (
+  (SELECT q."group" FROM lifeguard_queue q
+   WHERE q.pool = $1::text AND q.queued AND q."group" IS NOT NULL
+   ORDER BY q."group" LIMIT 1)
+  UNION ALL
+  SELECT (SELECT q."group" FROM lifeguard_queue q
+          WHERE q.pool = $1::text AND q.queued AND q."group" > groups.name
+          ORDER BY q."group" LIMIT 1)
+  FROM groups WHERE groups.name IS NOT NULL
+), held AS (
+  SELECT coalesce(h."group", '') AS name, count(*) AS slots
+  FROM lifeguard_holdings h WHERE h.pool = $1::text GROUP BY 1
+), firsts AS (
+  SELECT groups.name, row_number() OVER (
+    ORDER BY w.priority DESC,
+      coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0),
+      coalesce((SELECT s.fence FROM lifeguard_groups s
+                WHERE s.pool = $1::text AND s."group" = groups.name), 0),
+      w.number) AS place
+  FROM groups CROSS JOIN LATERAL (
+    SELECT q.priority, q.number
+    FROM lifeguard_queue q
+    JOIN lifeguard_tickets t ON t.number = q.number
+    JOIN lifeguard_sessions s ON s.session = t.session
+    WHERE q.pool = $1::text AND q.queued AND q."group" = groups.name AND s.lease_until > ({clock})
+    ORDER BY q.priority DESC, q.number LIMIT 1) AS w
+)
+SELECT
+  (SELECT json_agg(json_build_array(h.slot_no, coalesce(h."group", '')))
+   FROM lifeguard_holdings h WHERE h.pool = $1::text),
+  (SELECT json_agg(json_build_array(s."group", s.fence))
+   FROM lifeguard_groups s WHERE s.pool = $1::text),
+  (SELECT json_agg(json_build_array(
+     w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session, w.name))
+   FROM (SELECT w.*, firsts.name FROM firsts CROSS JOIN LATERAL (
+           SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+           FROM lifeguard_queue q
+           JOIN lifeguard_tickets t ON t.number = q.number
+           JOIN lifeguard_sessions s ON s.session = t.session
+           WHERE q.pool = $1::text AND q.queued AND q."group" = firsts.name
+             AND s.lease_until > ({clock})
+           ORDER BY q.priority DESC, q.number LIMIT (34 - firsts.place)) AS w
+         WHERE firsts.place <= 33) AS w);
 
 -- name: holdings
 SELECT json_agg(json_build_array(
@@ -116,6 +165,7 @@ WITH idle AS (
   WHERE l."limit" IS NOT DISTINCT FROM presumed."limit"
     AND p.limit_known IS NOT DISTINCT FROM presumed.limit_known
     AND p.rate_starts IS NULL
+    AND p.fair_by IS NULL
     AND NOT EXISTS (SELECT 1 FROM lifeguard_holdings h WHERE h.pool = presumed.pool)
     AND NOT EXISTS (SELECT 1 FROM lifeguard_queue q WHERE q.pool = presumed.pool AND q.queued)
   HAVING count(*) = cardinality($1::text[])
@@ -215,6 +265,30 @@ UPDATE lifeguard_pools SET limit_known = $2::integer WHERE pool = $1::text;
 UPDATE lifeguard_pools
 SET rate_starts = $2::integer, rate_seconds = $3::integer, rate_burst = $4::integer
 WHERE pool = $1::text;
+
+-- name: orders
+SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL;
+
+-- name: set_order
+UPDATE lifeguard_pools SET fair_by = $2::text WHERE pool = $1::text;
+
+-- name: group_the_rest
+UPDATE lifeguard_queue SET "group" = '' WHERE pool = $1::text AND "group" IS NULL;
+
+-- name: set_group
+UPDATE lifeguard_queue SET "group" = $4::text WHERE pool = $1::text AND number =
+  (SELECT number FROM lifeguard_tickets WHERE run_id = $2::text AND step_key = $3::text);
+
+-- name: set_group_of_holder
+UPDATE lifeguard_holdings SET "group" = $4::text
+WHERE pool = $1::text AND run_id = $2::text AND step_key = $3::text;
+
+-- name: set_served
+INSERT INTO lifeguard_groups (pool, "group", fence) VALUES ($1::text, $2::text, $3::bigint)
+ON CONFLICT (pool, "group") DO UPDATE SET fence = excluded.fence;
+
+-- name: forget_served
+DELETE FROM lifeguard_groups WHERE pool = $1::text AND fence < $2::bigint;
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;

@@ -5,7 +5,7 @@
 CREATE TABLE lifeguard_schema (version INTEGER NOT NULL);
 
 -- One row for each pool ever claimed. The largest fence given, and the limit last seen. Its rate,
--- if it has one, and what that counts with.
+-- if it has one, and what that counts with. The tag by which it is fair, if it is.
 CREATE TABLE lifeguard_pools (
   pool TEXT NOT NULL PRIMARY KEY,
   fence INTEGER NOT NULL DEFAULT 0,
@@ -13,9 +13,11 @@ CREATE TABLE lifeguard_pools (
   rate_starts INTEGER,
   rate_seconds INTEGER,
   rate_burst INTEGER,
-  due_ns INTEGER NOT NULL DEFAULT 0
+  due_ns INTEGER NOT NULL DEFAULT 0,
+  fair_by TEXT
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_pools_with_rate ON lifeguard_pools (pool) WHERE rate_starts IS NOT NULL;
+CREATE INDEX lifeguard_pools_fair ON lifeguard_pools (pool) WHERE fair_by IS NOT NULL;
 
 -- One row for each live process.
 CREATE TABLE lifeguard_sessions (
@@ -47,11 +49,14 @@ CREATE TABLE lifeguard_queue (
   priority INTEGER NOT NULL,
   slots INTEGER NOT NULL,
   queued INTEGER NOT NULL,
+  "group" TEXT,
   PRIMARY KEY (pool, number)
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_queue_by_number ON lifeguard_queue (number);
 CREATE INDEX lifeguard_queue_by_rank
   ON lifeguard_queue (pool, priority DESC, number) WHERE queued = 1;
+CREATE INDEX lifeguard_queue_by_group
+  ON lifeguard_queue (pool, "group", priority DESC, number) WHERE queued = 1 AND "group" IS NOT NULL;
 
 -- One row for each slot that is held. Two winners of one slot are an integrity error.
 CREATE TABLE lifeguard_holdings (
@@ -62,9 +67,18 @@ CREATE TABLE lifeguard_holdings (
   fence INTEGER NOT NULL,
   priority INTEGER NOT NULL,
   since REAL NOT NULL,
+  "group" TEXT,
   PRIMARY KEY (pool, slot_no)
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_holdings_by_ticket ON lifeguard_holdings (run_id, step_key);
+
+-- One row for each group that was let in lately where the order is fair: the fence it got.
+CREATE TABLE lifeguard_groups (
+  pool TEXT NOT NULL,
+  "group" TEXT NOT NULL,
+  fence INTEGER NOT NULL,
+  PRIMARY KEY (pool, "group")
+) WITHOUT ROWID;
 
 -- One row for each session that owns a holding.
 CREATE TABLE lifeguard_owners (

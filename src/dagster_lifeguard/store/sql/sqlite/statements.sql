@@ -3,7 +3,8 @@ SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_unti
        (SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- name: pool
-SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns
+SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
+  p.fair_by
 FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
 WHERE p.pool = ?;
 
@@ -22,6 +23,33 @@ CROSS JOIN lifeguard_sessions s ON s.session = t.session
 WHERE q.pool = :pool AND q.queued = 1 AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
+
+-- From group to group along the index, whatever there is of each.
+-- name: groups
+WITH RECURSIVE found (name) AS (
+  SELECT min("group") FROM lifeguard_queue
+  WHERE pool = :pool AND queued = 1 AND "group" IS NOT NULL
+  UNION ALL
+  SELECT (SELECT min(q."group") FROM lifeguard_queue q
+          WHERE q.pool = :pool AND q.queued = 1 AND q."group" > found.name)
+  FROM found WHERE found.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL;
+
+-- name: queue_of_group
+SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
+FROM lifeguard_queue q
+CROSS JOIN lifeguard_tickets t ON t.number = q.number
+CROSS JOIN lifeguard_sessions s ON s.session = t.session
+WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND s.lease_until > :now
+ORDER BY q.priority DESC, q.number
+LIMIT :count;
+
+-- name: served
+SELECT "group", fence FROM lifeguard_groups WHERE pool = ?;
+
+-- name: holders
+SELECT slot_no, coalesce("group", '') FROM lifeguard_holdings WHERE pool = ?;
 
 -- name: holdings_of_step
 SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
@@ -127,6 +155,27 @@ UPDATE lifeguard_pools SET limit_known = ? WHERE pool = ?;
 -- name: set_rate
 UPDATE lifeguard_pools SET rate_starts = ?, rate_seconds = ?, rate_burst = ? WHERE pool = ?;
 
+-- name: set_order
+UPDATE lifeguard_pools SET fair_by = :fair_by WHERE pool = :pool;
+
+-- name: group_the_rest
+UPDATE lifeguard_queue SET "group" = '' WHERE pool = ? AND "group" IS NULL;
+
+-- name: set_group
+UPDATE lifeguard_queue SET "group" = :group WHERE pool = :pool AND number =
+  (SELECT number FROM lifeguard_tickets WHERE run_id = :run_id AND step_key = :step_key);
+
+-- name: set_group_of_holder
+UPDATE lifeguard_holdings SET "group" = :group
+WHERE pool = :pool AND run_id = :run_id AND step_key = :step_key;
+
+-- name: set_served
+INSERT INTO lifeguard_groups (pool, "group", fence) VALUES (:pool, :group, :fence)
+ON CONFLICT (pool, "group") DO UPDATE SET fence = excluded.fence;
+
+-- name: forget_served
+DELETE FROM lifeguard_groups WHERE pool = :pool AND fence < :before;
+
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
 
@@ -134,8 +183,11 @@ UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
 SELECT pool, rate_starts, rate_seconds, rate_burst
 FROM lifeguard_pools WHERE rate_starts IS NOT NULL ORDER BY pool;
 
--- name: rate
-SELECT rate_starts, rate_seconds, rate_burst FROM lifeguard_pools WHERE pool = ?;
+-- name: orders
+SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL ORDER BY pool;
+
+-- name: settings
+SELECT rate_starts, rate_seconds, rate_burst, fair_by FROM lifeguard_pools WHERE pool = ?;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger

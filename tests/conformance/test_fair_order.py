@@ -1,0 +1,195 @@
+"""Fair order, on every store alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
+from dagster_lifeguard.order import SERVED_GRANTS_MAX
+from dagster_lifeguard.store.contract import Scope
+
+ORDERS = Demand.of({"orders": 1})
+
+
+def ask(engine, run_id, team=None, priority=0, demand=ORDERS):
+    tags = {} if team is None else {"team": team}
+    return engine.claim(run_id, "step", demand, priority, tags=lambda: tags)
+
+
+@pytest.fixture
+def fair(engine):
+    engine.set_limit("orders", 2)
+    engine.set_order("orders", "team")
+    return engine
+
+
+def front(engine):
+    """What a decision sees of the queue, and whether that is all."""
+    with engine.store.begin(Scope(("orders",))) as transaction:
+        pool = transaction.view.pools["orders"]
+        return [w.key.run_id for w in pool.queue], pool.whole
+
+
+def test_a_freed_slot_goes_to_the_group_that_holds_the_fewest(fair):
+    for number in range(5):
+        ask(fair, f"big{number}", "big")
+    assert ask(fair, "daily").reason is Reason.FULL
+
+    fair.release("big0", "step")
+    told = ask(fair, "big2", "big")
+    assert (told.reason, told.ahead) == (Reason.BEHIND, 1)
+    assert ask(fair, "daily").granted
+    # Two groups hold one slot each: the next goes to whoever was let in longer ago.
+    ask(fair, "daily2")
+    fair.release("daily", "step")
+    assert not ask(fair, "big2", "big").granted
+    assert ask(fair, "daily2").granted
+
+
+def test_the_freed_slot_wakes_the_group_that_holds_the_fewest(new_engine):
+    engine, other = new_engine(), new_engine(look_again_seconds=3600.0)
+    engine.set_limit("orders", 2)
+    engine.set_order("orders", "team")
+    for number in range(5):
+        ask(engine, f"big{number}", "big")
+    ask(other, "daily")
+
+    engine.release("big0", "step")
+    assert other.wait("daily", "step", 20)
+    assert ask(other, "daily").granted
+
+
+def test_groups_take_turns_at_a_pool_of_one(fair):
+    fair.set_limit("orders", 1)
+    runs = [
+        ("a0", "a"),
+        *((f"a{n}", "a") for n in range(1, 4)),
+        ("b0", "b"),
+        ("b1", "b"),
+        ("c0", None),
+    ]
+    for run_id, team in runs:
+        ask(fair, run_id, team)
+    served = ["a0"]
+    for _ in range(6):
+        fair.release(served[-1], "step")
+        for run_id, team in reversed(runs):
+            if run_id not in served and ask(fair, run_id, team).granted:
+                served.append(run_id)
+                break
+    assert served == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+
+
+def test_a_higher_priority_goes_first_whatever_its_group_holds(fair):
+    for number in range(3):
+        ask(fair, f"big{number}", "big")
+    ask(fair, "daily")
+    ask(fair, "urgent", "big", priority=1)
+    fair.release("big0", "step")
+    assert not ask(fair, "daily").granted
+    assert ask(fair, "urgent", "big", priority=1).granted
+
+
+def test_the_front_of_a_long_queue_has_the_best_of_each_group(fair):
+    ask(fair, "holder0", "big")
+    ask(fair, "holder1", "big")
+    for number in range(2 * WAITERS_SEEN_MAX):
+        ask(fair, f"big{number}", "big")
+    ask(fair, "small0", "small")
+    ask(fair, "small1", "small")
+    ask(fair, "daily")
+
+    seen, whole = front(fair)
+    assert not whole
+    assert len(seen) == WAITERS_SEEN_MAX
+    assert seen[:4] == ["small0", "daily", "small1", "big0"]
+    fair.release("holder0", "step")
+    assert ask(fair, "small0", "small").granted
+
+
+def test_more_groups_than_a_decision_sees(fair):
+    ask(fair, "holder0", "x")
+    ask(fair, "holder1", "x")
+    for number in range(WAITERS_SEEN_MAX + 3):
+        ask(fair, f"run{number}", f"team{number:02}")
+    seen, whole = front(fair)
+    assert (seen, whole) == ([f"run{number}" for number in range(WAITERS_SEEN_MAX)], False)
+    fair.release("holder0", "step")
+    late = WAITERS_SEEN_MAX + 2
+    assert ask(fair, f"run{late}", f"team{late}").reason is Reason.BEHIND
+    assert ask(fair, "run0", "team00").granted
+
+
+def test_who_waits_and_holds_already_when_a_pool_becomes_fair_is_of_no_group(new_engine):
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("orders", 1)
+    ask(other, "holder", "big")
+    for run_id, team in (("big", "big"), ("daily", "small")):
+        assert not ask(engine, run_id, team).granted
+    other.set_order("orders", "team")
+    # They were in the order in which they came, and have no groups until they ask again.
+    assert front(other) == (["big", "daily"], True)
+    ask(engine, "daily", "small")
+    assert front(other) == (["daily", "big"], True)
+
+    other.set_order("orders", None)
+    assert front(other) == (["big", "daily"], True)
+    other.release("holder", "step")
+    assert not ask(engine, "daily", "small").granted
+    assert ask(engine, "big", "big").granted
+
+
+def test_tags_are_looked_up_only_where_a_pool_is_fair(engine):
+    asked = []
+
+    def tags():
+        asked.append(1)
+        return {"team": "a"}
+
+    engine.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS, tags=tags)
+    engine.claim("b", "step", ORDERS, tags=tags)
+    assert asked == []
+    engine.set_order("orders", "team")
+    engine.claim("b", "step", ORDERS, tags=tags)
+    assert asked == [1]
+
+
+def test_a_demand_over_a_fair_pool_and_another(fair):
+    fair.set_limit("items", 1)
+    both = Demand.parse("items+orders")
+    for number in range(3):
+        ask(fair, f"big{number}", "big", demand=ORDERS)
+    assert ask(fair, "daily", demand=both).pool == "orders"
+    fair.release("big1", "step")
+    assert not ask(fair, "big2", "big").granted
+    assert ask(fair, "daily", demand=both).slots == {"items": (1,), "orders": (2,)}
+
+
+def test_orders_are_in_the_ledger_and_can_be_read(engine):
+    engine.set_order("orders", "team")
+    engine.set_order("orders", "team")
+    engine.set_order("items", "dagster/backfill")
+    assert engine.orders() == {"items": "dagster/backfill", "orders": "team"}
+    assert engine.snapshot("orders").fair_by == "team"
+    engine.set_order("orders", None)
+    entries = [(e.kind, e.pool, e.detail) for e in reversed(engine.store.ledger())]
+    assert entries == [
+        (EntryKind.ORDER, "orders", "fair(tag:team)"),
+        (EntryKind.ORDER, "items", "fair(backfill)"),
+        (EntryKind.ORDER, "orders", "fifo"),
+    ]
+    assert engine.snapshot("orders").fair_by is None
+
+
+def test_which_groups_were_let_in_is_forgotten_in_time(place, fair):
+    ask(fair, "a", "old")
+    fence = fair.ticket("a", "step").fence
+    fair.release("a", "step")
+    if place.kind == "memory":
+        place.store().rows.fences["orders"] = fence + SERVED_GRANTS_MAX + 1
+    else:
+        place.sql(f"UPDATE lifeguard_pools SET fence = {fence + SERVED_GRANTS_MAX + 1}")
+    ask(fair, "b", "new")
+    with fair.store.begin(Scope(("orders",))) as transaction:
+        assert set(transaction.view.pools["orders"].served) == {"new"}

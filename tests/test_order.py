@@ -1,0 +1,149 @@
+"""The order at one pool: by an oracle that hands out slots one by one, and never sorts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, PoolView, Ticket, TicketKey, Waiter
+from dagster_lifeguard.order import (
+    format_order,
+    parse_order,
+    queue_of,
+    rank_of,
+    ranked,
+)
+from dagster_lifeguard.store.rows import fair_view
+
+GROUPS = "abc"
+
+
+@st.composite
+def queues(draw, count_max=80):
+    """Waiters of some groups, and the slots that each group holds."""
+    waiters = []
+    for number in range(1, draw(st.integers(0, count_max)) + 1):
+        priority = draw(st.sampled_from([0, 0, 0, 1]))
+        slots = draw(st.sampled_from([1, 1, 1, 2, 3]))
+        key = TicketKey(f"run{number}", "s")
+        waiters.append(
+            Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
+        )
+    served = draw(st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 9)))
+    return waiters, Counter(draw(st.lists(st.sampled_from(GROUPS), max_size=6))), served
+
+
+def one_by_one(waiters, held, served):
+    """Of the highest priority, the first of the group that has least, and count it as having.
+
+    Of several, the one that was let in longest ago, and then the one whose first came first.
+    """
+    left, has, found = list(waiters), Counter(held), []
+    while left:
+        priority = max(w.priority for w in left)
+        firsts = {}
+        for waiter in left:
+            if waiter.priority == priority:
+                firsts.setdefault(waiter.group, waiter)
+        least = min(has[group] for group in firsts)
+        able = [w for group, w in firsts.items() if has[group] == least]
+        longest_ago = min(served.get(w.group, 0) for w in able)
+        best = min(
+            (w for w in able if served.get(w.group, 0) == longest_ago), key=lambda w: w.number
+        )
+        has[best.group] += best.slots
+        left.remove(best)
+        found.append(best)
+    return found
+
+
+@given(queues(count_max=25))
+def test_fair_is_to_serve_the_group_that_has_least_again_and_again(queue):
+    waiters, held, served = queue
+    found = ranked(reversed(waiters), held, served)
+    assert [w for _, w in found] == one_by_one(waiters, held, served)
+
+
+@given(queues(count_max=25))
+def test_without_groups_it_is_priority_and_who_came_first(queue):
+    waiters, _, _ = queue
+    first_come = sorted(waiters, key=lambda w: (-w.priority, w.number))
+    assert [w for _, w in ranked(waiters)] == first_come
+
+
+def view_of(waiters, held, served):
+    slots = [group for group, count in held.items() for _ in range(count)]
+    return PoolView(
+        "x",
+        99,
+        frozenset(range(1, len(slots) + 1)),
+        tuple(waiters),
+        fair_by="team",
+        holders=dict(enumerate(slots, start=1)),
+        served=served,
+    )
+
+
+@given(queues())
+def test_the_front_that_a_store_reads_is_the_front_of_all(queue):
+    """The best of each group, and of the best groups as many as may count: nothing else is read."""
+    waiters, held, served = queue
+    firsts = {}
+    for waiter in sorted(waiters, key=lambda w: (-w.priority, w.number)):
+        firsts.setdefault(waiter.group, []).append(waiter)
+    heads = ranked([members[0] for members in firsts.values()], held, served)
+    read = [
+        waiter
+        for place, (_, head) in enumerate(heads)
+        for waiter in firsts[head.group][: WAITERS_SEEN_MAX + 1 - place]
+    ]
+    view = view_of((), held, served)
+    found = fair_view(
+        view,
+        view.holders.items(),
+        view.served.items(),
+        [(w.number, w.priority, w.slots, w.since, *w.key, w.session, w.group) for w in read],
+    )
+    best = [w for _, w in ranked(waiters, held, served)]
+    assert list(found.queue) == best[:WAITERS_SEEN_MAX]
+    assert found.whole == (len(waiters) <= WAITERS_SEEN_MAX)
+
+
+@given(
+    queues(), st.sampled_from(GROUPS), st.integers(0, 1), st.one_of(st.none(), st.integers(1, 80))
+)
+def test_a_ticket_ranks_by_the_front_as_it_does_by_all(queue, group, priority, number):
+    waiters, held, served = queue
+    ticket = Ticket(
+        TicketKey("me", "s"), Demand.of({"x": 1}), priority, number, groups={"x": group}
+    )
+    if number is not None:
+        waiters = [w for w in waiters if w.number != number]
+        waiters.append(Waiter(number, priority, 1, 0.0, ticket.key, "s", group))
+    everybody = view_of(waiters, held, served)
+    everybody = replace(everybody, queue=tuple(w for _, w in queue_of(everybody)))
+    front = replace(everybody, queue=everybody.queue[:WAITERS_SEEN_MAX])
+    ahead = [w for rank, w in queue_of(everybody) if rank < rank_of(ticket, everybody)]
+    seen = [w for rank, w in queue_of(front) if rank < rank_of(ticket, front)]
+    assert seen == ahead[:WAITERS_SEEN_MAX]
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [("fifo", None), ("fair(tag:team)", "team"), ("fair(tag:a/b.c)", "a/b.c"),
+     ("fair(backfill)", "dagster/backfill")],
+)  # fmt: skip
+def test_an_order_says_what_it_was_read_from(text, tag):
+    assert parse_order(text) == tag
+    assert format_order(tag) == text
+
+
+@pytest.mark.parametrize("text", ["", "fair", "fair()", "fair(tag:)", "lifo", "fair(tag:a b)"])
+def test_what_is_not_an_order_is_refused(text):
+    with pytest.raises(ConfigError, match=r"fair\(tag:NAME\)"):
+        parse_order(text)
