@@ -264,7 +264,8 @@ def _to_wake(
         if pool.queue:
             freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
             queue = tuple(waiter for waiter in pool.queue if waiter.key not in keys)
-            after = replace(pool, taken=pool.taken - freed, queue=queue)
+            whole = pool.whole or not queue  # Of those out of sight nobody can be woken.
+            after = replace(pool, taken=pool.taken - freed, queue=queue, whole=whole)
             for waiter in _who_does_not_know(pool, after, now, patience_seconds):
                 found[waiter.number] = waiter
     return tuple(found.values())

@@ -60,6 +60,7 @@ class Machine(RuleBasedStateMachine):
         self.over = Counter()
         self.limits = {}
         self.rates = dict.fromkeys(POOLS)
+        self.fair = set()
         for pool in POOLS:
             self.resize(pool, 1)
 
@@ -85,7 +86,10 @@ class Machine(RuleBasedStateMachine):
 
     def look(self, run, process, asked):
         _, demand, priority = asked
-        first, second = self.both(process, lambda e: e.claim(run, "s", demand, priority))
+        tags = {"team": str(int(run[-1]) % 3)}
+        first, second = self.both(
+            process, lambda e: e.claim(run, "s", demand, priority, tags=lambda: tags)
+        )
         assert told(first) == told(second)
         return first
 
@@ -149,6 +153,11 @@ class Machine(RuleBasedStateMachine):
         self.rates[pool] = Rate(1, DAY, burst)
         self.both(0, lambda e: e.set_rate(pool, self.rates[pool]))
 
+    @rule(pool=st.sampled_from(POOLS), fair=st.booleans())
+    def order(self, pool, fair):
+        self.both(0, lambda e: e.set_order(pool, "team" if fair else None))
+        (self.fair.add if fair else self.fair.discard)(pool)
+
     @rule(pool=st.sampled_from(POOLS))
     def unrate(self, pool):
         self.rates[pool] = None
@@ -186,7 +195,7 @@ class Machine(RuleBasedStateMachine):
                 for t in ticket.demand.terms
             )
         ]
-        if satisfiable:
+        if satisfiable and not self.fair:
             first = min(satisfiable, key=lambda t: (-t.priority, t.number))
             verdict = self.look(
                 first.key.run_id, self.asked[first.key.run_id][0], self.asked[first.key.run_id]
