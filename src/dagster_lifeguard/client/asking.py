@@ -55,7 +55,8 @@ class AskingEngine:
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         parts = self._parts
         parts.respect_stock_slots()
-        verdict = parts.engine.claim(*key, demand, priority)
+        tags = partial(parts.tags, key.run_id)
+        verdict = parts.engine.claim(*key, demand, priority, tags)
         if isinstance(verdict, Granted) and verdict.slots:
             # What befalls a step that loses its slots befalls whoever loses these.
             parts.steps.started(key, verdict.fence)

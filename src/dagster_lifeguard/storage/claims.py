@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import StoreUnavailableError
@@ -31,7 +31,6 @@ _LOOK_SECONDS = 0.001
 """How long to look for wake-ups in a turn without a pause."""
 _ELSEWHERE_SECONDS = 0.005
 """A loop whose turn takes longer, without using the processor, pauses by itself."""
-_RUNS_KNOWN_MAX = 1000
 _QUICK_TURNS_MAX = 20
 """So many quick turns in a row may pass without a pause while child processes run steps."""
 
@@ -53,7 +52,7 @@ class Claims:
         engine: Decides.
         look: Called before each question to the engine by a step that waits; may free what
             others hold without right.
-        tags: Looks up the tags of a run, once; asked only if the order of a pool is fair.
+        tags: Looks up the tags of a run; asked only if the order of a pool is fair.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Claims:
     ) -> None:
         self._engine = engine
         self._look = look
-        self._tags = lru_cache(maxsize=_RUNS_KNOWN_MAX)(tags)
+        self._tags = tags
         self._granted: dict[TicketKey, int] = {}
         self._waiting: dict[TicketKey, Waiting] = {}
         self._turns: dict[str, _Turn] = {}
@@ -84,9 +83,7 @@ class Claims:
             self._look()
         self._limits = None
         try:
-            verdict = self._engine.claim(
-                *key, demand, priority, tags=lambda: self._tags(key.run_id)
-            )
+            verdict = self._engine.claim(*key, demand, priority, partial(self._tags, key.run_id))
         except StoreUnavailableError as error:
             # Dagster keeps errors in the same database, and then forgets this one.
             logger.error(  # noqa: TRY400 - one line, which a trace would hide

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import DagsterEventType
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
+
+_RUNS_KNOWN_MAX = 1000
+"""Of so many runs the tags are remembered."""
 
 NO_DEFAULT = 2**31 - 1
 """Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
@@ -81,9 +85,8 @@ class Parts:
                 on_lease_lost=self.steps.lost,
             ),
         )
-        self.claims = Claims(
-            self.engine, self.respect_stock_slots, lambda run_id: _tags(event_log, run_id)
-        )
+        self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
+        self.claims = Claims(self.engine, self.respect_stock_slots, self.tags)
         self.demands = Demands(
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
