@@ -72,7 +72,8 @@ def test_each_command_is_listed_under_its_heading() -> None:
     for heading, names in COMMANDS.items():
         _, _, section = shown.partition(f"\n{heading}:\n")
         listed = section.partition("\n\n")[0].splitlines()
-        assert [line.split()[0] for line in listed] == list(names)
+        firsts = [line for line in listed if not line.startswith("   ")]  # the others are wrapped
+        assert [line.split()[0] for line in firsts] == list(names)
 
 
 def test_the_public_names_are_there_when_asked_for() -> None:

@@ -24,6 +24,9 @@ COMMANDS = {
         "pull": "Write the live limits into lifeguard.yaml.",
     },
     "Operate": {
+        "status": "Show which pools are held, who waits, and for how long.",
+        "explain": "Show why a step waits, behind whom, and when it is likely to go in.",
+        "free": "Free slots that are held by nobody who lives.",
         "doctor": "Find out why a pool does not work, and what to do about it.",
     },
     "Make the limits hold": {

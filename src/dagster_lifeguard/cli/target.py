@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.deployment.open import open_deployment
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,6 +58,8 @@ def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
         token_kind: TokenKind | None,
         **kwargs: Any,
     ) -> None:
+        from dagster_lifeguard.deployment.open import open_deployment  # noqa: PLC0415 - slow
+
         with closing(open_deployment(url, token, token_kind)) as deployment:
             command(*args, deployment=deployment, **kwargs)
 

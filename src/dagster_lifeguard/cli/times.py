@@ -8,7 +8,7 @@ import time
 import click
 
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _WITH_TENTHS_BELOW = 9.95
 
@@ -28,26 +28,27 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> flo
 
 
 def duration_text(seconds: float) -> str:
-    """A duration in at most two units: ``0.4 s``, ``52 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A duration as one word, in at most two units: ``0.4s``, ``52s``, ``3m20s``, ``2h5m``."""
     if seconds < _WITH_TENTHS_BELOW:
-        return f"{max(0.0, seconds):.1f} s"
+        return f"{max(0.0, seconds):.1f}s"
     left = round(seconds)
     parts: list[str] = []
     for unit, size in _UNITS:
         count, left = divmod(left, size)
         if count:
-            parts.append(f"{count} {unit}")
+            parts.append(f"{count}{unit}")
         elif parts:
-            break  # 2 h 5 s is no more exact than 2 h
-    return " ".join(parts[:2])
+            break  # 2h5s is no more exact than 2h
+    return "".join(parts[:2])
 
 
 def window_text(seconds: float) -> str:
-    """A window of time as it is written: ``24 h``, ``7 d``, ``90 s``."""
+    """A window of time, as an option is given it: ``24h``, ``7d``, ``90s``."""
     for unit, size in _UNITS:
-        if seconds >= size and seconds % size == 0 and seconds != _SIZES["d"]:
-            return f"{seconds / size:.0f} {unit}"
-    return "24 h" if seconds == _SIZES["d"] else f"{seconds:.0f} s"
+        # One day is more often written as 24h.
+        if seconds >= size and seconds % size == 0 and (unit, seconds) != ("d", size):
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
 
 
 def clock_text(at: float, now: float) -> str:

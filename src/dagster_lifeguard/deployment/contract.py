@@ -21,6 +21,23 @@ Granularity = Literal["op", "run"]
 
 
 @dataclass(frozen=True, slots=True)
+class LifeSign:
+    """Whether a process of a run lives, by one witness.
+
+    Attributes:
+        source: ``session`` of the engine, or ``run-worker`` by word of the run launcher.
+        name: What the witness calls the process.
+        alive: None where the witness does not know.
+        detail: What it says, in a few words.
+    """
+
+    source: Literal["session", "run-worker"]
+    name: str
+    alive: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What holds for all pools of a deployment.
 
@@ -116,6 +133,11 @@ class PoolState:
     def held(self) -> int:
         """Slots that are held."""
         return sum(step.slots for step in self.holding)
+
+    @property
+    def everyone(self) -> tuple[HoldingStep | WaitingStep, ...]:
+        """Who holds, and then who waits."""
+        return (*self.holding, *self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +257,12 @@ class Deployment(Protocol):
 
     def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
         """Runs that were not over before ``since``, created before ``until``, oldest first."""
+
+    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
+        """What these runs executed so far, as far as they are known, oldest first."""
+
+    def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
+        """What is known of the processes of a run, or of those that own what a step holds."""
 
     def free(self, run_id: str, step_key: str | None = None) -> None:
         """Free the slots that a run or one of its steps holds, and withdraw what waits of it."""

@@ -13,6 +13,7 @@ from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
     HoldingStep,
+    LifeSign,
     PlannedStep,
     PoolState,
     Run,
@@ -239,6 +240,21 @@ class EndpointDeployment:
         }
         for run in sorted(found.values(), key=lambda run: (run.created, run.run_id)):
             yield put_together(run.run_id, run.job_name, run.status, self._events(run), None)
+
+    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
+        return tuple(
+            put_together(run.run_id, run.job_name, run.status, self._events(run), None)
+            for run in self.runs(run_ids)
+        )
+
+    def life_signs(
+        self,
+        run_id: str,
+        step_key: str | None = None,
+    ) -> tuple[LifeSign, ...]:
+        """A webserver tells nothing of processes."""
+        del run_id, step_key
+        return ()
 
     def _events(self, run: Run) -> Iterator[EventRow]:
         cursor: str | None = None

@@ -12,9 +12,11 @@ from dagster_lifeguard import history
 from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat import runs as of_runs
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
+from dagster_lifeguard.compat.launching import worker_health
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
+    LifeSign,
     PlannedStep,
     PoolState,
     Run,
@@ -28,6 +30,7 @@ from dagster_lifeguard.errors import (
     UnknownNameError,
     first_line,
 )
+from dagster_lifeguard.storage.sessions import Process, owners
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -165,9 +168,24 @@ class InstanceDeployment:
                     found.setdefault(asset, tuple(pools))
         return dict(sorted(found.items()))
 
+    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
+        with self._refusing():
+            return history.read_runs(self.instance, run_ids)
+
     def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
         with self._refusing():
             yield from history.read_history(self.instance, since, until)
+
+    def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
+        signs: list[LifeSign] = []
+        with self._refusing():
+            if isinstance(self._pools, EnginePools):
+                event_log = self.instance.event_log_storage
+                signs.extend(map(_session, owners(event_log, run_id, step_key)))
+            worker = worker_health(self.instance, run_id)
+        if worker is not None:
+            signs.append(LifeSign("run-worker", worker.launcher, worker.alive, worker.detail))
+        return tuple(signs)
 
     # ---- the connection ------------------------------------------------------------------------
 
@@ -202,3 +220,9 @@ def _run(record: RunRecord) -> Run:
         tags=run.tags,
         location=of_runs.location_of_run(run),
     )
+
+
+def _session(process: Process) -> LifeSign:
+    left = process.seconds_left
+    detail = f"{left:.0f} s of its lease left" if left > 0 else "silent, its lease has run out"
+    return LifeSign("session", f"process {process.label}", left > 0, detail)

@@ -7,7 +7,6 @@ when it started.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.sessions import Process, processes
 from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
 
 if TYPE_CHECKING:
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.store.contract import Store
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that holds or waits.
-
-    Attributes:
-        label: Host and process id.
-        seconds_left: Of its lease; negative when it has run out.
-    """
-
-    label: str
-    seconds_left: float
 
 
 @dataclass(frozen=True)
@@ -92,10 +79,10 @@ def status(instance: DagsterInstance) -> Status:
     has_stock_tables = cast("Any", event_log).has_table("concurrency_slots")
     held = slots.holders() if has_stock_tables else ()
     version: int | None = None
-    processes: tuple[Process, ...] = ()
+    found: tuple[Process, ...] = ()
     snapshots: tuple[PoolSnapshot, ...] = ()
     if cast("Any", event_log).has_table("lifeguard_schema"):
-        version, processes = _look(event_log)
+        version, found = _version(event_log), processes(event_log)
         snapshots = _snapshots(event_log)
     engine_holders = [
         Holder("engine", snapshot.pool, *holding.key, len(holding.slots[snapshot.pool]))
@@ -109,7 +96,7 @@ def status(instance: DagsterInstance) -> Status:
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),
         version=version,
-        processes=processes,
+        processes=found,
         holders=(*engine_holders, *stock_holders),
         waiting=len(waiting),
         unmatched=slots.unmatched() if has_stock_tables else (),
@@ -146,18 +133,10 @@ def _stock_slots(event_log: Any) -> StockSlots:
     )
 
 
-def _look(event_log: Any) -> tuple[int, tuple[Process, ...]]:
+def _version(event_log: Any) -> int:
     with event_log.index_connection() as connection:
         (version,) = connection.execute(db.text("SELECT version FROM lifeguard_schema")).fetchone()
-        now = time.time()
-        if connection.dialect.name == "postgresql":
-            (now,) = connection.execute(
-                db.text("SELECT extract(epoch FROM clock_timestamp())::double precision")
-            ).fetchone()
-        found = connection.execute(
-            db.text("SELECT label, lease_until FROM lifeguard_sessions ORDER BY started_at")
-        ).fetchall()
-    return int(version), tuple(Process(label, until - now) for label, until in found)
+    return int(version)
 
 
 def _snapshots(event_log: Any) -> tuple[PoolSnapshot, ...]:

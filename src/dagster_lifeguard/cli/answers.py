@@ -1,0 +1,291 @@
+"""What ``lifeguard explain`` found, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dagster_lifeguard.cli.estimates import REASONS, estimate_text
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.pool_tables import short
+from dagster_lifeguard.cli.times import clock_text, duration_text, window_text
+from dagster_lifeguard.findings import number
+from dagster_lifeguard.insight.explanation import State
+from dagster_lifeguard.insight.pools import Reason
+from dagster_lifeguard.insight.run_queue import Obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from dagster_lifeguard.insight.explanation import AskedPool, Explanation, StepAnswer
+    from dagster_lifeguard.insight.forecast import Estimate
+    from dagster_lifeguard.insight.pools import Holder, PoolSummary, Waiter
+    from dagster_lifeguard.insight.run_queue import Blockage, QueuePlace
+
+SHOWN_MAX = 5
+"""Of those who hold or are ahead only so many are listed, unless --all asks for each."""
+
+ORDER_STOCK = (
+    "higher priority, then first come, first served. Dagster promises a free slot to the first in "
+    "line, which takes it when it looks next: after 1 s at first, after up to 15 s later on"
+)
+ORDER_ENGINE = (
+    "higher priority, then first come, first served. A step for which another of its pools is "
+    "full lets later ones pass, until its patience is over (patience_seconds, by default 5 min)"
+)
+ORDER_RUN = (
+    "the run queue looks at runs with a higher dagster/priority first, then at older ones, and "
+    "passes over a run whose pools or tags are taken"
+)
+
+_TOLD = (State.HOLDING, State.EXECUTING, State.WAITING, State.QUEUED)
+"""What is told step by step; other steps are counted."""
+
+_STATES = {
+    State.DONE: "done",
+    State.EXECUTING: "executing",
+    State.PENDING: "not begun",
+    State.NOT_EXECUTED: "not executed",
+    State.HOLDING: "holding",
+    State.WAITING: "waiting",
+    State.QUEUED: "queued",
+}
+
+
+def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterator[RenderableType]:
+    """What was found, from top to bottom.
+
+    Args:
+        found: The explanation.
+        name: What to call the deployment.
+        in_full: Whether everybody who holds or is ahead is listed.
+    """
+    shown_max = None if in_full else SHOWN_MAX
+    yield Text(printable(name), style="dim")
+    yield _head(found)
+    for pool in found.pools:
+        yield Text(f"  its pool {_pool(pool)}")
+    if found.kind == "asset" and not found.pools:
+        yield Text("  It has no pool, so nothing limits it: any number of runs may execute it.")
+    shown = [step for step in found.steps if found.kind == "step" or step.state in _TOLD]
+    for _, answers in groupby(shown, key=lambda step: (step.run_id, step.state)):
+        yield Text()
+        yield from _block(tuple(answers), found, shown_max)
+    if len(shown) < len(found.steps):
+        yield Text()
+        yield _rest([step for step in found.steps if step not in shown], found)
+    yield from _order(found)
+    if found.runs_unseen:
+        yield Text(
+            f"Not looked at: {number(found.runs_unseen, 'more unfinished run')}.", style="dim"
+        )
+    if any(step.state is State.QUEUED for step in found.steps):
+        yield Text(
+            "If a run stays in the queue although nothing keeps it there: lifeguard doctor",
+            style="dim",
+        )
+
+
+def _head(found: Explanation) -> Text:
+    name = printable(found.name if found.step_key is None else f"{found.name}:{found.step_key}")
+    head = Text.assemble((name, "bold"), " ")
+    states = {step.state for step in found.steps}
+    if found.is_waiting:
+        count = len({s.run_id for s in found.steps if s.state in (State.WAITING, State.QUEUED)})
+        runs = f" in {number(count, 'run')}" if found.kind == "asset" else ""
+        head.append(f"waits{runs}", style="yellow")
+    elif found.kind == "asset" and not found.steps:
+        head.append("does not wait: no unfinished run makes it", style="green")
+    elif states & {State.HOLDING, State.EXECUTING}:
+        head.append("does not wait: it executes", style="green")
+    elif states <= {State.DONE, State.NOT_EXECUTED}:
+        done = "is done" if State.DONE in states else "was not executed"
+        head.append(f"does not wait: it {done}, its run is {_status(found)}", style="green")
+    else:
+        head.append("does not wait for a pool: its run has not come to it yet", style="green")
+    return head
+
+
+def _status(found: Explanation) -> str:
+    return ", ".join(sorted({step.run_status.lower() for step in found.steps}))
+
+
+def _block(
+    answers: Sequence[StepAnswer], found: Explanation, shown_max: int | None
+) -> Iterator[RenderableType]:
+    """Steps of one run that are in one state."""
+    first = answers[0]
+    run = f"run {short(first.run_id)} of {printable(first.job_name)}"
+    if first.queue_place is not None:
+        yield _line(f"{run} is in the run queue", first)
+        yield _facts(_of_queue(first.queue_place, found, shown_max))
+        return
+    if first.state is State.QUEUED:
+        yield _line(f"{run} is {first.run_status.lower()}: it was not launched yet", first)
+        return
+    for answer in answers:
+        yield _line(f"{run}, step {printable(answer.step_key)}, {_doing(answer)}", answer)
+        yield _facts(_of_step(answer, found, shown_max))
+
+
+def _rest(answers: Sequence[StepAnswer], found: Explanation) -> Text:
+    counts = Counter(answer.state for answer in answers)
+    parts = ", ".join(f"{count:,} {_STATES[state]}" for state, count in counts.items())
+    return Text(f"{'Other steps' if len(answers) < len(found.steps) else 'Steps'}: {parts}.")
+
+
+def _order(found: Explanation) -> Iterator[Text]:
+    if any(step.state is State.WAITING for step in found.steps):
+        yield Text()
+        yield Text(f"Order: {ORDER_STOCK if found.engine is False else ORDER_ENGINE}.")
+    if any(step.queue_place is not None for step in found.steps):
+        yield Text()
+        yield Text(f"Order: {ORDER_RUN}.")
+
+
+def _doing(answer: StepAnswer) -> str:
+    if answer.state is State.WAITING:
+        return "waits"
+    if answer.state is State.HOLDING:
+        return "holds and executes"
+    if answer.state is State.EXECUTING:
+        return "executes"
+    if answer.state is State.PENDING:
+        return "has not begun"
+    return "is done" if answer.state is State.DONE else "was not executed"
+
+
+def _line(text: str, answer: StepAnswer) -> Text:
+    lasting = (State.WAITING, State.QUEUED, State.HOLDING, State.EXECUTING)
+    if answer.seconds is None or answer.state not in lasting:
+        return Text(text)
+    return Text(f"{text} for {duration_text(answer.seconds)}")
+
+
+def _of_queue(
+    place: QueuePlace, found: Explanation, shown_max: int | None
+) -> Iterator[tuple[str, str]]:
+    priority = f", priority {place.priority}" if place.priority else ""
+    yield "position", f"{place.position:,} of {place.length:,}{priority}"
+    if not place.blockages:
+        yield "because", "nothing keeps it there: the daemon launches it when it looks next"
+    for blockage in place.blockages:
+        yield "because", _blockage(blockage)
+        runs = blockage.behind[:shown_max]
+        told = [f"{short(r.run_id)} of {r.job_name}, {duration_text(r.elapsed)}" for r in runs]
+        yield from _several("behind", told, len(blockage.behind))
+    if place.estimate is not None:
+        yield "estimate", _drawn(place.estimate, found)
+
+
+def _blockage(blockage: Blockage) -> str:
+    if blockage.obstacle is Obstacle.RUNS_MAX:
+        return (
+            f"{blockage.taken:,} runs are in progress and max_concurrent_runs is {blockage.limit:,}"
+        )
+    if blockage.obstacle is Obstacle.TAG:
+        return (
+            f"{number(blockage.taken, 'run')} with the tag {blockage.name} "
+            f"{'is' if blockage.taken == 1 else 'are'} in progress and its limit is "
+            f"{blockage.limit:,} (tag_concurrency_limits)"
+        )
+    if blockage.limit == 0:
+        return f"the pool {blockage.name} is paused: its limit is 0"
+    return f"the pool {blockage.name} is full: {blockage.taken:,} of {blockage.limit:,} held"
+
+
+def _of_step(
+    answer: StepAnswer, found: Explanation, shown_max: int | None
+) -> Iterator[tuple[str, str]]:
+    if found.kind != "asset" and answer.assets:
+        yield "makes", ", ".join(answer.assets)
+    if not answer.pools:
+        yield "pool", "none: nothing limits it"
+        return
+    for asked in answer.pools:
+        yield from _of_pool(asked, answer, found, shown_max)
+    if not answer.is_limited:
+        yield "limit", "none: its pools are unlimited, so nothing limits it"
+    if answer.state is State.WAITING and answer.estimate is not None:
+        yield "estimate", _drawn(answer.estimate, found)
+
+
+def _of_pool(
+    asked: AskedPool, answer: StepAnswer, found: Explanation, shown_max: int | None
+) -> Iterator[tuple[str, str]]:
+    slots = f"{asked.slots} slots of " if asked.slots != 1 else ""
+    yield "pool", f"{slots}{_pool(asked.pool)}"
+    waiter = asked.waiter
+    if waiter is None or answer.state is not State.WAITING:
+        return
+    priority = f", priority {waiter.priority}" if waiter.priority else ""
+    yield "position", f"{waiter.position:,} of {asked.pool.waiting:,}{priority}"
+    reasons = {other.waiter.reason for other in answer.pools if other.waiter is not None}
+    if waiter.reason is Reason.NEXT and reasons != {Reason.NEXT}:
+        yield "because", "not here: another of its pools holds it up"
+    else:
+        yield "because", REASONS[waiter.reason]
+    told = [_holder(holder, found.at) for holder in asked.holders[:shown_max]]
+    yield from _several("behind", told, len(asked.holders))
+    # Who is next ahead of it tells most, so the end of the line is shown.
+    ahead = asked.ahead if shown_max is None else asked.ahead[-shown_max:]
+    yield from _several("ahead", [_waiter(other) for other in ahead], len(asked.ahead))
+
+
+def _pool(pool: PoolSummary) -> str:
+    if pool.limit is None:
+        return f"{pool.pool}: no limit, {pool.held:,} held"
+    limit = "paused, " if pool.limit == 0 else ""
+    default = " (the default limit)" if pool.from_default else ""
+    waiting = f", {pool.waiting:,} waiting" if pool.waiting else ""
+    return f"{pool.pool}: {limit}{pool.held:,} of {pool.limit:,} held{default}{waiting}"
+
+
+def _holder(holder: Holder, now: float) -> str:
+    text = f"{short(holder.run_id)} {holder.step_key or holder.job_name or ''}".rstrip()
+    if holder.since is not None and holder.elapsed is not None:
+        text += f", since {clock_text(holder.since, now)} ({duration_text(holder.elapsed)})"
+    if holder.typical is not None:
+        text += f", typically {duration_text(holder.typical.p50)}"
+    if holder.is_leaked:
+        status = (holder.run_status or "unknown").lower()
+        text += f"; its run is {status}: see lifeguard free {short(holder.run_id)}"
+    return text
+
+
+def _waiter(waiter: Waiter) -> str:
+    text = f"{waiter.position}. {short(waiter.run_id)} {waiter.step_key or waiter.job_name or ''}"
+    return text if waiter.waited is None else f"{text}, waits {duration_text(waiter.waited)}"
+
+
+def _several(word: str, told: Iterable[str], count: int) -> Iterator[tuple[str, str]]:
+    told = list(told)
+    for text in told:
+        yield word, text
+        word = ""
+    if count > len(told):
+        yield word, f"and {count - len(told):,} more; --all lists them"
+
+
+def _drawn(estimate: Estimate, found: Explanation) -> str:
+    text = estimate_text(estimate)
+    if estimate.missing is None and estimate.samples:
+        executions = number(estimate.samples, "execution")
+        text += f", drawn from {executions} of the last {window_text(found.window)}"
+    return text
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> Padding:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for word, text in rows:
+        table.add_row(word, Text(printable(text)))
+    return Padding(table, (0, 0, 0, 2), expand=False)

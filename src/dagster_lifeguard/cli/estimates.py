@@ -1,0 +1,68 @@
+"""Estimates, reasons and spreads in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.cli.times import duration_text
+from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
+from dagster_lifeguard.insight.pools import Reason
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.insight.past import Spread
+
+MISSING = {
+    NoEstimate.NO_HISTORY: "too few executions are known of those that hold or are ahead",
+    NoEstimate.OUTLASTED: "who holds has held for longer than nearly all that was seen",
+    NoEstimate.LEAKED: "who holds may never let go, for its run is over",
+    NoEstimate.PAUSED: "the limit is 0",
+    NoEstimate.TOO_LARGE: "it asks for more slots than the limit",
+    NoEstimate.TOO_FAR: "too many are ahead",
+}
+"""Why there is no estimate."""
+
+REASONS = {
+    Reason.PAUSED: "paused: the limit is 0",
+    Reason.TOO_LARGE: "asks for more slots than the limit",
+    Reason.FULL: "the pool is full",
+    Reason.BEHIND: "the free slots are for those ahead",
+    Reason.PROMISED: "has a slot, takes it when it looks next",
+    Reason.NEXT: "a slot is free and its turn has come",
+}
+"""Why a step waits."""
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """An estimate as a sentence part: ``in about 8m (2m to 15m)``."""
+    if estimate.missing is not None:
+        return f"no estimate: {MISSING[estimate.missing]}"
+    assert estimate.typical is not None
+    if estimate.latest is not None and estimate.latest < 1.0:
+        return "any moment"
+    return f"in about {duration_text(estimate.typical)} ({_range(estimate)})"
+
+
+def short_estimate(estimate: Estimate) -> str:
+    """An estimate in a cell of a table: ``8m (2m to 15m)``, or ``-``."""
+    if estimate.missing is not None or estimate.typical is None:
+        return "-"
+    if estimate.latest is not None and estimate.latest < 1.0:
+        return "any moment"
+    return f"{duration_text(estimate.typical)} ({_range(estimate)})"
+
+
+def _range(estimate: Estimate) -> str:
+    soonest = duration_text(estimate.soonest or 0.0)
+    if estimate.latest is None:
+        return f"{soonest} to unknown"
+    return f"{soonest} to {duration_text(estimate.latest)}"
+
+
+def spread_text(spread: Spread | None) -> str:
+    """How durations are spread, in one line."""
+    if spread is None:
+        return "none known"
+    return (
+        f"p50 {duration_text(spread.p50)}, p95 {duration_text(spread.p95)} "
+        f"({spread.count:,} execution{'s' if spread.count != 1 else ''})"
+    )

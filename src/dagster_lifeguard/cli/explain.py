@@ -1,0 +1,68 @@
+"""``lifeguard explain``: why something waits, behind whom, and until when."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.cli.answers import explanation_lines
+from dagster_lifeguard.cli.tables import new_console
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.insight.explanation import Explanation, explain
+from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.insight.subject import asset_or_run
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+
+
+@click.command("explain")
+@click.argument("subject", metavar="ASSET|RUN_ID|RUN_ID:STEP")
+@click.option("--all", "show_all", is_flag=True, help="List every step and everyone ahead.")
+@click.option(
+    "--window",
+    default="7d",
+    show_default=True,
+    callback=read_duration,
+    help="Of which past estimates are drawn: 30m, 24h, 7d. 0 makes none, and is faster.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@deployment_options
+def explain_command(
+    deployment: Deployment, subject: str, window: float, *, show_all: bool, as_json: bool
+) -> None:
+    """Show why a step waits, behind whom, and when it is likely to go in.
+
+    Give an asset as a/b, a run's id or the beginning of it, or one step of a run. It says what
+    the step waits for (a pool, or the run queue and what keeps the run there), who holds that and
+    since when, what decides the order, and an estimate with what it is drawn from; or that the
+    step is not limited at all. Changes nothing.
+
+    \b
+    Examples:
+      lifeguard explain sales/orders
+      lifeguard explain 3f2a91c4
+      lifeguard explain 3f2a91c4:orders --json
+
+    Exit code: 0, or 2 for a mistake in what was asked.
+    """
+    meant = asset_or_run(deployment, subject)
+    settings = deployment.settings()
+    now = time.time()
+    past = read_past(deployment, settings, now - window, now) if window else Past(now, now)
+    found = explain(deployment, meant, settings, past, time.time())
+    if as_json:
+        click.echo(json.dumps(_as_json(found, deployment.name), indent=2))
+        return
+    console = new_console()
+    for line in explanation_lines(found, name=deployment.name, in_full=show_all):
+        console.print(line)
+
+
+def _as_json(found: Explanation, name: str) -> dict[str, Any]:
+    return {"version": 1, "deployment": name, "waiting": found.is_waiting, **asdict(found)}

@@ -1,0 +1,130 @@
+"""``lifeguard free``: give back slots that nobody works under any more."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.pool_tables import short
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.findings import number
+from dagster_lifeguard.insight.freeing import Freeable, find_freeable
+from dagster_lifeguard.insight.subject import pool_or_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dagster_lifeguard.deployment.contract import Deployment
+
+_LIVES = {
+    True: ("alive", "green"),
+    False: ("not alive", "red"),
+    None: ("nobody can tell whether it is alive", "yellow"),
+}
+
+
+@click.command("free")
+@click.argument("subject", metavar="RUN_ID|RUN_ID:STEP|POOL")
+@click.option("--force", is_flag=True, help="Also what is alive, or may be.")
+@click.option("-y", "--yes", is_flag=True, help="Free without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what is known, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; asks nothing.")
+@deployment_options
+def free_command(
+    deployment: Deployment, subject: str, *, force: bool, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Free slots that are held by nobody who lives.
+
+    First it shows who holds, and what is known of the processes: under the engine their sessions
+    and leases, else the run's status and what the run launcher says of the run's worker. What is
+    alive, or may be, is kept: to free it lets another step in beside it. --force does that too.
+    What waits of the same run or step is withdrawn.
+
+    \b
+    Examples:
+      lifeguard free 3f2a91c4
+      lifeguard free 3f2a91c4:orders --dry-run
+      lifeguard free warehouse --yes
+
+    Exit code: 0 freed, or nothing to free; 1 something is kept because it is or may be alive;
+    2 a mistake in what was asked.
+    """
+    found = find_freeable(deployment, pool_or_run(deployment, subject), time.time())
+    chosen = [item for item in found if force or item.is_safe]
+    kept = [item for item in found if item not in chosen]
+    if not as_json:
+        _show(found)
+    if chosen and not dry_run:
+        if not (yes or _agreed(chosen, as_json=as_json)):
+            click.echo("Nothing was freed.")
+            return
+        for item in chosen:
+            deployment.free(item.run_id, item.step_key or None)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, chosen, deployment.name, dry_run=dry_run), indent=2))
+    else:
+        _conclude(found, chosen, kept, dry_run=dry_run)
+    if kept:
+        raise SystemExit(1)
+
+
+def _show(found: Sequence[Freeable]) -> None:
+    for item in found:
+        life, colour = _LIVES[item.alive]
+        click.echo(f"run {short(item.run_id)} step {printable(item.step_key)}: ", nl=False)
+        click.secho(life, fg=colour)
+        if item.holds:
+            held = ", ".join(f"{n} of {printable(pool)}" for pool, n in item.holds)
+            click.echo(f"  holds {held}")
+        if item.waits:
+            click.echo(f"  waits for {', '.join(map(printable, item.waits))}")
+        for line in item.evidence:
+            click.echo(f"  {printable(line)}")
+
+
+def _agreed(chosen: Sequence[Freeable], *, as_json: bool) -> bool:
+    if as_json or not _is_terminal():
+        raise click.UsageError("Nothing was freed: say --yes to free without being asked.")
+    return click.confirm(f"Free {number(len(chosen), 'step')}?")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _conclude(
+    found: Sequence[Freeable],
+    chosen: Sequence[Freeable],
+    kept: Sequence[Freeable],
+    *,
+    dry_run: bool,
+) -> None:
+    if not found:
+        click.echo("Nothing to free: it holds nothing and waits for nothing.")
+        return
+    if chosen:
+        done = "Would free" if dry_run else "Freed"
+        click.echo(f"{done} {number(len(chosen), 'step')}.")
+    if kept:
+        click.echo(
+            f"Kept {number(len(kept), 'step')}: alive, or it may be. Cancel the run instead, or "
+            "free it all the same with --force: then another step goes in beside it.",
+            err=True,
+        )
+
+
+def _as_json(
+    found: Sequence[Freeable], chosen: Sequence[Freeable], name: str, *, dry_run: bool
+) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "deployment": name,
+        "dry_run": dry_run,
+        "steps": [{**asdict(item), "freed": item in chosen and not dry_run} for item in found],
+    }

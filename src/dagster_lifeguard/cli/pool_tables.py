@@ -1,0 +1,269 @@
+"""Pools as tables: all of them, and one with its holders and its queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dagster_lifeguard.cli.estimates import MISSING, REASONS, short_estimate, spread_text
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.tables import cell, plain_table
+from dagster_lifeguard.cli.times import clock_text, duration_text, window_text
+from dagster_lifeguard.findings import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from dagster_lifeguard.insight.past import Spread
+    from dagster_lifeguard.insight.pools import Holder, Overview, Pool, PoolSummary, Waiter
+
+ROWS_MAX = 50
+"""Of holders and of a queue only so many are listed, unless --all asks for each."""
+
+RUN_ID_SHOWN = 8
+"""Dagster's UI shows as much of a run's id."""
+
+_WIDE = 110
+_BAR = 10
+_NAME_MIN = 20
+
+
+def overview_table(
+    found: Overview, pools: Sequence[PoolSummary], *, name: str, width: int
+) -> Iterator[RenderableType]:
+    """All pools in outline.
+
+    Args:
+        found: What there is.
+        pools: Those of it to list.
+        name: What to call the deployment.
+        width: Columns of the terminal.
+    """
+    yield Text(printable(name), style="dim")
+    if pools:
+        yield _summaries(pools, found, wide=width >= _WIDE)
+        yield Text()
+    yield from _sums(found, len(pools))
+
+
+def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> Table:
+    table = plain_table()
+    table.add_column("pool", overflow="fold", min_width=_NAME_MIN)
+    if wide:
+        table.add_column("", no_wrap=True)
+    table.add_column("held", justify="right", no_wrap=True)
+    table.add_column("waiting", justify="right", no_wrap=True)
+    table.add_column("oldest", justify="right", no_wrap=True)
+    if found.window:
+        table.add_column("p50 wait", justify="right", no_wrap=True)
+        table.add_column("p95 wait", justify="right", no_wrap=True)
+    for pool in pools:
+        cells = [cell(pool.pool)]
+        if wide:
+            cells.append(_bar(pool))
+        cells.append(_held(pool))
+        cells.append(Text(f"{pool.waiting:,}" if pool.waiting else "-"))
+        cells.append(Text(_or_dash(pool.oldest_wait)))
+        if found.window:
+            cells += [Text(_p50(pool.waits)), Text(_p95(pool.waits))]
+        table.add_row(*cells)
+    return table
+
+
+def _bar(pool: PoolSummary) -> Text:
+    if pool.limit is None:
+        return Text("unlimited", style="dim")
+    if pool.limit == 0:
+        return Text("paused", style="yellow")
+    filled = min(_BAR, -(-pool.held * _BAR // pool.limit))
+    return Text.assemble(("#" * filled, _colour(pool)), ("." * (_BAR - filled), "dim"))
+
+
+def _held(pool: PoolSummary) -> Text:
+    if pool.limit is None:
+        return Text(f"{pool.held:,}, no limit")
+    if pool.limit == 0:
+        return Text(f"{pool.held:,}, paused" if pool.held else "paused", style="yellow")
+    return Text(f"{pool.held:,} of {pool.limit:,}", style=_colour(pool))
+
+
+def _colour(pool: PoolSummary) -> str:
+    if pool.limit is not None and pool.held > pool.limit:
+        return "red"
+    return "yellow" if pool.waiting else "green" if pool.held else ""
+
+
+def _sums(found: Overview, listed: int) -> Iterator[Text]:
+    what = "run" if found.granularity == "run" else "step"
+    busy = len(found.busy)
+    line = f"{number(len(found.pools), 'pool')}, {busy:,} in use: "
+    if found.granularity == "run":  # A run counts in each of its pools.
+        line += f"{number(found.waiting, 'run')} wait{'' if found.waiting != 1 else 's'}"
+    else:
+        line += f"{number(found.held, 'slot')} held, {number(found.waiting, what)} "
+        line += "waits" if found.waiting == 1 else "wait"
+    if found.oldest_wait is not None:
+        line += f", the longest for {duration_text(found.oldest_wait)}"
+    yield Text(line + ".")
+    idle = [pool for pool in found.pools if pool.is_idle]
+    if idle and listed < len(found.pools):
+        yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
+    if found.window:
+        yield Text(
+            f"p50 and p95: how long {what}s of the last {window_text(found.window)} waited.",
+            style="dim",
+        )
+
+
+def _by_limit(idle: Iterable[PoolSummary]) -> str:
+    counts = Counter(pool.limit for pool in idle)
+    most = [
+        f"limit {'none' if limit is None else limit}: {count:,}"
+        for limit, count in counts.most_common(3)
+    ]
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(3))
+    return f" ({', '.join(most)}{f', others: {rest:,}' if rest else ''})"
+
+
+def pool_report(
+    pool: Pool, *, name: str, now: float, window: float, by_run: bool, rows_max: int | None
+) -> RenderableType:
+    """One pool with everyone in it.
+
+    Args:
+        pool: The pool.
+        name: What to call the deployment.
+        now: When it was looked at.
+        window: Seconds of the past that durations are of.
+        by_run: Whether runs hold and wait, and not their steps.
+        rows_max: How many holders, and how many of the queue, to list; None for all.
+    """
+    summary = pool.summary
+    parts: list[RenderableType] = [Text(printable(name), style="dim"), _head(summary)]
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("limit", _limit(summary))
+    if window:
+        last = window_text(window)
+        facts.add_row("waits", f"{spread_text(summary.waits)} in the last {last}")
+        facts.add_row("holds", f"{spread_text(pool.holds)} in the last {last}")
+    parts += [facts, Text()]
+    if pool.holders:
+        parts += _listed(_holders(pool.holders[:rows_max], now, by_run=by_run),
+                         len(pool.holders), rows_max)  # fmt: skip
+    else:
+        parts.append(Text("Nobody holds."))
+    parts.append(Text())
+    if pool.queue:
+        parts += _listed(_queue(pool.queue[:rows_max], by_run=by_run), len(pool.queue), rows_max)
+        missing = dict.fromkeys(w.estimate.missing for w in pool.queue[:rows_max])
+        parts += [
+            Text(f"No estimate: {MISSING[reason]}.", style="dim") for reason in missing if reason
+        ]
+    else:
+        parts.append(Text("Nobody waits."))
+    return Group(*parts)
+
+
+def _head(summary: PoolSummary) -> Text:
+    head = Text.assemble((printable(summary.pool), "bold"), "  ", _held(summary))
+    head.append(" held" if summary.limit else "")
+    head.append(f", {summary.waiting:,} waiting")
+    if summary.oldest_wait is not None:
+        head.append(f", the longest for {duration_text(summary.oldest_wait)}")
+    return head
+
+
+def _limit(summary: PoolSummary) -> str:
+    if summary.limit is None:
+        return "none: unlimited"
+    return f"{summary.limit:,}" + (" (the default)" if summary.from_default else "")
+
+
+def _listed(table: Table, count: int, rows_max: int | None) -> list[RenderableType]:
+    if rows_max is None or count <= rows_max:
+        return [table]
+    return [table, Text(f"and {count - rows_max:,} more; list them with --all", style="dim")]
+
+
+def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
+    table = plain_table()
+    table.add_column("holds", no_wrap=True)
+    table.add_column("job" if by_run else "step", overflow="fold")
+    table.add_column("run is", no_wrap=True)
+    slotted = any(holder.slots != 1 for holder in holders)
+    if slotted:
+        table.add_column("slots", justify="right", no_wrap=True)
+    table.add_column("since", no_wrap=True)
+    table.add_column("for", justify="right", no_wrap=True)
+    table.add_column("typically", justify="right", no_wrap=True)
+    for holder in holders:
+        cells = [
+            Text(short(holder.run_id)),
+            cell(holder.step_key or holder.job_name or "-"),
+            run_status(holder.run_status, leaked=holder.is_leaked),
+            Text("-" if holder.since is None else clock_text(holder.since, now)),
+            Text(_or_dash(holder.elapsed)),
+            Text(_p50(holder.typical)),
+        ]
+        if slotted:
+            cells.insert(3, Text(str(holder.slots)))
+        table.add_row(*cells)
+    return table
+
+
+def _queue(queue: Sequence[Waiter], *, by_run: bool) -> Table:
+    table = plain_table()
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("waits", no_wrap=True)
+    table.add_column("job" if by_run else "step", overflow="fold")
+    slotted = any(waiter.slots != 1 for waiter in queue)
+    ranked = any(waiter.priority for waiter in queue)
+    if slotted:
+        table.add_column("slots", justify="right", no_wrap=True)
+    if ranked:
+        table.add_column("priority", justify="right", no_wrap=True)
+    table.add_column("for", justify="right", no_wrap=True)
+    table.add_column("goes in after", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for waiter in queue:
+        cells = [
+            Text(str(waiter.position)),
+            Text(short(waiter.run_id)),
+            cell(waiter.step_key or waiter.job_name or "-"),
+            *([Text(str(waiter.slots))] if slotted else []),
+            *([Text(str(waiter.priority))] if ranked else []),
+            Text(_or_dash(waiter.waited)),
+            Text(short_estimate(waiter.estimate)),
+            Text(REASONS[waiter.reason]),
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def run_status(status: str | None, *, leaked: bool) -> Text:
+    """The status of a run; a holder whose run is over stands out."""
+    text = "unknown" if status is None else status.lower()
+    return Text(f"{text} (over)" if leaked and status else text, style="red" if leaked else "")
+
+
+def short(run_id: str) -> str:
+    """As much of a run's id as tells it from others."""
+    return printable(run_id[:RUN_ID_SHOWN])
+
+
+def _or_dash(seconds: float | None) -> str:
+    return "-" if seconds is None else duration_text(seconds)
+
+
+def _p50(spread: Spread | None) -> str:
+    return "-" if spread is None else duration_text(spread.p50)
+
+
+def _p95(spread: Spread | None) -> str:
+    return "-" if spread is None else duration_text(spread.p95)

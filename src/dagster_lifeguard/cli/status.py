@@ -1,0 +1,185 @@
+"""``lifeguard status``: who holds and who waits, in all pools or in one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from dagster_lifeguard.cli.pool_tables import ROWS_MAX, overview_table, pool_report
+from dagster_lifeguard.cli.tables import new_console
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
+from dagster_lifeguard.insight.subject import known_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+
+    from dagster_lifeguard.deployment.contract import Deployment
+
+_PAST_AGAIN_SECONDS = 60.0
+"""While watching, percentiles are read anew so often: it costs more than to look at the pools."""
+
+_INTERVAL_MIN = 0.1
+
+
+@click.command("status")
+@click.argument("pool", required=False)
+@click.option("--select", "pattern", help="Only pools whose name holds this text.")
+@click.option("--all", "show_all", is_flag=True, help="List idle pools too, and whole queues.")
+@click.option(
+    "--window",
+    default="24h",
+    show_default=True,
+    callback=read_duration,
+    help="Of which past the waits are: 90s, 30m, 24h, 7d. 0 does not look at it, and is faster.",
+)
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--interval", default="1s", show_default=True, callback=read_duration, help="Of --watch."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (a line per look).")
+@deployment_options
+def status_command(
+    deployment: Deployment,
+    pool: str | None,
+    pattern: str | None,
+    window: float,
+    interval: float,
+    *,
+    show_all: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Show which pools are held, who waits, and for how long.
+
+    Pools under most pressure come first; idle ones are summed up. With POOL: its holders, its
+    queue, and when each in the queue is likely to go in. Changes nothing.
+
+    \b
+    Examples:
+      lifeguard status
+      lifeguard status warehouse
+      lifeguard status --select stripe --watch
+      lifeguard status --json | jq '.pools[] | select(.waiting > 0)'
+
+    Exit code: 0, or 2 for a mistake in what was asked.
+    """
+    if pool is not None and pattern is not None:
+        raise click.UsageError("Give a POOL or --select, not both.")
+    look = _Look(deployment, window)
+    if pool is None:
+
+        def see() -> _Sight:
+            return look.at_all(pattern or "", list_idle=show_all or pattern is not None)
+    else:
+        name = known_pool(deployment, pool)
+
+        def see() -> _Sight:
+            return look.at_one(name, rows_max=None if show_all else ROWS_MAX)
+
+    if watch:
+        _watch(see, max(interval, _INTERVAL_MIN), as_json=as_json)
+    elif as_json:
+        click.echo(json.dumps(see().as_json, indent=2))
+    else:
+        new_console().print(see().as_text)
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What was seen in one look.
+
+    Attributes:
+        as_text: To be printed.
+        as_json: For ``--json``.
+        states: What has to change for anybody to be told again.
+    """
+
+    as_text: RenderableType
+    as_json: dict[str, Any]
+    states: object
+
+
+class _Look:
+    """Looks again and again, and at the past only now and then."""
+
+    def __init__(self, deployment: Deployment, window: float) -> None:
+        self._deployment = deployment
+        self._window = window
+        self._settings = deployment.settings()
+        self._past = Past(0.0, 0.0)
+
+    def at_all(self, pattern: str, *, list_idle: bool) -> _Sight:
+        states, now = self._deployment.pools(), time.time()
+        found = overview(states, self._settings, self._past_until(now), now)
+        selected = [pool for pool in found.pools if pattern.lower() in pool.pool.lower()]
+        listed = [pool for pool in selected if list_idle or not pool.is_idle]
+        text = overview_table(found, listed, name=self._deployment.name, width=new_console().width)
+        described = asdict(found) | {"pools": [asdict(pool) for pool in selected]}
+        return _Sight(Group(*text), self._named(described), states)
+
+    def at_one(self, name: str, *, rows_max: int | None) -> _Sight:
+        state, now = find_pool(self._deployment, name), time.time()
+        runs = runs_in(self._deployment, [state])
+        past = self._past_until(now)
+        found = look_into(state, runs, past, now)
+        text = pool_report(
+            found,
+            name=self._deployment.name,
+            now=now,
+            window=past.until - past.since,
+            by_run=self._settings.granularity == "run",
+            rows_max=rows_max,
+        )
+        seen = {
+            "at": now,
+            "granularity": self._settings.granularity,
+            "engine": self._settings.engine,
+            "window": past.until - past.since,
+        }
+        return _Sight(text, self._named(seen | asdict(found)), state)
+
+    def _past_until(self, now: float) -> Past:
+        if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
+            since = now - self._window
+            self._past = read_past(self._deployment, self._settings, since, now)
+        return self._past
+
+    def _named(self, found: dict[str, Any]) -> dict[str, Any]:
+        return {"version": 1, "deployment": self._deployment.name, **found}
+
+
+def _watch(see: Callable[[], _Sight], interval: float, *, as_json: bool) -> None:
+    """Show what is seen until somebody interrupts; beside a terminal, only what changed."""
+    console = new_console()
+    try:
+        if console.is_terminal and not as_json:
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                while True:
+                    live.update(see().as_text, refresh=True)
+                    time.sleep(interval)
+        last: object = None
+        while True:
+            sight = see()
+            if sight.states != last:
+                if as_json:
+                    click.echo(json.dumps(sight.as_json))
+                else:
+                    console.print(Text(time.strftime("%Y-%m-%d %H:%M:%S")), sight.as_text, "")
+                sys.stdout.flush()
+            last = sight.states
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,405 @@
+"""Why a step waits: on which pool or in the run queue, behind whom, and until when."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+from dagster_lifeguard.insight.forecast import Estimate, latest_of
+from dagster_lifeguard.insight.past import terms_of
+from dagster_lifeguard.insight.pools import (
+    Holder,
+    Pool,
+    PoolSummary,
+    Waiter,
+    look_into,
+    runs_in,
+    summarize,
+)
+from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, place_in_queue
+from dagster_lifeguard.insight.subject import Subject, unknown_step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagster_lifeguard.deployment.contract import (
+        Deployment,
+        PlannedStep,
+        PoolState,
+        Run,
+        Settings,
+    )
+    from dagster_lifeguard.history import RunExecution, StepExecution
+    from dagster_lifeguard.insight.past import Past
+
+RUNS_SEEN_MAX = 50
+"""Of the unfinished runs that may make an asset, only so many of the oldest are looked at."""
+
+_MADE_WHILE_GOING_ON = re.compile(r"\[[^\]]*\]")
+
+
+class State(str, Enum):
+    """What a step does now."""
+
+    WAITING = "waiting"
+    """It waits for slots of a pool."""
+    HOLDING = "holding"
+    """It holds slots, and executes."""
+    EXECUTING = "executing"
+    """It executes and needs no slots of its own."""
+    QUEUED = "queued"
+    """Its run is in the run queue, or is not launched yet."""
+    PENDING = "pending"
+    """Its run goes on, and has not come to it yet."""
+    DONE = "done"
+    """It was executed."""
+    NOT_EXECUTED = "not-executed"
+    """Its run is over without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPool:
+    """A pool that a step asks for.
+
+    Attributes:
+        pool: The pool in outline.
+        slots: How many slots of it.
+        holders: Who holds them now.
+        waiter: The step, or its run, in the queue of the pool; None if it is not there.
+        ahead: Who goes in before it.
+    """
+
+    pool: PoolSummary
+    slots: int
+    holders: tuple[Holder, ...]
+    waiter: Waiter | None
+    ahead: tuple[Waiter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """What there is to say of one step of one run.
+
+    Attributes:
+        assets: The assets it makes, each as ``a/b``.
+        state: What it does now.
+        since: Since when; None where that is not known.
+        seconds: For how long.
+        pools: The pools it asks for; empty: it is not limited.
+        queue_place: Where its run stands in the run queue.
+        estimate: When it goes in, if it waits.
+    """
+
+    run_id: str
+    job_name: str
+    run_status: str
+    step_key: str
+    assets: tuple[str, ...]
+    state: State
+    since: float | None
+    seconds: float | None
+    pools: tuple[AskedPool, ...]
+    queue_place: QueuePlace | None
+    estimate: Estimate | None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether some pool of it has a limit."""
+        return any(asked.pool.limit is not None for asked in self.pools)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer to why something waits.
+
+    Attributes:
+        kind: What was asked about.
+        name: The asset, or the run's id.
+        step_key: The step that was asked about, if it was one.
+        at: When it was looked at.
+        granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
+        engine: Whether the engine admits steps; None where that cannot be seen.
+        window: The seconds before ``at`` that estimates are drawn from.
+        pools: The pools of the asset's steps.
+        steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
+            those of its unfinished runs, in the order in which they go in.
+        runs_unseen: Unfinished runs that may make the asset and were too many to look at.
+    """
+
+    kind: Literal["asset", "run", "step"]
+    name: str
+    step_key: str | None
+    at: float
+    granularity: str
+    engine: bool | None
+    window: float
+    pools: tuple[PoolSummary, ...]
+    steps: tuple[StepAnswer, ...]
+    runs_unseen: int = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything that was asked about waits."""
+        return any(step.state in (State.WAITING, State.QUEUED) for step in self.steps)
+
+
+def explain(
+    deployment: Deployment, subject: Subject, settings: Settings, past: Past, now: float
+) -> Explanation:
+    """Explain what an asset, a run or a step waits for.
+
+    Raises:
+        UnknownNameError: The run has no such step.
+    """
+    unseen = 0
+    own_pools: tuple[str, ...] = ()
+    if subject.kind == "asset":
+        texts = deployment.assets().get(subject.name, ())
+        own_pools = tuple(dict.fromkeys(t.name for x in texts for t in terms_of(x, settings)))
+        unfinished = deployment.unfinished_runs()
+        runs = [run for run in unfinished if _may_use(run, own_pools)]
+        unseen = max(0, len(runs) - RUNS_SEEN_MAX)
+        runs = runs[:RUNS_SEEN_MAX]
+    else:
+        assert subject.run is not None
+        runs = [subject.run]
+        unfinished = ()
+    planned = {run.run_id: deployment.planned_steps(run.run_id) for run in runs}
+    if subject.kind == "asset":
+        planned = {
+            run_id: kept
+            for run_id, steps in planned.items()
+            if (kept := _making(steps, subject.name))
+        }
+        runs = [run for run in runs if run.run_id in planned]
+    look = _Look(deployment, settings, past, now, runs, planned, own_pools, unfinished)
+    steps = [answer for run in runs for answer in look.answers(run, subject)]
+    if subject.kind == "step" and not steps:
+        assert subject.run is not None
+        run_id, step_key = subject.run.run_id, subject.step_key or ""
+        raise unknown_step(run_id, step_key, look.keys_of(subject.run))
+    return Explanation(
+        kind="asset" if subject.kind == "asset" else "run" if subject.kind == "run" else "step",
+        name=subject.name if subject.run is None else subject.run.run_id,
+        step_key=subject.step_key,
+        at=now,
+        granularity=settings.granularity,
+        engine=settings.engine,
+        window=past.until - past.since,
+        pools=tuple(summarize(look.states[pool], past, now) for pool in own_pools),
+        steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
+        runs_unseen=unseen,
+    )
+
+
+def _making(steps: Sequence[PlannedStep], asset: str) -> tuple[PlannedStep, ...]:
+    """The steps that make an asset; of a graph asset, every step of the graph.
+
+    Only the last step of a graph bears the asset; the node at the top of its key names the graph.
+    """
+    nodes = {_node(step.step_key) for step in steps if asset in step.assets}
+    return tuple(step for step in steps if _node(step.step_key) in nodes)
+
+
+def _node(step_key: str) -> str:
+    return step_key.partition("[")[0].partition(".")[0]
+
+
+def _may_use(run: Run, pools: Sequence[str]) -> bool:
+    """Whether a run may execute a step with these pools, as far as the run itself tells."""
+    if not pools or run.pools is None:
+        return True
+    # A name with a template in it is known only once a step claims.
+    return not run.pools.isdisjoint(pools) or any("{" in pool for pool in pools)
+
+
+class _Look:
+    """Everything that the answers need, read once."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: Settings,
+        past: Past,
+        now: float,
+        runs: Sequence[Run],
+        planned: Mapping[str, Sequence[PlannedStep]],
+        own_pools: Sequence[str],
+        unfinished: Sequence[Run],
+    ) -> None:
+        self._settings, self._past, self._now = settings, past, now
+        self._planned = planned
+        terms = [
+            term
+            for steps in planned.values()
+            for step in steps
+            if step.pool is not None
+            for term in terms_of(step.pool, settings)
+        ]
+        names = {*own_pools, *(term.name for term in terms)}
+        for run in runs:
+            names |= run.pools or frozenset()
+        found = list(deployment.pools(names)) if names else []
+        if any(term.fields for term in terms):  # Which pools these are is known where they wait.
+            found += [s for s in deployment.pools() if s.pool not in names]
+        self.states: dict[str, PoolState] = {state.pool: state for state in found}
+        self._runs = runs_in(deployment, found)
+        self._looked_into: dict[str, Pool] = {}
+        ids = [run.run_id for run in runs if run.status not in BEFORE_LAUNCH]
+        self._executions = {run.run_id: run for run in deployment.executions(ids)} if ids else {}
+        if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
+            unfinished = deployment.unfinished_runs()
+        self._unfinished = unfinished
+        queued = any(run.status == "QUEUED" for run in runs)
+        self._queue = deployment.run_queue() if queued else None
+
+    def keys_of(self, run: Run) -> dict[str, PlannedStep | None]:
+        """The steps of a run, in the order of its plan; those made while it goes on come last."""
+        planned = {step.step_key: step for step in self._planned.get(run.run_id, ())}
+        seen: dict[str, PlannedStep | None] = {}
+        execution = self._executions.get(run.run_id)
+        here = [
+            *(step.step_key for step in (execution.steps if execution else ())),
+            *(
+                step.step_key
+                for state in self.states.values()
+                for step in state.everyone
+                if step.run_id == run.run_id and step.step_key
+            ),
+        ]
+        made: set[str] = set()
+        for key in dict.fromkeys(here):
+            if key not in planned:
+                template = _MADE_WHILE_GOING_ON.sub("[?]", key)
+                if template in planned:
+                    made.add(template)
+                    seen[key] = planned[template]
+        return {**{k: step for k, step in planned.items() if k not in made}, **seen}
+
+    def answers(self, run: Run, subject: Subject) -> Iterable[StepAnswer]:
+        execution = self._executions.get(run.run_id)
+        done = _latest(execution)
+        place = self._place(run)
+        for key, step in self.keys_of(run).items():
+            if subject.step_key is None or key == subject.step_key:
+                yield self._answer(run, key, step, done.get(key), place)
+
+    def _place(self, run: Run) -> QueuePlace | None:
+        if run.status != "QUEUED":
+            return None
+        pools = {name: self._pool(name) for name in run.pools or ()}
+        return place_in_queue(
+            run, self._unfinished, pools, self._queue, self._settings, self._past, self._now
+        )
+
+    def _answer(
+        self,
+        run: Run,
+        key: str,
+        step: PlannedStep | None,
+        execution: StepExecution | None,
+        place: QueuePlace | None,
+    ) -> StepAnswer:
+        asked = self._asked(run, key, step)
+        by_run = self._settings.granularity == "run"
+        waiting = [a.waiter for a in asked if a.waiter is not None]
+        own = [
+            holder
+            for a in asked
+            for holder in a.holders
+            if holder.run_id == run.run_id and holder.step_key == key
+        ]
+        since: float | None = None
+        if run.status in BEFORE_LAUNCH:
+            state, since = State.QUEUED, run.created
+        elif waiting and not by_run:
+            state = State.WAITING
+            since = min((w.since for w in waiting if w.since is not None), default=None)
+        elif own:
+            state, since = State.HOLDING, own[0].since
+        elif execution is not None and execution.ended is None and not run.is_over:
+            state, since = State.EXECUTING, execution.started
+        elif execution is not None:
+            state, since = State.DONE, execution.ended or run.ended
+        elif run.is_over:
+            state, since = State.NOT_EXECUTED, run.ended
+        else:
+            state, since = State.PENDING, run.started
+        if by_run and state is State.EXECUTING and asked:
+            state = State.HOLDING  # Its run holds, for all its steps.
+        estimate = None
+        if state is State.QUEUED and place is not None:
+            estimate = place.estimate
+        elif state is State.WAITING:
+            estimate = latest_of(waiter.estimate for waiter in waiting)
+        return StepAnswer(
+            run_id=run.run_id,
+            job_name=run.job_name,
+            run_status=run.status,
+            step_key=key,
+            assets=step.assets if step is not None else (),
+            state=state,
+            since=since,
+            seconds=None if since is None else max(0.0, self._now - since),
+            pools=asked,
+            queue_place=place,
+            estimate=estimate,
+        )
+
+    def _asked(self, run: Run, key: str, step: PlannedStep | None) -> tuple[AskedPool, ...]:
+        pool = None if step is None else step.pool
+        slots = {
+            term.name: term.slots
+            for term in (() if pool is None else terms_of(pool, self._settings))
+            if not term.fields
+        }
+        for name, state in self.states.items():
+            for other in state.everyone:
+                if (other.run_id, other.step_key) == (run.run_id, key):
+                    slots.setdefault(name, other.slots)
+        own_key = "" if self._settings.granularity == "run" else key
+        return tuple(self._asked_pool(run, own_key, name, n) for name, n in slots.items())
+
+    def _asked_pool(self, run: Run, key: str, name: str, slots: int) -> AskedPool:
+        pool = self._pool(name)
+        own = [w for w in pool.queue if (w.run_id, w.step_key) == (run.run_id, key)]
+        waiter = own[0] if own else None
+        return AskedPool(
+            pool=pool.summary,
+            slots=slots,
+            holders=pool.holders,
+            waiter=waiter,
+            ahead=() if waiter is None else pool.queue[: waiter.position - 1],
+        )
+
+    def _pool(self, name: str) -> Pool:
+        if name not in self._looked_into:
+            state = self.states[name]
+            self._looked_into[name] = look_into(state, self._runs, self._past, self._now)
+        return self._looked_into[name]
+
+
+_TURNS = (
+    State.HOLDING,
+    State.EXECUTING,
+    State.WAITING,
+    State.QUEUED,
+    State.PENDING,
+    State.DONE,
+    State.NOT_EXECUTED,
+)
+
+
+def _turn(answer: StepAnswer) -> tuple[int, int]:
+    """Sorts who executes first, and then who waits by its position."""
+    places = [asked.waiter.position for asked in answer.pools if asked.waiter is not None]
+    if answer.queue_place is not None:
+        places = [answer.queue_place.position]
+    return _TURNS.index(answer.state), max(places, default=0)
+
+
+def _latest(execution: RunExecution | None) -> dict[str, StepExecution]:
+    """The last attempt of each step."""
+    return {} if execution is None else {step.step_key: step for step in execution.steps}

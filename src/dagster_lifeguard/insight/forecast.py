@@ -1,0 +1,203 @@
+"""When a waiting step goes in: the queue played forward with the durations of the past.
+
+Each play draws, for whoever holds, how long it still will, of the holds that were longer than it
+has held already; and for whoever waits ahead, how long it will hold in its turn. The quantiles of
+many plays are the estimate. Nobody passes in a play, although under the engine a small demand may
+pass a large one, and in Dagster's run queue a run whose pools are free passes one whose are not; so
+an estimate errs on the late side.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass
+from enum import Enum
+from math import inf, isinf
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.insight.past import quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dagster_lifeguard.insight.past import Sample
+
+PLAYS = 200
+LONGER_MIN = 2
+"""Someone who holds has to be outlasted by so many that are known, or nothing is known of it."""
+
+LINE_MAX = 500
+"""Nobody further behind in a queue gets an estimate."""
+
+
+class NoEstimate(str, Enum):
+    """Why there is no estimate."""
+
+    NO_HISTORY = "no-history"
+    """Too few executions are known of someone who holds or is ahead."""
+    OUTLASTED = "outlasted"
+    """Someone who holds has held longer than nearly all that is known."""
+    LEAKED = "leaked"
+    """Someone holds whose run is over, and may never let go."""
+    PAUSED = "paused"
+    """The limit is 0."""
+    TOO_LARGE = "too-large"
+    """The limit is lower than what is asked for."""
+    TOO_FAR = "too-far"
+    """Too many are ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """In how many seconds a step goes in.
+
+    Attributes:
+        soonest: One play in ten was no later.
+        typical: Half the plays were no later.
+        latest: Nine plays in ten were no later; None if it may take longer than all that is known.
+        samples: How many executions the durations were drawn from.
+        missing: Why there is none of the above.
+    """
+
+    soonest: float | None = None
+    typical: float | None = None
+    latest: float | None = None
+    samples: int = 0
+    missing: NoEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """Someone who holds.
+
+    Attributes:
+        slots: How many.
+        elapsed: For how long already.
+        sample: How long such as it hold; None if that is not known.
+        is_stuck: Whether it will never let go by itself.
+    """
+
+    slots: int
+    elapsed: float
+    sample: Sample | None
+    is_stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Someone who waits: how many slots it asks for, and how long it will hold them."""
+
+    slots: int
+    sample: Sample | None
+
+
+def forecast(
+    limit: int, occupants: Iterable[Occupant], line: Sequence[Candidate]
+) -> tuple[Estimate, ...]:
+    """Estimate for each in line, in its order, when it goes in.
+
+    The same question always gets the same answer: the draws are not random between calls.
+
+    Args:
+        limit: How many slots there are.
+        occupants: Who holds now.
+        line: Who waits, first in line first.
+    """
+    occupants = tuple(occupants)
+    if limit == 0:
+        return (Estimate(missing=NoEstimate.PAUSED),) * len(line)
+    # One that can never go in holds up nobody.
+    able = [candidate for candidate in line if candidate.slots <= limit]
+    found = iter(_of_the_able(limit, occupants, able))
+    return tuple(
+        next(found) if candidate.slots <= limit else Estimate(missing=NoEstimate.TOO_LARGE)
+        for candidate in line
+    )
+
+
+def latest_of(estimates: Iterable[Estimate]) -> Estimate | None:
+    """The estimate for one that waits in several queues: when the slowest of them lets it in."""
+    found = tuple(estimates)
+    for estimate in found:
+        if estimate.missing is not None:
+            return estimate
+    return max(found, key=lambda e: e.typical or 0.0, default=None)
+
+
+def _of_the_able(
+    limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate]
+) -> list[Estimate]:
+    known = line[:LINE_MAX]
+    in_front = 0
+    while in_front < len(known) and known[in_front].sample is not None:
+        in_front += 1
+    known = known[: in_front + 1]
+    draws = random.Random(0)  # noqa: S311 - nothing secret about it
+    plays = [_play(limit, occupants, known, draws) for _ in range(PLAYS)]
+    samples = _count(occupants, known)
+    estimates = []
+    for position, moments in enumerate(zip(*plays, strict=True)):
+        estimates.append(_estimate(sorted(moments), samples[position], _never(occupants)))
+    missing = NoEstimate.TOO_FAR if len(known) >= LINE_MAX else NoEstimate.NO_HISTORY
+    rest = len(line) - len(estimates)
+    return [*estimates, *[Estimate(missing=missing)] * rest]
+
+
+def _play(
+    limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate], draws: random.Random
+) -> list[float]:
+    """When each in line goes in, once."""
+    ends = [(_remaining(occupant, draws), occupant.slots) for occupant in occupants]
+    heapq.heapify(ends)
+    free = limit - sum(occupant.slots for occupant in occupants)
+    now = 0.0
+    moments = []
+    for candidate in line:
+        while free < candidate.slots:
+            now, slots = heapq.heappop(ends)
+            free += slots
+        moments.append(now)
+        free -= candidate.slots
+        seconds = draws.choice(candidate.sample.seconds) if candidate.sample else inf
+        heapq.heappush(ends, (now + seconds, candidate.slots))
+    return moments
+
+
+def _remaining(occupant: Occupant, draws: random.Random) -> float:
+    if occupant.is_stuck or occupant.sample is None:
+        return inf
+    longer = occupant.sample.longer_than(occupant.elapsed)
+    return draws.choice(longer) - occupant.elapsed if len(longer) >= LONGER_MIN else inf
+
+
+def _count(occupants: Sequence[Occupant], line: Sequence[Candidate]) -> list[int]:
+    """For each in line, how many executions its estimate is drawn from, each counted once."""
+    seen = {id(o.sample): len(o.sample) for o in occupants if o.sample is not None}
+    counts = []
+    for candidate in line:
+        counts.append(sum(seen.values()))
+        if candidate.sample is not None:
+            seen[id(candidate.sample)] = len(candidate.sample)
+    return counts
+
+
+def _never(occupants: Iterable[Occupant]) -> NoEstimate:
+    """What it means that someone who holds never lets go in most plays."""
+    if any(occupant.is_stuck for occupant in occupants):
+        return NoEstimate.LEAKED
+    known = all(occupant.sample is not None for occupant in occupants)
+    return NoEstimate.OUTLASTED if known else NoEstimate.NO_HISTORY
+
+
+def _estimate(moments: Sequence[float], samples: int, never: NoEstimate) -> Estimate:
+    typical = quantile(moments, 0.5)
+    if isinf(typical):
+        return Estimate(samples=samples, missing=never)
+    latest = quantile(moments, 0.9)
+    return Estimate(
+        soonest=quantile(moments, 0.1),
+        typical=typical,
+        latest=None if isinf(latest) else latest,
+        samples=samples,
+    )

@@ -1,0 +1,174 @@
+"""How long steps held and waited before: what an estimate and a percentile are drawn from."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import Field, Term, parse_expression, safe_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.deployment.contract import Deployment, Settings
+    from dagster_lifeguard.history import RunExecution, StepExecution
+
+_Key = TypeVar("_Key")
+
+SAMPLES_MAX = 1000
+"""Of each pool and step only so many of the newest executions are kept."""
+
+SAMPLES_MIN = 3
+"""With fewer executions than this there is nothing to go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Durations that were seen, sorted."""
+
+    seconds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Sample:
+        """The sample of these durations."""
+        return cls(tuple(sorted(max(0.0, s) for s in seconds)))
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def quantile(self, share: float) -> float:
+        """The duration that this share of all do not exceed; by the nearest rank."""
+        return quantile(self.seconds, share)
+
+    def longer_than(self, elapsed: float) -> Sequence[float]:
+        """The durations that exceed ``elapsed``."""
+        return self.seconds[bisect_right(self.seconds, elapsed) :]
+
+    def spread(self) -> Spread | None:
+        """How the durations are spread; None if there are none."""
+        if not self.seconds:
+            return None
+        return Spread(count=len(self.seconds), p50=self.quantile(0.5), p95=self.quantile(0.95))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How durations are spread.
+
+    Attributes:
+        count: How many were seen.
+        p50: Half of them were no longer.
+        p95: Nineteen of twenty were no longer.
+    """
+
+    count: int
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What happened in a window of time.
+
+    Attributes:
+        since: Its beginning.
+        until: Its end.
+        waits: For each pool, how long steps waited before they went in; 0 for one that did not
+            have to. Under granularity ``run``: how long runs were in the queue.
+        holds: For each pool, how long it was held.
+        own_holds: The same for each pool and step, or, under granularity ``run``, pool and job.
+        run_seconds: For each job, how long its runs took from leaving the queue to their end.
+    """
+
+    since: float
+    until: float
+    waits: Mapping[str, Sample] = field(default_factory=dict)
+    holds: Mapping[str, Sample] = field(default_factory=dict)
+    own_holds: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
+    run_seconds: Mapping[str, Sample] = field(default_factory=dict)
+
+    def holds_of(self, pool: str, name: str) -> Sample | None:
+        """How long this step (or job) holds the pool, or else anybody does; None: not known."""
+        for sample in (self.own_holds.get((pool, name)), self.holds.get(pool)):
+            if sample is not None and len(sample) >= SAMPLES_MIN:
+                return sample
+        return None
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value at this share of an ordered sequence that is not empty, by the nearest rank."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def read_past(deployment: Deployment, settings: Settings, since: float, until: float) -> Past:
+    """Look at the executions of a window; the cost grows with their number."""
+    waits: dict[str, deque[float]] = defaultdict(_newest)
+    holds: dict[str, deque[float]] = defaultdict(_newest)
+    own_holds: dict[tuple[str, str], deque[float]] = defaultdict(_newest)
+    run_seconds: dict[str, deque[float]] = defaultdict(_newest)
+    for run in deployment.history(since, until):
+        left_queue = run.dequeued or run.started
+        if left_queue is not None and run.ended is not None:
+            run_seconds[run.job_name].append(run.ended - left_queue)
+        for pool, name, waited, held in _uses(run, settings):
+            waits[pool].append(waited)
+            if held is not None:
+                holds[pool].append(held)
+                own_holds[pool, name].append(held)
+    return Past(
+        since=since,
+        until=until,
+        waits=_samples(waits),
+        holds=_samples(holds),
+        own_holds=_samples(own_holds),
+        run_seconds=_samples(run_seconds),
+    )
+
+
+def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
+    """The pools, and slots of each, for which a step with this in ``op.pool`` asks."""
+    if settings.engine is False:
+        return (Term(pool),)
+    try:
+        return parse_expression(pool)
+    except ConfigError:
+        return (Term(pool),)
+
+
+def _uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, float, float | None]]:
+    """Each use of a pool: by whom, how long it waited, and how long it held if that is over."""
+    if settings.granularity == "run":
+        if run.dequeued is None:
+            return
+        waited = run.dequeued - (run.dequeued if run.enqueued is None else run.enqueued)
+        held = None if run.ended is None else run.ended - run.dequeued
+        pools = {term.name for text in run.pools or () for term in terms_of(text, settings)}
+        for pool in sorted(pools):
+            yield pool, run.job_name, waited, held
+        return
+    for step in run.steps:
+        if step.pool is None:
+            continue
+        waited = 0.0 if step.waiting is None else step.started - step.waiting
+        held = None if step.ended is None else step.ended - step.started
+        for term in terms_of(step.pool, settings):
+            yield _filled(term, step).name, step.step_key, waited, held
+
+
+def _filled(term: Term, step: StepExecution) -> Term:
+    """The term with its partition filled in, where the step makes just one."""
+    if Field("partition") not in term.fields or len(step.partitions) != 1:
+        return term
+    value = safe_value(step.partitions[0])
+    return term.fill(lambda field: value if field.name == "partition" else str(field))
+
+
+def _newest() -> deque[float]:
+    return deque(maxlen=SAMPLES_MAX)
+
+
+def _samples(found: Mapping[_Key, deque[float]]) -> dict[_Key, Sample]:
+    return {key: Sample.of(seconds) for key, seconds in found.items()}

@@ -1,0 +1,348 @@
+"""Pools as they are now: all of them in outline, and one with its holders and its queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.insight.forecast import (
+    Candidate,
+    Estimate,
+    Occupant,
+    forecast,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from dagster_lifeguard.deployment.contract import (
+        Deployment,
+        HoldingStep,
+        PoolState,
+        Run,
+        Settings,
+        WaitingStep,
+    )
+    from dagster_lifeguard.insight.past import Past, Spread
+
+
+class Reason(str, Enum):
+    """Why a step waits at a pool."""
+
+    PAUSED = "paused"
+    """The limit is 0."""
+    TOO_LARGE = "too-large"
+    """The limit is lower than the slots asked for: only a higher limit can help."""
+    FULL = "full"
+    """The slots that are free are too few."""
+    BEHIND = "behind"
+    """Enough slots are free, and they are for those ahead of it."""
+    PROMISED = "promised"
+    """Dagster's storage gave it a slot, which it takes when it looks next."""
+    NEXT = "next"
+    """Enough slots are free, nobody is ahead of it, and it has not taken them yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSummary:
+    """One pool in outline.
+
+    Attributes:
+        limit: The limit in force; 0 is paused, None unlimited.
+        from_default: Whether that is the default limit.
+        held: Slots that are held.
+        waiting: How many steps (or runs, under granularity ``run``) wait.
+        wanted: Slots that they ask for.
+        oldest_wait: How long the longest of them has waited; None if nobody waits, or if it is
+            not told since when.
+        utilisation: Share of the slots that are held; above 1 while a lowered limit drains; None
+            if the pool is paused or unlimited.
+        waits: How long steps waited in the window that was looked at; None if none went in.
+    """
+
+    pool: str
+    limit: int | None
+    from_default: bool
+    held: int
+    waiting: int
+    wanted: int
+    oldest_wait: float | None
+    utilisation: float | None
+    waits: Spread | None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds and nobody waits."""
+        return not self.held and not self.waiting
+
+    @property
+    def pressure(self) -> float:
+        """Slots held and asked for, in units of the limit: above 1, somebody waits."""
+        if self.limit is None:
+            return 0.0
+        asked = self.held + self.wanted
+        return asked / self.limit if self.limit else inf if asked else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A step (or run, under granularity ``run``) that holds slots.
+
+    Attributes:
+        job_name: None if the run is not known any more.
+        run_status: The same.
+        step_key: Empty under granularity ``run``.
+        elapsed: For how long it has held; None if it is not told since when.
+        typical: How long such as it hold; None if that is not known.
+        fence: Of the engine's grant.
+        is_leaked: Whether its run is over, so that nobody may ever give its slots back.
+    """
+
+    run_id: str
+    job_name: str | None
+    run_status: str | None
+    step_key: str
+    slots: int
+    since: float | None
+    elapsed: float | None
+    typical: Spread | None
+    fence: int | None
+    is_leaked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A step (or run, under granularity ``run``) that waits.
+
+    Attributes:
+        position: 1 for who goes in next.
+        waited: For how long; None if it is not told since when.
+        reason: Why it waits.
+        estimate: When it goes in.
+    """
+
+    position: int
+    run_id: str
+    job_name: str | None
+    run_status: str | None
+    step_key: str
+    slots: int
+    priority: int
+    since: float | None
+    waited: float | None
+    reason: Reason
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One pool with everyone in it.
+
+    Attributes:
+        holders: Who holds, oldest first as far as that is known.
+        queue: Who waits, in the order in which they go in.
+        holds: How long the pool was held in the window that was looked at.
+    """
+
+    summary: PoolSummary
+    holders: tuple[Holder, ...]
+    queue: tuple[Waiter, ...]
+    holds: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The pools of a deployment.
+
+    Attributes:
+        at: When it was looked at.
+        granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
+        engine: Whether the engine admits steps; None where that cannot be seen.
+        default_limit: Limit of a pool that has none of its own; None if it is unlimited.
+        window: The seconds before ``at`` that ``waits`` are of; 0 if the past was not looked at.
+        pools: Sorted by pressure.
+        held: Slots held in all pools.
+        waiting: Steps (or runs) that wait in some pool, each counted once.
+        oldest_wait: How long the longest of them has waited.
+    """
+
+    at: float
+    granularity: str
+    engine: bool | None
+    default_limit: int | None
+    window: float
+    pools: tuple[PoolSummary, ...]
+    held: int
+    waiting: int
+    oldest_wait: float | None
+
+    @property
+    def busy(self) -> tuple[PoolSummary, ...]:
+        """The pools that somebody holds or waits for."""
+        return tuple(pool for pool in self.pools if not pool.is_idle)
+
+
+def overview(states: Iterable[PoolState], settings: Settings, past: Past, now: float) -> Overview:
+    """All of these pools in outline, those under most pressure first."""
+    states = tuple(states)
+    summaries = [summarize(state, past, now) for state in states]
+    summaries.sort(key=lambda s: (-s.pressure, -(s.oldest_wait or 0.0), -s.held, s.pool))
+    waiting = {(step.run_id, step.step_key) for state in states for step in state.waiting}
+    waits = [s.oldest_wait for s in summaries if s.oldest_wait is not None]
+    return Overview(
+        at=now,
+        granularity=settings.granularity,
+        engine=settings.engine,
+        default_limit=settings.default_limit,
+        window=past.until - past.since,
+        pools=tuple(summaries),
+        held=sum(s.held for s in summaries),
+        waiting=len(waiting),
+        oldest_wait=max(waits, default=None),
+    )
+
+
+def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
+    """One pool in outline."""
+    waits = [now - step.since for step in state.waiting if step.since is not None]
+    sample = past.waits.get(state.pool)
+    return PoolSummary(
+        pool=state.pool,
+        limit=state.limit,
+        from_default=state.from_default,
+        held=state.held,
+        waiting=len(state.waiting),
+        wanted=sum(step.slots for step in state.waiting),
+        oldest_wait=max(0.0, *waits) if waits else None,
+        utilisation=state.held / state.limit if state.limit else None,
+        waits=None if sample is None else sample.spread(),
+    )
+
+
+def runs_in(deployment: Deployment, states: Iterable[PoolState]) -> dict[str, Run]:
+    """The runs that hold or wait in these pools, as far as the deployment knows them."""
+    ids = {step.run_id for state in states for step in state.everyone}
+    return {run.run_id: run for run in deployment.runs(ids)} if ids else {}
+
+
+def look_into(state: PoolState, runs: Mapping[str, Run], past: Past, now: float) -> Pool:
+    """One pool with everyone in it.
+
+    Args:
+        state: The pool.
+        runs: The runs in it; see ``runs_in``.
+        past: For estimates and typical durations.
+        now: When the pool was looked at.
+    """
+    holders = tuple(_holder(state.pool, step, runs, past, now) for step in state.holding)
+    estimates = _estimates(state, holders, runs, past)
+    sample = past.holds.get(state.pool)
+    return Pool(
+        summary=summarize(state, past, now),
+        holders=holders,
+        queue=tuple(
+            _waiter(step, position, reason, estimate, runs, now)
+            for position, (step, reason, estimate) in enumerate(
+                zip(state.waiting, _reasons(state), estimates, strict=True), start=1
+            )
+        ),
+        holds=None if sample is None else sample.spread(),
+    )
+
+
+def find_pool(deployment: Deployment, name: str) -> PoolState:
+    """One pool, known or not."""
+    (state,) = deployment.pools([name])
+    return state
+
+
+def _holder(
+    pool: str, step: HoldingStep, runs: Mapping[str, Run], past: Past, now: float
+) -> Holder:
+    run = runs.get(step.run_id)
+    sample = past.holds_of(pool, _name(step, run))
+    return Holder(
+        run_id=step.run_id,
+        job_name=None if run is None else run.job_name,
+        run_status=None if run is None else run.status,
+        step_key=step.step_key,
+        slots=step.slots,
+        since=step.since,
+        elapsed=None if step.since is None else max(0.0, now - step.since),
+        typical=None if sample is None else sample.spread(),
+        fence=step.fence,
+        is_leaked=run is None or run.is_over,
+    )
+
+
+def _waiter(
+    step: WaitingStep,
+    position: int,
+    reason: Reason,
+    estimate: Estimate,
+    runs: Mapping[str, Run],
+    now: float,
+) -> Waiter:
+    run = runs.get(step.run_id)
+    return Waiter(
+        position=position,
+        run_id=step.run_id,
+        job_name=None if run is None else run.job_name,
+        run_status=None if run is None else run.status,
+        step_key=step.step_key,
+        slots=step.slots,
+        priority=step.priority,
+        since=step.since,
+        waited=None if step.since is None else max(0.0, now - step.since),
+        reason=reason,
+        estimate=estimate,
+    )
+
+
+def _name(step: HoldingStep | WaitingStep, run: Run | None) -> str:
+    """By what the past knows it: its step, or, where the run holds, its job."""
+    return step.step_key or ("" if run is None else run.job_name)
+
+
+def _reasons(state: PoolState) -> list[Reason]:
+    free = inf if state.limit is None else state.limit - state.held
+    left = free
+    reasons = []
+    for step in state.waiting:
+        if state.limit == 0:
+            reason = Reason.PAUSED
+        elif state.limit is not None and step.slots > state.limit:
+            reason = Reason.TOO_LARGE
+        elif step.assigned is not None and step.slots <= left:
+            reason = Reason.PROMISED
+        elif step.slots <= left:
+            reason = Reason.NEXT
+        else:
+            reason = Reason.FULL if step.slots > free else Reason.BEHIND
+        reasons.append(reason)
+        if reason in (Reason.PROMISED, Reason.NEXT):
+            left -= step.slots  # One that cannot go in lets a smaller one pass.
+    return reasons
+
+
+def _estimates(
+    state: PoolState, holders: Collection[Holder], runs: Mapping[str, Run], past: Past
+) -> tuple[Estimate, ...]:
+    if state.limit is None:  # It waited before the limit went, and looks again soon.
+        return (Estimate(0.0, 0.0, 0.0),) * len(state.waiting)
+    occupants = [
+        Occupant(
+            slots=holder.slots,
+            elapsed=holder.elapsed or 0.0,
+            sample=past.holds_of(state.pool, holder.step_key or holder.job_name or ""),
+            is_stuck=holder.is_leaked,
+        )
+        for holder in holders
+    ]
+    line = [
+        Candidate(step.slots, past.holds_of(state.pool, _name(step, runs.get(step.run_id))))
+        for step in state.waiting
+    ]
+    return forecast(state.limit, occupants, line)

@@ -1,0 +1,56 @@
+"""The engine's sessions, as their rows tell: who lives, and who owns what a step holds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as db
+
+_SESSIONS = "SELECT label, lease_until FROM lifeguard_sessions ORDER BY started_at"
+_OWNERS = """
+SELECT s.label, s.lease_until
+FROM lifeguard_owners o JOIN lifeguard_sessions s ON s.session = o.session
+WHERE o.run_id = :run_id AND (o.step_key = :step_key OR :step_key IS NULL)
+UNION
+SELECT s.label, s.lease_until
+FROM lifeguard_tickets t JOIN lifeguard_sessions s ON s.session = t.session
+WHERE t.run_id = :run_id AND (t.step_key = :step_key OR :step_key IS NULL)
+ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that holds or waits.
+
+    Attributes:
+        label: Host and process id.
+        seconds_left: Of its lease; negative when it has run out.
+    """
+
+    label: str
+    seconds_left: float
+
+
+def processes(event_log: Any) -> tuple[Process, ...]:
+    """Those that have a session, in the order in which they came."""
+    return _processes(event_log, _SESSIONS)
+
+
+def owners(event_log: Any, run_id: str, step_key: str | None) -> tuple[Process, ...]:
+    """Those that own what a run, or a step of it, holds or waits for."""
+    return _processes(event_log, _OWNERS, run_id=run_id, step_key=step_key)
+
+
+def _processes(event_log: Any, question: str, **parameters: str | None) -> tuple[Process, ...]:
+    with event_log.index_connection() as connection:
+        now = time.time()
+        if connection.dialect.name == "postgresql":
+            (now,) = connection.execute(
+                db.text("SELECT extract(epoch FROM clock_timestamp())::double precision")
+            ).fetchone()
+        bound = [db.bindparam(name, type_=db.String) for name in parameters]
+        found = connection.execute(db.text(question).bindparams(*bound), parameters).fetchall()
+    return tuple(Process(label, until - now) for label, until in found)

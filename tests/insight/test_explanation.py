@@ -1,0 +1,300 @@
+"""Why something waits: at pools, in the run queue, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
+
+from dagster_lifeguard.compat.health import RunQueue
+from dagster_lifeguard.deployment.contract import PlannedStep
+from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, State, explain
+from dagster_lifeguard.insight.past import read_past
+from dagster_lifeguard.insight.pools import Reason
+from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.subject import asset_or_run, known_pool, pool_or_run
+
+ORDERS = PlannedStep("orders", "db", ("sales/orders",))
+
+
+def letting_go(runs_max=-1, *rules, heeds_pools=True) -> RunQueue:
+    return RunQueue(runs_max, rules, heeds_pools, 0)
+
+
+TWO = letting_go(2)
+NOTES = PlannedStep("notes", None, ("notes",))
+
+
+def why(told: Told, text: str):
+    settings = told.settings()
+    past = read_past(told, settings, NOW - 86400, NOW)
+    return explain(told, asset_or_run(told, text), settings, past, NOW)
+
+
+def told_of(*runs, states=(), plan=(ORDERS, NOTES), **more) -> Told:
+    plans = {r.run_id: list(plan) for r in runs}
+    assets = {a: (s.pool,) if s.pool else () for s in plan for a in s.assets}
+    return Told(list(states), list(runs), plans, assets, **more)
+
+
+class TestSteps:
+    def test_one_that_waits_is_told_behind_whom(self):
+        told = told_of(
+            run("aaa1", pools=frozenset({"db"})),
+            run("bbb1", pools=frozenset({"db"})),
+            run("ccc1", pools=frozenset({"db"})),
+            states=[
+                pool("db", 1, [holds("aaa1", "orders", 4.0)],
+                     [waits("bbb1", "orders", 9.0), waits("ccc1", "orders")])
+            ],
+            past=[executed(f"x{n}", {"orders": "db"}, 10.0) for n in range(3)],
+        )  # fmt: skip
+        found = why(told, "ccc:orders")
+        assert found.is_waiting
+        (step,) = found.steps
+        assert (step.state, step.seconds, step.assets) == (State.WAITING, 5.0, ("sales/orders",))
+        (asked,) = step.pools
+        assert (asked.waiter.position, asked.waiter.reason) == (2, Reason.FULL)
+        assert [w.run_id for w in asked.ahead] == ["bbb1"]
+        assert [h.run_id for h in asked.holders] == ["aaa1"]
+        assert step.estimate.typical == 16.0
+        assert step.estimate.samples == 3
+
+    def test_an_asset_tells_who_executes_it_and_then_the_queue(self):
+        told = told_of(
+            run("a", pools=frozenset({"db"})),
+            run("b", pools=frozenset({"db"})),
+            run("c", pools=frozenset({"db"})),
+            run("d", "QUEUED", pools=frozenset({"db"})),
+            run("e", "SUCCESS", pools=frozenset({"db"})),
+            states=[pool("db", 1, [holds("c", "orders")],
+                         [waits("b", "orders"), waits("a", "orders")])],
+        )  # fmt: skip
+        found = why(told, "sales/orders")
+        assert [(s.run_id, s.state) for s in found.steps] == [
+            ("c", State.HOLDING),
+            ("b", State.WAITING),
+            ("a", State.WAITING),
+            ("d", State.QUEUED),
+        ]
+        assert [p.pool for p in found.pools] == ["db"]
+
+    def test_states_of_the_steps_of_a_run(self):
+        plan = [PlannedStep(key, None) for key in ("done", "now", "later")]
+        executions = executed("a", {"done": None, "now": None}, 5.0)
+        done, now = executions.steps
+        executions = replace(
+            executions, status="STARTED", ended=None, steps=(done, replace(now, ended=None))
+        )
+        told = told_of(run("a"), plan=plan, past=[executions])
+        states = [(s.step_key, s.state) for s in why(told, "a").steps]
+        assert states == [
+            ("done", State.DONE),
+            ("now", State.EXECUTING),
+            ("later", State.PENDING),
+        ]
+        assert not any(step.is_limited for step in why(told, "a").steps)
+
+    def test_a_run_that_is_over(self):
+        told = told_of(run("a", "FAILURE", ended=NOW - 5), past=[executed("a", {"notes": None}, 1)])
+        states = {s.step_key: s.state for s in why(told, "a").steps}
+        assert states == {"orders": State.NOT_EXECUTED, "notes": State.DONE}
+        assert not why(told, "a").is_waiting
+
+    def test_every_step_of_a_graph_asset_is_told(self):
+        plan = [
+            PlannedStep("graph.load", "db"),
+            PlannedStep("graph.inner.store", "db", ("graph",)),
+            PlannedStep("graphic", "db", ("graphic",)),
+        ]
+        state = pool("db", 1, [holds("z")], [waits("a", "graph.load")])
+        told = told_of(run("a", pools=frozenset({"db"})), states=[state], plan=plan)
+        found = [(s.step_key, s.state) for s in why(told, "graph").steps]
+        assert found == [("graph.load", State.WAITING), ("graph.inner.store", State.PENDING)]
+
+    def test_a_step_made_while_the_run_goes_on(self):
+        plan = [PlannedStep("list", None), PlannedStep("each[?]", "db")]
+        state = pool("db", 1, [holds("a", "each[x]")], [waits("a", "each[y]")])
+        told = told_of(run("a", pools=frozenset({"db"})), states=[state], plan=plan)
+        found = {s.step_key: s.state for s in why(told, "a").steps}
+        assert found == {
+            "list": State.PENDING,
+            "each[x]": State.HOLDING,
+            "each[y]": State.WAITING,
+        }
+        assert why(told, "a:each[y]").steps[0].pools[0].waiter.position == 1
+
+    def test_several_pools_and_the_slowest_of_them(self):
+        told = told_of(
+            run("a", pools=frozenset({"api", "db"})),
+            run("z", pools=frozenset()),
+            states=[
+                pool("api", 4, [], [waits("a", "orders", slots=2)]),
+                pool("db", 1, [holds("z")], [waits("a", "orders")]),
+            ],
+            plan=[PlannedStep("orders", "db+api*2", ("sales/orders",))],
+            told_settings=replace(SETTINGS, engine=True),
+        )
+        (step,) = why(told, "sales/orders").steps
+        assert {a.pool.pool: (a.slots, a.waiter.reason) for a in step.pools} == {
+            "api": (2, Reason.NEXT),
+            "db": (1, Reason.FULL),
+        }
+        assert step.estimate.missing.value == "no-history"
+
+    def test_a_pool_known_only_once_a_step_claims(self):
+        told = told_of(
+            run("a", pools=frozenset()),
+            states=[pool("db[2024]", 1, [holds("z")], [waits("a", "orders")])],
+            plan=[PlannedStep("orders", "db[{partition}]", ("sales/orders",))],
+            told_settings=replace(SETTINGS, engine=True),
+        )
+        (step,) = why(told, "sales/orders").steps
+        assert [asked.pool.pool for asked in step.pools] == ["db[2024]"]
+        assert step.state is State.WAITING
+
+    def test_not_limited_at_all(self):
+        told = told_of(run("a"), plan=[NOTES])
+        found = why(told, "notes")
+        assert found.pools == ()
+        assert not found.steps[0].is_limited
+        unlimited = told_of(run("a"), states=[pool("db", None)])
+        assert not why(unlimited, "sales/orders").steps[0].is_limited
+
+    def test_no_run_makes_it(self):
+        told = told_of(run("a", "SUCCESS", pools=frozenset({"db"})))
+        found = why(told, "sales/orders")
+        assert (found.steps, found.is_waiting) == ((), False)
+
+    def test_too_many_runs_are_said_to_be_too_many(self):
+        runs = [
+            run(f"r{n:03}", "QUEUED", pools=frozenset({"db"})) for n in range(RUNS_SEEN_MAX + 7)
+        ]
+        found = why(told_of(*runs, states=[pool("db")]), "sales/orders")
+        assert (len(found.steps), found.runs_unseen) == (RUNS_SEEN_MAX, 7)
+
+
+class TestRunQueue:
+    def look(self, *others, states=(), queue=TWO, settings=SETTINGS, past=(), **mine):
+        mine = run("mine", "QUEUED", **{"pools": frozenset({"db"}), **mine})
+        told = told_of(*others, mine, states=states, past=list(past),
+                       told_settings=settings, told_queue=queue)  # fmt: skip
+        (step, _) = why(told, "mine").steps
+        assert step.state is State.QUEUED
+        return step.queue_place
+
+    def test_as_many_runs_go_on_as_may(self):
+        place = self.look(
+            run("a", started=NOW - 5),
+            run("b", "STARTING"),
+            run("c", "QUEUED"),
+            past=[executed(f"x{n}", {}, 25.0) for n in range(3)],
+        )
+        (blockage,) = place.blockages
+        assert (blockage.obstacle, blockage.limit, blockage.taken) == (Obstacle.RUNS_MAX, 2, 2)
+        assert [outline.run_id for outline in blockage.behind] == ["b", "a"]
+        assert (place.position, place.length) == (2, 2)
+        # b began 90 s ago, longer than any that is known; c goes in after a, and then it does.
+        assert blockage.estimate.typical == 20.0 + 25.0
+
+    def test_when_one_of_them_ends(self):
+        place = self.look(
+            run("a", started=NOW - 5),
+            run("b", started=NOW - 15),
+            past=[executed(f"x{n}", {}, 25.0) for n in range(3)],
+        )
+        assert place.estimate.typical == 10.0
+
+    def test_any_number_of_runs(self):
+        assert self.look(run("a"), run("b"), queue=letting_go()).blockages == ()
+        assert self.look(run("a"), run("b"), queue=None).blockages == ()
+
+    @pytest.mark.parametrize(
+        ("rule", "name"),
+        [
+            (("team", "x", False, 1), "team=x"),
+            (("team", None, False, 2), "team"),
+            (("team", None, True, 1), "team=x"),
+            (("team", "y", False, 1), None),
+            (("team", None, False, 3), None),
+            (("other", None, False, 0), None),
+        ],
+    )
+    def test_tags(self, rule, name):
+        others = [run("a", tags={"team": "x"}), run("b", tags={"team": "y"}), run("c")]
+        place = self.look(*others, queue=letting_go(-1, rule), tags={"team": "x"})
+        assert [b.name for b in place.blockages] == ([name] if name else [])
+
+    def test_priority_is_looked_at_first(self):
+        others = [run("a", "QUEUED"), run("b", "QUEUED", priority=5), run("c", "QUEUED")]
+        assert self.look(*others, priority=1).position == 2
+        assert self.look(*others, priority=9).position == 1
+
+    def test_a_full_pool_under_granularity_run(self):
+        state = pool("db", 1, [holds("a", "")], [waits("mine", "")])
+        place = self.look(run("a"), states=[state], settings=BY_RUN,
+                          past=[executed(f"x{n}", {"s": "db"}, 40.0) for n in range(3)])  # fmt: skip
+        (blockage,) = place.blockages
+        assert (blockage.obstacle, blockage.name, blockage.taken) == (Obstacle.POOL, "db", 1)
+        assert [outline.run_id for outline in blockage.behind] == ["a"]
+        assert place.estimate.typical == 30.0
+
+    def test_a_pool_that_the_run_queue_does_not_heed(self):
+        state = pool("db", 1, [holds("a", "")], [waits("mine", "")])
+        queue = letting_go(heeds_pools=False)
+        assert self.look(run("a"), states=[state], settings=BY_RUN, queue=queue).blockages == ()
+
+    def test_under_granularity_op_all_its_pools_are_full(self):
+        def names(*states, pools):
+            return [b.name for b in self.look(states=states, pools=frozenset(pools)).blockages]
+
+        full, waited_for = pool("db", 1, [holds("a")]), pool("api", 1, [], [waits("b")])
+        free = pool("free", 1)
+        assert names(full, waited_for, pools={"db", "api"}) == ["api", "db"]
+        assert names(full, free, pools={"db", "free"}) == []
+
+
+class TestNames:
+    TOLD = told_of(
+        run("aaaa1111"), run("aaaa2222"), run("bbbb"), states=[pool("db"), pool("database")]
+    )
+
+    def test_an_asset_comes_before_a_run(self):
+        assert asset_or_run(self.TOLD, "notes").kind == "asset"
+        assert asset_or_run(self.TOLD, "b").run.run_id == "bbbb"
+        found = asset_or_run(self.TOLD, "bb:notes")
+        assert (found.kind, found.step_key) == ("step", "notes")
+
+    def test_a_pool_comes_before_a_run(self):
+        assert pool_or_run(self.TOLD, "db").name == "db"
+        assert pool_or_run(self.TOLD, "bbb").run.run_id == "bbbb"
+        assert known_pool(self.TOLD, "database") == "database"
+        only_planned = told_of(run("a"))
+        assert known_pool(only_planned, "db") == "db"
+
+    @pytest.mark.parametrize(
+        ("find", "text", "message", "remedy"),
+        [
+            (asset_or_run, "aaaa", "aaaa1111, aaaa2222", "more of the run's id"),
+            (asset_or_run, "sales/order", "no asset and no run", "Did you mean sales/orders?"),
+            (asset_or_run, "ORDERS", "no asset", "Did you mean sales/orders?"),
+            (asset_or_run, "db", "db is a pool", "lifeguard status db"),
+            (asset_or_run, "", "no asset", "Give an asset"),
+            (pool_or_run, "databse", "no pool and no run", "Did you mean database?"),
+            (pool_or_run, "zzz", "no pool and no run", "RUN_ID:STEP"),
+            (known_pool, "dbb", "no pool", "Did you mean db?"),
+            (known_pool, "zzz", "no pool", "lifeguard status --all"),
+        ],
+    )
+    def test_what_is_not_known_is_said_with_what_is_near(self, find, text, message, remedy):
+        with pytest.raises(UnknownNameError) as refusal:
+            find(self.TOLD, text)
+        assert message in refusal.value.message
+        assert remedy in refusal.value.remedy
+
+    def test_an_unknown_step(self):
+        with pytest.raises(UnknownNameError, match="no step 'note'") as refusal:
+            why(self.TOLD, "bbbb:note")
+        assert "Did you mean notes?" in refusal.value.remedy
