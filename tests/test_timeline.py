@@ -1,65 +1,176 @@
-"""The bars of a timeline, character by character."""
+"""What a timeline shows: of hand-made histories, and of real runs."""
 
-from dagster_lifeguard.cli.timeline import ASCII, UNICODE, timeline
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.svg import svg
 from dagster_lifeguard.history import Outcome, RunExecution, StepExecution
+from dagster_lifeguard.timeline import (
+    Bar,
+    Phase,
+    Span,
+    Timeline,
+    asks_for,
+    bar_of_run,
+    bar_of_step,
+)
 
 
-def run(status, enqueued, dequeued, started, ended, *failures):
-    steps = tuple(StepExecution("r", "s", (), 1, at, at, Outcome.FAILURE, "no") for at in failures)
-    return RunExecution("r", "job", status, enqueued, dequeued, started, ended, steps)
+def step(pool=None, assets=("a/b",), partitions=(), **more) -> StepExecution:
+    keys = tuple(dg.AssetKey(asset.split("/")) for asset in assets)
+    given = {"started": 5.0, "ended": 9.0, "outcome": Outcome.SUCCESS, "attempt": 1, **more}
+    return StepExecution("run", "step", keys, pool=pool, partitions=partitions, **given)
 
 
-def draw(*runs, since=0.0, until=20.0, width=38, marks=ASCII):
-    return timeline(runs, since=since, until=until, width=width, marks=marks)
+def run(status="SUCCESS", enqueued=1.0, dequeued=2.0, started=3.0, ended=10.0, steps=()):
+    return RunExecution("run", "job", status, enqueued, dequeued, started, ended, tuple(steps))
 
 
-def test_runs_that_take_turns():
-    assert draw(
-        run("SUCCESS", 0.0, 2.0, 4.0, 9.0),
-        run("SUCCESS", 0.0, 10.0, 12.0, 20.0),
-    ) == [
-        "run 1  ..--######              success",
-        "run 2  ...........--#########  success",
-        "       0 s             20.0 s",
-    ]
+def spans(bar: Bar) -> list[tuple[str, float, float]]:
+    return [(span.phase.value, span.started, span.ended) for span in bar.spans]
 
 
-def test_a_failure_shows_however_short_it_was():
-    assert draw(
-        run("SUCCESS", 0.0, 2.0, 4.0, 9.0),
-        run("FAILURE", 0.0, 10.0, 12.0, 20.0, 13.2, 20.0),
-        marks=UNICODE,
-    ) == [
-        "run 1  ··░░██████              success",
-        "run 2  ···········░░█×██████×  failure",  # noqa: RUF001
-        "       0 s             20.0 s",
-    ]
+class TestBars:
+    def test_a_run_is_queued_then_starts_then_executes(self) -> None:
+        found = bar_of_run(run(), 20.0)
+        expected = [("queued", 1.0, 2.0), ("starting", 2.0, 3.0), ("executing", 3.0, 10.0)]
+        assert (spans(found), found.result) == (expected, "success")
+
+    def test_what_goes_on_ends_with_the_timeline(self) -> None:
+        queued = bar_of_run(run("QUEUED", 1.0, None, None, None), 20.0)
+        assert spans(queued) == [("queued", 1.0, 20.0)]
+        unfinished = step(ended=None, outcome=Outcome.UNFINISHED)
+        found = bar_of_step(run("STARTED", ended=None), unfinished, 20.0)
+        assert spans(found) == [("queued", 1.0, 2.0), ("executing", 5.0, 20.0)]
+        assert found.result == "executing"
+
+    def test_a_step_whose_process_died_ends_no_later_than_its_run(self) -> None:
+        found = bar_of_step(run("FAILURE"), step(ended=None, outcome=Outcome.UNFINISHED), 20.0)
+        assert spans(found)[-1] == ("executing", 5.0, 10.0)
+        assert found.result == "unfinished"
+
+    def test_a_step_waits_until_it_starts(self) -> None:
+        found = bar_of_step(run(), step(waiting=3.5), 20.0)
+        assert spans(found)[1:] == [("waiting", 3.5, 5.0), ("executing", 5.0, 9.0)]
+
+    def test_a_second_try_was_not_queued_again_and_failures_are_marked(self) -> None:
+        found = bar_of_step(run(), step(attempt=2, outcome=Outcome.RETRY), 20.0)
+        assert spans(found) == [("executing", 5.0, 9.0)]
+        assert found.failures == (9.0,)
+
+    def test_what_failed_before_it_began_is_there_all_the_same(self) -> None:
+        at_once = step(started=5.0, ended=5.0, outcome=Outcome.FAILURE)
+        found = bar_of_step(run(enqueued=None), at_once, 20.0)
+        assert (spans(found), found.failures) == ([("executing", 5.0, 5.0)], (5.0,))
 
 
-def test_runs_that_have_not_ended():
-    assert draw(
-        run("STARTED", 1.0, 10.0, 12.0, None),
-        run("QUEUED", 5.0, None, None, None),
-    ) == [
-        "run 1   ..........--#########  started",
-        "run 2       .................  queued",
-        "       0 s             20.0 s",
-    ]
+@pytest.mark.parametrize(
+    ("text", "pool", "expected"),
+    [
+        (None, "a", False),
+        ("a", "a", True),
+        ("a", "b", False),
+        ("own+warehouse*2", "warehouse", True),
+        ("{hold:asset}own", "own", True),
+        ("{asset:path}", "a/b", True),
+        ("{asset}+w", "a_b", True),
+        ("{asset:path}", "a/c", False),
+        ("d[{partition}]", "d[x%20y]", True),
+        ("d[{partition}]", "d[%]", True),
+        ("d[{partition}]", "d[z]", False),
+        ("no {expression", "no {expression", True),
+        ("no {expression", "expression", False),
+    ],
+)
+def test_which_pools_a_step_asked_for(text, pool, expected) -> None:
+    assert asks_for(step(pool=text, partitions=("x y",)), pool) is expected
 
 
-def test_a_run_that_went_around_the_queue():
-    assert draw(run("SUCCESS", None, None, 4.0, 9.0)) == [
-        "run 1      ######              success",
-        "       0 s             20.0 s",
-    ]
+class TestPicture:
+    def drawn(self, label: str, *bars: Bar) -> ET.Element:
+        found = Timeline(0.0, 20.0, bars)
+        text = svg(found, "Pool <x>", [label] * len(bars), ["0", "10", "20"])
+        return ET.fromstring(text)
+
+    def test_each_phase_and_failure_has_its_place(self) -> None:
+        space = "{http://www.w3.org/2000/svg}"
+        bar = Bar("r", None, 1, "failure", (Span(Phase.QUEUED, 0.0, 10.0),), (10.0,))
+        (group,) = self.drawn("label", bar).findall(f"{space}g")
+        (queued,) = group.findall(f"{space}rect")
+        (failed,) = group.findall(f"{space}line")
+        assert queued.get("class") == "queued"
+        end = float(queued.get("x") or 0) + float(queued.get("width") or 0)
+        assert end == pytest.approx(float(failed.get("x1") or 0), abs=0.2)
+
+    def test_hostile_names_are_text(self) -> None:
+        hostile = '<script>alert("x")</script>&\x07'
+        bar = Bar("r", hostile, 1, "success", (Span(Phase.EXECUTING, 0.0, 1.0),))
+        drawn = self.drawn(hostile, bar)
+        assert not [item for item in drawn.iter() if item.tag.endswith("script")]
+        assert any("<script>" in (item.text or "") for item in drawn.iter())
 
 
-def test_no_time_and_no_runs_are_drawn_too():
-    assert draw() == ["  0 s                         20.0 s"]
-    assert len(draw(run("QUEUED", 0.0, None, None, None), until=0.0)) == 2
+@dg.asset(pool="orders")
+def quick() -> None: ...
 
 
-def test_the_width_is_kept():
-    runs = [run("SUCCESS", 0.0, 2.0, 4.0, 20.0)] * 10
-    for width in (40, 80, 132):
-        assert {len(line) for line in draw(*runs, width=width)[:-1]} == {width}
+@dg.asset(pool="orders")
+def broken() -> None:
+    raise ValueError
+
+
+def lifeguard(*arguments: str) -> str:
+    done = CliRunner().invoke(main, ["timeline", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def _some_runs(home) -> None:
+    with dg.DagsterInstance.get() as instance:
+        dg.materialize([quick], instance=instance)
+        dg.materialize([broken], instance=instance, raise_on_error=False)
+
+
+@pytest.mark.usefixtures("_some_runs")
+class TestCommand:
+    def test_runs_a_pool_and_an_asset(self) -> None:
+        found = json.loads(lifeguard("--json"))
+        assert [bar["result"] for bar in found["bars"]] == ["success", "failure"]
+        found = json.loads(lifeguard("orders", "--json"))
+        assert [bar["step_key"] for bar in found["bars"]] == ["quick", "broken"]
+        found = json.loads(lifeguard("broken", "--json"))
+        ((bar,), subject) = found["bars"], found["subject"]
+        assert (subject, bar["result"], len(bar["failures"])) == ("broken", "failure", 1)
+        assert [span["phase"] for span in bar["spans"]] == ["executing"]
+
+    def test_as_text(self) -> None:
+        lines = lifeguard("orders").splitlines()
+        assert lines[0] == "Pool orders"
+        assert lines[1].split()[1] == "quick"
+        assert lines[1].endswith("success")
+        assert "×" in lines[2] or "x" in lines[2]  # noqa: RUF001
+        assert lines[-1].endswith("a step failed")
+
+    def test_only_the_newest_and_only_the_window(self) -> None:
+        assert "1 older ones are not shown" in lifeguard("--rows", "1")
+        (bar,) = json.loads(lifeguard("--rows", "1", "--json"))["bars"]
+        assert bar["result"] == "failure"
+        assert lifeguard("--since", "0").splitlines()[1].startswith("Nothing from")
+
+    def test_a_picture(self, tmp_path) -> None:
+        file = tmp_path / "orders.svg"
+        assert lifeguard("orders", "--svg", str(file)) == f"Wrote {file}.\n"
+        ET.fromstring(file.read_text(encoding="utf-8"))
+
+    def test_a_name_that_nothing_has(self) -> None:
+        done = CliRunner().invoke(main, ["timeline", "order"])
+        assert done.exit_code == 2
+        assert "orders" in done.output

@@ -28,9 +28,10 @@ COMMANDS = {
         "explain": "Show why a step waits, behind whom, and when it is likely to go in.",
         "free": "Free slots that are held by nobody who lives.",
         "doctor": "Find out why a pool does not work, and what to do about it.",
+        "timeline": "Show what executed and waited when: runs, a pool or an asset.",
+        "audit": "Prove from history that no limit was exceeded, or list where one was.",
     },
     "Make the limits hold": {
-        "audit": "Prove from history that no limit was exceeded, or list where one was.",
         "engine": "Switch the engine on or off, or see what it does.",
     },
 }

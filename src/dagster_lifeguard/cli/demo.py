@@ -22,8 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard import demo
-from dagster_lifeguard.cli.timeline import ASCII, UNICODE, Marks, timeline
+from dagster_lifeguard.cli.bars import ASCII, UNICODE, Marks, draw
 from dagster_lifeguard.processes import NotedSignals
+from dagster_lifeguard.timeline import Phase, bar_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,14 +153,17 @@ class Stage:
 
 def act_timeline(evidence: Evidence, width: int, marks: Marks) -> list[str]:
     """The runs of an act as bars, from just before the first one left the queue."""
-    lines = timeline(
-        evidence.runs,
+    until = evidence.ended + MARGIN_SECONDS
+    lines = draw(
+        [bar_of_run(run, until) for run in evidence.runs],
+        [f"run {number}" for number, _ in enumerate(evidence.runs, start=1)],
         since=evidence.dequeued - MARGIN_SECONDS,
-        until=evidence.ended + MARGIN_SECONDS,
+        until=until,
         width=width - 3,
         marks=marks,
     )
-    return [f"   {line}" for line in [*lines, marks.legend()]]
+    legend = marks.legend(Phase.QUEUED, Phase.STARTING, Phase.EXECUTING)
+    return [f"   {line}" for line in [*lines, legend]]
 
 
 def verdict_rows(first: Evidence, second: Evidence) -> list[tuple[str, str, str]]:

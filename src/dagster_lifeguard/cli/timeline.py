@@ -1,98 +1,144 @@
-"""Runs as bars over time, in plain text."""
+"""``lifeguard timeline``: what executed and waited when, as bars."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.history import Outcome
+import click
+
+from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw
+from dagster_lifeguard.cli.changes import Change
+from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.cli.subject import pool_or_asset
+from dagster_lifeguard.cli.svg import svg
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.timeline import (
+    Phase,
+    timeline_of_asset,
+    timeline_of_pool,
+    timeline_of_runs,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.timeline import Bar, Timeline
 
-    from dagster_lifeguard.history import RunExecution
-
-_MIN_BAR = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """The characters that stand for what a run does at a time, each one column wide."""
-
-    queued: str
-    starting: str
-    executing: str
-    failed: str
-
-    def legend(self) -> str:
-        """What the marks mean, in one line."""
-        return (
-            f"{self.queued} queued   {self.starting} process starting   "
-            f"{self.executing} executing   {self.failed} a step failed"
-        )
+_RUN_ID_LETTERS = 8
+_TICKS = 5
 
 
-UNICODE = Marks(queued="·", starting="░", executing="█", failed="×")  # noqa: RUF001
-ASCII = Marks(queued=".", starting="-", executing="#", failed="x")
-
-
-def timeline(
-    runs: Sequence[RunExecution],
-    *,
+@click.command("timeline")
+@click.argument("subject", required=False, metavar="[POOL | ASSET]")
+@click.option(
+    "--since",
+    default="1h",
+    show_default=True,
+    callback=read_duration,
+    help="How far back: 90s, 30m, 24h, 7d.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 10_000),
+    default=40,
+    show_default=True,
+    help="Show so many of the newest.",
+)
+@click.option("--svg", "svg_path", type=click.Path(path_type=Path), help="Write a picture instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@deployment_options
+def timeline_command(
+    deployment: Deployment,
+    subject: str | None,
     since: float,
-    until: float,
-    width: int = 80,
-    marks: Marks = UNICODE,
-) -> list[str]:
-    """Draw one bar per run on one axis from ``since`` to ``until`` (seconds since the epoch).
+    rows: int,
+    svg_path: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show what executed and waited when: runs, or the steps of a pool or an asset.
 
-    A column shows what the run did in the middle of its time, and a failed step wherever one
-    failed within it. What is shorter than a column may not show, but a failure always does.
+    From Dagster's own history, so it needs nothing to have been switched on before. A name that is
+    both a pool's and an asset's is taken for the asset.
 
-    Args:
-        runs: The runs, from top to bottom.
-        since: The moment at the left edge.
-        until: The moment at the right edge.
-        width: How many columns a line may have.
-        marks: The characters to draw with.
+    \b
+    Examples:
+      lifeguard timeline
+      lifeguard timeline warehouse --since 30m
+      lifeguard timeline orders --since 24h --svg orders.svg
+
+    Exit code: 0, or 2 for a mistake in what was asked.
     """
-    labels = [f"run {number}" for number, _ in enumerate(runs, start=1)]
-    results = [run.status.lower() for run in runs]
-    left = max(map(len, labels), default=0)
-    right = max(map(len, results), default=0)
-    columns = max(width - left - right - 4, _MIN_BAR)
-    lines = [
-        f"{label:<{left}}  {_bar(run, since, until, columns, marks)}  {result}"
-        for label, result, run in zip(labels, results, runs, strict=True)
-    ]
-    return [*lines, f"{'':<{left}}  {_axis(until - since, columns)}"]
+    until = time.time()
+    window = {"since": until - since, "until": until}
+    if subject is None:
+        found = timeline_of_runs(deployment, **window, count_max=rows)
+        title = "Runs"
+    elif pool_or_asset(deployment, subject) == "asset":
+        found = timeline_of_asset(deployment, subject, **window, count_max=rows)
+        title = f"Asset {subject}"
+    else:
+        found = timeline_of_pool(deployment, subject, **window, count_max=rows)
+        title = f"Pool {subject}"
+    if as_json:
+        click.echo(
+            json.dumps({"version": 1, "subject": subject, **dataclasses.asdict(found)}, indent=2)
+        )
+    elif svg_path is not None:
+        text = svg(
+            found,
+            f"{title}, {_moment(found.since)} to {_moment(found.until)}",
+            [_label(bar, short=False) for bar in found.bars],
+            _ticks(found),
+        )
+        old = svg_path.read_text(encoding="utf-8") if svg_path.exists() else None
+        Change(svg_path, old, text).write()
+        click.echo(f"Wrote {svg_path}.")
+    else:
+        _print(found, title)
 
 
-def _bar(run: RunExecution, since: float, until: float, columns: int, marks: Marks) -> str:
-    step = (until - since) / columns or 1.0
-    cells = [_mark_at(run, since + (i + 0.5) * step, until, marks) for i in range(columns)]
-    for execution in run.steps:
-        if execution.outcome is Outcome.FAILURE and execution.ended is not None:
-            column = min(int((execution.ended - since) / step), columns - 1)
-            if column >= 0:
-                cells[column] = marks.failed
-    return "".join(cells)
-
-
-def _mark_at(run: RunExecution, moment: float, until: float, marks: Marks) -> str:
-    ended = until if run.ended is None else run.ended
-    phases = (
-        (run.started, marks.executing),
-        (run.dequeued, marks.starting),
-        (run.enqueued, marks.queued),
+def _print(found: Timeline, title: str) -> None:
+    click.secho(title, bold=True)
+    if not found.bars:
+        click.echo(f"Nothing from {_moment(found.since)} to {_moment(found.until)}.")
+        return
+    encoding = sys.stdout.encoding or "ascii"
+    marks = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
+    lines = draw(
+        found.bars,
+        [_label(bar) for bar in found.bars],
+        since=found.since,
+        until=found.until,
+        width=shutil.get_terminal_size().columns,
+        marks=marks,
+        edges=(_moment(found.since), _moment(found.until)),
     )
-    if moment < ended:
-        for begin, mark in phases:
-            if begin is not None and begin <= moment:
-                return mark
-    return " "
+    for line in lines:
+        click.echo(line)
+    shown = {span.phase for bar in found.bars for span in bar.spans}
+    click.secho(marks.legend(*(phase for phase in Phase if phase in shown)), dim=True)
+    if found.left_out:
+        click.echo(f"{found.left_out:,} older ones are not shown; --rows shows more.")
 
 
-def _axis(seconds: float, columns: int) -> str:
-    end = f"{seconds:.1f} s"
-    return f"{'0 s':<{columns - len(end)}}{end}"
+def _label(bar: Bar, *, short: bool = True) -> str:
+    run = bar.run_id[:_RUN_ID_LETTERS] if short else bar.run_id
+    step = f" {bar.step_key}" if bar.step_key else ""
+    again = f" (try {bar.attempt})" if bar.attempt > 1 else ""
+    return printable(f"{run}{step}{again}")
+
+
+def _ticks(found: Timeline) -> list[str]:
+    step = (found.until - found.since) / (_TICKS - 1)
+    return [_moment(found.since + index * step) for index in range(_TICKS)]
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,93 @@
+"""Bars over time, in plain text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.timeline import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dagster_lifeguard.timeline import Bar
+
+_MIN_BAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The characters that stand for what is done at a time, each one column wide."""
+
+    queued: str
+    starting: str
+    waiting: str
+    executing: str
+    failed: str
+
+    def legend(self, *phases: Phase) -> str:
+        """What the marks of these phases mean, and of a failure, in one line."""
+        words = {Phase.STARTING: "process starting", Phase.WAITING: "waiting for the pool"}
+        parts = [f"{self.of(phase)} {words.get(phase, phase.value)}" for phase in phases]
+        return "   ".join([*parts, f"{self.failed} a step failed"])
+
+    def of(self, phase: Phase) -> str:
+        """The mark of a phase."""
+        mark: str = getattr(self, phase.value)
+        return mark
+
+
+UNICODE = Marks(queued="·", starting="░", waiting="▒", executing="█", failed="×")  # noqa: RUF001
+ASCII = Marks(queued=".", starting="-", waiting="~", executing="#", failed="x")
+
+
+def draw(
+    bars: Sequence[Bar],
+    labels: Sequence[str],
+    *,
+    since: float,
+    until: float,
+    width: int = 80,
+    marks: Marks = UNICODE,
+    edges: tuple[str, str] | None = None,
+) -> list[str]:
+    """Draw bars on one axis from ``since`` to ``until`` (seconds since the epoch).
+
+    A column shows what was done in the middle of its time, and a failed step wherever one failed
+    within it. What is shorter than a column may not show, but a failure always does.
+
+    Args:
+        bars: From top to bottom.
+        labels: What stands before each.
+        since: The moment at the left edge.
+        until: The moment at the right edge.
+        width: How many columns a line may have.
+        marks: The characters to draw with.
+        edges: What stands under the edges; by default the seconds from the left edge.
+    """
+    left = max(map(len, labels), default=0)
+    right = max((len(bar.result) for bar in bars), default=0)
+    columns = max(width - left - right - 4, _MIN_BAR)
+    lines = [
+        f"{label:<{left}}  {_cells(bar, since, until, columns, marks)}  {bar.result}"
+        for label, bar in zip(labels, bars, strict=True)
+    ]
+    begin, end = edges or ("0 s", f"{until - since:.1f} s")
+    return [*lines, f"{'':<{left}}  {begin:<{max(columns - len(end), 0)}}{end}"]
+
+
+def _cells(bar: Bar, since: float, until: float, columns: int, marks: Marks) -> str:
+    step = (until - since) / columns or 1.0
+    cells = [_mark_at(bar, since + (i + 0.5) * step, marks) for i in range(columns)]
+    for failure in bar.failures:
+        column = min(int((failure - since) / step), columns - 1)
+        if column >= 0:
+            cells[column] = marks.failed
+    return "".join(cells)
+
+
+def _mark_at(bar: Bar, moment: float, marks: Marks) -> str:
+    for span in reversed(bar.spans):
+        if span.started <= moment < span.ended:
+            return marks.of(span.phase)
+    return " "
