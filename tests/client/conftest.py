@@ -35,6 +35,9 @@ class Parts:
 
     def respect_stock_slots(self) -> None: ...
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        return {}
+
 
 @dataclass
 class EventLog:
