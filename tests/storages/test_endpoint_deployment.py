@@ -147,6 +147,7 @@ def test_runs_tell_their_steps_and_their_history(deployment, home):
     assert [step.outcome for step in past.steps] == [Outcome.RETRY, Outcome.RETRY, Outcome.SUCCESS]
     assert past.steps[0].error == "ValueError: not yet"
     assert {step.asset_keys for step in past.steps} == {(AssetKey("stubborn"),)}
+    assert {step.pool for step in past.steps} == {"orders"} == set(past.pools)
     assert [past.run_id for past in deployment.history(run.ended + 0.001)] == []
     with closing(_instance(home)) as instance:
         (same,) = (past for past in instance.history(since) if past.run_id == run.run_id)

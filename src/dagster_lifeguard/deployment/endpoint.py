@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, DagsterEventType
@@ -10,6 +11,7 @@ from ruamel.yaml import YAML
 
 from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
 from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
+from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
     HoldingStep,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _POOLS_ASKED_ONE_BY_ONE = 10
 _RUNS_AT_ONCE = 200
 _EVENTS_AT_ONCE = 1000
+_JOBS_KEPT = 200
 _RUN_IDS_LOOKED_AT = 10_000
 _RUN_ID_LENGTH = 36
 _PERMISSION = "edit_concurrency_limit"
@@ -57,6 +60,7 @@ class EndpointDeployment:
     def __init__(self, webserver: Webserver) -> None:
         self._webserver = webserver
         self.name = webserver.name
+        self._pools_by_handle = lru_cache(_JOBS_KEPT)(self._ask_pools_by_handle)
 
     def settings(self) -> Settings:
         found = self._webserver.ask("settings")
@@ -207,7 +211,7 @@ class EndpointDeployment:
             if key in handles
         )
 
-    def _pools_by_handle(self, snapshot_id: str) -> dict[str, str | None]:
+    def _ask_pools_by_handle(self, snapshot_id: str) -> dict[str, str | None]:
         found = self._webserver.ask("job_snapshot", snapshotId=snapshot_id)
         handles = found["pipelineSnapshotOrError"].get("solidHandles", ())
         return {h["handleID"]: h["solid"]["definition"].get("pool") for h in handles}
@@ -230,7 +234,6 @@ class EndpointDeployment:
     # ---- history -------------------------------------------------------------------------------
 
     def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
-        """The pools of steps are not asked for: that would be two more questions for each run."""
         of_time = {} if until is None else {"createdBefore": until}
         found = {
             run.run_id: run
@@ -239,13 +242,27 @@ class EndpointDeployment:
             if run.ended is None or run.ended >= since
         }
         for run in sorted(found.values(), key=lambda run: (run.created, run.run_id)):
-            yield put_together(run.run_id, run.job_name, run.status, self._events(run), None)
+            yield self._execution(run)
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
-        return tuple(
-            put_together(run.run_id, run.job_name, run.status, self._events(run), None)
-            for run in self.runs(run_ids)
-        )
+        return tuple(map(self._execution, self.runs(run_ids)))
+
+    def _execution(self, run: Run) -> RunExecution:
+        snapshot_id: str | None = None
+        rows: list[EventRow] = []
+        for found in self._event_pages(run.run_id):
+            snapshot_id = found["pipelineSnapshotId"]
+            rows += filter(None, map(_event_row, found["eventConnection"]["events"]))
+        plan = None if snapshot_id is None else self._plan(snapshot_id, run.pools or frozenset())
+        return put_together(run.run_id, run.job_name, run.status, rows, plan)
+
+    def _plan(self, snapshot_id: str, pools: frozenset[str]) -> list[StepPlan]:
+        """The steps of a job that have a pool; a run may have selected some of these steps."""
+        return [
+            StepPlan(handle, pool, (), is_first=False)
+            for handle, pool in self._pools_by_handle(snapshot_id).items()
+            if pool is not None and (not pools or pool in pools)
+        ]
 
     def life_signs(
         self,
@@ -256,16 +273,16 @@ class EndpointDeployment:
         del run_id, step_key
         return ()
 
-    def _events(self, run: Run) -> Iterator[EventRow]:
+    def _event_pages(self, run_id: str) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
             answer = self._webserver.ask(
-                "events", runId=run.run_id, cursor=cursor, limit=_EVENTS_AT_ONCE
+                "events", runId=run_id, cursor=cursor, limit=_EVENTS_AT_ONCE
             )["runOrError"]
             if answer["__typename"] != "Run":
                 return  # Deleted in the meantime.
+            yield answer
             page = answer["eventConnection"]
-            yield from filter(None, map(_event_row, page["events"]))
             if not page["hasMore"]:
                 return
             cursor = page["cursor"]
