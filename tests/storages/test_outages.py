@@ -32,7 +32,7 @@ def server():
 def impatient(monkeypatch):
     """Half a minute is too long for a test."""
     monkeypatch.setattr(retry_module, "SECONDS_MAX", 1.0)
-    monkeypatch.setattr(postgres_module, "_CONNECT_SECONDS_MAX", 2)
+    monkeypatch.setitem(postgres_module._PATIENCE, "connect_timeout", 2)
 
 
 @pytest.mark.parametrize("executor", ["in_process", "multiprocess"])

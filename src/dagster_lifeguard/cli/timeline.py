@@ -62,7 +62,7 @@ def timeline_command(
     *,
     as_json: bool,
 ) -> None:
-    """Show what executed and waited when: runs, or the steps of a pool or an asset.
+    """Show what executed and waited when: runs, a pool or an asset.
 
     From Dagster's own history, so it needs nothing to have been switched on before. A name that is
     both a pool's and an asset's is taken for the asset.
