@@ -259,7 +259,7 @@ def test_a_run_in_the_queue_is_told_what_keeps_it_there(make_home, monkeypatch):
     @dg.asset(pool="orders")
     def held() -> None: ...
 
-    job = dg.Definitions(assets=[held]).resolve_implicit_global_asset_job_def()
+    job = dg.Definitions(assets=[held]).get_repository_def().get_job("__ASSET_JOB")
     with home.instance() as instance:
 
         def new(status: dg.DagsterRunStatus, **tags: str) -> str:
