@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import warnings
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import sqlalchemy as db
+from homes import Home
 
-from places import MemoryPlace, Place, SharedPlace, new_postgres, new_sqlite
+from places import (
+    MemoryPlace,
+    Place,
+    PostgresPlace,
+    SharedPlace,
+    new_postgres,
+    new_sqlite,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_numbers = itertools.count()
 
 # No test asserts a time.
 hypothesis.settings.register_profile("lifeguard", deadline=None)
@@ -68,3 +80,33 @@ def place(request: pytest.FixtureRequest, tmp_path) -> Place:
     if request.param == "sqlite":
         return new_sqlite(tmp_path)
     return new_postgres(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def make_home(
+    request: pytest.FixtureRequest, tmp_path: Path, _nothing_from_outside: None
+) -> Iterator[Callable[..., Home]]:
+    """Makes homes on databases of their own."""
+    made = []
+
+    def make(kind: str, *, stock: bool = False, server: str | None = None, **settings) -> Home:
+        path = tmp_path / f"home{next(_numbers)}"
+        path.mkdir()
+        if kind == "sqlite":
+            stanza = {"sqlite": {"base_dir": str(path)}}
+        else:
+            server = server or request.getfixturevalue("postgres_url")
+            name = f"home{next(_numbers)}"
+            PostgresPlace(server).sql(f"CREATE DATABASE {name}")
+            url = db.make_url(server).set(drivername="postgresql+psycopg2", database=name)
+            stanza = {"postgres": {"postgres_url": url.render_as_string(hide_password=False)}}
+        lease = settings.pop("lease_seconds", 30.0)
+        on_lease_lost = settings.pop("on_lease_lost", "terminate")
+        home = Home(path, kind, stanza, lease, settings, on_lease_lost)
+        home.write(stock=stock)
+        made.append(home)
+        return home
+
+    yield make
+    for home in made:
+        home.close()

@@ -29,6 +29,7 @@ COMMANDS = {
         "free": "Free slots that are held by nobody who lives.",
         "doctor": "Find out why a pool does not work, and what to do about it.",
         "timeline": "Show what executed and waited when: runs, a pool or an asset.",
+        "serve": "Serve a live web page of pools, and metrics.",
         "audit": "Prove from history that no limit was exceeded, or list where one was.",
     },
     "Make the limits hold": {

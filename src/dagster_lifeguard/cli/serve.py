@@ -1,0 +1,138 @@
+"""``lifeguard serve``: a live web page of pools, and metrics."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.deployment.endpoint import EndpointDeployment
+from dagster_lifeguard.errors import DeploymentError, LifeguardError
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+
+TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a token
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3080, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--access-token-env",
+    metavar="NAME",
+    help="Environment variable with the token that visitors have to show. Beyond 127.0.0.1 one is "
+    f"needed: without this option it is made up and printed.  [default: {TOKEN_VARIABLE}]",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name by which the server is reached, such as that of a proxy before it. Repeatable.",
+)
+@click.option(
+    "--dagster-url",
+    metavar="URL",
+    help="Address of the Dagster UI, for links to runs and assets.  [default: --url]",
+)
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="Let visitors set and pause limits and free slots. Without it they can only look.",
+)
+@click.option(
+    "--window",
+    default="24h",
+    show_default=True,
+    callback=read_duration,
+    help="Of which past waits, estimates and histories are: 90s, 30m, 24h, 7d.",
+)
+@deployment_options
+def serve_command(
+    deployment: Deployment,
+    host: str,
+    port: int,
+    access_token_env: str | None,
+    hosts: tuple[str, ...],
+    dagster_url: str | None,
+    window: float,
+    *,
+    allow_changes: bool,
+) -> None:
+    """Serve a live web page of pools, and metrics.
+
+    Shows what is held, who waits and why, and what happened; open pages follow by themselves.
+    Every page is there as JSON too, at its address with .json. /metrics is for Prometheus.
+
+    \b
+    Examples:
+      lifeguard serve
+      lifeguard serve --allow-changes --dagster-url http://localhost:3000
+      lifeguard serve --url https://my-org.dagster.cloud/prod
+      lifeguard serve --host 0.0.0.0 --allow-host pools.example.com
+
+    Exit code: 0 when it is ended with Ctrl-C, or 2 for a mistake in what was asked.
+    """
+    try:
+        from dagster_lifeguard.web.app import Serving, make_app  # noqa: PLC0415 - an extra
+        from dagster_lifeguard.web.security import Access, is_loopback  # noqa: PLC0415
+        from dagster_lifeguard.web.serving import listen, serve  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise LifeguardError(
+            f"The web page needs {error.name}, which is not installed.",
+            remedy="Run: pip install 'dagster-lifeguard[web]'",
+        ) from error
+    token = _access_token(access_token_env)
+    made_up = token is None and not is_loopback(host)
+    if made_up:
+        token = secrets.token_urlsafe(24)
+    if dagster_url is None and isinstance(deployment, EndpointDeployment):
+        dagster_url = deployment.name
+    with listen(host, port) as listener:
+        port = listener.getsockname()[1]
+        serving = Serving(
+            access=Access.of(host, port, token, (*hosts, *_own_names(host))),
+            window=window,
+            dagster_url=_checked(dagster_url),
+            allow_changes=allow_changes,
+        )
+        app = make_app(deployment, serving)
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"Serving {deployment.name} on http://{shown}:{port}/", err=True)
+        if made_up:
+            click.echo(f"Access token: {token}", err=True)
+        serve(app, listener)
+
+
+def _access_token(variable: str | None) -> str | None:
+    if variable is None:
+        return os.getenv(TOKEN_VARIABLE) or None
+    token = os.getenv(variable)
+    if not token:
+        raise click.UsageError(f"--access-token-env names {variable}, which is not set.")
+    return token
+
+
+def _own_names(host: str) -> tuple[str, ...]:
+    """Names of this machine, by which a server that listens on all addresses is reached."""
+    return (socket.gethostname(), socket.getfqdn()) if host in ("0.0.0.0", "::") else ()  # noqa: S104
+
+
+def _checked(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DeploymentError(
+            f"{url!r} is no address of the Dagster UI.",
+            remedy="Give one such as http://localhost:3000.",
+            names=[url],
+        )
+    return url.rstrip("/")

@@ -1,0 +1,245 @@
+"""The application: addresses, their pages, and what is told when one cannot be made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from dagster_lifeguard.deployment.endpoint import EndpointDeployment
+from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.web.encoding import encode
+from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
+from dagster_lifeguard.web.kept import KeptPages
+from dagster_lifeguard.web.live import Streams
+from dagster_lifeguard.web.reading import Look, Reader
+from dagster_lifeguard.web.rendering import Templates
+from dagster_lifeguard.web.routes import QUERY_VALUE_MAX, Address, find_page
+from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
+from dagster_lifeguard.web.sessions import Sessions, visitor_of
+from dagster_lifeguard.web.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from dagster_lifeguard.deployment.contract import Deployment, Settings
+    from dagster_lifeguard.web.site import TargetKind
+
+_log = logging.getLogger("dagster_lifeguard.web")
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginPage:
+    """The form by which a token is shown.
+
+    Attributes:
+        next: The address to go to then.
+        refused: Whether a wrong token was shown.
+    """
+
+    next: str
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a deployment is served.
+
+    Attributes:
+        access: Who may ask.
+        window: The seconds of the past that percentiles and histories are of.
+        dagster_url: Address of the Dagster UI; None if that is not known.
+        allow_changes: Whether limits can be changed and slots be freed.
+    """
+
+    access: Access
+    window: float = 86400.0
+    dagster_url: str | None = None
+    allow_changes: bool = False
+
+
+def make_app(deployment: Deployment, serving: Serving) -> Starlette:
+    """The application that serves a deployment; closing it is left to who opened it."""
+    server = _Server(deployment, serving)
+    return Starlette(
+        routes=server.routes(),
+        middleware=[
+            Middleware(
+                Guard, access=serving.access, sessions=server.sessions, tell=server.tell_error
+            )
+        ],
+        exception_handlers={
+            LifeguardError: server.tell_error,
+            HTTPException: server.tell_error,
+            Exception: server.tell_error,
+        },
+        lifespan=server.lifespan,
+    )
+
+
+class _Server:
+    """What the handlers of requests share."""
+
+    def __init__(self, deployment: Deployment, serving: Serving) -> None:
+        self._deployment = deployment
+        self._serving = serving
+        self._templates = Templates()
+        self.sessions = Sessions(serving.access.token, serving.access.port)
+        self._reader = Reader(deployment, serving.window)
+        self._pages = KeptPages(self._reader, self._templates, self._site_without_session)
+        self._streams = Streams(self._reader, self._pages)
+        self._version = metadata.version("dagster-lifeguard")
+
+    def routes(self) -> list[Route | Mount]:
+        """Addresses and their handlers; the last takes every page."""
+        static = StaticFiles(packages=[("dagster_lifeguard.web", "static")])
+        return [
+            Route("/healthz", self._healthz),
+            Route("/login", self._login, methods=["GET", "POST"]),
+            Route("/logout", self._logout, methods=["POST"]),
+            Route("/live", self._streams.respond),
+            Mount("/static", static),
+            Route("/{path:path}", self._page),
+        ]
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Read while the application runs."""
+        del app
+        reading = asyncio.create_task(self._reader.run())
+        try:
+            yield
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+    # ---- pages -----------------------------------------------------------------------------------
+
+    async def _page(self, request: Request) -> Response:
+        query = dict(request.query_params)
+        if any(len(value) > QUERY_VALUE_MAX for value in query.values()):
+            raise RequestRefusedError(414, "The address says too much.", remedy="Say less.")
+        found = find_page(request.url.path, query)
+        if found is None:
+            raise HTTPException(404)
+        address, as_json = found
+        kept = await self._pages.page(address)
+        if as_json:
+            seen = {"deployment": self._deployment.name, "trouble": kept.look.trouble or None}
+            return Response(encode(kept.page, **seen), media_type=_JSON)
+        site = self._site(request, kept.look, address)
+        html = partial(self._templates.whole, address.route.template, kept.page, site)
+        return HTMLResponse(await asyncio.to_thread(html))
+
+    async def _healthz(self, request: Request) -> Response:
+        """Whether the deployment answers; open to everybody, so it says no more than that."""
+        del request
+        try:
+            is_well = not self._reader.look().trouble
+        except LifeguardError:
+            is_well = False
+        return JSONResponse({"ok": is_well}, 200 if is_well else 503)
+
+    # ---- logging in ------------------------------------------------------------------------------
+
+    async def _login(self, request: Request) -> Response:
+        if not self.sessions.needs_login:
+            return RedirectResponse("/", 303)
+        refused = False
+        target = own_address(request.query_params.get("next", "/"))
+        if request.method == "POST":
+            form = await request.form(max_files=0, max_fields=10)
+            target = own_address(str(form.get("next", "/")))
+            if self.sessions.accepts(str(form.get("token", ""))):
+                visitor, cookie = self.sessions.begin(
+                    visitor_of(request).who, secure=is_secure(request)
+                )
+                _log.info("logged in: %s", visitor.who)
+                return RedirectResponse(target, 303, {"Set-Cookie": cookie})
+            _log.warning("refused a wrong token of %s", visitor_of(request).who)
+            refused = True
+        html = self._templates.whole("login", LoginPage(target, refused), self._site(request))
+        return HTMLResponse(html, 403 if refused else 200)
+
+    async def _logout(self, request: Request) -> Response:
+        cookie = self.sessions.end(secure=is_secure(request))
+        return RedirectResponse("/", 303, {"Set-Cookie": cookie})
+
+    # ---- errors ----------------------------------------------------------------------------------
+
+    async def tell_error(self, request: Request, error: Exception) -> Response:
+        """An error as HTML or as JSON, by what was asked for."""
+        if isinstance(error, LifeguardError):
+            page = page_of(error)
+        else:
+            page = page_of_status(error.status_code if isinstance(error, HTTPException) else 500)
+        headers = error.headers if isinstance(error, HTTPException) else None
+        if not wants_html(request):
+            return Response(encode(_Told(page)), page.status, headers=headers, media_type=_JSON)
+        html = self._templates.whole("error", page, self._site(request))
+        return HTMLResponse(html, page.status, headers=headers)
+
+    # ---- the site --------------------------------------------------------------------------------
+
+    def _site(
+        self, request: Request, look: Look | None = None, address: Address | None = None
+    ) -> Site:
+        """The site of a visitor; of one that is not known it tells nothing of the deployment."""
+        visitor = visitor_of(request)
+        known = visitor.is_known
+        if look is None and known:
+            with suppress(LifeguardError):
+                look = self._reader.look()
+        site = self._site_without_session(look if known else None, address)
+        return replace(
+            site,
+            deployment=site.deployment if known else "",
+            dagster_url=site.dagster_url if known else None,
+            csrf=visitor.csrf,
+            needs_login=known and self.sessions.needs_login,
+        )
+
+    def _site_without_session(self, look: Look | None, address: Address | None) -> Site:
+        is_live = address is not None and address.route.is_live
+        text = "" if address is None else address.text
+        return Site(
+            deployment=self._deployment.name,
+            kind=_kind(self._deployment, None if look is None else look.settings),
+            dagster_url=self._serving.dagster_url,
+            allow_changes=self._serving.allow_changes,
+            csrf="",
+            version=self._version,
+            now=time.time(),
+            address=text,
+            live=f"/live?page={quote(text, safe='')}" if is_live else "",
+            seen=0.0 if look is None else look.at,
+            trouble="" if look is None else look.trouble,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    error: ErrorPage
+
+
+def _kind(deployment: Deployment, settings: Settings | None) -> TargetKind:
+    if isinstance(deployment, EndpointDeployment):
+        return "endpoint"
+    return "engine" if settings is not None and settings.engine else "stock"

@@ -1,0 +1,111 @@
+"""Pages that were made, kept for everybody who has the same one open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.web.routes import Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dagster_lifeguard.web.reading import Look, Reader
+    from dagster_lifeguard.web.rendering import Templates
+    from dagster_lifeguard.web.routes import Address
+    from dagster_lifeguard.web.site import Site
+
+if TYPE_CHECKING:
+    SiteFor = Callable[[Look, Address], Site]
+
+PAGES_MAX = 200
+"""So many pages are kept, those that were asked for last."""
+
+AT_ONCE = 4
+"""So many pages are made at once; each may ask the deployment."""
+
+STALE_SECONDS = 10.0
+"""A page without news is made anew after so long, for what grows older on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A page as it was made.
+
+    Attributes:
+        page: The page.
+        look: Which it was made from.
+        made: When, by the monotonic clock.
+        live: Its live blocks as HTML, by name.
+    """
+
+    page: object
+    look: Look
+    made: float
+    live: dict[str, str]
+
+
+class KeptPages:
+    """Makes each page once, however many ask for it.
+
+    Args:
+        reader: What pages are made from.
+        templates: For their live blocks.
+        site_for: The site that live blocks are told: one without a session.
+    """
+
+    def __init__(self, reader: Reader, templates: Templates, site_for: SiteFor) -> None:
+        self._reader = reader
+        self._templates = templates
+        self._site_for = site_for
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._being_made: dict[str, asyncio.Task[Kept]] = {}
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def page(self, address: Address) -> Kept:
+        """The page at an address, as new as the reader's last look.
+
+        Raises:
+            LifeguardError: There is none, or it could not be made.
+        """
+        look = self._reader.look()
+        kept = self._kept.get(address.text)
+        if kept is not None and _is_fresh(kept, look, address):
+            self._kept.move_to_end(address.text)
+            return kept
+        task = self._being_made.get(address.text)
+        if task is None:
+            task = asyncio.create_task(self._make(address, look))
+            self._being_made[address.text] = task
+            task.add_done_callback(lambda _done: self._being_made.pop(address.text, None))
+        return await asyncio.shield(task)
+
+    async def _make(self, address: Address, look: Look) -> Kept:
+        async with self._room:
+            kept = await asyncio.to_thread(self._made, address, look)
+        self._kept[address.text] = kept
+        self._kept.move_to_end(address.text)
+        while len(self._kept) > PAGES_MAX:
+            self._kept.popitem(last=False)
+        return kept
+
+    def _made(self, address: Address, look: Look) -> Kept:
+        route = address.route
+        asked = Asked(
+            look, self._reader.deployment, address.name, dict(address.query), self._reader.window
+        )
+        made = time.monotonic()
+        page = route.make(asked)
+        site = self._site_for(look, address)
+        live = self._templates.live(route.template, page, site) if route.is_live else {}
+        return Kept(page, look, made, live)
+
+
+def _is_fresh(kept: Kept, look: Look, address: Address) -> bool:
+    age = time.monotonic() - kept.made
+    if not address.route.is_live:
+        return age < address.route.kept_seconds
+    return kept.look.number == look.number and age < STALE_SECONDS

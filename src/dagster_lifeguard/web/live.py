@@ -1,0 +1,95 @@
+"""Streams that keep open pages up to date: server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.web.errors import RequestRefusedError
+from dagster_lifeguard.web.routes import find_page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from dagster_lifeguard.web.kept import KeptPages
+    from dagster_lifeguard.web.reading import Reader
+    from dagster_lifeguard.web.routes import Address
+
+STREAMS_MAX = 500
+"""So many pages may be open at once."""
+
+RETRY_MILLISECONDS = 1000
+"""After so long a browser tries again to reach a server that is gone."""
+
+_PING_SECONDS = 15
+_QUIET_SECONDS = 5.0
+
+
+class Streams:
+    """The open pages.
+
+    Args:
+        reader: Tells when there is news.
+        pages: Makes what is sent.
+    """
+
+    def __init__(self, reader: Reader, pages: KeptPages) -> None:
+        self._reader = reader
+        self._pages = pages
+        self._open = 0
+
+    async def respond(self, request: Request) -> Response:
+        """Answer with a stream for the page whose address is in ``page``.
+
+        Raises:
+            RequestRefusedError: There is no such page, it is not live, or too many are open.
+        """
+        parts = urlsplit(request.query_params.get("page", ""))
+        found = find_page(parts.path, dict(parse_qsl(parts.query, errors="surrogatepass")))
+        if found is None or not found[0].route.is_live:
+            raise RequestRefusedError(404, "No page is live there.", remedy="Name one that is.")
+        if self._open >= STREAMS_MAX:
+            raise RequestRefusedError(
+                503, f"{STREAMS_MAX} pages are open already.", remedy="Close some."
+            )
+        return EventSourceResponse(self._events(found[0]), ping=_PING_SECONDS)
+
+    async def _events(self, address: Address) -> AsyncIterator[ServerSentEvent]:
+        """First all live blocks, since the page may have been made long ago; then what changes."""
+        self._open += 1
+        try:
+            sent: dict[str, int] = {}
+            yield ServerSentEvent(retry=RETRY_MILLISECONDS, comment="lifeguard")
+            while True:
+                try:
+                    kept = await self._pages.page(address)
+                except LifeguardError as error:
+                    told = {"code": error.code, "message": error.message, "remedy": error.remedy}
+                    yield ServerSentEvent(json.dumps(told), event="trouble")
+                    number = -1
+                    await asyncio.sleep(1.0)
+                else:
+                    number = kept.look.number
+                    for block, html in kept.live.items():
+                        mark = hash(html)
+                        if sent.get(block) != mark:
+                            sent[block] = mark
+                            yield ServerSentEvent(html, event=block)
+                await self._wait(number)
+        finally:
+            self._open -= 1
+
+    async def _wait(self, number: int) -> None:
+        """Until there is news; or a little longer than pages stay fresh."""
+        try:
+            await asyncio.wait_for(self._reader.news(number), _QUIET_SECONDS)
+        except asyncio.TimeoutError:
+            return

@@ -1,0 +1,225 @@
+"""The one reader of a server: it looks at the deployment, however many pages are open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
+from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.web.recent import Recent
+from dagster_lifeguard.web.seen import SeenDeployment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
+    from dagster_lifeguard.history import RunExecution
+
+_log = logging.getLogger("dagster_lifeguard.web")
+
+LOOK_SECONDS = 0.4
+"""The pause between two looks at the pools, or as long as a look takes if that is longer."""
+
+HISTORY_SECONDS = 2.0
+"""The pause between two looks at the history, or ten times as long as such a look takes."""
+
+PAST_SECONDS = 30.0
+"""Percentiles are reckoned anew so often."""
+
+_HISTORY_SHARE = 10
+_AFTER_TROUBLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the reader knows.
+
+    Attributes:
+        number: Grows whenever anything that a page may show is not as before.
+        at: When the pools were last looked at with success.
+        settings: Of the deployment.
+        states: All pools, by name.
+        deployment: The same as something that pages can ask.
+        past: Of which percentiles and estimates are drawn.
+        trouble: Why the deployment could not be looked at since ``at``; empty if it could.
+    """
+
+    number: int
+    at: float
+    settings: Settings
+    states: tuple[PoolState, ...]
+    deployment: SeenDeployment
+    past: Past
+    trouble: str = ""
+
+
+class Reader:
+    """Looks again and again, and wakes who waits for news.
+
+    Args:
+        deployment: Where to look.
+        window: The seconds of the past that are remembered; 0 for none.
+        on_executions: Told each run of which something new was executed, as before and now.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        window: float,
+        on_executions: Callable[[RunExecution | None, RunExecution], None] = lambda _old, _new: (
+            None
+        ),
+    ) -> None:
+        self._deployment = deployment
+        self._recent = Recent(window)
+        self._window = window
+        self._on_executions = on_executions
+        self._look: Look | None = None
+        self._failure: LifeguardError | None = None
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment itself, for what must be known as it is now."""
+        return self._deployment
+
+    @property
+    def window(self) -> float:
+        """The seconds of the past that are remembered."""
+        return self._window
+
+    def look(self) -> Look:
+        """What is known now.
+
+        Raises:
+            LifeguardError: The deployment has not been seen yet.
+        """
+        if self._look is None:
+            raise self._failure or DeploymentError(
+                f"{self._deployment.name} has not answered yet.",
+                remedy="Try again in a moment.",
+                names=[self._deployment.name],
+            )
+        return self._look
+
+    async def news(self, after: int) -> Look | None:
+        """Wait until something is not as in the look of this number.
+
+        Returns:
+            The look that it is in; None if the deployment has not been seen yet.
+        """
+        while self._look is None or self._look.number == after:
+            await self._news.wait()
+            if self._look is None:
+                return None
+        return self._look
+
+    def hurry(self) -> None:
+        """Look at once: something was changed here."""
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        await asyncio.gather(self._look_on(), self._remember_on())
+
+    async def _look_on(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                settings, states = await asyncio.to_thread(self._see)
+            except LifeguardError as error:
+                self._trouble(error)
+                pause = _AFTER_TROUBLE_SECONDS
+            except Exception as error:  # noqa: BLE001 - a reader that ends would show old news for ever
+                _log.exception("the deployment could not be looked at")
+                self._trouble(_unexpected(error))
+                pause = _AFTER_TROUBLE_SECONDS
+            else:
+                self._seen(settings, states)
+                pause = max(LOOK_SECONDS, time.monotonic() - began)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            self._hurry.clear()
+
+    def _see(self) -> tuple[Settings, tuple[PoolState, ...]]:
+        return self._deployment.settings(), self._deployment.pools()
+
+    def _seen(self, settings: Settings, states: tuple[PoolState, ...]) -> None:
+        now, before = time.time(), self._look
+        self._failure = None
+        same = (
+            before is not None
+            and before.states == states
+            and before.settings == settings
+            and not before.trouble
+        )
+        if same:
+            assert before is not None
+            self._look = replace(before, at=now)
+            return
+        self._tell(
+            Look(
+                number=0 if before is None else before.number + 1,
+                at=now,
+                settings=settings,
+                states=states,
+                deployment=SeenDeployment(self._deployment, settings, states, self._recent),
+                past=Past(now, now) if before is None else before.past,
+            )
+        )
+
+    def _trouble(self, error: LifeguardError) -> None:
+        self._failure = error
+        if self._look is not None and self._look.trouble != error.message:
+            trouble = replace(self._look, number=self._look.number + 1, trouble=error.message)
+            self._tell(trouble)
+
+    def _tell(self, look: Look) -> None:
+        self._look = look
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _remember_on(self) -> None:
+        reckoned = 0.0
+        while self._window:
+            pause = HISTORY_SECONDS
+            if self._look is not None:
+                began = time.monotonic()
+                past = None
+                try:
+                    news = await asyncio.to_thread(self._remember)
+                    if not reckoned or began - reckoned > PAST_SECONDS:
+                        past = await asyncio.to_thread(self._reckon, self._look)
+                        reckoned = began
+                except LifeguardError:
+                    news = []  # the other loop tells of it
+                except Exception:  # noqa: BLE001 - the same
+                    _log.exception("the history could not be read")
+                    news = []
+                for before, run in news:
+                    self._on_executions(before, run)
+                if news or past is not None:
+                    look = self._look
+                    self._tell(replace(look, number=look.number + 1, past=past or look.past))
+                pause = max(pause, _HISTORY_SHARE * (time.monotonic() - began))
+            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
+
+    def _remember(self) -> Sequence[tuple[RunExecution | None, RunExecution]]:
+        return self._recent.read(self._deployment, time.time())
+
+    def _reckon(self, look: Look) -> Past:
+        now = time.time()
+        return read_past(look.deployment, look.settings, now - self._window, now)
+
+
+def _unexpected(error: Exception) -> DeploymentError:
+    return DeploymentError(
+        f"The deployment could not be looked at: {first_line(error)}.",
+        remedy="The server's log says more.",
+    )

@@ -1,0 +1,86 @@
+"""The recent history of a deployment, kept up to date: only what is new is read again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.history import RunExecution
+
+STEPS_MAX = 100_000
+"""Only so many executions of steps are kept in memory, the newest."""
+
+_MARGIN_SECONDS = 30.0
+"""How far clocks may differ, and how late a run may be written down."""
+
+
+class Recent:
+    """The runs that were not over before a window of time.
+
+    One thread calls ``read``; any may call ``history``.
+
+    Args:
+        window: In seconds; 0 remembers nothing.
+    """
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._runs: dict[str, RunExecution] = {}
+        self._since = float("inf")
+        self._until: float | None = None
+
+    def read(
+        self, deployment: Deployment, now: float
+    ) -> list[tuple[RunExecution | None, RunExecution]]:
+        """Read what is new, and give back each run that reads differently, as before and now.
+
+        The first time nothing counts as new.
+        """
+        if not self._window:
+            return []
+        first = self._until is None
+        edge = now - self._window
+        since = edge if self._until is None else max(edge, self._until - _MARGIN_SECONDS)
+        runs = dict(self._runs)
+        news = []
+        for run in deployment.history(since):
+            before = runs.get(run.run_id)
+            if run != before:
+                runs[run.run_id] = run
+                news.append((before, run))
+        kept_since = edge if first else max(edge, self._since)
+        self._runs, self._since = _bounded(runs, kept_since)
+        self._until = now
+        return [] if first else news
+
+    def history(self, since: float, until: float | None = None) -> tuple[RunExecution, ...] | None:
+        """The runs that were not over before ``since``; None if that is more than is known."""
+        if self._until is None or since < self._since:
+            return None
+        if until is not None and until < self._until:
+            return None
+        return tuple(_from(self._runs, since))
+
+
+def _from(runs: dict[str, RunExecution], since: float) -> Iterator[RunExecution]:
+    for run in runs.values():
+        if run.ended is None or run.ended >= since:
+            yield run
+
+
+def _bounded(runs: dict[str, RunExecution], since: float) -> tuple[dict[str, RunExecution], float]:
+    """Let the oldest go; and say since when the rest is whole."""
+    kept = {run.run_id: run for run in _from(runs, since)}
+    count = sum(1 + len(run.steps) for run in kept.values())
+    if count > STEPS_MAX:
+        over = [run for run in kept.values() if run.ended is not None]
+        for run in sorted(over, key=lambda run: run.ended or 0.0):
+            del kept[run.run_id]
+            since = max(since, (run.ended or 0.0) + 1e-6)
+            count -= 1 + len(run.steps)
+            if count <= STEPS_MAX:
+                break
+    return kept, since

@@ -1,0 +1,43 @@
+"""Templates: whole pages, and the parts of them that are kept up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.web.site import Site
+
+LIVE = "live"
+"""What the name of a block begins with that is sent to open pages."""
+
+
+class Templates:
+    """The templates of this package; whatever is put into them is escaped."""
+
+    def __init__(self) -> None:
+        self.environment = Environment(
+            loader=PackageLoader("dagster_lifeguard.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            auto_reload=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def whole(self, name: str, page: object, site: Site) -> str:
+        """A page as HTML."""
+        return self.environment.get_template(f"{name}.html").render(page=page, site=site)
+
+    def live(self, name: str, page: object, site: Site) -> dict[str, str]:
+        """The live blocks of a page, by name.
+
+        Such a block is rendered by itself: what it imports it imports within.
+        """
+        template = self.environment.get_template(f"{name}.html")
+        return {
+            block: "".join(render(template.new_context({"page": page, "site": site})))
+            for block, render in template.blocks.items()
+            if block.startswith(LIVE)
+        }

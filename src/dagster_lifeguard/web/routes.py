@@ -1,0 +1,112 @@
+"""Which page an address names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from dagster_lifeguard.web.addresses import JSON
+from dagster_lifeguard.web.pages.overview import Choice, overview_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.web.reading import Look
+
+QUERY_VALUE_MAX = 1000
+"""Longer values of a query are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a page is made from.
+
+    Attributes:
+        look: What the server's reader knows; its deployment is as it was last seen.
+        deployment: The deployment itself.
+        name: The pool, asset or run that the page is about; empty for other pages.
+        query: What else the address says.
+        window: The seconds of the past that the server remembers.
+    """
+
+    look: Look
+    deployment: Deployment
+    name: str
+    query: Mapping[str, str]
+    window: float
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A kind of page.
+
+    Attributes:
+        template: Its name, without ``.html``.
+        make: Makes the page.
+        kept_seconds: For how long a page is kept although there is news; 0 for a page that is
+            made anew with each news, and that open windows get live.
+    """
+
+    template: str
+    make: Callable[[Asked], object]
+    kept_seconds: float = 0.0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether an open window is kept up to date."""
+        return not self.kept_seconds
+
+
+PAGES: Mapping[str, Route] = {
+    "": Route(
+        "overview",
+        lambda asked: overview_page(
+            asked.look.deployment, asked.look.past, Choice.of(asked.query), asked.look.at
+        ),
+    ),
+}
+"""Pages about the deployment, by their path."""
+
+PAGES_OF: Mapping[str, Route] = {}
+"""Pages about one thing each, by the first part of their path; the rest of it is the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address that names a page.
+
+    Attributes:
+        route: The kind of page.
+        name: The pool, asset or run; empty if it is about none.
+        query: What else it says, sorted.
+        text: The address in its one form, by which pages are kept.
+    """
+
+    route: Route
+    name: str
+    query: tuple[tuple[str, str], ...]
+    text: str
+
+
+def find_page(path: str, query: Mapping[str, str]) -> tuple[Address, bool] | None:
+    """The page at a path, and whether its JSON is asked for; None if there is none there.
+
+    Args:
+        path: Decoded, with ``/`` at its begin.
+        query: Decoded.
+    """
+    as_json = path.endswith(JSON)
+    first, slash, name = path.removesuffix(JSON).lstrip("/").partition("/")
+    first = "" if first in ("pools", "overview") and not slash and "name" not in query else first
+    rest = tuple(sorted((key, value) for key, value in query.items() if key != "name"))
+    if first in PAGES_OF:
+        name = name or query.get("name", "")
+        if name:
+            shown = urlencode((("name", name), *rest), errors="surrogatepass")
+            return Address(PAGES_OF[first], name, rest, f"/{first}?{shown}"), as_json
+    elif first in PAGES and not slash:
+        shown = urlencode(rest, errors="surrogatepass")
+        return Address(PAGES[first], "", rest, f"/{first}" + (shown and f"?{shown}")), as_json
+    return None

@@ -1,0 +1,118 @@
+"""A deployment as it was last looked at: what was seen is told again without asking for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.deployment.contract import PoolState
+from dagster_lifeguard.errors import DeploymentError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from dagster_lifeguard.compat.health import Daemon, RunQueue
+    from dagster_lifeguard.deployment.contract import (
+        Deployment,
+        LifeSign,
+        PlannedStep,
+        Run,
+        Settings,
+    )
+    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.web.recent import Recent
+
+
+class SeenDeployment:
+    """Pools, settings and the recent history from one look, all else from the deployment itself.
+
+    What fifty open pages ask for costs the deployment what one does. It changes nothing: asked
+    to, it refuses.
+
+    Args:
+        deployment: Where to ask for what was not seen.
+        settings: As seen.
+        states: All pools, as seen.
+        recent: The recent history.
+    """
+
+    is_atomic = False
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: Settings,
+        states: Collection[PoolState],
+        recent: Recent,
+    ) -> None:
+        self._deployment = deployment
+        self._settings = settings
+        self._states = {state.pool: state for state in states}
+        self._recent = recent
+
+    @property
+    def name(self) -> str:
+        return self._deployment.name
+
+    def settings(self) -> Settings:
+        return self._settings
+
+    def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
+        if names is None:
+            return tuple(self._states.values())
+        default = self._settings.default_limit
+        return tuple(
+            self._states.get(name) or PoolState(name, default, default is not None)
+            for name in sorted(set(names))
+        )
+
+    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+        found = self._recent.history(since, until)
+        return self._deployment.history(since, until) if found is None else iter(found)
+
+    def limits(self) -> Mapping[str, int]:
+        return {
+            s.pool: s.limit
+            for s in self._states.values()
+            if s.limit is not None and not s.from_default
+        }
+
+    def daemons(self) -> tuple[Daemon, ...]:
+        return self._deployment.daemons()
+
+    def run_queue(self) -> RunQueue | None:
+        return self._deployment.run_queue()
+
+    def unfinished_runs(self) -> tuple[Run, ...]:
+        return self._deployment.unfinished_runs()
+
+    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
+        return self._deployment.runs(run_ids)
+
+    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
+        return self._deployment.find_runs(prefix, count_max)
+
+    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
+        return self._deployment.planned_steps(run_id)
+
+    def assets(self) -> Mapping[str, tuple[str, ...]]:
+        return self._deployment.assets()
+
+    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
+        return self._deployment.executions(run_ids)
+
+    def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
+        return self._deployment.life_signs(run_id, step_key)
+
+    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+        raise _refusal(limits)
+
+    def free(self, run_id: str, step_key: str | None = None) -> None:
+        del step_key
+        raise _refusal([run_id])
+
+    def close(self) -> None:
+        """Nothing: the deployment is another's to close."""
+
+
+def _refusal(names: Collection[str]) -> DeploymentError:
+    return DeploymentError("A page only shows.", remedy="Change pools with an action.", names=names)

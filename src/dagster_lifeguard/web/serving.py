@@ -1,0 +1,57 @@
+"""A server in this process, until somebody ends it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from dagster_lifeguard.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_BACKLOG = 128
+_LAST_SECONDS = 2
+"""Open pages are left so long to go when the server ends; they come back to the next one."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address; port 0 takes one that is free.
+
+    Raises:
+        ConfigError: That is not possible.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"Nobody can listen on {host}, port {port}: {error.strerror}.",
+            remedy="Give a port that is free with --port, and an address of this machine with "
+            "--host.",
+            names=[host],
+        ) from error
+    return listener
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # addresses hold names that people chose
+        log_level="info",
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        ws="none",
+    )
+    uvicorn.Server(config).run([listener])

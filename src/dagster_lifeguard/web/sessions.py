@@ -1,0 +1,144 @@
+"""Who asks: a browser by its cookie, or a program by the token in its request."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.web.errors import RequestRefusedError
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection, Request
+
+SESSION_SECONDS = 7 * 86400
+"""How long a login lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks.
+
+    Attributes:
+        session: What is the same for all requests of one browser; empty for anybody else.
+        csrf: What its forms send back.
+        who: What an account of changes calls it: an address, and a mark of the session.
+        is_program: Whether it showed the token with the request itself, which no other site can
+            make a browser do.
+    """
+
+    session: str
+    csrf: str
+    who: str
+    is_program: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it may see anything."""
+        return bool(self.session) or self.is_program
+
+
+def visitor_of(connection: HTTPConnection) -> Visitor:
+    """Who asks, as the guard found out."""
+    found: Visitor = connection.state.visitor
+    return found
+
+
+def refuse_forged(visitor: Visitor, sent: object) -> None:
+    """Refuse a form that was not served to this visitor.
+
+    Raises:
+        RequestRefusedError: It was not.
+    """
+    if visitor.is_program:
+        return
+    if isinstance(sent, str) and visitor.csrf and _same(visitor.csrf, sent):
+        return
+    raise RequestRefusedError(
+        403,
+        "This form is not from this session.",
+        remedy="Load its page again, and do it there: the server may have been started anew.",
+    )
+
+
+class Sessions:
+    """Knows browsers again. Nothing is stored: a cookie is signed, by the token where there is one.
+
+    So a login outlives a restart of the server as long as the token is the same.
+
+    Args:
+        token: What has to be shown; None where everybody may ask.
+        port: On which the server listens: browsers send a cookie to all ports of a host.
+    """
+
+    def __init__(self, token: str | None, port: int) -> None:
+        self._token = token
+        self._cookie = f"lifeguard-{port}"
+        seed = secrets.token_bytes(32) if token is None else token.encode()
+        self._key = hashlib.sha256(b"lifeguard session\0" + seed).digest()
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether a token has to be shown."""
+        return self._token is not None
+
+    def accepts(self, token: str) -> bool:
+        """Whether this is the token."""
+        return self._token is not None and _same(self._token, token)
+
+    def find(self, request: Request) -> Visitor:
+        """Who asks; unknown if nothing is shown.
+
+        Raises:
+            RequestRefusedError: A wrong token is shown.
+        """
+        address = request.client.host if request.client else "?"
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            if not self.accepts(shown.strip()):
+                raise RequestRefusedError(
+                    401, "That is not the token of this server.", remedy="Send the right one."
+                )
+            return Visitor("", "", f"{address} (bearer)", is_program=True)
+        session = self._read(request.cookies.get(self._cookie, ""))
+        return Visitor("", "", address) if session is None else self._known(session, address)
+
+    def begin(self, address: str, *, secure: bool) -> tuple[Visitor, str]:
+        """A new session, and the ``Set-Cookie`` that tells the browser of it."""
+        session = secrets.token_urlsafe(18)
+        text = f"{session}.{int(time.time())}"
+        return self._known(session, address), self._set_cookie(
+            f"{text}.{self._sign('session', text)}", SESSION_SECONDS, secure=secure
+        )
+
+    def end(self, *, secure: bool) -> str:
+        """The ``Set-Cookie`` with which a browser forgets its session."""
+        return self._set_cookie("", 0, secure=secure)
+
+    def _set_cookie(self, value: str, seconds: int, *, secure: bool) -> str:
+        end = "; Secure" if secure else ""
+        return f"{self._cookie}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{end}"
+
+    def _known(self, session: str, address: str) -> Visitor:
+        mark = hashlib.sha256(session.encode()).hexdigest()[:6]
+        return Visitor(session, self._sign("form", session), f"{address} (session {mark})")
+
+    def _read(self, cookie: str) -> str | None:
+        text, _, signature = cookie.rpartition(".")
+        session, _, begun = text.partition(".")
+        if not _same(self._sign("session", text), signature) or not begun.isdecimal():
+            return None
+        return session if time.time() - int(begun) < SESSION_SECONDS else None
+
+    def _sign(self, purpose: str, text: str) -> str:
+        message = f"{purpose}\0{text}".encode(errors="surrogatepass")
+        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(
+        one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass")
+    )

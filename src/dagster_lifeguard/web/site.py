@@ -1,0 +1,71 @@
+"""What every page is told beside its own content.
+
+The contract of a page: ``pages/NAME.py`` makes a frozen dataclass, ``templates/NAME.html`` shows
+it, and gets it as ``page`` with a ``Site`` as ``site``. A block of the template whose name begins
+with ``live`` is sent to open pages when it reads differently: an event of the block's name, with
+the block's HTML as data, over the stream at ``site.live``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
+
+TargetKind = Literal["stock", "engine", "endpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The server, as one page of it sees it.
+
+    Attributes:
+        deployment: Name of the deployment, without secrets.
+        kind: What runs there: the stock storage, the engine, or a webserver whose storage is not
+            seen.
+        dagster_url: Address of the Dagster UI, without a slash at its end; None if unknown.
+        allow_changes: Whether limits can be changed and slots be freed here.
+        csrf: To be sent back as ``csrf`` by each form of this session; empty in what is sent
+            live.
+        version: Of this package.
+        now: When the page is made.
+        address: Of the page, with its query.
+        live: Address of the stream that keeps the page up to date; empty where there is none.
+        seen: When the deployment was last looked at with success.
+        trouble: Why it could not be looked at since; empty if it could.
+        needs_login: Whether there is somebody to log out.
+    """
+
+    deployment: str
+    kind: TargetKind
+    dagster_url: str | None
+    allow_changes: bool
+    csrf: str
+    version: str
+    now: float
+    address: str
+    live: str
+    seen: float
+    trouble: str = ""
+    needs_login: bool = False
+
+    def pool(self, name: str) -> str:
+        """The address of a pool's page."""
+        return address_of("pools", name)
+
+    def asset(self, name: str) -> str:
+        """The address of an asset's page."""
+        return address_of("assets", name)
+
+    def run(self, run_id: str) -> str:
+        """The address of a run's page."""
+        return address_of("runs", run_id)
+
+    def dagster_run(self, run_id: str) -> str | None:
+        """The run in the Dagster UI."""
+        return run_in_dagster(self.dagster_url, run_id)
+
+    def dagster_asset(self, name: str) -> str | None:
+        """The asset in the Dagster UI."""
+        return asset_in_dagster(self.dagster_url, name)
