@@ -48,3 +48,8 @@ def limit_text(limit: int | None) -> str:
 def number(count: int, noun: str) -> str:
     """Return a number of things, such as ``1 error`` and ``2,000 errors``."""
     return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def often(count: int) -> str:
+    """Return how often something was, such as ``once`` and ``2,000 times``."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.audit.executions import Limits, audit_executions
 from dagster_lifeguard.audit.ledger import audit_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.history import limits_at_begin, read_ledger
-from dagster_lifeguard.storage.switch import store_of
+from dagster_lifeguard.insight.ledger import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +68,8 @@ def audit(
     """
     settings = deployment.settings()
     if by is None:
-        with_ledger = _instance_with_ledger(deployment, settings) and settings.granularity == "op"
+        with open_ledger(deployment, settings) as store:
+            with_ledger = store is not None and settings.granularity == "op"
         by = "ledger" if with_ledger else "event-logs"
     limits = Limits(
         deployment.limits(),
@@ -103,25 +102,18 @@ def _by_ledger(
     long_seconds: float,
     progress: Callable[[str, int], None],
 ) -> Audit:
-    instance = _instance_with_ledger(deployment, settings)
-    if instance is None:
-        raise DeploymentError(
-            f"{deployment.name} has no ledger: the engine does not run there, or is not reached "
-            "from here.",
-            remedy="Leave out --by ledger to judge by Dagster's event logs.",
-            names=[deployment.name],
-        )
-    names = {state.pool for state in deployment.pools()} if pool is None else {pool}
-    with closing(store_of(instance.instance.event_log_storage)) as store:
+    with open_ledger(deployment, settings) as store:
+        if store is None:
+            raise DeploymentError(
+                f"{deployment.name} has no ledger: the engine does not run there, or is not "
+                "reached from here.",
+                remedy="Leave out --by ledger to judge by Dagster's event logs.",
+                names=[deployment.name],
+            )
+        names = {state.pool for state in deployment.pools()} if pool is None else {pool}
         at_begin = limits_at_begin(store, {name: limits.of(name) for name in names})
         entries = _counted(read_ledger(store, pool=pool), "entries of the ledger", progress)
         return audit_ledger(entries, at_begin, since=since, until=until, long_seconds=long_seconds)
-
-
-def _instance_with_ledger(deployment: Deployment, settings: Settings) -> InstanceDeployment | None:
-    if isinstance(deployment, InstanceDeployment) and settings.engine:
-        return deployment
-    return None
 
 
 def _counted(

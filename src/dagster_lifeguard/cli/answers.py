@@ -10,14 +10,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.estimates import REASONS, estimate_text
 from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.pool_tables import short
-from dagster_lifeguard.cli.times import clock_text, duration_text, window_text
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.explanation import State
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.wording import REASONS, estimate_text
+from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

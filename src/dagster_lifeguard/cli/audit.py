@@ -13,11 +13,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from dagster_lifeguard.audit.report import audit
+from dagster_lifeguard.audit.wording import verdict_text
 from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.subject import known_pool
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import duration_text, read_duration
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.findings import number, often
+from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -119,13 +121,13 @@ def print_report(report: Report, long_wait: float) -> None:
     limits, executions = report.limits, report.executions
     _print_excesses(
         console,
-        f"A limit was exceeded {_times(limits.excess_count)}.",
+        f"A limit was exceeded {often(limits.excess_count)}.",
         limits.excesses,
         limits.excess_count,
     )
     _print_excesses(
         console,
-        f"Two runs made one asset at once {_times(executions.duplicate_count)}.",
+        f"Two runs made one asset at once {often(executions.duplicate_count)}.",
         executions.duplicates,
         executions.duplicate_count,
     )
@@ -138,22 +140,6 @@ def print_report(report: Report, long_wait: float) -> None:
         console.print()
     style = {"kept": "bold green", "exceeded": "bold red", "no-evidence": "bold yellow"}
     console.print(Text(verdict_text(report), style=style[report.verdict]))
-
-
-def verdict_text(report: Report) -> str:
-    """The verdict and its evidence, in one sentence."""
-    found = report.limits
-    source = "the engine's ledger" if found.source == "ledger" else "Dagster's event logs"
-    what = (
-        f"Audited {number(found.executions, 'execution')} of {number(found.pools, 'pool')} from "
-        f"{_moment(found.since)} to {_moment(found.until)} by {source}"
-    )
-    said = {
-        "kept": "no limit exceeded.",
-        "exceeded": f"limits exceeded {_times(found.excess_count)}.",
-        "no-evidence": "nothing was executed that a limit could be judged by.",
-    }
-    return f"{what}: {said[report.verdict]}"
 
 
 def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], count: int) -> None:
@@ -172,7 +158,7 @@ def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], c
             Text.assemble(
                 "  ",
                 (printable(name), "red"),
-                f"  {held}{lasted} from {_moment(excess.started)}{going_on}",
+                f"  {held}{lasted} from {date_text(excess.started)}{going_on}",
             )
         )
         for occupant in excess.occupants[-SHOWN_MAX:]:
@@ -191,19 +177,13 @@ def _print_waits(console: Console, found: Audit, long_wait: float) -> None:
     console.print(Text(f"{waits} of {duration_text(long_wait)} or more", style="bold"))
     for wait in found.waits[:SHOWN_MAX]:
         who = f"run {wait.run_id}" + (f" step {wait.step_key}" if wait.step_key else " (queued)")
-        line = f"{duration_text(wait.seconds):>12}  {wait.name}  {who} until {_moment(wait.ended)}"
+        line = (
+            f"{duration_text(wait.seconds):>12}  {wait.name}  {who} until {date_text(wait.ended)}"
+        )
         console.print(Text(f"  {printable(line)}"))
     if found.wait_count > SHOWN_MAX:
         console.print(Text(f"  and {found.wait_count - SHOWN_MAX:,} more"))
     console.print()
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-
-
-def _moment(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _clock(at: float) -> str:

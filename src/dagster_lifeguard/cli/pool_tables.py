@@ -9,11 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.estimates import MISSING, REASONS, short_estimate, spread_text
 from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.tables import cell, plain_table
-from dagster_lifeguard.cli.times import clock_text, duration_text, window_text
 from dagster_lifeguard.findings import number
+from dagster_lifeguard.insight.wording import MISSING, REASONS, short_estimate, spread_text
+from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -1,16 +1,13 @@
-"""Durations and moments as people write and read them."""
+"""Durations as people write them in options."""
 
 from __future__ import annotations
 
 import re
-import time
 
 import click
 
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-_WITH_TENTHS_BELOW = 9.95
 
 
 def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
@@ -25,34 +22,3 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> flo
     if value.strip() == "0":
         return 0.0
     raise click.BadParameter(f"{value!r} is no duration. Write 90s, 30m, 24h or 7d.", ctx, param)
-
-
-def duration_text(seconds: float) -> str:
-    """A duration as one word, in at most two units: ``0.4s``, ``52s``, ``3m20s``, ``2h5m``."""
-    if seconds < _WITH_TENTHS_BELOW:
-        return f"{max(0.0, seconds):.1f}s"
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count}{unit}")
-        elif parts:
-            break  # 2h5s is no more exact than 2h
-    return "".join(parts[:2])
-
-
-def window_text(seconds: float) -> str:
-    """A window of time, as an option is given it: ``24h``, ``7d``, ``90s``."""
-    for unit, size in _UNITS:
-        # One day is more often written as 24h.
-        if seconds >= size and seconds % size == 0 and (unit, seconds) != ("d", size):
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def clock_text(at: float, now: float) -> str:
-    """A moment by this machine's clock; with the date if it is not today."""
-    moment, today = time.localtime(at), time.localtime(now)
-    form = "%H:%M:%S" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
-    return time.strftime(form, moment)

@@ -154,8 +154,14 @@ def _uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, flo
             continue
         waited = 0.0 if step.waiting is None else step.started - step.waiting
         held = None if step.ended is None else step.ended - step.started
-        for term in terms_of(step.pool, settings):
-            yield _filled(term, step).name, step.step_key, waited, held
+        for term in terms_used(step, settings):
+            yield term.name, step.step_key, waited, held
+
+
+def terms_used(step: StepExecution, settings: Settings) -> Iterator[Term]:
+    """The pools, and slots of each, that a step asked for, with its partition filled in."""
+    for term in terms_of(step.pool, settings) if step.pool is not None else ():
+        yield _filled(term, step)
 
 
 def _filled(term: Term, step: StepExecution) -> Term:

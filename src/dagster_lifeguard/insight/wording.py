@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.cli.times import duration_text
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
 from dagster_lifeguard.insight.pools import Reason
+from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:
     from dagster_lifeguard.insight.past import Spread

@@ -1,0 +1,27 @@
+"""What an audit found, in a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.findings import number, often
+from dagster_lifeguard.times import date_text
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.audit.report import Report
+
+
+def verdict_text(report: Report) -> str:
+    """The verdict and its evidence, in one sentence."""
+    found = report.limits
+    source = "the engine's ledger" if found.source == "ledger" else "Dagster's event logs"
+    what = (
+        f"Audited {number(found.executions, 'execution')} of {number(found.pools, 'pool')} from "
+        f"{date_text(found.since)} to {date_text(found.until)} by {source}"
+    )
+    said = {
+        "kept": "no limit exceeded.",
+        "exceeded": f"limits exceeded {often(found.excess_count)}.",
+        "no-evidence": "nothing was executed that a limit could be judged by.",
+    }
+    return f"{what}: {said[report.verdict]}"
