@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 
@@ -19,8 +20,9 @@ from dagster_lifeguard.audit.waits import LONGEST_MAX, LongWaits
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read_ledger
 from dagster_lifeguard.history import ledger as ledger_module
-from dagster_lifeguard.history.ledger import limits_at_begin
-from dagster_lifeguard.model import Demand, Entry, EntryKind
+from dagster_lifeguard.history.ledger import read_past
+from dagster_lifeguard.model import Demand, Entry, EntryKind, Holding, TicketKey
+from dagster_lifeguard.store.memory import MemoryStore
 from places import write_limit_as_another_would
 
 FOREVER = 1000.0
@@ -289,7 +291,8 @@ def limit(at, slots, *, pool="orders"):
 
 
 def by_ledger(*entries, limits=None, since=0.0, **more):
-    return audit_ledger(entries, limits or {}, since=since, until=FOREVER, **more)
+    begin = entries[0].at if entries else None
+    return audit_ledger(entries, limits or {}, begin=begin, since=since, until=FOREVER, **more)
 
 
 def test_a_grant_over_the_limit_is_found_in_the_ledger():
@@ -386,6 +389,55 @@ def test_an_empty_ledger_is_no_evidence():
     assert (found.executions, found.since, found.caveats) == (0, 5.0, {Caveat.LEDGER_SHORT: 1})
 
 
+def after(engine):
+    """A moment later than all that the ledger tells, by its clock."""
+    last = engine.store.ledger(count_max=1)[0].at
+    while (now := time.time()) <= last:  # a clock may stand still
+        time.sleep(0.01)
+    return now
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=12),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.booleans(),
+    st.integers(0, 16),
+)
+def test_from_a_moment_on_the_same_is_found_as_from_the_begin(turns, limits, rising, since):
+    store, at, held = MemoryStore(clock=lambda: FOREVER), 0.0, {}
+    # Mixed, the limits would hide who was over one of them while another was in force.
+    changes = sorted(limits, reverse=not rising)
+    for number, (run_id, changes_limit) in enumerate(turns):
+        at += 1.0
+        key = TicketKey(run_id, "s")
+        if changes_limit and changes:
+            store.rows.ledger.append(limit(at, changes.pop(0)))
+        elif run_id in held:
+            fence, began = held.pop(run_id)
+            del store.rows.holdings[key]
+            gone = release(at, run_id, fence)
+            store.rows.ledger.append(dataclasses.replace(gone, seconds=at - began))
+        else:
+            held[run_id] = number, at
+            store.rows.owners[key] = set()
+            store.rows.holdings[key] = Holding(key, {"orders": (number,)}, number, since=at)
+            store.rows.ledger.append(grant(at, run_id, number))
+
+    def found(since_read):
+        past = read_past(store, {"orders": 1}, since=since_read)
+        judged = audit_ledger(past, past.limits, begin=past.begin, since=since, until=FOREVER)
+        late = [excess for excess in judged.excesses if excess.started >= since]
+        return (
+            late,
+            judged.excess_count > len(late),
+            judged.executions,
+            judged.caveats[Caveat.BEGAN_BEFORE],
+            judged.since,
+        )
+
+    assert found(since) == found(0.0)
+
+
 class TestReadingTheLedger:
     @pytest.fixture
     def engine(self, place):
@@ -417,7 +469,39 @@ class TestReadingTheLedger:
         for pool in ("still", "changed"):
             write_limit_as_another_would(place, pool, 1)
         engine.set_limit("changed", 2)
-        assert limits_at_begin(engine.store, {"still": 1, "changed": 2}) == {"still": 1}
+        past = read_past(engine.store, {"still": 1, "changed": 2}, since=0.0)
+        assert past.limits == {"still": 1}
+
+    def test_from_a_moment_on_it_tells_who_held_then_and_what_was_in_force(self, engine):
+        demand = Demand.parse("orders+other*2")
+        for pool in ("orders", "other"):
+            engine.set_limit(pool, 6)
+        held = {run_id: engine.claim(run_id, "s", demand) for run_id in ("over", "ends", "holds")}
+        assert all(claim.granted for claim in held.values())
+        engine.release("over", "s")
+        begin, since = engine.store.ledger()[-1].at, after(engine)
+        engine.release("ends", "s")
+        assert engine.claim("late", "s", demand).granted
+        past = read_past(engine.store, {}, since=since)
+        told = [(e.kind.value, e.pool, e.run_id, e.slots, e.limit) for e in past.before]
+        assert sorted(told, key=str) == [
+            ("granted", "orders", "ends", 1, None),
+            ("granted", "orders", "holds", 1, None),
+            ("granted", "other", "ends", 2, None),
+            ("granted", "other", "holds", 2, None),
+            ("limit", "orders", "", 0, 6),
+            ("limit", "other", "", 0, 6),
+        ]
+        assert past.begin == begin
+        entries = list(past)
+        assert {e.run_id for e in entries[len(told) :]} == {"ends", "late"}
+        whole = list(read_past(engine.store, {}, since=0.0))
+        for pool in (None, "orders"):
+            part = list(read_past(engine.store, {}, since=since, pool=pool))
+            whole_of_pool = [e for e in whole if pool in (None, e.pool)]
+            found, expected = by_ledger(*part, since=since), by_ledger(*whole_of_pool, since=since)
+            assert (found.executions, found.excesses) == (expected.executions, expected.excesses)
+            assert found.caveats[Caveat.BEGAN_BEFORE] == 0
 
     def test_an_engine_at_work_is_clean(self, engine):
         engine.set_limit("orders", 1)

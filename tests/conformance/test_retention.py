@@ -6,7 +6,7 @@ import pytest
 
 from dagster_lifeguard import engine as engine_module
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.model import Demand, EntryKind
 from dagster_lifeguard.options import EngineOptions
 from places import MemoryPlace
 
@@ -82,6 +82,21 @@ def test_of_the_ledger_one_pool_or_what_is_young_is_read(aged):
     assert limits(since=young) == [4, 5, 7]
     assert limits(pool="orders", since=young) == [4, 5]
     assert limits(since=young + 1e6) == []
+    assert limits(pool="orders", begun_before=young) == [1, 2, 3]
+
+
+def test_of_the_ledger_the_ends_of_what_was_held_before_are_read(aged):
+    demand = Demand.of({"orders": 1})
+    aged.claim("early", "step", demand)
+    (granted,) = [entry for _, entry in aged.store.entries(kind=EntryKind.GRANTED)]
+    aged.release("early", "step")
+
+    def ended(begun_before):
+        found = aged.store.entries(kind=EntryKind.RELEASED, begun_before=begun_before)
+        return [entry.run_id for _, entry in found]
+
+    assert ended(granted.at + 0.001) == ["early"]
+    assert ended(granted.at - 0.001) == []
 
 
 def test_the_heartbeat_does_it(aged):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagster_lifeguard.audit.findings import Audit, Caveat, Lane, Occupant, Wait
 from dagster_lifeguard.audit.spool import Spool
@@ -17,6 +19,8 @@ from dagster_lifeguard.storage.expressions import demand_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dagster import AssetKey
 
     from dagster_lifeguard.history import RunExecution, StepExecution
 
@@ -88,20 +92,25 @@ def audit_executions(
 
 def _sweep(sweep: Sweep, intervals: Iterator[tuple[Any, ...]]) -> None:
     """Feed intervals, which come by their starts, with their ends in between."""
-    going_on: list[tuple[Any, ...]] = []
-    for number, interval in enumerate(intervals):
-        start, end, kind, name, partition, run_id, step_key, slots, doubtful = interval
-        while going_on and going_on[0][0] <= start:
-            at, _, lane, key = heapq.heappop(going_on)
-            sweep.leave(lane, at, key)
-        lane = Lane(kind, name, partition)
-        # A run is in an asset, and at granularity run in a pool, once.
-        key = number if kind == "pool" and step_key else run_id
-        sweep.enter(lane, Occupant(run_id, step_key, start, slots), key, doubtful=doubtful)
-        heapq.heappush(going_on, (end, number, lane, key))
-    while going_on:
-        at, _, lane, key = heapq.heappop(going_on)
-        sweep.leave(lane, at, key)
+    going_on: list[tuple[float, int, list[tuple[Lane, int | str]]]] = []
+
+    def leave_until(moment: float) -> None:
+        while going_on and going_on[0][0] <= moment:
+            at, _, entered = heapq.heappop(going_on)
+            for lane, key in entered:
+                sweep.leave(lane, at, key)
+
+    for number, (start, end, run_id, step_key, doubtful, lanes) in enumerate(intervals):
+        leave_until(start)
+        entered = []
+        for kind, name, partition, slots in lanes:
+            lane = Lane(kind, name, partition)
+            # A run is in an asset, and at granularity run in a pool, once.
+            key = number if kind == "pool" and step_key else run_id
+            sweep.enter(lane, Occupant(run_id, step_key, start, slots), key, doubtful=doubtful)
+            entered.append((lane, key))
+        heapq.heappush(going_on, (end, number, entered))
+    leave_until(math.inf)
     sweep.finish()
 
 
@@ -109,8 +118,26 @@ _KNOWN = (Field("partition"),)
 """The templates that the history of a step fills in."""
 
 
+_Lane = tuple[str, str, str, int]
+"""A lane's kind, name and partition, and the slots that are taken there."""
+
+
+class _Place(NamedTuple):
+    """What executions that ask for the same and make the same take part in.
+
+    Attributes:
+        lanes: All of them.
+        judged: Whether a pool is among them.
+        caveat: Why none is, if one might have been.
+    """
+
+    lanes: tuple[_Lane, ...]
+    judged: bool
+    caveat: Caveat | None
+
+
 class _Reading:
-    """Takes runs apart into intervals: start, end, lane, run, step, slots, doubtful."""
+    """Takes runs apart into intervals: start, end, run, step, doubtful, lanes."""
 
     def __init__(
         self,
@@ -131,6 +158,8 @@ class _Reading:
         self._until = until
         self._pool = pool
         self._terms: dict[str, tuple[Term, ...] | None] = {}
+        # Executions differ less than they are many: each place is made, and written, once.
+        self._place_of = lru_cache(maxsize=10_000)(self._place)
 
     def add(self, run: RunExecution) -> None:
         """Take a run."""
@@ -152,36 +181,55 @@ class _Reading:
         terms = {Term(term.name) for found in named if found for term in found}
         if run.ended is None and terms:
             self.caveats[Caveat.UNFINISHED] += 1
-        self._in_pools(terms, run.started, over, run.run_id, "", doubtful=run.ended is None)
+        lanes, caveat = self._in_pools(terms)
+        place = _Place(lanes, bool(lanes), caveat)
+        self._put(place, run.started, over, run.run_id, "", doubtful=run.ended is None)
 
     def _add_step(self, run: RunExecution, step: StepExecution, over: float) -> None:
         end = max(over, step.started) if step.ended is None else step.ended
         if not self._is_seen(step.started, end):
             return
-        terms = self._terms_of(step.pool, step.partitions)
-        if self._pool is not None and self._pool not in {term.name for term in terms or ()}:
+        place = self._place_of(step.pool, step.partitions, step.asset_keys)
+        if place is None:
             return
         doubtful = step.ended is None
         if doubtful:
             self.caveats[Caveat.UNFINISHED] += 1
-        if not self._limits.per_run:
-            if terms is None or run.pools is None:
-                self.caveats[Caveat.POOL_UNKNOWN] += 1
-            elif terms:
-                self._in_pools(
-                    terms, step.started, end, step.run_id, step.step_key, doubtful=doubtful
-                )
+        if run.pools is None and not self._limits.per_run:
+            self.caveats[Caveat.POOL_UNKNOWN] += 1
         if step.waiting is not None:
             self._wait(step.pool or "", step.run_id, step.step_key, step.waiting, step.started)
-        for asset_key in step.asset_keys:
-            asset = asset_key.to_user_string()
-            for partition in step.partitions or ("",):
-                lane = ("asset", asset, partition)
-                self._spool.add((step.started, end, *lane, step.run_id, step.step_key, 1, doubtful))
+        self._put(place, step.started, end, step.run_id, step.step_key, doubtful=doubtful)
 
-    def _in_pools(
+    def _place(
+        self, text: str | None, partitions: tuple[str, ...], asset_keys: tuple[AssetKey, ...]
+    ) -> _Place | None:
+        """What a step takes part in; None if it is not to be judged."""
+        terms = self._terms_of(text, partitions)
+        if self._pool is not None and self._pool not in {term.name for term in terms or ()}:
+            return None
+        # At granularity run, its run is in the pools.
+        in_pools, caveat = self._in_pools(() if self._limits.per_run else terms)
+        assets = [
+            ("asset", asset_key.to_user_string(), partition, 1)
+            for asset_key in asset_keys
+            for partition in partitions or ("",)
+        ]
+        return _Place((*in_pools, *assets), bool(in_pools), caveat)
+
+    def _in_pools(self, terms: Iterable[Term] | None) -> tuple[tuple[_Lane, ...], Caveat | None]:
+        """The lanes of pools, and why there is none."""
+        if terms is None:
+            return (), Caveat.POOL_UNKNOWN
+        asked = [term for term in terms if self._pool in (None, term.name)]
+        limited = [term for term in asked if self._limits.of(term.name) is not None]
+        self.pools.update(term.name for term in limited)
+        lanes = tuple(("pool", term.name, "", term.slots) for term in limited)
+        return lanes, Caveat.UNLIMITED if asked and not limited else None
+
+    def _put(
         self,
-        terms: Iterable[Term],
+        place: _Place,
         start: float,
         end: float,
         run_id: str,
@@ -189,20 +237,11 @@ class _Reading:
         *,
         doubtful: bool,
     ) -> None:
-        judged = unlimited = False
-        for term in terms:
-            if self._pool not in (None, term.name):
-                continue
-            if self._limits.of(term.name) is None:
-                unlimited = True
-                continue
-            judged = True
-            self.pools.add(term.name)
-            lane = ("pool", term.name, "")
-            self._spool.add((start, end, *lane, run_id, step_key, term.slots, doubtful))
-        self.count += judged
-        if unlimited and not judged:
-            self.caveats[Caveat.UNLIMITED] += 1
+        self.count += place.judged
+        if place.caveat is not None:
+            self.caveats[place.caveat] += 1
+        if place.lanes:
+            self._spool.add((start, end, run_id, step_key, doubtful, place.lanes))
 
     def _terms_of(self, text: str | None, partitions: Sequence[str]) -> tuple[Term, ...] | None:
         """What a step asks for; None if that cannot be told from here."""

@@ -24,6 +24,7 @@ def audit_ledger(
     entries: Iterable[Entry],
     limits: Mapping[str, int | None],
     *,
+    begin: float | None,
     since: float,
     until: float,
     long_seconds: float = 600.0,
@@ -31,9 +32,10 @@ def audit_ledger(
     """Judge what the ledger tells.
 
     Args:
-        entries: From its begin, oldest first: those before ``since`` say what was held then.
+        entries: Oldest first. Those before ``since`` say what was held and in force then.
         limits: Of the pools whose limit did not change since the ledger begins; of others their
             first change is the first that is known.
+        begin: When the ledger begins; None if there is none.
         since: What was over before is not judged.
         until: The end of what was observed.
         long_seconds: Waits as long as this are counted.
@@ -43,11 +45,8 @@ def audit_ledger(
     waits = LongWaits(long_seconds)
     pools: set[str] = set()
     count = 0
-    begin: float | None = None
     last: tuple[str, str, int] | None = None
     for entry in entries:
-        if begin is None:
-            begin = entry.at
         lane = Lane("pool", entry.pool)
         if entry.kind is EntryKind.LIMIT:
             sweep.set_limit(lane, entry.at, entry.limit)

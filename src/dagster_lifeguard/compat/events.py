@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -49,13 +50,13 @@ class EventRow(NamedTuple):
     error: str | None = None
 
 
-# Seconds since the epoch of a column that holds UTC without saying so.
-_SECONDS = {
-    "sqlite": "strftime('%s', timestamp) + substr(timestamp, 20)",
+# A column that holds UTC without saying so: text that ``_seconds`` reads, or seconds.
+_AT = {
+    "sqlite": "timestamp",
     "postgresql": "CAST(extract(epoch FROM timestamp) AS double precision)",
 }
 _QUERY = """\
-SELECT dagster_event_type, {seconds}, step_key, asset_key, partition,
+SELECT dagster_event_type, {at}, step_key, asset_key, partition,
   CASE WHEN dagster_event_type IN ({with_error}) THEN event END, run_id
 FROM event_logs
 WHERE {runs} dagster_event_type IN ({kinds})
@@ -87,15 +88,20 @@ def read_event_rows(
             for run_id in run_ids:
                 path = Path(storage.path_for_shard(run_id))
                 if path.exists():
-                    found[run_id] = list(map(_event_row, _of_file(path, query)))
+                    found[run_id] = [
+                        EventRow(kind, _seconds(at), step, asset, partition, _error(event))
+                        for kind, at, step, asset, partition, event, _ in _of_file(path, query)
+                    ]
             return found
         if isinstance(storage, SqlEventLogStorage):
             with storage.index_connection() as connection:
-                if connection.dialect.name in _SECONDS:
+                if connection.dialect.name in _AT:
                     text = _query(connection.dialect.name, names, runs="run_id IN :runs AND")
                     bound = db.text(text).bindparams(db.bindparam("runs", expanding=True))
-                    for row in connection.execute(bound, {"runs": list(run_ids)}):
-                        found[row[6]].append(_event_row(row))
+                    rows = connection.execute(bound, {"runs": list(run_ids)})
+                    for kind, at, step, asset, partition, event, run_id in rows:
+                        row = EventRow(kind, at, step, asset, partition, _error(event))
+                        found[run_id].append(row)
                     return found
     except (sqlite3.Error, db.exc.SQLAlchemyError) as error:
         raise DeploymentError(
@@ -110,7 +116,7 @@ def _query(dialect: str, names: Sequence[str], runs: str) -> str:
         return ", ".join(f"'{text}'" for text in texts)
 
     return _QUERY.format(
-        seconds=_SECONDS[dialect],
+        at=_AT[dialect],
         with_error=quoted(WITH_ERROR),
         kinds=quoted(names),
         runs=runs,
@@ -123,11 +129,18 @@ def _of_file(path: Path, query: str) -> list[Any]:
         return file.execute(query).fetchall()
 
 
-def _event_row(row: Any) -> EventRow:
-    kind, at, step_key, asset, partition, event, _ = row
-    return EventRow(
-        kind, at, step_key, asset, partition, None if event is None else innermost_error(event)
-    )
+def _error(event: str | None) -> str | None:
+    return None if event is None else innermost_error(event)
+
+
+def _seconds(text: str) -> float:
+    """Seconds since the epoch of ``2026-11-25 13:42:25.526000``, UTC."""
+    return _minute(text[:16]) + float(text[17:])
+
+
+@lru_cache(maxsize=1024)
+def _minute(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
 
 
 @lru_cache(maxsize=100_000)

@@ -16,18 +16,19 @@ What the event log cannot promise, and so neither can this package:
 """
 
 from dagster_lifeguard.history.executions import Outcome, RunExecution, StepExecution
-from dagster_lifeguard.history.ledger import limits_at_begin, read_ledger
+from dagster_lifeguard.history.ledger import Past, read_ledger, read_past
 from dagster_lifeguard.history.overlaps import Overlap, find_overlaps
 from dagster_lifeguard.history.reading import read_history, read_runs
 
 __all__ = [
     "Outcome",
     "Overlap",
+    "Past",
     "RunExecution",
     "StepExecution",
     "find_overlaps",
-    "limits_at_begin",
     "read_history",
     "read_ledger",
+    "read_past",
     "read_runs",
 ]

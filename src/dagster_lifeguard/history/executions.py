@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -181,16 +182,16 @@ class _Steps:
         self._attempts: list[_Attempt] = []
         self._last: dict[str, _Attempt] = {}
         self._waiting: dict[str, float] = {}
-        self._assets: dict[str, set[str]] = {}
-        self._partitions: dict[str, set[str]] = {}
+        self._assets: defaultdict[str, set[str]] = defaultdict(set)
+        self._partitions: defaultdict[str, set[str]] = defaultdict(set)
 
     def add(self, event: EventRow, step_key: str) -> None:
         kind, at, _, asset, partition, error = event
         if kind in _STEP_ASSETS:
             if asset is not None:
-                self._assets.setdefault(step_key, set()).add(asset)
+                self._assets[step_key].add(asset)
             if partition is not None:
-                self._partitions.setdefault(step_key, set()).add(partition)
+                self._partitions[step_key].add(partition)
             return
         if kind == _STEP_WAITS:
             self._waiting.setdefault(step_key, at)

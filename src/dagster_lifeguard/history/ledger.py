@@ -1,17 +1,18 @@
-"""The engine's ledger from its begin to now, whatever else is written meanwhile."""
+"""The engine's ledger up to now, whatever else is written meanwhile."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.model import Entry, EntryKind
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dagster_lifeguard.model import Entry
     from dagster_lifeguard.store.contract import Store
 
 PAGE = 10_000
@@ -24,6 +25,7 @@ def read_ledger(
     pool: str | None = None,
     kind: EntryKind | None = None,
     since: float = 0.0,
+    begun_before: float = math.inf,
 ) -> Iterator[Entry]:
     """Entries that were written before this was called, oldest first.
 
@@ -32,6 +34,7 @@ def read_ledger(
         pool: Only this pool's.
         kind: Only these.
         since: Only what happened then or later.
+        begun_before: Only what was held since before then.
 
     Raises:
         StoreUnavailableError: The database does not answer.
@@ -45,7 +48,13 @@ def read_ledger(
     after = 0
     while True:
         entries = partial(
-            store.entries, pool=pool, kind=kind, since=since, after=after, count_max=PAGE
+            store.entries,
+            pool=pool,
+            kind=kind,
+            since=since,
+            begun_before=begun_before,
+            after=after,
+            count_max=PAGE,
         )
         page = retry(entries)
         older = False
@@ -58,14 +67,89 @@ def read_ledger(
         after = page[-1][0]
 
 
-def limits_at_begin(store: Store, now: Mapping[str, int | None]) -> dict[str, int | None]:
-    """The limits that were in force when the ledger begins, as far as it tells.
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the ledger tells from a moment on, and what was so at that moment.
 
-    A pool whose limit it saw change is left out: it tells the new limit, not the old one.
+    Attributes:
+        begin: When its oldest entry was written; None if it has none.
+        limits: Those in force when it begins, as far as it tells: of a pool whose limit it saw
+            change, it tells the new one.
+        before: What counts of what happened before the moment: each limit, and the grants of
+            those who still held then; oldest first.
+        since: All that happened from that moment on, oldest first.
+    """
+
+    begin: float | None
+    limits: Mapping[str, int | None]
+    before: tuple[Entry, ...]
+    since: Iterator[Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All of it, without telling a grant twice."""
+        yield from self.before
+        granted = {_grant(entry) for entry in self.before if entry.kind is EntryKind.GRANTED}
+        for entry in self.since:
+            if not (granted and entry.kind is EntryKind.GRANTED and _grant(entry) in granted):
+                yield entry
+
+
+def read_past(
+    store: Store, limits: Mapping[str, int | None], *, since: float, pool: str | None = None
+) -> Past:
+    """What the ledger tells since then, without reading all that was before.
+
+    Who held at that moment gave the slots back later, with an entry that tells for how long they
+    were held, or holds them now. Who had left is not told of: of several that went in over the limit
+    before, and still hold, the first may seem to have been within it; the last does not.
 
     Args:
         store: Where the ledger is.
-        now: The limits in force now.
+        limits: The limits of pools that are in force now.
+        since: From when on; seconds since the epoch.
+        pool: Only this pool.
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
     """
-    changed = {entry.pool for entry in read_ledger(store, kind=EntryKind.LIMIT)}
-    return {pool: limit for pool, limit in now.items() if pool not in changed}
+    oldest = retry(lambda: store.entries(pool=pool, count_max=1))
+    changes = tuple(read_ledger(store, pool=pool, kind=EntryKind.LIMIT))
+    changed = {entry.pool for entry in changes}
+    before = [entry for entry in changes if entry.at < since]
+    if oldest and oldest[0][1].at < since:
+        # Whoever gives slots back in between is told of twice, and never missed.
+        grants = {_grant(entry): entry for entry in _held_now(store, pool) if entry.at < since}
+        for kind in (EntryKind.RELEASED, EntryKind.EXPIRED):
+            for end in read_ledger(store, pool=pool, kind=kind, since=since, begun_before=since):
+                grants[_grant(end)] = _granted(end, end.at - (end.seconds or 0.0))
+        before = sorted([*before, *grants.values()], key=lambda entry: entry.at)
+    return Past(
+        begin=oldest[0][1].at if oldest else None,
+        limits={name: limit for name, limit in limits.items() if name not in changed},
+        before=tuple(before),
+        since=read_ledger(store, pool=pool, since=since),
+    )
+
+
+def _held_now(store: Store, pool: str | None) -> Iterator[Entry]:
+    pools = retry(store.busy_pools) if pool is None else (pool,)
+    for snapshot in retry(lambda: store.snapshots(pools)):
+        for holding in snapshot.holdings:
+            yield Entry(
+                EntryKind.GRANTED,
+                snapshot.pool,
+                holding.key.run_id,
+                holding.key.step_key,
+                len(holding.slots[snapshot.pool]),
+                holding.fence,
+                at=holding.since,
+            )
+
+
+def _granted(end: Entry, at: float) -> Entry:
+    return replace(end, kind=EntryKind.GRANTED, at=at, seconds=None)
+
+
+def _grant(entry: Entry) -> tuple[str, str, str, int]:
+    """By what a grant and its end are known to be of each other."""
+    return entry.pool, entry.run_id, entry.step_key, entry.fence

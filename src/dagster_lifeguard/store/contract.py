@@ -5,6 +5,7 @@ Every store keeps the same guarantees, and one conformance suite holds them to i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -230,6 +231,7 @@ class Store(Protocol):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
+        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[tuple[int, Entry], ...]:
@@ -239,6 +241,7 @@ class Store(Protocol):
             pool: Only this pool's.
             kind: Only these.
             since: Only what happened then or later.
+            begun_before: Only what was held, or waited for, since before then.
             after: Only rows with a larger number, which were written later.
             count_max: The most rows.
         """

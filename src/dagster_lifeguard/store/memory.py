@@ -6,6 +6,7 @@ It is the measure of the others: what it does under the conformance suite, they 
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections import Counter
@@ -208,6 +209,7 @@ class MemoryStore(ByLook):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
+        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[tuple[int, Entry], ...]:
@@ -218,6 +220,7 @@ class MemoryStore(ByLook):
                 for number, entry in enumerate(self.rows.ledger, start=first)
                 if number > after
                 and entry.at >= since
+                and entry.at - (entry.seconds or 0.0) < begun_before
                 and pool in (None, entry.pool)
                 and kind in (None, entry.kind)
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -327,14 +328,15 @@ class PostgresStore:
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
+        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[tuple[int, Entry], ...]:
         wanted = None if kind is None else kind.value
         found = (
-            self._run("entries", since, after, count_max, wanted)
+            self._run("entries", since, after, count_max, wanted, begun_before)
             if pool is None
-            else self._run("entries_of_pool", since, after, count_max, wanted, pool)
+            else self._run("entries_of_pool", since, after, count_max, wanted, begun_before, pool)
         )
         return tuple((row[0], rows.entry(row[1:])) for row in found)
 

@@ -12,6 +12,7 @@ Dagster's own included, until it goes on: SQLite has nothing against that.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import replace
@@ -400,6 +401,7 @@ class SqliteStore(ByLook):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
+        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[tuple[int, Entry], ...]:
@@ -411,6 +413,7 @@ class SqliteStore(ByLook):
                     "pool": pool,
                     "kind": None if kind is None else kind.value,
                     "since": since,
+                    "begun_before": begun_before,
                     "after": after,
                     "count": count_max,
                 },

@@ -344,13 +344,15 @@ FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::intege
 SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger
 WHERE entry > $2::bigint AND at >= $1::double precision AND ($4::text IS NULL OR kind = $4::text)
+  AND at - coalesce(seconds, 0) < $5::double precision
 ORDER BY entry LIMIT $3::integer;
 
 -- name: entries_of_pool
 SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger
-WHERE pool = $5::text AND entry > $2::bigint AND at >= $1::double precision
+WHERE pool = $6::text AND entry > $2::bigint AND at >= $1::double precision
   AND ($4::text IS NULL OR kind = $4::text)
+  AND at - coalesce(seconds, 0) < $5::double precision
 ORDER BY entry LIMIT $3::integer;
 
 -- The oldest rows come first in the index, so this looks at no more than it deletes, and one.

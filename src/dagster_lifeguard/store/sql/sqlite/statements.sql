@@ -237,12 +237,14 @@ FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
 SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger
 WHERE entry > :after AND at >= :since AND (:kind IS NULL OR kind = :kind)
+  AND at - coalesce(seconds, 0) < :begun_before
 ORDER BY entry LIMIT :count;
 
 -- name: entries_of_pool
 SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
 FROM lifeguard_ledger
 WHERE pool = :pool AND entry > :after AND at >= :since AND (:kind IS NULL OR kind = :kind)
+  AND at - coalesce(seconds, 0) < :begun_before
 ORDER BY entry LIMIT :count;
 
 -- The oldest rows come first in the table, so this looks at no more than it deletes, and one.
