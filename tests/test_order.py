@@ -17,6 +17,7 @@ from dagster_lifeguard.order import (
     queue_of,
     rank_of,
     ranked,
+    turns_after,
 )
 from dagster_lifeguard.store.rows import fair_view
 
@@ -34,16 +35,22 @@ def queues(draw, count_max=80):
         waiters.append(
             Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
         )
-    served = draw(st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 9)))
-    return waiters, Counter(draw(st.lists(st.sampled_from(GROUPS), max_size=6))), served
+    turns = draw(st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 9)))
+    return (
+        waiters,
+        Counter(draw(st.lists(st.sampled_from(GROUPS), max_size=6))),
+        turns,
+        draw(st.integers(0, 5)),
+    )
 
 
-def one_by_one(waiters, held, served):
+def one_by_one(waiters, held, turns, turn):
     """Of the highest priority, the first of the group that has least, and count it as having.
 
-    Of several, the one that was let in longest ago, and then the one whose first came first.
+    Of several, the one with the earliest turn, and then the one whose first came first.
     """
     left, has, found = list(waiters), Counter(held), []
+    begins = {group: max(turns.get(group, 0), turn) for group in GROUPS}
     while left:
         priority = max(w.priority for w in left)
         firsts = {}
@@ -52,10 +59,9 @@ def one_by_one(waiters, held, served):
                 firsts.setdefault(waiter.group, waiter)
         least = min(has[group] for group in firsts)
         able = [w for group, w in firsts.items() if has[group] == least]
-        longest_ago = min(served.get(w.group, 0) for w in able)
-        best = min(
-            (w for w in able if served.get(w.group, 0) == longest_ago), key=lambda w: w.number
-        )
+        earliest = min(begins[w.group] for w in able)
+        best = min((w for w in able if begins[w.group] == earliest), key=lambda w: w.number)
+        begins[best.group] += best.slots
         has[best.group] += best.slots
         left.remove(best)
         found.append(best)
@@ -64,19 +70,19 @@ def one_by_one(waiters, held, served):
 
 @given(queues(count_max=25))
 def test_fair_is_to_serve_the_group_that_has_least_again_and_again(queue):
-    waiters, held, served = queue
-    found = ranked(reversed(waiters), held, served)
-    assert [w for _, w in found] == one_by_one(waiters, held, served)
+    waiters, held, *turns = queue
+    found = ranked(reversed(waiters), held, *turns)
+    assert [w for _, w in found] == one_by_one(waiters, held, *turns)
 
 
 @given(queues(count_max=25))
 def test_without_groups_it_is_priority_and_who_came_first(queue):
-    waiters, _, _ = queue
+    waiters, *_ = queue
     first_come = sorted(waiters, key=lambda w: (-w.priority, w.number))
     assert [w for _, w in ranked(waiters)] == first_come
 
 
-def view_of(waiters, held, served):
+def view_of(waiters, held, turns, turn):
     slots = [group for group, count in held.items() for _ in range(count)]
     return PoolView(
         "x",
@@ -85,31 +91,32 @@ def view_of(waiters, held, served):
         tuple(waiters),
         fair_by="team",
         holders=dict(enumerate(slots, start=1)),
-        served=served,
+        turns=turns,
+        turn=turn,
     )
 
 
 @given(queues())
 def test_the_front_that_a_store_reads_is_the_front_of_all(queue):
     """The best of each group, and of the best groups as many as may count: nothing else is read."""
-    waiters, held, served = queue
+    waiters, held, *turns = queue
     firsts = {}
     for waiter in sorted(waiters, key=lambda w: (-w.priority, w.number)):
         firsts.setdefault(waiter.group, []).append(waiter)
-    heads = ranked([members[0] for members in firsts.values()], held, served)
+    heads = ranked([members[0] for members in firsts.values()], held, *turns)
     read = [
         waiter
         for place, (_, head) in enumerate(heads)
         for waiter in firsts[head.group][: WAITERS_SEEN_MAX + 1 - place]
     ]
-    view = view_of((), held, served)
+    view = view_of((), held, *turns)
     found = fair_view(
         view,
         view.holders.items(),
-        view.served.items(),
+        view.turns.items(),
         [(w.number, w.priority, w.slots, w.since, *w.key, w.session, w.group) for w in read],
     )
-    best = [w for _, w in ranked(waiters, held, served)]
+    best = [w for _, w in ranked(waiters, held, *turns)]
     assert list(found.queue) == best[:WAITERS_SEEN_MAX]
     assert found.whole == (len(waiters) <= WAITERS_SEEN_MAX)
 
@@ -118,14 +125,14 @@ def test_the_front_that_a_store_reads_is_the_front_of_all(queue):
     queues(), st.sampled_from(GROUPS), st.integers(0, 1), st.one_of(st.none(), st.integers(1, 80))
 )
 def test_a_ticket_ranks_by_the_front_as_it_does_by_all(queue, group, priority, number):
-    waiters, held, served = queue
+    waiters, held, *turns = queue
     ticket = Ticket(
         TicketKey("me", "s"), Demand.of({"x": 1}), priority, number, groups={"x": group}
     )
     if number is not None:
         waiters = [w for w in waiters if w.number != number]
         waiters.append(Waiter(number, priority, 1, 0.0, ticket.key, "s", group))
-    everybody = view_of(waiters, held, served)
+    everybody = view_of(waiters, held, *turns)
     everybody = replace(everybody, queue=tuple(w for _, w in queue_of(everybody)))
     front = replace(everybody, queue=everybody.queue[:WAITERS_SEEN_MAX])
     ahead = [w for rank, w in queue_of(everybody) if rank < rank_of(ticket, everybody)]
@@ -147,3 +154,17 @@ def test_an_order_says_what_it_was_read_from(text, tag):
 def test_what_is_not_an_order_is_refused(text):
     with pytest.raises(ConfigError, match=r"fair\(tag:NAME\)"):
         parse_order(text)
+
+
+def test_a_group_that_comes_back_starts_level_with_the_next_one_and_has_no_claim_to_the_past():
+    def ticket(group):
+        return Ticket(TicketKey(group, "s"), Demand.of({"x": 1}), groups={"x": group})
+
+    def waits(number, group):
+        return Waiter(number, 0, 1, 0.0, TicketKey(group, "s"), "s", group)
+
+    alone = replace(view_of((), {}, {"a": 9}, 7), queue=())
+    assert turns_after(ticket("a"), 1, alone) == (10, 9)
+    assert turns_after(ticket("b"), 2, alone) == (9, 7)
+    # The pool's turn does not pass that of one that waits, whoever is granted before it.
+    assert turns_after(ticket("a"), 1, replace(alone, queue=(waits(1, "c"),))) == (10, 7)

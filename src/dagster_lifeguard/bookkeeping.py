@@ -16,7 +16,7 @@ from dagster_lifeguard.model import (
     Verdict,
     View,
 )
-from dagster_lifeguard.order import format_order
+from dagster_lifeguard.order import format_order, turns_after
 from dagster_lifeguard.rate import nanoseconds
 from dagster_lifeguard.store.contract import Changes
 
@@ -108,6 +108,11 @@ def claimed(
             grant=Holding(key, verdict.slots, fence, ticket.priority, groups=groups),
             drop_tickets=view.tickets,
             due=due,
+            turns=tuple(
+                (pool, group, *turns_after(ticket, len(verdict.slots[pool]), view.pools[pool]))
+                for pool, group in groups.items()
+                if pool in verdict.slots
+            ),
             limits_known=known,
             ledger=(*noticed, *entries),
         )

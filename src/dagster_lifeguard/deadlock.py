@@ -16,11 +16,12 @@ limit ends that.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.admission import PATIENCE_SECONDS
 from dagster_lifeguard.model import WAITERS_SEEN_MAX
+from dagster_lifeguard.order import line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,7 +75,8 @@ class _Seen:
 
     def __init__(self, pools: Iterable[PoolSnapshot], now: float, patience_seconds: float) -> None:
         self._limits: dict[str, int] = {}
-        self._held: dict[str, dict[TicketKey, int]] = {}
+        self._held: dict[str, dict[TicketKey, Holding]] = {}
+        self._pools: dict[str, PoolSnapshot] = {}
         self._now = now
         self._patience_seconds = patience_seconds
         self.waiting: dict[TicketKey, Ticket] = {}
@@ -82,10 +84,12 @@ class _Seen:
             if pool.limit is None:
                 continue
             self._limits[pool.pool] = pool.limit
-            self._held[pool.pool] = {
-                holding.key: _slots_in(holding, pool.pool) for holding in pool.holdings
-            }
-            self.waiting.update((ticket.key, ticket) for ticket in pool.waiting)
+            self._pools[pool.pool] = pool
+            self._held[pool.pool] = {holding.key: holding for holding in pool.holdings}
+            for ticket in pool.waiting:  # What each pool tells of a ticket is its group there.
+                known = self.waiting.get(ticket.key, ticket)
+                groups = {**known.groups, **ticket.groups}
+                self.waiting[ticket.key] = replace(ticket, groups=groups)
 
     def let_go_on(self) -> None:
         """Take out whoever can go in or give back, until nobody can."""
@@ -109,7 +113,8 @@ class _Seen:
         for pool, slots in wanted.items():
             ahead = self._ahead_of(ticket, pool)
             aside = {other.key: _slots_of(other, pool) for other in ahead if self._insists(other)}
-            free = self._limits[pool] - sum(self._held[pool].values())
+            held = self._held[pool].values()
+            free = self._limits[pool] - sum(len(holding.slots[pool]) for holding in held)
             if len(ahead) >= WAITERS_SEEN_MAX:
                 found[pool] = {other.key for other in ahead}
             elif slots > free - sum(aside.values()):
@@ -117,12 +122,11 @@ class _Seen:
         return found
 
     def _ahead_of(self, ticket: Ticket, pool: str) -> list[Ticket]:
-        rank = (-ticket.priority, ticket.number or 0)
-        return [
-            other
-            for other in self.waiting.values()
-            if pool in other.queue_at and (-other.priority, other.number or 0) < rank
-        ]
+        standing = [other for other in self.waiting.values() if pool in other.queue_at]
+        if ticket not in standing:
+            standing.append(ticket)
+        ordered = line(self._pools[pool], standing, self._held[pool].values())
+        return ordered[: ordered.index(ticket)]
 
     def _insists(self, ticket: Ticket) -> bool:
         waited = self._now - (ticket.since if ticket.since is not None else self._now)
@@ -144,10 +148,6 @@ class _Seen:
     def holds_something(self, key: TicketKey) -> bool:
         """Whether something is held around the ticket, which it would give back."""
         return any(outer in held for held in self._held.values() for outer in key.around)
-
-
-def _slots_in(holding: Holding, pool: str) -> int:
-    return len(holding.slots[pool])
 
 
 def _slots_of(ticket: Ticket, pool: str) -> int:

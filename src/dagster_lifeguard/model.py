@@ -194,7 +194,8 @@ class PoolView:
         fair_by: The tag whose values are the groups that share fairly; None: first come, first
             served.
         holders: Of a pool whose order is fair, the group that holds each slot.
-        served: And the fence of the last grant to each group.
+        turn: And its turn, see ``order``.
+        turns: And where the turns of groups begin; of those missing, with the pool's.
     """
 
     pool: str
@@ -208,7 +209,8 @@ class PoolView:
     due_ns: int = 0
     fair_by: str | None = None
     holders: Mapping[int, str] = field(default_factory=dict)
-    served: Mapping[str, int] = field(default_factory=dict)
+    turn: int = 0
+    turns: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
@@ -336,9 +338,11 @@ class PoolSnapshot:
     """Who holds and who waits in one pool at one moment, its rate and its order.
 
     Attributes:
-        waiting: Who waits: by priority, then first come first.
+        waiting: Who waits, in the order of the pool (see ``order``), wherever they stand in line.
         rate: How many steps may start per time, if that is limited.
         fair_by: The tag whose values share fairly; None: first come, first served.
+        turn: Of a pool whose order is fair, its turn, see ``order``.
+        turns: And where the turns of groups begin; of those missing, with the pool's.
     """
 
     pool: str
@@ -348,6 +352,8 @@ class PoolSnapshot:
     waiting: tuple[Ticket, ...]
     rate: Rate | None = None
     fair_by: str | None = None
+    turn: int = 0
+    turns: Mapping[str, int] = field(default_factory=dict)
 
 
 class EntryKind(str, Enum):

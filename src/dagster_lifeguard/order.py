@@ -2,63 +2,70 @@
 
 Priority first. Then, where the order is fair, the smaller share: the slots that the waiter's group
 holds in this pool, and those that waiters of its group ahead of it ask for; and of equal shares,
-the group that was let in longer ago. Then the smaller number; a number is given once, so there are
-no ties.
+the earlier turn. Then the smaller number; a number is given once, so there are no ties.
+
+Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996), counted in
+slots. A group's turn is where its last one ended, or the pool's if that is later; a grant ends it
+so many slots further on. The pool's turn is the earliest of all that wait, as in WF2Q+ (Bennett and
+Zhang, 1997), and never goes back: so a group that comes, or comes back, starts level with the one
+that is served next, and has no claim to what it did not ask for. What a turn is does not depend on
+who looks first of those that go in together.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dagster_lifeguard.model import PoolView, Ticket, Waiter
+    from dagster_lifeguard.model import Holding, PoolSnapshot, PoolView, Ticket
 
 BACKFILL_TAG = "dagster/backfill"
 """The tag by which Dagster tells the runs of a backfill."""
 
 _ORDER = re.compile(r"fifo|fair\((?:tag:(?P<tag>[^\s()]+)|backfill)\)")
 
-SERVED_GRANTS_MAX = 1000
-"""For how many grants of a pool it is remembered which group was let in."""
-
 Rank = tuple[int, int, int, float]
-"""Minus the priority, the share, the fence of the group's last grant, the number."""
+"""Minus the priority, the share, the turn, the number."""
 
 
 def ranked(
     waiters: Iterable[Waiter],
     held: Mapping[str, int] | None = None,
-    served: Mapping[str, int] | None = None,
+    turns: Mapping[str, int] | None = None,
+    turn: int = 0,
 ) -> list[tuple[Rank, Waiter]]:
     """Waiters with their ranks, best first.
 
     Args:
         waiters: Of one pool; with each of them all of its group that are ahead of it.
         held: Slots held by each group where the order is fair; None where it is not.
-        served: The fence of the last grant to each group; none for long ago and never.
+        turns: Where the turn of each group begins; of those missing, with the pool's.
+        turn: The pool's, before which none begins.
     """
     in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
     if held is None:
         return [((-waiter.priority, 0, 0, waiter.number), waiter) for waiter in in_line]
-    shares = dict(held)
+    ahead: Counter[str] = Counter()
     found = []
     for waiter in in_line:
-        share = shares.get(waiter.group, 0)
-        shares[waiter.group] = share + waiter.slots
-        fence = (served or {}).get(waiter.group, 0)
-        found.append(((-waiter.priority, share, fence, waiter.number), waiter))
+        share = held.get(waiter.group, 0) + ahead[waiter.group]
+        begins = max((turns or {}).get(waiter.group, 0), turn) + ahead[waiter.group]
+        ahead[waiter.group] += waiter.slots
+        found.append(((-waiter.priority, share, begins, waiter.number), waiter))
     return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
 
 
 def queue_of(pool: PoolView) -> list[tuple[Rank, Waiter]]:
     """The waiters in view of a pool with their ranks, best first."""
-    return ranked(pool.queue, pool.held, pool.served)
+    return ranked(pool.queue, pool.held, pool.turns, pool.turn)
 
 
 def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
@@ -67,12 +74,50 @@ def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
     if pool.held is None:
         return -ticket.priority, 0, 0, number
     group = ticket.groups.get(pool.pool, "")
-    share = pool.held.get(group, 0) + sum(
+    ahead = sum(
         w.slots
         for w in pool.queue
         if w.group == group and (-w.priority, w.number) < (-ticket.priority, number)
     )
-    return -ticket.priority, share, pool.served.get(group, 0), number
+    begins = max(pool.turns.get(group, 0), pool.turn) + ahead
+    return -ticket.priority, pool.held.get(group, 0) + ahead, begins, number
+
+
+def line(
+    pool: PoolSnapshot, waiting: Iterable[Ticket], holdings: Iterable[Holding]
+) -> list[Ticket]:
+    """These of the tickets that wait for a pool in their order there, if these hold slots of it."""
+    tickets = {ticket.number: ticket for ticket in waiting}
+    held: Counter[str] | None = None
+    if pool.fair_by is not None:
+        held = Counter()
+        for holding in holdings:
+            held[holding.groups.get(pool.pool, "")] += len(holding.slots[pool.pool])
+    waiters = [
+        Waiter(
+            number=ticket.number or 0,
+            priority=ticket.priority,
+            slots=next(term.slots for term in ticket.demand.terms if term.name == pool.pool),
+            since=ticket.since or 0.0,
+            key=ticket.key,
+            session=ticket.session,
+            group=ticket.groups.get(pool.pool, ""),
+        )
+        for ticket in tickets.values()
+    ]
+    return [tickets[waiter.number] for _, waiter in ranked(waiters, held, pool.turns, pool.turn)]
+
+
+def turns_after(ticket: Ticket, slots: int, pool: PoolView) -> tuple[int, int]:
+    """Where the turns of a fair pool are once a ticket is granted slots of it.
+
+    Returns:
+        Where the next turn of the ticket's group begins, and the pool's turn.
+    """
+    group = ticket.groups.get(pool.pool, "")
+    asking = {group, *(waiter.group for waiter in pool.queue)}
+    begins = {name: max(pool.turns.get(name, 0), pool.turn) for name in asking}
+    return begins[group] + slots, min(begins.values())
 
 
 def parse_order(text: str) -> str | None:

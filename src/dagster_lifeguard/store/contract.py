@@ -76,6 +76,8 @@ class Changes:
         due: What the rates of pools count with from now on.
         orders: The tags by which pools are to be fair; None for first come, first served. Who
             waits or holds without a group gets the empty one.
+        turns: Of fair pools: a group, where its next turn begins, and the pool's turn. Groups whose
+            turn does not begin after the pool's need not be remembered.
         ledger: Rows to append; the store stamps them with its clock.
         wake: Tickets that should look again.
     """
@@ -94,6 +96,7 @@ class Changes:
     rates: tuple[tuple[str, Rate | None], ...] = ()
     due: tuple[tuple[str, int], ...] = ()
     orders: tuple[tuple[str, str | None], ...] = ()
+    turns: tuple[tuple[str, str, int, int], ...] = ()
     ledger: tuple[Entry, ...] = ()
     wake: tuple[Waiter, ...] = ()
 

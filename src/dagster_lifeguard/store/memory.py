@@ -26,7 +26,7 @@ from dagster_lifeguard.model import (
     View,
     Waiter,
 )
-from dagster_lifeguard.order import SERVED_GRANTS_MAX, ranked
+from dagster_lifeguard.order import line, ranked
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
 
@@ -52,7 +52,8 @@ class Rows:
     rates: dict[str, Rate] = dataclasses.field(default_factory=dict)
     due_ns: dict[str, int] = dataclasses.field(default_factory=dict)
     fair_by: dict[str, str] = dataclasses.field(default_factory=dict)
-    served: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    turn: dict[str, int] = dataclasses.field(default_factory=dict)
+    turns: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
     tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
     holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
@@ -71,7 +72,8 @@ class Rows:
             rates=dict(self.rates),
             due_ns=dict(self.due_ns),
             fair_by=dict(self.fair_by),
-            served=dict(self.served),
+            turn=dict(self.turn),
+            turns=dict(self.turns),
             lease_until=dict(self.lease_until),
             tickets=dict(self.tickets),
             holdings=dict(self.holdings),
@@ -158,7 +160,7 @@ class MemoryStore(ByLook):
     def _snapshot(self, pool: str) -> PoolSnapshot:
         row = self.rows.limits.get(pool)
         waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]
-        return PoolSnapshot(
+        found = PoolSnapshot(
             pool=pool,
             limit=row.limit if row else None,
             from_default=bool(row and row.from_default),
@@ -171,10 +173,13 @@ class MemoryStore(ByLook):
                 for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
                 if pool in holding.slots
             ),
-            waiting=tuple(sorted(waiting, key=lambda t: (-t.priority, t.number or 0))),
+            waiting=(),
             rate=self.rows.rates.get(pool),
             fair_by=self.rows.fair_by.get(pool),
+            turn=self.rows.turn.get(pool, 0),
+            turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},
         )
+        return dataclasses.replace(found, waiting=tuple(line(found, waiting, found.holdings)))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._lock:
@@ -299,8 +304,9 @@ class MemoryStore(ByLook):
             if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
         ]
         held = Counter(holders.values()) if pool in rows.fair_by else None
-        served = {group: fence for (name, group), fence in rows.served.items() if name == pool}
-        queue = [waiter for _, waiter in ranked(waiters, held, served)]
+        turn = rows.turn.get(pool, 0)
+        turns = {group: begins for (name, group), begins in rows.turns.items() if name == pool}
+        queue = [waiter for _, waiter in ranked(waiters, held, turns, turn)]
         return PoolView(
             pool=pool,
             limit=row.limit if row else None,
@@ -313,7 +319,8 @@ class MemoryStore(ByLook):
             due_ns=rows.due_ns.get(pool, 0),
             fair_by=rows.fair_by.get(pool),
             holders=holders,
-            served=served,
+            turn=turn,
+            turns=turns,
         )
 
     def _wake_up(self, waiters: Iterable[Waiter]) -> None:
@@ -385,12 +392,11 @@ class MemoryTransaction:
             else:
                 rows.rates[pool] = rate
         rows.due_ns.update(changes.due)
-        if changes.grant is not None:
-            before = changes.grant.fence - SERVED_GRANTS_MAX
-            for pool, group in changes.grant.groups.items():
-                rows.served[pool, group] = changes.grant.fence
-                for key in [k for k, f in rows.served.items() if k[0] == pool and f < before]:
-                    del rows.served[key]
+        for pool, group, begins, turn in changes.turns:
+            rows.turns[pool, group] = begins
+            rows.turn[pool] = turn
+            for key in [k for k, at in rows.turns.items() if k[0] == pool and at <= turn]:
+                del rows.turns[key]
         for pool, fair_by in changes.orders:
             if fair_by is None:
                 rows.fair_by.pop(pool, None)

@@ -240,8 +240,8 @@ class PostgresStore:
         views = {pool[0]: _pool_view(pool) for pool in found or ()}
         for name, view in views.items():
             if view.fair_by is not None:
-                ((holders, served, queue),) = self._call("fair", name)
-                views[name] = rows.fair_view(view, holders or (), served or (), queue or ())
+                ((holders, turns, queue),) = self._call("fair", name)
+                views[name] = rows.fair_view(view, holders or (), turns or (), queue or ())
         return views
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
@@ -284,20 +284,7 @@ class PostgresStore:
         return dict(sorted(self._run("orders")))
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
-        return tuple(
-            PoolSnapshot(
-                pool=pool,
-                limit=limit,
-                from_default=bool(from_default),
-                holdings=_holdings(held),
-                waiting=_tickets(waiting),
-                rate=rows.rate(rate),
-                fair_by=fair_by,
-            )
-            for pool, limit, from_default, *rate, fair_by, held, waiting in self._run(
-                "snapshots", list(pools)
-            )
-        )
+        return tuple(map(_snapshot, self._run("snapshots", list(pools))))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._using():
@@ -379,6 +366,22 @@ def _look(scope: Scope, sessions: Sequence[str]) -> Statement:
 def _pool_view(found: Sequence[Any]) -> PoolView:
     pool, *row, taken, queue = found
     return rows.pool_view(pool, row, taken or (), queue or ())
+
+
+def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
+    pool, limit, from_default, *rate, fair_by, held, waiting, turn, holders, turns, groups = found
+    snapshot = PoolSnapshot(
+        pool=pool,
+        limit=limit,
+        from_default=bool(from_default),
+        holdings=_holdings(held),
+        waiting=_tickets(waiting),
+        rate=rows.rate(rate),
+        fair_by=fair_by,
+    )
+    if fair_by is None:
+        return snapshot
+    return rows.fair_snapshot(snapshot, holders or (), turn, turns or (), groups or ())
 
 
 def _holdings(found: Sequence[Any] | None) -> tuple[Holding, ...]:

@@ -12,12 +12,13 @@ from dagster_lifeguard.model import (
     Entry,
     EntryKind,
     Holding,
+    PoolSnapshot,
     PoolView,
     Ticket,
     TicketKey,
     Waiter,
 )
-from dagster_lifeguard.order import SERVED_GRANTS_MAX, queue_of
+from dagster_lifeguard.order import line, queue_of
 from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ def pool_view(
 
     Args:
         pool: The pool.
-        row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by.
+        row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by,
+            turn.
         taken: Numbers of the slots that are held.
         queue: The best-ranked waiters, one more than are seen if there are so many: rows (number,
             priority, slots, since, run_id, step_key, session).
     """
-    fence, limit_known, limit, *of_rate, due_ns, fair_by = row
+    fence, limit_known, limit, *of_rate, due_ns, fair_by, turn = row
     return PoolView(
         pool=pool,
         limit=limit,
@@ -78,13 +80,14 @@ def pool_view(
         rate=rate(of_rate),
         due_ns=due_ns,
         fair_by=fair_by,
+        turn=turn,
     )
 
 
 def fair_view(
     found: PoolView,
     holders: Iterable[tuple[int, str]],
-    served: Iterable[tuple[str, int]],
+    turns: Iterable[tuple[str, int]],
     queue: Iterable[Sequence[Any]],
 ) -> PoolView:
     """The view of a pool whose order is fair.
@@ -92,20 +95,50 @@ def fair_view(
     Args:
         found: The view as it would be first come, first served.
         holders: The group that holds each slot.
-        served: The fence of the last grant to each group.
+        turns: Where the turns of groups begin.
         queue: The best of each group, with the best of all among them, one more than are seen if
             there are so many.
     """
     pool = replace(
         found,
         holders=dict(holders),
-        served=dict(served),
+        turns=dict(turns),
         queue=tuple(map(waiter, queue)),
         whole=True,
     )
     ranked = [waiter for _, waiter in queue_of(pool)]
     whole = len(ranked) <= WAITERS_SEEN_MAX
     return replace(pool, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
+
+
+def fair_snapshot(
+    found: PoolSnapshot,
+    holders: Iterable[tuple[int, str]],
+    turn: int,
+    turns: Iterable[tuple[str, int]],
+    groups: Iterable[tuple[int, str]],
+) -> PoolSnapshot:
+    """The snapshot of a pool whose order is fair.
+
+    Args:
+        found: The snapshot as it would be first come, first served.
+        holders: The group that holds each slot.
+        turn: The pool's turn.
+        turns: Where the turns of groups begin.
+        groups: The group of each ticket, by number.
+    """
+    pool = found.pool
+    of_slot, of_number = dict(holders), dict(groups)
+    held = tuple(
+        replace(holding, groups={pool: of_slot.get(holding.slots[pool][0], "")})
+        for holding in found.holdings
+    )
+    waiting = [
+        replace(ticket, groups={pool: of_number.get(ticket.number or 0, "")})
+        for ticket in found.waiting
+    ]
+    fair = replace(found, holdings=held, turn=turn, turns=dict(turns))
+    return replace(fair, waiting=tuple(line(fair, waiting, held)))
 
 
 def waiter(row: Sequence[Any]) -> Waiter:
@@ -123,7 +156,7 @@ def rate(row: Sequence[int | None]) -> Rate | None:
 
 
 def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
-    """Statements that set the groups of who waits, holds and was let in, with their arguments."""
+    """Statements that set the groups and turns of who waits and holds, with their arguments."""
     for ticket in (changes.enqueue, changes.requeue):
         if ticket is not None:
             for pool, group in ticket.groups.items():
@@ -132,8 +165,10 @@ def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
     if grant is not None:
         for pool, group in grant.groups.items():
             yield "set_group_of_holder", {"pool": pool, **grant.key._asdict(), "group": group}
-            yield "set_served", {"pool": pool, "group": group, "fence": grant.fence}
-            yield "forget_served", {"pool": pool, "before": grant.fence - SERVED_GRANTS_MAX}
+    for pool, group, begins, turn in changes.turns:
+        yield "set_turn_of_group", {"pool": pool, "group": group, "begins": begins}
+        yield "set_turn", {"pool": pool, "turn": turn}
+        yield "forget_turns", {"pool": pool, "turn": turn}
 
 
 def of_rate(found: Rate | None) -> tuple[int | None, int | None, int | None]:

@@ -138,7 +138,7 @@ class SqliteStore(ByLook):
 
     def _fair_view(self, connection: sqlite3.Connection, view: PoolView, now: float) -> PoolView:
         holders = connection.execute(_SQL["holders"], (view.pool,)).fetchall()
-        served = connection.execute(_SQL["served"], (view.pool,)).fetchall()
+        turns = connection.execute(_SQL["turns"], (view.pool,)).fetchall()
 
         def first(group: str, count: int) -> list[Any]:
             of_group = {"pool": view.pool, "group": group, "now": now, "count": count}
@@ -148,13 +148,13 @@ class SqliteStore(ByLook):
         # Whoever is among the best of all is behind the first of their group.
         heads = [row for (group,) in groups for row in first(group, 1)]
         firsts = tuple(map(rows.waiter, heads))
-        view = replace(view, holders=dict(holders), served=dict(served), queue=firsts, whole=True)
+        view = replace(view, holders=dict(holders), turns=dict(turns), queue=firsts, whole=True)
         queue = [
             row
             for place, (_, head) in enumerate(queue_of(view)[: WAITERS_SEEN_MAX + 1])
             for row in first(head.group, WAITERS_SEEN_MAX + 1 - place)
         ]
-        return rows.fair_view(view, holders, served, queue)
+        return rows.fair_view(view, holders, turns, queue)
 
     def _in_question(
         self,
@@ -360,7 +360,7 @@ class SqliteStore(ByLook):
         settings = connection.execute(_SQL["settings"], (pool,)).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
         waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
-        return PoolSnapshot(
+        found = PoolSnapshot(
             pool=pool,
             limit=limit[0] if limit else None,
             from_default=bool(limit and limit[1]),
@@ -369,6 +369,13 @@ class SqliteStore(ByLook):
             rate=rows.rate(settings[:3]) if settings else None,
             fair_by=settings[3] if settings else None,
         )
+        if found.fair_by is None:
+            return found
+        holders, turns, groups = (
+            connection.execute(_SQL[name], (pool,)).fetchall()
+            for name in ("holders", "turns", "groups_of_tickets")
+        )
+        return rows.fair_snapshot(found, holders, settings[4], turns, groups)
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self.connection.reading() as connection:

@@ -5,7 +5,8 @@
 CREATE TABLE lifeguard_schema (version INTEGER NOT NULL);
 
 -- One row for each pool ever claimed. The largest fence given, and the limit last seen. Its rate,
--- if it has one, and what that counts with. The tag by which it is fair, if it is.
+-- if it has one, and what that counts with. The tag by which it is fair, if it is,
+-- and its turn.
 CREATE TABLE lifeguard_pools (
   pool TEXT NOT NULL PRIMARY KEY,
   fence BIGINT NOT NULL DEFAULT 0,
@@ -14,7 +15,8 @@ CREATE TABLE lifeguard_pools (
   rate_seconds INTEGER,
   rate_burst INTEGER,
   due_ns BIGINT NOT NULL DEFAULT 0,
-  fair_by TEXT
+  fair_by TEXT,
+  turn BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX lifeguard_pools_with_rate ON lifeguard_pools (pool) WHERE rate_starts IS NOT NULL;
 CREATE INDEX lifeguard_pools_fair ON lifeguard_pools (pool) WHERE fair_by IS NOT NULL;
@@ -72,11 +74,11 @@ CREATE TABLE lifeguard_holdings (
 );
 CREATE INDEX lifeguard_holdings_by_ticket ON lifeguard_holdings (run_id, step_key);
 
--- One row for each group that was let in lately where the order is fair: the fence it got.
+-- One row for each group whose next turn at a fair pool begins after the pool's own.
 CREATE TABLE lifeguard_groups (
   pool TEXT NOT NULL,
   "group" TEXT NOT NULL,
-  fence BIGINT NOT NULL,
+  begins BIGINT NOT NULL,
   PRIMARY KEY (pool, "group")
 );
 

@@ -48,7 +48,17 @@ SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 SELECT asked.pool, l."limit", l.using_default_limit, p.rate_starts, p.rate_seconds, p.rate_burst,
   p.fair_by,
   ({holdings} WHERE h.pool = asked.pool),
-  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool)
+  ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool),
+  p.turn,
+  CASE WHEN p.fair_by IS NOT NULL THEN
+    (SELECT json_agg(json_build_array(h.slot_no, coalesce(h."group", '')))
+     FROM lifeguard_holdings h WHERE h.pool = asked.pool) END,
+  CASE WHEN p.fair_by IS NOT NULL THEN
+    (SELECT json_agg(json_build_array(s."group", s.begins))
+     FROM lifeguard_groups s WHERE s.pool = asked.pool) END,
+  CASE WHEN p.fair_by IS NOT NULL THEN
+    (SELECT json_agg(json_build_array(q.number, coalesce(q."group", '')))
+     FROM lifeguard_queue q WHERE q.pool = asked.pool) END
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
 LEFT JOIN concurrency_limits l ON l.concurrency_key = asked.pool
 LEFT JOIN lifeguard_pools p ON p.pool = asked.pool
@@ -61,7 +71,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 -- name: pools
 SELECT json_agg(json_build_array(
   p.pool, p.fence, p.limit_known, l."limit",
-  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns, p.fair_by,
+  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns, p.fair_by, p.turn,
   (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
   (SELECT json_agg(json_build_array(
      w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session))
@@ -94,8 +104,9 @@ WITH RECURSIVE groups (name) AS (
   SELECT groups.name, row_number() OVER (
     ORDER BY w.priority DESC,
       coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0),
-      coalesce((SELECT s.fence FROM lifeguard_groups s
-                WHERE s.pool = $1::text AND s."group" = groups.name), 0),
+      greatest((SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text),
+               (SELECT s.begins FROM lifeguard_groups s
+                WHERE s.pool = $1::text AND s."group" = groups.name)),
       w.number) AS place
   FROM groups CROSS JOIN LATERAL (
     SELECT q.priority, q.number
@@ -108,7 +119,7 @@ WITH RECURSIVE groups (name) AS (
 SELECT
   (SELECT json_agg(json_build_array(h.slot_no, coalesce(h."group", '')))
    FROM lifeguard_holdings h WHERE h.pool = $1::text),
-  (SELECT json_agg(json_build_array(s."group", s.fence))
+  (SELECT json_agg(json_build_array(s."group", s.begins))
    FROM lifeguard_groups s WHERE s.pool = $1::text),
   (SELECT json_agg(json_build_array(
      w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session, w.name))
@@ -283,12 +294,15 @@ UPDATE lifeguard_queue SET "group" = $4::text WHERE pool = $1::text AND number =
 UPDATE lifeguard_holdings SET "group" = $4::text
 WHERE pool = $1::text AND run_id = $2::text AND step_key = $3::text;
 
--- name: set_served
-INSERT INTO lifeguard_groups (pool, "group", fence) VALUES ($1::text, $2::text, $3::bigint)
-ON CONFLICT (pool, "group") DO UPDATE SET fence = excluded.fence;
+-- name: set_turn_of_group
+INSERT INTO lifeguard_groups (pool, "group", begins) VALUES ($1::text, $2::text, $3::bigint)
+ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 
--- name: forget_served
-DELETE FROM lifeguard_groups WHERE pool = $1::text AND fence < $2::bigint;
+-- name: set_turn
+UPDATE lifeguard_pools SET turn = $2::bigint WHERE pool = $1::text;
+
+-- name: forget_turns
+DELETE FROM lifeguard_groups WHERE pool = $1::text AND begins <= $2::bigint;
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;

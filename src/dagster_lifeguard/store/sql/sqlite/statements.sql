@@ -4,7 +4,7 @@ SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_unti
 
 -- name: pool
 SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
-  p.fair_by
+  p.fair_by, p.turn
 FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
 WHERE p.pool = ?;
 
@@ -45,8 +45,8 @@ WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND s.lease_until >
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
 
--- name: served
-SELECT "group", fence FROM lifeguard_groups WHERE pool = ?;
+-- name: turns
+SELECT "group", begins FROM lifeguard_groups WHERE pool = ?;
 
 -- name: holders
 SELECT slot_no, coalesce("group", '') FROM lifeguard_holdings WHERE pool = ?;
@@ -92,6 +92,9 @@ FROM lifeguard_tickets WHERE session = :session ORDER BY number;
 SELECT t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since
 FROM lifeguard_queue q JOIN lifeguard_tickets t ON t.number = q.number
 WHERE q.pool = :pool ORDER BY q.priority DESC, q.number;
+
+-- name: groups_of_tickets
+SELECT number, "group" FROM lifeguard_queue WHERE pool = ? AND "group" IS NOT NULL;
 
 -- name: queued_at
 SELECT pool FROM lifeguard_queue WHERE number = ? AND queued = 1 ORDER BY pool;
@@ -169,12 +172,15 @@ UPDATE lifeguard_queue SET "group" = :group WHERE pool = :pool AND number =
 UPDATE lifeguard_holdings SET "group" = :group
 WHERE pool = :pool AND run_id = :run_id AND step_key = :step_key;
 
--- name: set_served
-INSERT INTO lifeguard_groups (pool, "group", fence) VALUES (:pool, :group, :fence)
-ON CONFLICT (pool, "group") DO UPDATE SET fence = excluded.fence;
+-- name: set_turn_of_group
+INSERT INTO lifeguard_groups (pool, "group", begins) VALUES (:pool, :group, :begins)
+ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 
--- name: forget_served
-DELETE FROM lifeguard_groups WHERE pool = :pool AND fence < :before;
+-- name: set_turn
+UPDATE lifeguard_pools SET turn = :turn WHERE pool = :pool;
+
+-- name: forget_turns
+DELETE FROM lifeguard_groups WHERE pool = :pool AND begins <= :turn;
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
@@ -187,7 +193,7 @@ FROM lifeguard_pools WHERE rate_starts IS NOT NULL ORDER BY pool;
 SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL ORDER BY pool;
 
 -- name: settings
-SELECT rate_starts, rate_seconds, rate_burst, fair_by FROM lifeguard_pools WHERE pool = ?;
+SELECT rate_starts, rate_seconds, rate_burst, fair_by, turn FROM lifeguard_pools WHERE pool = ?;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger
