@@ -15,7 +15,7 @@ from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.names import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from dagster_lifeguard.config import Config
     from dagster_lifeguard.deployment.contract import (
@@ -230,3 +230,67 @@ def _row(
         holding=state.holding,
         waiting=state.waiting,
     )
+
+
+def plan_limit(deployment: Deployment, pool: str, limit: int | None) -> PoolPlan:
+    """What it would do to give one pool this limit of its own, or with None to take that away.
+
+    Args:
+        deployment: Where to look; nothing is changed.
+        pool: The pool, which may be new.
+        limit: Its limit.
+
+    Raises:
+        DeploymentError: It does not answer, or the limit is out of its bounds.
+    """
+    settings = deployment.settings()
+    settings.refuse({pool: limit})
+    own = deployment.limits().get(pool)
+    (state,) = deployment.pools([pool])
+    action: Action = "none" if own == limit else "delete" if limit is None else "set"
+    return PoolPlan(
+        pool=pool,
+        origin="pools",
+        declared=limit,
+        live=state.limit,
+        own=own,
+        action=action,
+        after=settings.default_limit if limit is None else limit,
+        holding=state.holding,
+        waiting=state.waiting,
+    )
+
+
+# ---- in words ------------------------------------------------------------------------------------
+
+_STEPS_SHOWN = 3
+_ID_SHOWN = 8
+
+
+def affected(row: PoolPlan) -> Iterator[str]:
+    """Who is affected by a change of a pool, a line for each way."""
+    if row.drains:
+        freed = row.held - (row.after or 0) + (1 if row.after else 0)
+        goes_on = (
+            f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
+        )
+        yield (
+            f"{row.pool}: {row.held} held and stay so; it drains to {row.after}, {goes_on}. "
+            f"Held by {_names(row.holding)}."
+        )
+    elif row.lets_in:
+        yield (
+            f"{row.pool}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
+            f"{_names(row.waiting[: row.lets_in])}."
+        )
+    elif row.action in ("set", "delete") and row.waiting:
+        yield f"{row.pool}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
+
+
+def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:
+    shown = [
+        step.run_id[:_ID_SHOWN] + (f":{step.step_key}" if step.step_key else "")
+        for step in steps[:_STEPS_SHOWN]
+    ]
+    more = len(steps) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
-import uvicorn
 from homes import eventually
 
 from dagster_lifeguard.web.app import Serving, make_app
 from dagster_lifeguard.web.security import Access
-from dagster_lifeguard.web.serving import listen
+from dagster_lifeguard.web.serving import listen, make_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +35,7 @@ def serving(
         port = listener.getsockname()[1]
         access = Access.of("127.0.0.1", port, token, names)
         app = make_app(deployment, Serving(access, **options))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
+        server = make_server(app)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         url = f"http://127.0.0.1:{port}"

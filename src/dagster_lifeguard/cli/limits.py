@@ -9,6 +9,7 @@ import click
 from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.config import FILE_NAME
+from dagster_lifeguard.limits import affected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import HoldingStep, WaitingStep
     from dagster_lifeguard.limits import Plan, PoolPlan
-
-_STEPS_SHOWN = 3
-_ID_SHOWN = 8
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -109,7 +107,7 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
         new_console().print(_table(rows))
         click.echo()
     for row in rows:
-        for line in _affected(row):
+        for line in affected(row):
             click.echo(printable(line))
     for line in _remarks(plan):
         click.secho(printable(line), fg="yellow")
@@ -147,35 +145,6 @@ def _to_do(row: PoolPlan) -> str:
     if row.action == "impossible":
         return "cannot be unlimited"
     return "not declared" if row.origin == "undeclared" else "as declared"
-
-
-def _affected(row: PoolPlan) -> Iterator[str]:
-    """Who is affected by a change of a pool, a line for each way."""
-    if row.drains:
-        freed = row.held - (row.after or 0) + (1 if row.after else 0)
-        goes_on = (
-            f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
-        )
-        yield (
-            f"{row.pool}: {row.held} held and stay so; it drains to {row.after}, {goes_on}. "
-            f"Held by {_names(row.holding)}."
-        )
-    elif row.lets_in:
-        yield (
-            f"{row.pool}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
-            f"{_names(row.waiting[: row.lets_in])}."
-        )
-    elif row.action in ("set", "delete") and row.waiting:
-        yield f"{row.pool}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
-
-
-def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:
-    shown = [
-        step.run_id[:_ID_SHOWN] + (f":{step.step_key}" if step.step_key else "")
-        for step in steps[:_STEPS_SHOWN]
-    ]
-    more = len(steps) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _remarks(plan: Plan) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -48,6 +49,12 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
     help="Let visitors set and pause limits and free slots. Without it they can only look.",
 )
 @click.option(
+    "--change-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --allow-changes, write each change to this file: who, when, from, to.",
+)
+@click.option(
     "--window",
     default="24h",
     show_default=True,
@@ -62,6 +69,7 @@ def serve_command(
     access_token_env: str | None,
     hosts: tuple[str, ...],
     dagster_url: str | None,
+    change_log: Path | None,
     window: float,
     *,
     allow_changes: bool,
@@ -83,7 +91,7 @@ def serve_command(
     try:
         from dagster_lifeguard.web.app import Serving, make_app  # noqa: PLC0415 - an extra
         from dagster_lifeguard.web.security import Access, is_loopback  # noqa: PLC0415
-        from dagster_lifeguard.web.serving import listen, serve  # noqa: PLC0415
+        from dagster_lifeguard.web.serving import listen, make_server  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise LifeguardError(
             f"The web page needs {error.name}, which is not installed.",
@@ -102,13 +110,14 @@ def serve_command(
             window=window,
             dagster_url=_checked(dagster_url),
             allow_changes=allow_changes,
+            change_log=change_log,
         )
         app = make_app(deployment, serving)
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Serving {deployment.name} on http://{shown}:{port}/", err=True)
         if made_up:
             click.echo(f"Access token: {token}", err=True)
-        serve(app, listener)
+        make_server(app).run([listener])
 
 
 def _access_token(variable: str | None) -> str | None:

@@ -113,7 +113,7 @@ def read_past(deployment: Deployment, settings: Settings, since: float, until: f
         left_queue = run.dequeued or run.started
         if left_queue is not None and run.ended is not None:
             run_seconds[run.job_name].append(run.ended - left_queue)
-        for pool, name, waited, held in _uses(run, settings):
+        for pool, name, waited, held in uses(run, settings):
             waits[pool].append(waited)
             if held is not None:
                 holds[pool].append(held)
@@ -138,7 +138,7 @@ def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
         return (Term(pool),)
 
 
-def _uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, float, float | None]]:
+def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, float, float | None]]:
     """Each use of a pool: by whom, how long it waited, and how long it held if that is over."""
     if settings.granularity == "run":
         if run.dequeued is None:

@@ -21,27 +21,39 @@ from starlette.staticfiles import StaticFiles
 
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.web.actions import Actions
+from dagster_lifeguard.web.addresses import address_of
+from dagster_lifeguard.web.changes import ChangeLog
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
 from dagster_lifeguard.web.kept import KeptPages
 from dagster_lifeguard.web.live import Streams
+from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
 from dagster_lifeguard.web.reading import Look, Reader
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import QUERY_VALUE_MAX, Address, find_page
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
-from dagster_lifeguard.web.sessions import Sessions, visitor_of
+from dagster_lifeguard.web.sessions import Sessions, refuse_forged, visitor_of
 from dagster_lifeguard.web.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
 
     from starlette.requests import Request
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
+    from dagster_lifeguard.web.actions import DonePage
+    from dagster_lifeguard.web.sessions import Visitor
     from dagster_lifeguard.web.site import TargetKind
 
 _log = logging.getLogger("dagster_lifeguard.web")
 _JSON = "application/json"
+_FIELDS_MAX = 20
+
+if TYPE_CHECKING:
+    _Show = Callable[[Mapping[str, str]], object]
+    _Do = Callable[[Mapping[str, str], Visitor], DonePage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +78,14 @@ class Serving:
         window: The seconds of the past that percentiles and histories are of.
         dagster_url: Address of the Dagster UI; None if that is not known.
         allow_changes: Whether limits can be changed and slots be freed.
+        change_log: A file in which changes are written down; None for none.
     """
 
     access: Access
     window: float = 86400.0
     dagster_url: str | None = None
     allow_changes: bool = False
+    change_log: Path | None = None
 
 
 def make_app(deployment: Deployment, serving: Serving) -> Starlette:
@@ -101,8 +115,12 @@ class _Server:
         self._serving = serving
         self._templates = Templates()
         self.sessions = Sessions(serving.access.token, serving.access.port)
-        self._reader = Reader(deployment, serving.window)
-        self._pages = KeptPages(self._reader, self._templates, self._site_without_session)
+        self._metrics = Metrics()
+        self._reader = Reader(deployment, serving.window, self._metrics)
+        self._metrics.attach(self._reader)
+        changes = ChangeLog(serving.change_log)
+        self._actions = Actions(deployment, changes)
+        self._pages = KeptPages(self._reader, changes, self._templates, self._site_without_session)
         self._streams = Streams(self._reader, self._pages)
         self._version = metadata.version("dagster-lifeguard")
 
@@ -114,6 +132,8 @@ class _Server:
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/logout", self._logout, methods=["POST"]),
             Route("/live", self._streams.respond),
+            Route("/metrics", self._metrics_text),
+            Route("/change/{action}", self._change, methods=["GET", "POST"]),
             Mount("/static", static),
             Route("/{path:path}", self._page),
         ]
@@ -157,6 +177,55 @@ class _Server:
             is_well = False
         return JSONResponse({"ok": is_well}, 200 if is_well else 503)
 
+    async def _metrics_text(self, request: Request) -> Response:
+        del request
+        text = await asyncio.to_thread(self._metrics.render)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+    # ---- changes ---------------------------------------------------------------------------------
+
+    async def _change(self, request: Request) -> Response:
+        """What a change would do, or with POST the change itself."""
+        if not self._serving.allow_changes:
+            raise RequestRefusedError(
+                403,
+                "This server only shows.",
+                remedy="Start it with --allow-changes, or use lifeguard apply and lifeguard free.",
+            )
+        action: str = request.path_params["action"]
+        as_json = action.endswith(".json")
+        template, show, do = self._shown_and_done(action.removesuffix(".json"))
+        if request.method == "POST":
+            form = await request.form(max_files=0, max_fields=_FIELDS_MAX)
+            fields = {key: value for key, value in form.items() if isinstance(value, str)}
+            visitor = visitor_of(request)
+            refuse_forged(visitor, fields.get("csrf"))
+            if do is None:
+                raise HTTPException(405)
+            done = await asyncio.to_thread(do, fields, visitor)
+            self._reader.hurry()
+            if as_json or visitor.is_program:
+                return Response(encode(done), media_type=_JSON)
+            pool = fields.get("pool") or next((c.pool for c in done.changes if c.pool), "")
+            return RedirectResponse(address_of("pools", pool) if pool else "/", 303)
+        page = await asyncio.to_thread(show, dict(request.query_params))
+        if as_json:
+            return Response(encode(page), media_type=_JSON)
+        html = partial(self._templates.whole, template, page, self._site(request))
+        return HTMLResponse(await asyncio.to_thread(html))
+
+    def _shown_and_done(self, action: str) -> tuple[str, _Show, _Do | None]:
+        """Of an action its template, what makes its page, and what does it."""
+        known: dict[str, tuple[str, _Show, _Do | None]] = {
+            "limit": ("limit", self._actions.show_limit, self._actions.set_limit),
+            "pause": ("limit", self._actions.show_pause, None),
+            "resume": ("limit", self._actions.show_resume, None),
+            "free": ("free", self._actions.show_free, self._actions.free),
+        }
+        if action not in known:
+            raise HTTPException(404)
+        return known[action]
+
     # ---- logging in ------------------------------------------------------------------------------
 
     async def _login(self, request: Request) -> Response:
@@ -165,7 +234,7 @@ class _Server:
         refused = False
         target = own_address(request.query_params.get("next", "/"))
         if request.method == "POST":
-            form = await request.form(max_files=0, max_fields=10)
+            form = await request.form(max_files=0, max_fields=_FIELDS_MAX)
             target = own_address(str(form.get("next", "/")))
             if self.sessions.accepts(str(form.get("token", ""))):
                 visitor, cookie = self.sessions.begin(
@@ -179,6 +248,8 @@ class _Server:
         return HTMLResponse(html, 403 if refused else 200)
 
     async def _logout(self, request: Request) -> Response:
+        form = await request.form(max_files=0, max_fields=_FIELDS_MAX)
+        refuse_forged(visitor_of(request), form.get("csrf"))
         cookie = self.sessions.end(secure=is_secure(request))
         return RedirectResponse("/", 303, {"Set-Cookie": cookie})
 

@@ -13,6 +13,7 @@ from dagster_lifeguard.web.routes import Asked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.reading import Look, Reader
     from dagster_lifeguard.web.rendering import Templates
     from dagster_lifeguard.web.routes import Address
@@ -53,12 +54,16 @@ class KeptPages:
 
     Args:
         reader: What pages are made from.
+        changes: What was changed here, which they may tell.
         templates: For their live blocks.
         site_for: The site that live blocks are told: one without a session.
     """
 
-    def __init__(self, reader: Reader, templates: Templates, site_for: SiteFor) -> None:
+    def __init__(
+        self, reader: Reader, changes: ChangeLog, templates: Templates, site_for: SiteFor
+    ) -> None:
         self._reader = reader
+        self._changes = changes
         self._templates = templates
         self._site_for = site_for
         self._kept: OrderedDict[str, Kept] = OrderedDict()
@@ -95,7 +100,12 @@ class KeptPages:
     def _made(self, address: Address, look: Look) -> Kept:
         route = address.route
         asked = Asked(
-            look, self._reader.deployment, address.name, dict(address.query), self._reader.window
+            look,
+            self._reader.deployment,
+            address.name,
+            dict(address.query),
+            self._reader.window,
+            self._changes,
         )
         made = time.monotonic()
         page = route.make(asked)

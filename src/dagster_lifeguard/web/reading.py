@@ -7,15 +7,16 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.recent import Recent
 from dagster_lifeguard.web.seen import SeenDeployment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.history import RunExecution
@@ -58,27 +59,36 @@ class Look:
     trouble: str = ""
 
 
+class Counts(Protocol):
+    """Counts what is read of the history; see ``metrics``."""
+
+    def executed(self, before: RunExecution | None, run: RunExecution, settings: Settings) -> None:
+        """Take what a run did since it was last read; ``before`` is None for one that is new."""
+
+    def expired(self, pools: Iterable[str]) -> None:
+        """Take the pools of which slots were taken back."""
+
+
 class Reader:
     """Looks again and again, and wakes who waits for news.
 
     Args:
         deployment: Where to look.
         window: The seconds of the past that are remembered; 0 for none.
-        on_executions: Told each run of which something new was executed, as before and now.
+        counts: Told what was executed, and what was taken back.
     """
 
     def __init__(
         self,
         deployment: Deployment,
         window: float,
-        on_executions: Callable[[RunExecution | None, RunExecution], None] = lambda _old, _new: (
-            None
-        ),
+        counts: Counts,
     ) -> None:
         self._deployment = deployment
         self._recent = Recent(window)
         self._window = window
-        self._on_executions = on_executions
+        self._counts = counts
+        self._expiries = Expiries()
         self._look: Look | None = None
         self._failure: LifeguardError | None = None
         self._news = asyncio.Event()
@@ -126,6 +136,7 @@ class Reader:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        self._loop = asyncio.get_running_loop()
         await asyncio.gather(self._look_on(), self._remember_on())
 
     async def _look_on(self) -> None:
@@ -191,31 +202,35 @@ class Reader:
             pause = HISTORY_SECONDS
             if self._look is not None:
                 began = time.monotonic()
-                past = None
+                is_due = not reckoned or began - reckoned > PAST_SECONDS
                 try:
-                    news = await asyncio.to_thread(self._remember)
-                    if not reckoned or began - reckoned > PAST_SECONDS:
-                        past = await asyncio.to_thread(self._reckon, self._look)
-                        reckoned = began
-                except LifeguardError:
-                    news = []  # the other loop tells of it
-                except Exception:  # noqa: BLE001 - the same
+                    await asyncio.to_thread(self._remember, self._look, is_due=is_due)
+                except LifeguardError as error:
+                    _log.info("the history could not be read: %s", error.message)
+                except Exception:  # noqa: BLE001 - the other loop tells; this one must not end
                     _log.exception("the history could not be read")
-                    news = []
-                for before, run in news:
-                    self._on_executions(before, run)
-                if news or past is not None:
-                    look = self._look
-                    self._tell(replace(look, number=look.number + 1, past=past or look.past))
+                else:
+                    reckoned = began if is_due else reckoned
                 pause = max(pause, _HISTORY_SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
 
-    def _remember(self) -> Sequence[tuple[RunExecution | None, RunExecution]]:
-        return self._recent.read(self._deployment, time.time())
-
-    def _reckon(self, look: Look) -> Past:
+    def _remember(self, look: Look, *, is_due: bool) -> None:
+        """Read what is new of the history, and reckon percentiles anew when that is due."""
         now = time.time()
-        return read_past(look.deployment, look.settings, now - self._window, now)
+        news = self._recent.read(self._deployment, now)
+        for before, run in news:
+            self._counts.executed(before, run, look.settings)
+        self._counts.expired(self._expiries.read(self._deployment))
+        past = None
+        if is_due:
+            past = read_past(look.deployment, look.settings, now - self._window, now)
+        if news or past is not None:
+            self._loop.call_soon_threadsafe(self._tell_past, past)
+
+    def _tell_past(self, past: Past | None) -> None:
+        look = self._look
+        if look is not None:
+            self._tell(replace(look, number=look.number + 1, past=past or look.past))
 
 
 def _unexpected(error: Exception) -> DeploymentError:

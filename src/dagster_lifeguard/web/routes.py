@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.reading import Look
 
 QUERY_VALUE_MAX = 1000
@@ -29,6 +30,7 @@ class Asked:
         name: The pool, asset or run that the page is about; empty for other pages.
         query: What else the address says.
         window: The seconds of the past that the server remembers.
+        changes: What was changed here.
     """
 
     look: Look
@@ -36,6 +38,7 @@ class Asked:
     name: str
     query: Mapping[str, str]
     window: float
+    changes: ChangeLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,15 +43,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    config = uvicorn.Config(
-        app,
-        access_log=False,  # addresses hold names that people chose
-        log_level="info",
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_LAST_SECONDS,
-        ws="none",
+def make_server(app: Starlette) -> uvicorn.Server:
+    """A server for an application; ``run([listener])`` serves until SIGINT or SIGTERM."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            access_log=False,  # addresses hold names that people chose
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=_LAST_SECONDS,
+            ws="none",
+        )
     )
-    uvicorn.Server(config).run([listener])

@@ -1,0 +1,201 @@
+"""What can be changed: each change first as what it would do, then done when it is confirmed.
+
+What is shown and what is done is reckoned from the deployment as it is at that moment, not from
+what the server's reader saw last.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.findings import limit_text
+from dagster_lifeguard.insight.freeing import Freeable, find_freeable
+from dagster_lifeguard.insight.subject import pool_or_run
+from dagster_lifeguard.limits import PoolPlan, affected, plan_limit
+from dagster_lifeguard.web.changes import Change, ChangeLog
+from dagster_lifeguard.web.errors import RequestRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.web.sessions import Visitor
+
+POOL_NAME_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPage:
+    """A limit that may be set.
+
+    Attributes:
+        pool: The pool; empty while nobody has said for which.
+        limit: The limit; None while nobody has said which.
+        plan: What it would do: who holds, who waits, what drains; None while that is open.
+        consequences: The same in sentences.
+        limit_min: The lowest limit that can be set.
+        limit_max: The highest.
+        limit_before_pause: What a paused pool can be given back; None if that is not known, or
+            if the pool is not paused.
+        seen: The pool's own limit as it is now, or empty; the form sends it back.
+    """
+
+    pool: str
+    limit: int | None
+    plan: PoolPlan | None
+    consequences: tuple[str, ...]
+    limit_min: int
+    limit_max: int
+    limit_before_pause: int | None
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreePage:
+    """Slots that may be freed.
+
+    Attributes:
+        subject: A pool, a run, or ``RUN_ID:STEP``, as ``lifeguard free`` takes it.
+        found: Who holds, and whether somebody still works there.
+        safe: How many of them nobody works under: only those are freed.
+    """
+
+    subject: str
+    found: tuple[Freeable, ...]
+    safe: int
+
+
+@dataclass(frozen=True, slots=True)
+class DonePage:
+    """What was changed."""
+
+    changes: tuple[Change, ...]
+
+
+class Actions:
+    """Changes to one deployment.
+
+    Args:
+        deployment: What is changed.
+        log: Where each change is told.
+    """
+
+    def __init__(self, deployment: Deployment, log: ChangeLog) -> None:
+        self._deployment = deployment
+        self._log = log
+
+    def show_limit(self, query: Mapping[str, str]) -> LimitPage:
+        """What the limit that ``pool`` and ``limit`` say would do."""
+        pool = query.get("pool", "")
+        text = query.get("limit", "").strip()
+        settings = self._deployment.settings()
+        plan = None
+        seen = ""
+        is_paused = False
+        if pool:
+            _refuse_name(pool)
+            plan = plan_limit(self._deployment, pool, _limit(text) if text else None)
+            seen = _seen(plan)
+            is_paused = plan.live == 0
+        return LimitPage(
+            pool=pool,
+            limit=_limit(text) if text else None,
+            plan=plan if text else None,
+            consequences=_consequences(plan) if plan is not None and text else (),
+            limit_min=settings.limit_min,
+            limit_max=settings.limit_max,
+            limit_before_pause=self._log.limit_before_pause(pool) if is_paused else None,
+            seen=seen,
+        )
+
+    def show_pause(self, query: Mapping[str, str]) -> LimitPage:
+        """What it would do to pause a pool."""
+        return self.show_limit({"pool": query.get("pool", ""), "limit": "0"})
+
+    def show_resume(self, query: Mapping[str, str]) -> LimitPage:
+        """What it would do to give a paused pool its limit back, where that is known."""
+        pool = query.get("pool", "")
+        before = self._log.limit_before_pause(pool)
+        return self.show_limit({"pool": pool, "limit": "" if before is None else str(before)})
+
+    def set_limit(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
+        """Set a limit.
+
+        Raises:
+            RequestRefusedError: The limit is not any more what it was when the form was made.
+        """
+        pool, limit = form.get("pool", ""), _limit(form.get("limit", ""))
+        _refuse_name(pool)
+        plan = plan_limit(self._deployment, pool, limit)
+        if "seen" in form and form["seen"] != _seen(plan):
+            raise RequestRefusedError(
+                409,
+                f"The limit of {pool} was changed meanwhile: it is {limit_text(plan.live)} now.",
+                remedy="Look again at what the change would do.",
+            )
+        if plan.action == "none":
+            return DonePage(())
+        list(self._deployment.set_limits({pool: limit}))
+        change = Change(time.time(), visitor.who, "limit", pool, plan.live, limit)
+        self._log.add(change)
+        return DonePage((change,))
+
+    def show_free(self, query: Mapping[str, str]) -> FreePage:
+        """Who holds what ``subject`` says, and whether it is safe to free."""
+        subject = query.get("subject", "")
+        found = self._find(subject)
+        return FreePage(subject, found, sum(item.is_safe for item in found))
+
+    def free(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
+        """Free what is safe to free; it is judged anew."""
+        done = []
+        for item in self._find(form.get("subject", "")):
+            if item.is_safe:
+                self._deployment.free(item.run_id, item.step_key or None)
+                pools = {pool for pool, _ in item.holds}
+                change = Change(
+                    time.time(),
+                    visitor.who,
+                    "free",
+                    pools.pop() if len(pools) == 1 else "",
+                    run_id=item.run_id,
+                    step_key=item.step_key,
+                )
+                self._log.add(change)
+                done.append(change)
+        return DonePage(tuple(done))
+
+    def _find(self, subject: str) -> tuple[Freeable, ...]:
+        return find_freeable(self._deployment, pool_or_run(self._deployment, subject), time.time())
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):  # noqa: PLR2004
+        raise ConfigError(
+            f"{text[:50]!r} is no limit.", remedy="Give a whole number; 0 pauses the pool."
+        )
+    return int(text)
+
+
+def _refuse_name(pool: str) -> None:
+    if not pool or len(pool) > POOL_NAME_MAX or pool != pool.strip() or not pool.isprintable():
+        raise ConfigError(
+            f"{pool[:50]!r} is no name of a pool.",
+            remedy="Give the name as it stands in the definitions, without white space around it.",
+            names=[pool[:50]],
+        )
+
+
+def _seen(plan: PoolPlan) -> str:
+    return "" if plan.own is None else str(plan.own)
+
+
+def _consequences(plan: PoolPlan) -> tuple[str, ...]:
+    if plan.action == "none":
+        return (f"{plan.pool} has this limit already.",)
+    first = f"{plan.pool}: limit {limit_text(plan.live)} becomes {limit_text(plan.after)}."
+    pause = ("Nobody goes in while the limit is 0; who holds goes on.",) if not plan.after else ()
+    return (first, *pause, *affected(plan))

@@ -1,0 +1,182 @@
+"""What Prometheus asks for.
+
+A pool gets a label of its own when it is first busy, or at once where there are no more pools than
+labels. Labels are never taken away again, so that no counter goes back. All further pools are
+summed as one, ``_other``: its oldest wait is the longest of theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.insight.past import uses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dagster_lifeguard.deployment.contract import PoolState, Settings
+    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.web.reading import Reader
+
+LABELS_MAX = 200
+OTHER = "_other"
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_BUCKETS = (0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600, 14400)
+_GAUGES = {
+    "held": ("lifeguard_pool_held_slots", "Slots that are held."),
+    "limit": ("lifeguard_pool_limit_slots", "Limit of the pool; none if it is unlimited."),
+    "over": ("lifeguard_pool_over_limit_slots", "Slots held beyond the limit."),
+    "waiting": ("lifeguard_pool_waiting_steps", "Steps, or runs in the queue, that wait."),
+    "oldest": ("lifeguard_pool_oldest_wait_seconds", "How long the longest of them has waited."),
+}
+
+
+class Labels:
+    """Which pools have a label of their own.
+
+    Args:
+        count_max: How many may have.
+    """
+
+    def __init__(self, count_max: int = LABELS_MAX) -> None:
+        self._count_max = count_max
+        self._named: set[str] = set()
+
+    def of(self, pool: str) -> str:
+        """The label of a pool that is busy."""
+        if pool not in self._named and len(self._named) < self._count_max and pool != OTHER:
+            self._named.add(pool)
+        return self.known(pool)
+
+    def known(self, pool: str) -> str:
+        """The label of a pool that may be idle."""
+        return pool if pool in self._named else OTHER
+
+    def has_room_for(self, count: int) -> bool:
+        """Whether so many pools may all have one."""
+        return count <= self._count_max
+
+
+class Metrics(Collector):
+    """Gauges from the reader's last look, and counters of what was executed since the start."""
+
+    def __init__(self, labels_max: int = LABELS_MAX) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = Labels(labels_max)
+        self._reader: Reader | None = None
+        self._waits = self._histogram("wait", "How long steps waited that went in.")
+        self._holds = self._histogram("hold", "How long slots were held that were given back.")
+        self._grants = self._counter("grants", "Times that a step, or a run, went in.")
+        self._expiries = self._counter(
+            "expiries", "Times that the engine took slots back from a holder that was silent."
+        )
+        ProcessCollector(registry=self.registry)
+
+    def attach(self, reader: Reader) -> None:
+        """Tell gauges from this reader from now on."""
+        self._reader = reader
+        self.registry.register(self)
+
+    def render(self) -> bytes:
+        """All of it as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+    def executed(self, before: RunExecution | None, run: RunExecution, settings: Settings) -> None:
+        """Count what a run did since it was last read."""
+        old_waits, old_holds = _moments(before, settings)
+        waits, holds = _moments(run, settings)
+        for (pool, _, seconds), count in (waits - old_waits).items():
+            for _ in range(count):
+                self._waits.labels(self._labels.of(pool)).observe(max(0.0, seconds))
+                self._grants.labels(self._labels.of(pool)).inc()
+        for (pool, _, seconds), count in (holds - old_holds).items():
+            for _ in range(count):
+                self._holds.labels(self._labels.of(pool)).observe(max(0.0, seconds))
+
+    def expired(self, pools: Iterable[str]) -> None:
+        """Count slots that were taken back."""
+        for pool in pools:
+            self._expiries.labels(self._labels.of(pool)).inc()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is depends on the deployment."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges."""
+        up = GaugeMetricFamily("lifeguard_up", "Whether the deployment answers.")
+        try:
+            look = self._reader.look() if self._reader is not None else None
+        except LifeguardError:
+            look = None
+        up.add_metric((), float(look is not None and not look.trouble))
+        yield up
+        if look is None:
+            return
+        seen = GaugeMetricFamily(
+            "lifeguard_last_look_timestamp_seconds", "When the deployment was last looked at."
+        )
+        seen.add_metric((), look.at)
+        yield seen
+        count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
+        count.add_metric((), len(look.states))
+        yield count
+        values = self._values(look.states, look.at)
+        for key, (name, text) in _GAUGES.items():
+            family = GaugeMetricFamily(name, text, labels=("pool",))
+            for label, found in values.items():
+                if key in found:
+                    family.add_metric((label,), found[key])
+            yield family
+
+    def _values(self, states: tuple[PoolState, ...], now: float) -> dict[str, dict[str, float]]:
+        values: dict[str, dict[str, float]] = defaultdict(dict)
+        all_named = self._labels.has_room_for(len(states))
+        for state in states:
+            is_named = all_named or state.holding or state.waiting
+            label = self._labels.of(state.pool) if is_named else self._labels.known(state.pool)
+            found = values[label]
+            limit = state.limit
+            over = 0 if limit is None else max(0, state.held - limit)
+            since = min((s.since for s in state.waiting if s.since is not None), default=now)
+            for key, value in (
+                ("held", state.held),
+                ("waiting", len(state.waiting)),
+                ("over", over),
+                *([] if limit is None else [("limit", limit)]),
+            ):
+                found[key] = found.get(key, 0.0) + value
+            found["oldest"] = max(found.get("oldest", 0.0), now - since)
+        return values
+
+    def _histogram(self, noun: str, text: str) -> Histogram:
+        return Histogram(
+            f"lifeguard_pool_{noun}_seconds",
+            text,
+            ("pool",),
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+
+    def _counter(self, noun: str, text: str) -> Counter:
+        return Counter(f"lifeguard_pool_{noun}_total", text, ("pool",), registry=self.registry)
+
+
+_Moments = Count[tuple[str, str, float]]
+
+
+def _moments(run: RunExecution | None, settings: Settings) -> tuple[_Moments, _Moments]:
+    """Its waits and its holds, each with its pool and by whom."""
+    found = [] if run is None else list(uses(run, settings))
+    waits = Count((pool, name, waited) for pool, name, waited, _ in found)
+    holds = Count((pool, name, held) for pool, name, _, held in found if held is not None)
+    return waits, holds

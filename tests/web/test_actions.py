@@ -1,0 +1,162 @@
+"""Changes over the page: shown first, confirmed, done, and told; on real instances."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from contextlib import closing
+
+import httpx
+import pytest
+from homes import Home, eventually, free_port, limit, serve
+from web_server import TOKEN, serving
+
+from dagster_lifeguard.deployment.open import open_deployment
+
+BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
+
+
+@pytest.fixture(params=["stock", "engine", "endpoint"])
+def world(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def home(world, make_home, monkeypatch) -> Home:
+    home = make_home("sqlite", stock=world != "engine")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    limit(home)
+    return home
+
+
+@pytest.fixture
+def deployment(world, home):
+    url = None
+    if world == "endpoint":
+        port = free_port()
+        serve(home, port)
+        url = f"http://127.0.0.1:{port}"
+    with closing(open_deployment(url)) as found:
+        yield found
+
+
+@pytest.fixture
+def claim(home):
+    """Claims a slot for a run, in the name of a process that lives as long as the test."""
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        yield lambda run_id: log.claim_concurrency_slot("orders", run_id, "step").is_claimed
+
+
+class Browser:
+    """A person with a browser: follows a form that a page shows."""
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx.Client(base_url=url, timeout=60)
+
+    def page(self, path: str, **query: str) -> str:
+        answer = self.client.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def confirm(self, page: str) -> httpx.Response:
+        form = page[page.rindex('method="post"') :]
+        action = re.search(r'action="([^"]+)"', form)[1]
+        fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
+        return self.client.post(action, data={k: html.unescape(v) for k, v in fields})
+
+
+def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):
+    log = tmp_path / "changes.jsonl"
+    assert claim("first")
+    assert not claim("second")
+    with serving(deployment, allow_changes=True, change_log=log) as url:
+        browser = Browser(url)
+        page = browser.page("/change/limit", pool="orders", limit="3")
+        assert "limit 1 becomes 3" in page
+        assert "lets in 1 of 1 waiting: second" in page
+        assert deployment.limits()["orders"] == 1  # nothing is done by looking
+        done = browser.confirm(page)
+        assert (done.status_code, done.headers["location"]) == (303, "/pools/orders")
+        assert deployment.limits()["orders"] == 3
+
+        stale = browser.confirm(page)
+        assert (stale.status_code, "changed meanwhile: it is 3 now" in stale.text) == (409, True)
+
+        page = browser.page("/change/pause", pool="orders")
+        assert "it drains to 0" in page
+        assert browser.confirm(page).status_code == 303
+        assert deployment.limits()["orders"] == 0
+    # It is known after a restart what to resume to.
+    with serving(deployment, allow_changes=True, change_log=log) as url:
+        browser = Browser(url)
+        assert "Resume to 3" in browser.page("/change/limit", pool="orders")
+        page = browser.page("/change/resume", pool="orders")
+        assert browser.confirm(page).status_code == 303
+        assert deployment.limits()["orders"] == 3
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(t["what"], t["pool"], t["before"], t["after"]) for t in told] == [
+        ("limit", "orders", 1, 3), ("limit", "orders", 3, 0), ("limit", "orders", 0, 3),
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"127\.0\.0\.1 \(session \w{6}\)", t["who"]) for t in told)
+
+
+def test_a_new_pool_gets_a_limit_whatever_its_name(home, deployment):
+    with serving(deployment, allow_changes=True) as url:
+        browser = Browser(url)
+        for name in ("new", "a/b[x]", '"><b>&', "..", "ü ß%2F"):
+            page = browser.page("/change/limit", pool=name, limit="4")
+            assert browser.confirm(page).status_code == 303
+            assert deployment.limits()[name] == 4
+        for name, text in (("", "4"), (" x", "4"), ("a\nb", "4"), ("x", "-1"), ("x", "1e3"), ("x", "9" * 9)):  # fmt: skip
+            answer = browser.client.get("/change/limit.json", params={"pool": name, "limit": text})
+            assert answer.status_code in (200, 400, 503)
+            if name:
+                assert "error" in answer.json()
+        assert set(deployment.limits()) == {"new", "a/b[x]", '"><b>&', "..", "ü ß%2F", "orders"}
+
+
+def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, deployment, world):
+    assert claim("gone")
+    assert not claim("next")
+    with serving(deployment, allow_changes=True, token=TOKEN) as url:
+        told = httpx.get(f"{url}/change/free.json?subject=orders", headers=BEARER).json()
+        (item,) = told["found"]
+        assert item["run_id"] == "gone"
+        assert item["alive"] is (world == "engine")  # there, this process lives and says so
+        done = httpx.post(f"{url}/change/free", headers=BEARER, data={"subject": "orders"})
+        if world == "engine":
+            assert done.json()["changes"] == []
+            assert not claim("next")
+        else:
+            (change,) = done.json()["changes"]
+            assert (change["what"], change["run_id"], change["pool"]) == ("free", "gone", "orders")
+            assert change["who"] == "127.0.0.1 (bearer)"
+            assert claim("next")
+
+
+def test_what_lives_is_kept_and_the_page_follows(home, deployment, world):
+    """A real asset executes, another waits; the limit is raised over the page, and it goes in."""
+    first = home.materialize("held")
+    (holder,) = home.started()
+    with serving(deployment, allow_changes=True) as url:
+        browser = Browser(url)
+        page = browser.page("/change/free", subject="orders")
+        assert "It is kept." in page
+        assert 'method="post" action="/change/free"' not in page
+        second = home.materialize("held")
+
+        def pool() -> dict:
+            (found,) = httpx.get(f"{url}/pools.json").json()["overview"]["pools"]
+            return found
+
+        eventually(lambda: pool()["waiting"] == 1)
+        page = browser.page("/change/limit", pool="orders", limit="2")
+        assert "lets in 1 of 1 waiting" in page
+        assert browser.confirm(page).status_code == 303
+        assert holder in home.started(2)
+        eventually(lambda: (pool()["held"], pool()["waiting"]) == (2, 0))
+        home.go()
+        assert [process.wait() for process in (first, second)] == [0, 0]
+        eventually(lambda: pool()["held"] == 0)

@@ -1,0 +1,128 @@
+"""Open pages: what changed is sent, once for all of them, over restarts and trouble."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+from homes import eventually
+from told import Told, holds, pool
+from web_server import serving
+
+from dagster_lifeguard.errors import DeploymentError
+
+
+class Changing(Told):
+    """Counts how often it is looked at, and may be out of reach."""
+
+    looks = 0
+    is_gone = False
+
+    def pools(self, names=None):
+        self.looks += 1
+        if self.is_gone:
+            raise DeploymentError("told cannot be reached.", remedy="Wait.")
+        return super().pools(names)
+
+
+@contextmanager
+def stream(url: str, page: str = "/"):
+    """What a stream has sent so far, as events and their data."""
+    got: list[tuple[str, str]] = []
+    with httpx.Client(timeout=None) as client, client.stream("GET", f"{url}/live", params={"page": page}) as response:  # fmt: skip
+        assert response.headers["content-type"].startswith("text/event-stream")
+
+        def read() -> None:
+            event, data = "", []
+            try:
+                for line in response.iter_lines():
+                    key, _, value = line.partition(": ")
+                    if key == "event":
+                        event = value
+                    elif key == "data":
+                        data.append(value)
+                    elif not line and data:
+                        got.append((event, "\n".join(data)))
+                        event, data = "", []
+            except (httpx.HTTPError, httpx.StreamError):
+                return
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        yield got
+
+
+def test_what_changed_is_sent_to_every_open_page():
+    told = Changing(states=[pool("orders", 1)])
+    with serving(told) as url, stream(url) as one, stream(url) as other:
+        eventually(lambda: one and other)
+        assert one[0][0].startswith("live")
+        assert "r1" not in str(one)
+        told.states = [pool("orders", 1, [holds("r1")]), pool("news", 7)]
+        for got in (one, other):
+            eventually(lambda got=got: "news" in got[-1][1])
+
+
+def test_a_page_that_reads_the_same_is_not_sent_again():
+    told = Changing(states=[pool("orders", 1)])
+    with serving(told) as url, stream(url, "/?search=orders") as got:
+        eventually(lambda: got)
+        told.states = [pool("orders", 1), pool("other", 3)]
+        with stream(url) as all_pools:
+            eventually(lambda: all_pools and "other" in all_pools[-1][1])
+        told.states = [pool("orders", 2), pool("other", 3)]
+        eventually(lambda: len(got) > 1)
+        blocks = [event for event, data in got if "<td>" in data]
+        assert len(blocks) == 2
+
+
+def test_many_open_pages_cost_the_looks_of_one():
+    told = Changing(states=[pool("orders", 1)])
+    with serving(told) as url:
+        answers = [httpx.get(f"{url}/pools.json") for _ in range(40)]
+        assert {answer.status_code for answer in answers} == {200}
+        before = told.looks
+        with stream(url) as one, stream(url) as two, stream(url) as three:
+            eventually(lambda: one and two and three and told.looks >= before + 4)
+            told.states = [pool("orders", 5)]
+            eventually(lambda: all("5" in got[-1][1] for got in (one, two, three)))
+
+
+def test_trouble_is_told_and_is_over_again():
+    told = Changing(states=[pool("orders", 1)])
+    with serving(told) as url:
+        eventually(lambda: httpx.get(f"{url}/healthz").status_code == 200)
+        told.is_gone = True
+        eventually(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        answer = httpx.get(f"{url}/pools.json").json()
+        assert answer["trouble"] == "told cannot be reached."
+        assert answer["overview"]["pools"][0]["pool"] == "orders"
+        assert "told cannot be reached." in httpx.get(url).text
+        told.is_gone = False
+        eventually(lambda: httpx.get(f"{url}/healthz").status_code == 200)
+        assert httpx.get(f"{url}/pools.json").json()["trouble"] is None
+
+
+def test_one_that_never_answered_is_an_error_in_one_shape():
+    told = Changing()
+    told.is_gone = True
+    with serving(told) as url:
+        eventually(lambda: "reached" in httpx.get(f"{url}/pools.json").text)
+        answer = httpx.get(f"{url}/pools.json")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deployment-refused")
+
+
+def test_a_page_comes_back_to_a_server_that_was_started_anew():
+    told = Changing(states=[pool("orders", 1)])
+    with serving(told) as url, stream(url) as got:
+        eventually(lambda: got)
+    told.states = [pool("later", 1)]
+    with serving(told, port=urlsplit(url).port) as again, stream(again) as got:
+        eventually(lambda: got and "later" in got[-1][1])
+
+
+def test_there_is_no_stream_for_what_is_no_page():
+    with serving(Changing()) as url:
+        assert httpx.get(f"{url}/live", params={"page": "/nothing"}).status_code == 404

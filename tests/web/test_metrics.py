@@ -1,0 +1,97 @@
+"""Metrics: what they say, that they stay few, and that the dashboard asks for what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+
+import httpx
+from homes import eventually
+from prometheus_client.parser import text_string_to_metric_families
+from told import SETTINGS, Told, executed, holds, pool, waits
+from web_server import serving
+
+from dagster_lifeguard.web.metrics import LABELS_MAX, OTHER, Metrics
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, sample.labels.get("pool", "") + sample.labels.get("le", "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def metrics_of(told: Told) -> dict[tuple[str, str], float]:
+    with serving(told) as url:
+        eventually(lambda: "lifeguard_up 1.0" in httpx.get(f"{url}/metrics").text)
+        return samples(httpx.get(f"{url}/metrics").text)
+
+
+def test_gauges_tell_each_pool_as_it_was_seen():
+    found = metrics_of(
+        Told(
+            states=[
+                pool("orders", 1, [holds("a"), holds("b")], [waits("c"), waits("d")]),
+                pool("free", None),
+            ]
+        )
+    )
+    for name, value in (("held", 2), ("limit", 1), ("over_limit", 1)):
+        assert found[f"lifeguard_pool_{name}_slots", "orders"] == value
+    assert found["lifeguard_pool_waiting_steps", "orders"] == 2
+    assert found["lifeguard_pool_oldest_wait_seconds", "orders"] > 0
+    assert found["lifeguard_pool_held_slots", "free"] == 0
+    assert ("lifeguard_pool_limit_slots", "free") not in found
+    assert found["lifeguard_pools", ""] == 2
+
+
+def test_ten_thousand_pools_are_few_series():
+    states = [pool(f"pool{n:05}", 2) for n in range(10_000)]
+    for n in range(0, 10_000, 20):
+        states[n] = pool(f"pool{n:05}", 2, [holds(f"r{n}")], [waits(f"w{n}")])
+    found = metrics_of(Told(states=states))
+    labels = {label for name, label in found if name == "lifeguard_pool_held_slots"}
+    assert len(labels) == LABELS_MAX + 1
+    held = {label: v for (name, label), v in found.items() if name == "lifeguard_pool_held_slots"}
+    assert sum(held.values()) == 500
+    assert held[OTHER] == 500 - LABELS_MAX
+    assert found["lifeguard_pool_limit_slots", OTHER] == 2 * (10_000 - LABELS_MAX)
+
+
+def test_what_was_executed_is_counted_once():
+    metrics = Metrics(labels_max=2)
+    going_on = executed("r", {"step": "orders"}, 4.0, waited=20.0, ended=False)
+    over = executed("r", {"step": "orders"}, 4.0, waited=20.0)
+    metrics.executed(None, going_on, SETTINGS)
+    metrics.executed(going_on, over, SETTINGS)
+    metrics.executed(over, over, SETTINGS)
+    for name in ("two", "three", "four"):
+        metrics.executed(None, executed(name, {"step": name}, 1.0), SETTINGS)
+    metrics.expired(["orders", "four", "four"])
+    found = samples(metrics.render().decode())
+    assert found["lifeguard_pool_grants_total", "orders"] == 1
+    assert found["lifeguard_pool_wait_seconds_sum", "orders"] == 20.0
+    assert found["lifeguard_pool_hold_seconds_sum", "orders"] == 4.0
+    assert found["lifeguard_pool_hold_seconds_count", "orders"] == 1
+    assert found["lifeguard_pool_grants_total", OTHER] == 2
+    assert found["lifeguard_pool_expiries_total", "orders"] == 1
+    assert found["lifeguard_pool_expiries_total", OTHER] == 2
+
+
+def test_the_dashboard_asks_only_for_what_there_is():
+    file = resources.files("dagster_lifeguard.web") / "grafana.json"
+    dashboard = json.loads(file.read_text())
+    metrics = Metrics()
+    metrics.executed(None, executed("r", {"step": "orders"}, 1.0), SETTINGS)
+    metrics.expired(["orders"])
+    told = Told(states=[pool("orders", 1, [holds("a")], [waits("b")])])
+    there = {name for name, _ in samples(metrics.render().decode())} | {
+        n for n, _ in metrics_of(told)
+    }
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(asked) >= 8
+    names = {name for text in asked for name in re.findall(r"\b(?:lifeguard|process)_\w+", text)}
+    assert names <= there
+    assert {panel["title"] for panel in dashboard["panels"]}
