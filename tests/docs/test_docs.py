@@ -25,6 +25,7 @@ from dagster_lifeguard.demo import PROTECTED, UNPROTECTED, Evidence
 from dagster_lifeguard.doctor.examination import CHECKS, GROUPS
 from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.storage.config import StorageOptions
+from dagster_lifeguard.web.errors import RequestRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +128,7 @@ class TestReference:
 
     def test_every_code_of_findings_and_errors(self) -> None:
         text = reference("findings.md")
+        assert RequestRefusedError in set(errors(LifeguardError))  # the web page's is imported
         codes = {*CODES, *(error.code for error in errors(LifeguardError))}
         headings = re.findall(r"^### `([\w-]+)`$", text, re.MULTILINE)
         assert sorted(headings) == sorted(codes)

@@ -1,0 +1,204 @@
+"""What the web page costs: 50 open pages on 1,000 pools with 10 changes a second.
+
+A real instance on SQLite with the engine, `lifeguard serve` as its own process, another process
+that claims and frees slots, and here the browsers: each has one stream open, and pages are asked
+for meanwhile. Every second a pool is added, and the time until an open page shows it is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import httpx
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHANGES_PER_SECOND = 10
+PAGES_PER_SECOND = 5
+HOLDERS = 100
+STANZA = """
+telemetry: {{enabled: false}}
+storage:
+  custom:
+    module: dagster_lifeguard.storage
+    class: LifeguardSqliteStorage
+    config: {{base_dir: {home}}}
+"""
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pools", type=int, default=1000)
+    parser.add_argument("--pages", type=int, default=50)
+    parser.add_argument("--seconds", type=int, default=60)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lifeguard-bench-web-") as home:
+        os.environ.update(DAGSTER_HOME=home, DAGSTER_DISABLE_TELEMETRY="1")
+        Path(home, "dagster.yaml").write_text(STANZA.format(home=home))
+        with dg.DagsterInstance.get() as instance:
+            for number in range(asked.pools):
+                instance.event_log_storage.set_concurrency_slots(_pool(number), 2)
+        with Path(home, "serve.log").open("w+b") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "dagster_lifeguard", "serve", "--port", "0"],
+                stderr=log,
+                env=os.environ | {"PYTHONWARNINGS": "ignore"},
+            )
+            changer = multiprocessing.get_context("spawn").Process(
+                target=_change, args=(asked.pools,), daemon=True
+            )
+            changer.start()
+            try:
+                url = _address(Path(home, "serve.log"))
+                asyncio.run(_measure(url, server.pid, asked.pools, asked.pages, asked.seconds))
+            finally:
+                changer.terminate()
+                server.terminate()
+                server.wait()
+
+
+def _pool(number: int) -> str:
+    return f"team{number % 10}/pool{number:05}"
+
+
+def _change(pools: int) -> None:
+    """Claim and free slots, so many a second, until terminated."""
+    held: list[tuple[str, str]] = []
+    with dg.DagsterInstance.get() as instance:
+        log = instance.event_log_storage
+        begun = time.monotonic()
+        number = 0
+        while True:
+            number += 1
+            if len(held) >= HOLDERS:
+                log.free_concurrency_slot_for_step(*held.pop(0))
+            else:
+                run_id = f"run{number:09}"
+                log.claim_concurrency_slot(_pool(number * 7 % pools), run_id, "step")
+                held.append((run_id, "step"))
+            time.sleep(max(0.0, begun + number / CHANGES_PER_SECOND - time.monotonic()))
+
+
+def _address(log: Path) -> str:
+    while True:
+        found = re.search(r"on (http://\S+)/", log.read_text())
+        if found:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{found[1]}/healthz").status_code == httpx.codes.OK:
+                    return found[1]
+        time.sleep(0.1)
+
+
+async def _measure(url: str, pid: int, pools: int, pages: int, seconds: int) -> None:
+    addresses = ["/", "/?search=mark-", *(f"/?search=team{n}" for n in range(3))]
+    addresses += [f"/pools/{_pool(n)}" for n in range(pages - len(addresses))]
+    opened = [addresses[n % len(addresses)] for n in range(pages)]
+    process = psutil.Process(pid)
+    limits = httpx.Limits(max_connections=None)
+    marks: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    counts = [0] * pages
+    async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as client:
+        streams = [
+            asyncio.create_task(_follow(client, page, n, counts, marks, seen))
+            for n, page in enumerate(opened)
+        ]
+        await asyncio.sleep(5)  # all are open, and the server is warm
+        cpu, memory, began = _cpu(process), process.memory_info().rss, time.monotonic()
+        memories = [memory]
+        marker = asyncio.create_task(_mark(marks))
+        times = []
+        number = 0
+        while time.monotonic() - began < seconds:
+            number += 1
+            asked = time.monotonic()
+            answer = await client.get(addresses[number % len(addresses)])
+            answer.raise_for_status()
+            times.append(time.monotonic() - asked)
+            memories.append(process.memory_info().rss)
+            await asyncio.sleep(max(0.0, began + number / PAGES_PER_SECOND - time.monotonic()))
+        took = time.monotonic() - began
+        share = (_cpu(process) - cpu) / took
+        for task in (marker, *streams):
+            task.cancel()
+        await asyncio.gather(marker, *streams, return_exceptions=True)
+    shown = [seen[mark] - marks[mark] for mark in seen]
+    quarter = len(memories) // 4
+    print(
+        f"{pools:,} pools, {CHANGES_PER_SECOND} changes a second, {pages} open pages, {took:.0f} s"
+    )
+    print(f"  of {len(set(opened))} addresses; {sum(counts):,} events sent to them")
+    print(f"a page            {_spread(times)} over {len(times)}")
+    print(f"a change is shown {_spread(shown)} over {len(shown)} of {len(marks)}")
+    print(f"server's share of a core   {share:.2f}")
+    print(
+        f"server's memory            {memories[0] / 1e6:.0f} MB at the begin, "
+        f"{memories[-1] / 1e6:.0f} MB at the end, medians of quarters "
+        + ", ".join(
+            f"{statistics.median(memories[n * quarter : (n + 1) * quarter]) / 1e6:.0f}"
+            for n in range(4)
+        )
+    )
+
+
+async def _follow(
+    client: httpx.AsyncClient,
+    page: str,
+    number: int,
+    counts: list[int],
+    marks: dict[str, float],
+    seen: dict[str, float],
+) -> None:
+    async with client.stream("GET", "/live", params={"page": page}) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("event:"):
+                counts[number] += 1
+            elif "mark-" in page:
+                for mark in re.findall(r"mark-\d+", line):
+                    if mark in marks:
+                        seen.setdefault(mark, time.monotonic())
+
+
+async def _mark(marks: dict[str, float]) -> None:
+    """Add a pool every second."""
+    with dg.DagsterInstance.get() as instance:
+        number = 0
+        while True:
+            number += 1
+            name = f"mark-{number}"
+            await asyncio.to_thread(instance.event_log_storage.set_concurrency_slots, name, 1)
+            marks[name] = time.monotonic()
+            await asyncio.sleep(1)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "-"
+    ordered = sorted(seconds)
+    p50, p95 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+    return f"p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms, max {ordered[-1] * 1000:.0f} ms"
+
+
+if __name__ == "__main__":
+    main()
