@@ -100,8 +100,8 @@ def read_past(
     """What the ledger tells since then, without reading all that was before.
 
     Who held at that moment gave the slots back later, with an entry that tells for how long they
-    were held, or holds them now. Who had left is not told of: of several that went in over the limit
-    before, and still hold, the first may seem to have been within it; the last does not.
+    were held, or holds them now. Who had left is not told of: of several that went in over the
+    limit before, and still hold, the first may seem to have been within it; the last does not.
 
     Args:
         store: Where the ledger is.
