@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import httpx
-import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,7 @@ def main() -> None:
             changer.start()
             try:
                 url = _address(Path(home, "serve.log"))
-                asyncio.run(_measure(url, server.pid, asked.pools, asked.pages, asked.seconds))
+                asyncio.run(_measure(url, asked.pools, asked.pages, asked.seconds))
             finally:
                 changer.terminate()
                 server.terminate()
@@ -105,11 +104,10 @@ def _address(log: Path) -> str:
         time.sleep(0.1)
 
 
-async def _measure(url: str, pid: int, pools: int, pages: int, seconds: int) -> None:
+async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:
     addresses = ["/", "/?search=mark-", *(f"/?search=team{n}" for n in range(3))]
     addresses += [f"/pools/{_pool(n)}" for n in range(pages - len(addresses))]
     opened = [addresses[n % len(addresses)] for n in range(pages)]
-    process = psutil.Process(pid)
     limits = httpx.Limits(max_connections=None)
     marks: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -120,7 +118,7 @@ async def _measure(url: str, pid: int, pools: int, pages: int, seconds: int) -> 
             for n, page in enumerate(opened)
         ]
         await asyncio.sleep(5)  # all are open, and the server is warm
-        cpu, memory, began = _cpu(process), process.memory_info().rss, time.monotonic()
+        (cpu, memory), began = await _used(client), time.monotonic()
         memories = [memory]
         marker = asyncio.create_task(_mark(marks))
         times = []
@@ -131,10 +129,11 @@ async def _measure(url: str, pid: int, pools: int, pages: int, seconds: int) -> 
             answer = await client.get(addresses[number % len(addresses)])
             answer.raise_for_status()
             times.append(time.monotonic() - asked)
-            memories.append(process.memory_info().rss)
+            if number % PAGES_PER_SECOND == 0:
+                memories.append((await _used(client))[1])
             await asyncio.sleep(max(0.0, began + number / PAGES_PER_SECOND - time.monotonic()))
         took = time.monotonic() - began
-        share = (_cpu(process) - cpu) / took
+        share = ((await _used(client))[0] - cpu) / took
         for task in (marker, *streams):
             task.cancel()
         await asyncio.gather(marker, *streams, return_exceptions=True)
@@ -187,9 +186,13 @@ async def _mark(marks: dict[str, float]) -> None:
             await asyncio.sleep(1)
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+async def _used(client: httpx.AsyncClient) -> tuple[float, float]:
+    """The server's processor seconds and bytes of memory, as its own metrics tell."""
+    text = (await client.get("/metrics")).text
+    found = dict(
+        re.findall(r"^process_(cpu_seconds_total|resident_memory_bytes) (\S+)$", text, re.MULTILINE)
+    )
+    return float(found["cpu_seconds_total"]), float(found["resident_memory_bytes"])
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from importlib import resources
 
 import httpx
-from homes import eventually
+from homes import DEFINITIONS, eventually, kill, limit
 from prometheus_client.parser import text_string_to_metric_families
 from told import SETTINGS, Told, executed, holds, pool, waits
 from web_server import serving
 
+from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.web.metrics import LABELS_MAX, OTHER, Metrics
 
 
@@ -95,3 +97,30 @@ def test_the_dashboard_asks_only_for_what_there_is():
     names = {name for text in asked for name in re.findall(r"\b(?:lifeguard|process)_\w+", text)}
     assert names <= there
     assert {panel["title"] for panel in dashboard["panels"]}
+
+
+def test_slots_taken_back_from_the_dead_are_counted(make_home, monkeypatch):
+    home = make_home("sqlite", lease_seconds=2.0)
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    limit(home)
+    with closing(open_deployment()) as deployment, serving(deployment) as url:
+
+        def expiries() -> float:
+            found = samples(httpx.get(f"{url}/metrics").text)
+            return found.get(("lifeguard_pool_expiries_total", "orders"), 0.0)
+
+        # What was taken back before the first look at the ledger is not counted.
+        home.run("dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", "quick")
+        eventually(
+            lambda: samples(httpx.get(f"{url}/metrics").text).get(
+                ("lifeguard_pool_grants_total", "orders")
+            )
+        )
+        process = home.materialize("held")
+        ((_, pid),) = home.started().items()
+        kill(pid)
+        process.end()
+        with home.instance() as instance:
+            log = instance.event_log_storage
+            eventually(lambda: log.claim_concurrency_slot("orders", "next", "step").is_claimed)
+        eventually(lambda: expiries() == 1)
