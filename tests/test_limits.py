@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -16,9 +17,11 @@ from click.testing import CliRunner, Result
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.config import Config
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.limits import make_plan
 from dagster_lifeguard.limits_yaml import HEADER, with_live_limits
 from dagster_lifeguard.names import nearest
+from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,13 +304,13 @@ class TestPull:
     def test_any_name_comes_back_as_it_was(self, pool):
         if " " in pool:
             pool = pool.replace(" ", "_")
-        text, left_out = with_live_limits(None, "file", {pool: 2}, 1)
+        text, left_out = with_live_limits(None, "file", {pool: 2}, 1, {}, {})
         assert left_out == ()
         assert Config.from_text(text, "file").pools[pool].limit == 2
 
     def test_an_empty_mapping_and_windows_lines_are_no_obstacle(self):
         for text in ("pools: {}\n", "naming: path\r\n", ""):
-            new, _ = with_live_limits(text, "file", {"a": 1}, None)
+            new, _ = with_live_limits(text, "file", {"a": 1}, None, {}, {})
             assert Config.from_text(new, "file").pools["a"].limit == 1
             assert new.count("\r\n") == (new.count("\n") if "\r" in text else 0)
 
@@ -317,3 +320,102 @@ def test_the_nearest_names_are_the_likest_first():
     assert nearest("strip_api", known) == ("stripe_api", "strip_ap")
     assert nearest("WAREHOUS", known) == ("Warehouse",)
     assert nearest("nothing", known) == ()
+
+
+KEPT = """\
+engine: lifeguard
+default_limit: 1
+pools:
+  api: {limit: 4, rate: 100/minute, burst: 10}   # As the vendor says.
+  cluster: {limit: 2, order: fair(tag:team)}
+"""
+
+
+class TestRatesAndOrders:
+    @pytest.fixture
+    def engine(self, home, here) -> Iterator[Deployment]:
+        configure(home, default_limit=1)
+        settings = json.loads((home / "dagster.yaml").read_text())
+        settings["storage"] = {
+            "custom": {
+                "module": "dagster_lifeguard.storage",
+                "class": "LifeguardSqliteStorage",
+                "config": {"base_dir": str(home)},
+            }
+        }
+        (home / "dagster.yaml").write_text(json.dumps(settings))
+        (here / "lifeguard.yaml").write_text(KEPT)
+        with closing(open_deployment()) as found:
+            yield found
+
+    def test_apply_sets_them_with_the_limits_and_finds_nothing_to_do_afterwards(self, engine):
+        shown = lifeguard("plan", "--check")
+        assert shown.exit_code == 1
+        assert "set 4; set rate 100/minute, burst 10" in shown.output
+        assert "set 2; set order fair(tag:team)" in shown.output
+        applied = lifeguard("apply", "--yes")
+        assert (applied.exit_code, applied.output.splitlines()[-1][:15]) == (0, "Changed 2 pools")
+        assert engine.rates() == {"api": Rate.parse("100/minute", 10)}
+        assert engine.orders() == {"cluster": "team"}
+        assert engine.limits() == {"api": 4, "cluster": 2}
+        assert lifeguard("plan", "--check").exit_code == 0
+
+    def test_what_is_live_and_not_declared_is_drift_and_is_deleted(self, engine, here):
+        assert lifeguard("apply", "--yes").exit_code == 0
+        (here / "lifeguard.yaml").write_text("default_limit: 1\npools: {api: 4, cluster: 2}\n")
+        told = json.loads(lifeguard("plan", "--json").output)
+        assert [(p["pool"], p["action"], p["rate"]["action"], p["order"]["action"])
+                for p in told["pools"]] == [
+            ("api", "none", "delete", "none"), ("cluster", "none", "none", "delete"),
+        ]  # fmt: skip
+        assert told["pools"][0]["rate"]["live"] == "100/minute, burst 10"
+        assert lifeguard("apply", "--yes").exit_code == 0
+        assert (engine.rates(), engine.orders()) == ({}, {})
+        assert engine.limits() == {"api": 4, "cluster": 2}
+
+    def test_of_a_pool_that_no_file_names_only_prune_deletes_them(self, engine, here):
+        list(engine.set_limits({}, {"api": Rate.parse("1/day")}, {"cluster": "team"}))
+        (here / "lifeguard.yaml").write_text("default_limit: 1\n")
+        assert lifeguard("plan", "--check").exit_code == 0
+        assert lifeguard("apply", "--yes", "--prune").exit_code == 0
+        assert (engine.rates(), engine.orders()) == ({}, {})
+
+    def test_all_or_nothing(self, engine):
+        with pytest.raises(LifeguardError, match="a\\*2"):
+            list(engine.set_limits({"fine": 1}, {"a*2": Rate.parse("1/day")}))
+        assert engine.limits() == {}
+
+    def test_pull_writes_them_back(self, engine, here):
+        assert lifeguard("apply", "--yes").exit_code == 0
+        assert lifeguard("pull", "--yes").output.startswith("lifeguard.yaml is as")
+        list(engine.set_limits({}, {"api": Rate.parse("5/second")}, {"cluster": None, "new": "x"}))
+        assert lifeguard("pull", "--yes").exit_code == 0
+        text = (here / "lifeguard.yaml").read_text()
+        assert re.search(r"api: \{limit: 4, rate: 5/second\} +# As the vendor says\.", text)
+        assert "cluster: {limit: 2}" in text
+        assert "new: {order: fair(tag:x)}" in text
+        assert lifeguard("plan", "--check", "--prune").exit_code == 0
+        (here / "lifeguard.yaml").unlink()
+        assert lifeguard("pull", "--yes").exit_code == 0
+        assert lifeguard("plan", "--check", "--prune").exit_code == 0
+
+    def test_a_file_of_the_stock_engine_cannot_declare_them(self, engine, here):
+        list(engine.set_limits({"api": 4}, {"api": Rate.parse("5/second")}))
+        (here / "lifeguard.yaml").write_text(FILE)
+        result = lifeguard("pull", "--yes")
+        assert result.exit_code == 1
+        assert "engine: lifeguard: api" in result.output
+        assert "rate" not in (here / "lifeguard.yaml").read_text()
+
+    def test_on_the_stock_storage_they_need_the_engine(self, deployment, here):
+        (here / "lifeguard.yaml").write_text(KEPT)
+        shown = lifeguard("plan", "--check")
+        assert shown.exit_code == 1
+        assert "need the engine, and the storage here does not keep them: api, cluster" in (
+            " ".join(shown.output.split())
+        )
+        assert lifeguard("apply", "--yes").exit_code == 1
+        assert deployment.limits() == {"api": 4, "cluster": 2}
+        with pytest.raises(LifeguardError, match="need the engine"):
+            list(deployment.set_limits({"api": 9}, {"api": Rate.parse("1/day")}))
+        assert deployment.limits()["api"] == 4

@@ -202,6 +202,39 @@ def owned_only(view: View, session: str) -> View:
     )
 
 
+def configured(
+    view: View,
+    limits: Mapping[str, int | None],
+    rates: Mapping[str, Rate | None],
+    orders: Mapping[str, str | None],
+    session: str,
+    patience_seconds: float,
+    default_limit: int | None,
+    *,
+    from_default: bool,
+) -> Changes | None:
+    """What setting limits, rates and orders at once writes; None when there is nothing to write."""
+    seen = with_default_limit(view, default_limit)
+    by = (session, patience_seconds)
+    parts = [
+        *(rated(seen, pool, rate, *by) for pool, rate in rates.items()),
+        *(ordered(seen, pool, fair_by, *by) for pool, fair_by in orders.items()),
+    ]
+    if limits:
+        parts.append(limited(view, limits, *by, default_limit, from_default=from_default))
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    return Changes(
+        limits=tuple(limits.items()),
+        limits_from_default=from_default,
+        rates=tuple(item for part in found for item in part.rates),
+        orders=tuple(item for part in found for item in part.orders),
+        ledger=tuple(entry for part in found for entry in part.ledger),
+        wake=tuple({waiter.number: waiter for part in found for waiter in part.wake}.values()),
+    )
+
+
 def limited(
     view: View,
     limits: Mapping[str, int | None],

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Demand, View, Waiter
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.rate import Rate
-    from dagster_lifeguard.store.contract import Changes, Store
+    from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -206,8 +206,15 @@ class Engine:
         """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
         self.set_limits({pool: None})
 
-    def set_limits(self, limits: Mapping[str, int | None], *, from_default: bool = False) -> None:
-        """Set or, with None, delete the limits of several pools: all or nothing.
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] | None = None,
+        orders: Mapping[str, str | None] | None = None,
+        *,
+        from_default: bool = False,
+    ) -> None:
+        """Set or, with None, delete limits, rates and fair orders of pools: all or nothing.
 
         Raises:
             ConfigError: A limit is not between 0 (paused) and ``LIMIT_MAX``.
@@ -219,8 +226,12 @@ class Engine:
                 remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
                 names=wrong,
             )
-        if limits:
-            retry(lambda: self._limit(limits, from_default=from_default))
+        if limits or rates or orders:
+            retry(
+                lambda: self._configure(
+                    limits, rates or {}, orders or {}, from_default=from_default
+                )
+            )
 
     def rates(self) -> Mapping[str, Rate]:
         """The pools that have a rate, and which."""
@@ -231,7 +242,7 @@ class Engine:
 
         It holds from now on: for any span of time after this. Whoever waits is told its new time.
         """
-        retry(lambda: self._rate(pool, rate))
+        retry(lambda: self._configure({}, {pool: rate}, {}))
 
     def orders(self) -> Mapping[str, str]:
         """The pools whose order is fair, and by the values of which tag."""
@@ -243,7 +254,7 @@ class Engine:
         It holds from now on. What is held already counts for the empty group, and so does who
         waits until it asks again.
         """
-        retry(lambda: self._order(pool, fair_by))
+        retry(lambda: self._configure({}, {}, {pool: fair_by}))
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
@@ -482,34 +493,28 @@ class Engine:
                 ended += self._end(Scope((), ended=(session,)), EntryKind.EXPIRED)
         return ended
 
-    def _limit(self, limits: Mapping[str, int | None], *, from_default: bool) -> None:
+    def _configure(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None],
+        orders: Mapping[str, str | None],
+        *,
+        from_default: bool = False,
+    ) -> None:
         self._passing("begin")
-        with self.store.begin(Scope(tuple(sorted(limits)))) as transaction:
+        pools = tuple(sorted({*limits, *rates, *orders}))
+        with self.store.begin(Scope(pools)) as transaction:
             self._passing("viewed")
-            changes = bookkeeping.limited(
+            changes = bookkeeping.configured(
                 transaction.view,
                 limits,
+                rates,
+                orders,
                 self.session or "",
                 self.options.patience_seconds,
                 self.options.default_limit,
                 from_default=from_default,
             )
-            self._passing("decided")
-            transaction.commit(changes)
-        self._passing("committed")
-
-    def _rate(self, pool: str, rate: Rate | None) -> None:
-        self._set(pool, lambda view, *by: bookkeeping.rated(view, pool, rate, *by))
-
-    def _order(self, pool: str, fair_by: str | None) -> None:
-        self._set(pool, lambda view, *by: bookkeeping.ordered(view, pool, fair_by, *by))
-
-    def _set(self, pool: str, change: Callable[[View, str, float], Changes | None]) -> None:
-        self._passing("begin")
-        with self.store.begin(Scope((pool,))) as transaction:
-            view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
-            self._passing("viewed")
-            changes = change(view, self.session or "", self.options.patience_seconds)
             self._passing("decided")
             if changes is not None:
                 transaction.commit(changes)

@@ -8,9 +8,10 @@ so a difference in it is shown and never applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from dagster_lifeguard.config import PoolSpec
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.names import nearest
 
@@ -25,9 +26,30 @@ if TYPE_CHECKING:
         Settings,
         WaitingStep,
     )
+    from dagster_lifeguard.rate import Rate
 
 Action = Literal["none", "set", "delete", "impossible"]
+KeptAction = Literal["none", "set", "delete", "needs-engine"]
 Origin = Literal["pools", "rules", "undeclared"]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """The rate or the order of a pool, which only the engine keeps.
+
+    Attributes:
+        declared: What the file declares; None: no rate, first come first served, or undeclared.
+        live: What is in force.
+        action: Set what is declared, delete what is live, or nothing. ``needs-engine``: it cannot
+            be set, or not be seen, here.
+    """
+
+    declared: T | None = None
+    live: T | None = None
+    action: KeptAction = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,8 @@ class PoolPlan:
         after: The limit in force once it is done.
         holding: Who holds slots now.
         waiting: Who waits now.
+        rate: How many steps may start per time.
+        order: The tag by whose values the pool is shared fairly.
     """
 
     pool: str
@@ -55,6 +79,13 @@ class PoolPlan:
     after: int | None
     holding: tuple[HoldingStep, ...] = ()
     waiting: tuple[WaitingStep, ...] = ()
+    rate: Kept[Rate] = field(default_factory=Kept)
+    order: Kept[str] = field(default_factory=Kept)
+
+    @property
+    def is_as_declared(self) -> bool:
+        """Whether there is nothing to do about the pool, and nothing that cannot be done."""
+        return self.action == self.rate.action == self.order.action == "none"
 
     @property
     def held(self) -> int:
@@ -108,19 +139,48 @@ class Plan:
         }
 
     @property
+    def rates(self) -> dict[str, Rate | None]:
+        """The rates to be set or, with None, deleted."""
+        return {r.pool: r.rate.declared for r in self.pools if r.rate.action in ("set", "delete")}
+
+    @property
+    def orders(self) -> dict[str, str | None]:
+        """The fair orders to be set or, with None, deleted."""
+        return {r.pool: r.order.declared for r in self.pools if r.order.action in ("set", "delete")}
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The pools of which anything is to be changed."""
+        return tuple(dict.fromkeys((*self.changes, *self.rates, *self.orders)))
+
+    @property
+    def needing_engine(self) -> tuple[str, ...]:
+        """The pools with a rate or an order that cannot be set, or not be seen, here."""
+        return tuple(
+            row.pool for row in self.pools if "needs-engine" in (row.rate.action, row.order.action)
+        )
+
+    @property
     def default_drifts(self) -> bool:
         """Whether the file states another default limit than the deployment has."""
         return self.default_stated and self.default_declared != self.settings.default_limit
 
     @property
     def has_drift(self) -> bool:
-        """Whether anything is not as the file declares."""
-        return self.default_drifts or any(row.action != "none" for row in self.pools)
+        """Whether anything is not as the file declares, as far as that can be seen."""
+        unseen = self.settings.engine is None
+        return (
+            self.default_drifts
+            or bool(self.touched)
+            or any(row.action == "impossible" for row in self.pools)
+            or bool(self.needing_engine and not unseen)
+        )
 
     def apply(self, deployment: Deployment) -> Iterator[str]:
         """Do it; each pool's name as soon as it is done. See ``Deployment.set_limits``."""
-        changes = self.changes
-        return deployment.set_limits(changes) if changes else iter(())
+        if not self.touched:
+            return iter(())
+        return deployment.set_limits(self.changes, self.rates, self.orders)
 
 
 def make_plan(
@@ -136,7 +196,7 @@ def make_plan(
         config: The file.
         deployment: Where to look; nothing is changed.
         names: Only these pools.
-        prune: Delete the limits of pools that the file does not name.
+        prune: Delete the limits, rates and orders of pools that the file does not name.
 
     Raises:
         UnknownNameError: One of the names is neither declared nor live.
@@ -145,16 +205,26 @@ def make_plan(
     settings = deployment.settings()
     own = deployment.limits()
     declared = _declared(config, settings)
-    known = declared.keys() | own.keys()
+    rates, orders = deployment.rates(), deployment.orders()
+    known = declared.keys() | own.keys() | rates.keys() | orders.keys()
     for name in names or ():
         if name not in known:
             raise unknown_pool(name, known, deployment.name)
     asked = sorted(known if names is None else set(names))
     states = {state.pool: state for state in deployment.pools(asked)}
-    rows = tuple(
-        _row(states[p], declared.get(p, _UNDECLARED), own.get(p), settings, prune=prune)
-        for p in asked
-    )
+    has_engine = bool(settings.engine)
+
+    def row(pool: str) -> PoolPlan:
+        said = declared.get(pool, _UNDECLARED)
+        spec = config.pools.get(pool, PoolSpec())
+        decided = prune or said.origin != "undeclared"
+        return replace(
+            _row(states[pool], said, own.get(pool), settings, prune=prune),
+            rate=_kept(spec.starts, rates.get(pool), decided=decided, has_engine=has_engine),
+            order=_kept(spec.fair_by, orders.get(pool), decided=decided, has_engine=has_engine),
+        )
+
+    rows = tuple(map(row, asked))
     settings.refuse({row.pool: row.declared for row in rows if row.action == "set"})
     stated = "default_limit" in config.model_fields_set
     return Plan(settings, config.default_limit if stated else None, stated, rows)
@@ -201,6 +271,13 @@ class _Declared:
 _UNDECLARED = _Declared("undeclared", None, needs_own=False)
 
 
+def _kept(declared: T | None, live: T | None, *, decided: bool, has_engine: bool) -> Kept[T]:
+    action: KeptAction = "none"
+    if decided and declared != live:
+        action = "delete" if declared is None else "set" if has_engine else "needs-engine"
+    return Kept(declared, live, action)
+
+
 def _row(
     state: PoolState, declared: _Declared, own: int | None, settings: Settings, *, prune: bool
 ) -> PoolPlan:
@@ -208,7 +285,7 @@ def _row(
     action: Action = "none"
     after = state.limit
     if declared.origin == "undeclared":
-        if prune:
+        if prune and own is not None:
             action, after = "delete", default
     elif declared.limit is None:
         if default is not None:

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from dagster_lifeguard.config import LIMIT_MAX, Config
+from dagster_lifeguard.config import LIMIT_MAX, Config, PoolSpec
 from dagster_lifeguard.instance_yaml import new_yaml
+from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from dagster_lifeguard.rate import Rate
 
 HEADER = """\
 # The limits of pools. Shown beside the live ones by lifeguard plan, set by lifeguard apply.
@@ -19,7 +22,12 @@ HEADER = """\
 
 
 def with_live_limits(
-    text: str | None, source: str, limits: Mapping[str, int], default_limit: int | None
+    text: str | None,
+    source: str,
+    limits: Mapping[str, int],
+    default_limit: int | None,
+    rates: Mapping[str, Rate],
+    orders: Mapping[str, str],
 ) -> tuple[str, tuple[str, ...]]:
     """Return a lifeguard.yaml that declares what is live, and the pools that it cannot declare.
 
@@ -30,6 +38,9 @@ def with_live_limits(
         text: The file as it is; None for a new one.
         source: What to call it in messages.
         limits: The live limits of pools that have one of their own.
+        rates: The live rates.
+        orders: The live fair orders, by tag. Like rates, they are left out of a file whose engine
+            is the stock one, which cannot declare them.
         default_limit: Of the deployment; written to a new file, or where the file states one.
 
     Raises:
@@ -40,16 +51,22 @@ def with_live_limits(
     document: Any = yaml.load(text) if text is not None else None
     if not isinstance(document, CommentedMap):
         document = CommentedMap()
+    if text is None and (rates or orders):
+        document["engine"] = "lifeguard"
     if text is None or "default_limit" in document:
         _put(document, "default_limit", default_limit)
     pools = document.get("pools")
     if not pools:  # Missing, null or {}: what is put there gets a line for each pool.
         pools = CommentedMap()
-        if limits:
+        if limits or rates or orders:
             document["pools"] = pools
     for pool in list(pools):
         declared = before.pools[pool].limit
-        if pool not in limits and declared is not None and declared != default_limit:
+        if pool in limits or declared is None or declared == default_limit:
+            continue
+        if pool in rates or pool in orders:
+            pools[pool].pop("limit", None)
+        else:
             del pools[pool]
     left_out = []
     for pool, limit in sorted(limits.items()):
@@ -59,6 +76,10 @@ def with_live_limits(
             _put(pools[pool], "limit", limit)
         else:
             _put(pools, pool, limit)
+    keeps = text is None or before.engine == "lifeguard"
+    left_out += sorted(({*rates, *orders} - {*left_out}) if not keeps else ())
+    for pool in sorted({*pools, *rates, *orders} - {*left_out}) if keeps else ():
+        _put_kept(pools, pool, rates.get(pool), orders.get(pool))
     stream = io.StringIO()
     yaml.dump(document, stream)
     written = stream.getvalue() if text is not None else HEADER + stream.getvalue()
@@ -67,6 +88,29 @@ def with_live_limits(
     if Config.from_text(written, source) == before and text is not None:
         return text, tuple(left_out)  # Nothing to say: keep it to the byte.
     return written, tuple(left_out)
+
+
+def _put_kept(pools: CommentedMap, pool: str, rate: Rate | None, fair_by: str | None) -> None:
+    """Set a pool's rate and order to what is live; what says the same already stays as it is."""
+    found = pools.get(pool)
+    told = PoolSpec.model_validate(found) if isinstance(found, CommentedMap) else PoolSpec()
+    if (told.starts, told.fair_by) == (rate, fair_by):
+        return
+    if not isinstance(found, CommentedMap):
+        found = CommentedMap({} if found is None else {"limit": found})
+        found.fa.set_flow_style()
+        pools[pool] = found
+    wanted: dict[str, str | int | None] = {}
+    if told.starts != rate:
+        wanted["rate"] = None if rate is None else rate.text
+        wanted["burst"] = rate.burst if rate is not None and rate.burst > 1 else None
+    if told.fair_by != fair_by:
+        wanted["order"] = None if fair_by is None else format_order(fair_by)
+    for key, value in wanted.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = value
 
 
 def _put(mapping: CommentedMap, key: str, value: int | None) -> None:

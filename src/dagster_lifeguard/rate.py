@@ -119,7 +119,11 @@ class Rate:
         latest = now_ns + self.burst * self.interval_ns
         return min(max(due_ns, now_ns), latest)
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The rate without its burst, such as ``100/minute``: what ``parse`` reads."""
         unit = next(name for name, seconds in UNITS.items() if seconds == self.seconds)
-        burst = "" if self.burst == 1 else f", burst {self.burst}"
-        return f"{self.starts}/{unit}{burst}"
+        return f"{self.starts}/{unit}"
+
+    def __str__(self) -> str:
+        return self.text if self.burst == 1 else f"{self.text}, burst {self.burst}"

@@ -106,7 +106,13 @@ class Told:
     def limits(self):
         return {state.pool: state.limit for state in self.states if state.limit is not None}
 
-    def set_limits(self, limits):
+    def rates(self):
+        return {}
+
+    def orders(self):
+        return {}
+
+    def set_limits(self, limits, rates=None, orders=None):
         raise NotImplementedError
 
     def unfinished_runs(self):

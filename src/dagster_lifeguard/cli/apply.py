@@ -31,7 +31,7 @@ def apply_command(
     as_json: bool,
     yes: bool,
 ) -> None:
-    """Set the limits that lifeguard.yaml declares, after showing what that changes.
+    """Set the limits, rates and orders that lifeguard.yaml declares, after showing the change.
 
     The instance in DAGSTER_HOME gets all of them or none. A webserver (--url) takes them one by
     one; when it fails in between, what was done and what was not is told. What is as declared is
@@ -51,13 +51,14 @@ def apply_command(
     plan = make_plan(config, deployment, names or None, prune=prune)
     if not as_json:
         print_plan(plan, source=config_path, deployment=deployment.name, show_all=False)
-    if plan.changes and as_json and not yes:
+    if plan.touched and as_json and not yes:
         raise click.UsageError("Nothing was changed: say --yes with --json, which does not ask.")
-    question = f"Change {len(plan.changes)} limits in {deployment.name}?"
-    if plan.changes and not consented(question, "Nothing was changed", yes=yes):
+    what = "pools" if plan.rates or plan.orders else "limits"
+    question = f"Change {len(plan.touched)} {what} in {deployment.name}?"
+    if plan.touched and not consented(question, "Nothing was changed", yes=yes):
         return
     done, error = _do(plan, deployment)
-    left = [pool for pool in plan.changes if pool not in done]
+    left = [pool for pool in plan.touched if pool not in done]
     if as_json:
         click.echo(json.dumps(_as_json(plan, deployment.name, done, left, error), indent=2))
     if error is not None:
@@ -65,8 +66,9 @@ def apply_command(
             click.echo(f"Done: {', '.join(done)}.\nNot done: {', '.join(left)}.", err=True)
         raise error
     if not as_json and done:
-        click.echo(f"Changed {len(done)} limits in {deployment.name}.")
-    if plan.default_drifts or any(row.action == "impossible" for row in plan.pools):
+        click.echo(f"Changed {len(done)} {what} in {deployment.name}.")
+    impossible = any(row.action == "impossible" for row in plan.pools)
+    if plan.default_drifts or impossible or plan.needing_engine:
         raise SystemExit(1)
 
 

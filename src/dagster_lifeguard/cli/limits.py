@@ -10,6 +10,7 @@ from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.config import FILE_NAME
 from dagster_lifeguard.limits import affected
+from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dagster_lifeguard.deployment.contract import HoldingStep, WaitingStep
-    from dagster_lifeguard.limits import Plan, PoolPlan
+    from dagster_lifeguard.limits import KeptAction, Plan, PoolPlan
+    from dagster_lifeguard.rate import Rate
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,7 +27,9 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option(
-            "--prune", is_flag=True, help="Delete the limits of pools that the file does not name."
+            "--prune",
+            is_flag=True,
+            help="Delete what is set for pools that are not declared.",
         ),
         click.option(
             "--config",
@@ -68,12 +72,26 @@ def plan_as_json(plan: Plan, deployment: str) -> dict[str, Any]:
                 "held": row.held,
                 "drains": row.drains,
                 "lets_in": row.lets_in,
+                "rate": {
+                    "declared": _text(row.rate.declared),
+                    "live": _text(row.rate.live),
+                    "action": row.rate.action,
+                },
+                "order": {
+                    "declared": format_order(row.order.declared),
+                    "live": format_order(row.order.live),
+                    "action": row.order.action,
+                },
                 "holding": [_step(step) for step in row.holding],
                 "waiting": [_step(step) for step in row.waiting],
             }
             for row in plan.pools
         ],
     }
+
+
+def _text(rate: Rate | None) -> str | None:
+    return None if rate is None else str(rate)
 
 
 def _step(step: HoldingStep | WaitingStep) -> dict[str, Any]:
@@ -102,7 +120,7 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
         f"{source} beside {deployment}: Dagster {settings.dagster_version}, "
         f"default limit {_limit(settings.default_limit)}, granularity {settings.granularity}\n"
     )
-    rows = [row for row in plan.pools if show_all or row.action != "none"]
+    rows = [row for row in plan.pools if show_all or not row.is_as_declared]
     if rows:
         new_console().print(_table(rows))
         click.echo()
@@ -138,6 +156,23 @@ def _limit(limit: int | None) -> str:
 
 
 def _to_do(row: PoolPlan) -> str:
+    more = []
+    if row.rate.action != "none":
+        more.append(_about_kept(f"rate {row.rate.declared or row.rate.live}", row.rate.action))
+    if row.order.action != "none":
+        order = format_order(row.order.declared or row.order.live)
+        more.append(_about_kept(f"order {order}", row.order.action))
+    of_limit = [] if more and row.action == "none" else [_to_do_about_limit(row)]
+    return "; ".join((*of_limit, *more))
+
+
+def _about_kept(what: str, action: KeptAction) -> str:
+    if action == "needs-engine":
+        return f"{what} needs the engine"
+    return f"{action} {what}"
+
+
+def _to_do_about_limit(row: PoolPlan) -> str:
     if row.action == "set":
         return f"set {row.declared}{' (paused)' if row.declared == 0 else ''}"
     if row.action == "delete":
@@ -161,14 +196,28 @@ def _remarks(plan: Plan) -> Iterator[str]:
             f"Declared unlimited, which the default limit {plan.settings.default_limit} forbids: "
             f"{', '.join(impossible)}. Declare a number for each."
         )
+    if plan.needing_engine:
+        here = (
+            "cannot be seen over a webserver"
+            if plan.settings.engine is None
+            else "the storage here does not keep them"
+        )
+        yield (
+            f"Rates and orders need the engine, and {here}: {', '.join(plan.needing_engine)}. "
+            "Use DAGSTER_HOME, with the engine in its dagster.yaml (lifeguard engine enable)."
+        )
 
 
 def _sums(plan: Plan) -> str:
     count = dict.fromkeys(("none", "set", "delete", "impossible"), 0)
     undeclared = 0
     for row in plan.pools:
-        if row.origin == "undeclared" and row.action == "none":
+        kept = (row.rate.action, row.order.action)
+        if row.origin == "undeclared" and row.is_as_declared:
             undeclared += 1
+        elif row.action == "none" and not row.is_as_declared:
+            action = next(action for action in kept if action != "none")
+            count["impossible" if action == "needs-engine" else action] += 1
         else:
             count[row.action] += 1
     parts = [

@@ -31,7 +31,7 @@ def plan_command(
     check: bool,
     show_all: bool,
 ) -> None:
-    """Show declared and live limits, what apply would do, and who is affected.
+    """Show declared and live limits, rates and orders, what apply would do, and who is affected.
 
     The limits that lifeguard.yaml declares are those of its pools, and the default limit for each
     pool that a rule names. They are compared with the instance in DAGSTER_HOME, or with the
@@ -54,5 +54,5 @@ def plan_command(
         print_plan(plan, source=config_path, deployment=deployment.name, show_all=show_all)
     if check and plan.has_drift:
         if not as_json:
-            click.secho("Drift: the live limits are not as declared.", fg="red")
+            click.secho("Drift: what is live is not as declared.", fg="red")
         raise SystemExit(1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
 @deployment_options
 def pull_command(deployment: Deployment, config_path: str, *, yes: bool, dry_run: bool) -> None:
-    """Write the live limits into lifeguard.yaml.
+    """Write the live limits, rates and orders into lifeguard.yaml.
 
     A new file gets the deployment's default limit and the pools that have a limit of their own.
     In a file that is there the pools become what is live; its rules, comments and everything else
@@ -45,8 +45,14 @@ def pull_command(deployment: Deployment, config_path: str, *, yes: bool, dry_run
     if file.exists():
         Config.from_yaml(file)  # Of a size that can be read, and valid.
         old = read(file)
-    limits = deployment.limits()
-    new, left_out = with_live_limits(old, config_path, limits, deployment.settings().default_limit)
+    new, left_out = with_live_limits(
+        old,
+        config_path,
+        deployment.limits(),
+        deployment.settings().default_limit,
+        deployment.rates(),
+        deployment.orders(),
+    )
     if new == old:
         click.echo(f"{config_path} is as {deployment.name} is.")
     else:
@@ -57,8 +63,8 @@ def pull_command(deployment: Deployment, config_path: str, *, yes: bool, dry_run
         click.echo(f"Wrote {config_path}.")
     if left_out:
         click.secho(
-            f"Not a pool that {FILE_NAME} can declare, by its name or its limit: "
-            f"{', '.join(left_out)}.",
+            f"Not a pool that {FILE_NAME} can declare, by its name or its limit, or by a rate or "
+            f"order that needs engine: lifeguard: {', '.join(left_out)}.",
             fg="yellow",
             err=True,
         )

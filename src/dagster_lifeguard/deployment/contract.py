@@ -7,7 +7,8 @@ seconds since the epoch. None stands for what a deployment does not tell.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.rate import Rate
 
 Granularity = Literal["op", "run"]
 
@@ -196,6 +198,25 @@ def priority_of(tags: Mapping[str, str]) -> int:
         return 0
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""No rates, or no orders."""
+
+
+def refuse_without_engine(rates: Mapping[str, Any], orders: Mapping[str, Any]) -> None:
+    """Find rates and orders where they cannot be kept.
+
+    Raises:
+        DeploymentError: There are some.
+    """
+    if rates or orders:
+        raise DeploymentError(
+            "Rates and orders of pools need the engine.",
+            remedy="Set them where DAGSTER_HOME is, with the engine in its dagster.yaml: "
+            "lifeguard engine enable",
+            names=sorted({*rates, *orders}),
+        )
+
+
 class Deployment(Protocol):
     """Where limits live and steps wait.
 
@@ -230,8 +251,21 @@ class Deployment(Protocol):
     def limits(self) -> Mapping[str, int]:
         """The pools that have a limit of their own, and which; defaults written down are not."""
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
-        """Set or, with None, delete limits; each pool's name as soon as it is done.
+    def rates(self) -> Mapping[str, Rate]:
+        """The pools that have a rate, and which; none where no engine can be seen."""
+
+    def orders(self) -> Mapping[str, str]:
+        """The pools whose order is fair, and by which tag; none where no engine can be seen."""
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] = NOTHING,
+        orders: Mapping[str, str | None] = NOTHING,
+    ) -> Iterator[str]:
+        """Set or, with None, delete limits, rates and fair orders of pools.
+
+        Each pool's name comes as soon as it is done. Rates and orders need the engine.
 
         Where ``is_atomic``, all names come after all is done, and an error means that nothing was.
         Nothing is done before the first name is asked for.

@@ -13,6 +13,7 @@ from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
 from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.deployment.contract import (
+    NOTHING,
     UNFINISHED,
     HoldingStep,
     LifeSign,
@@ -22,6 +23,7 @@ from dagster_lifeguard.deployment.contract import (
     Settings,
     WaitingStep,
     priority_of,
+    refuse_without_engine,
 )
 from dagster_lifeguard.deployment.pools import with_runs
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.webserver import Webserver
     from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.rate import Rate
 
 _POOLS_ASKED_ONE_BY_ONE = 10
 _RUNS_AT_ONCE = 200
@@ -131,8 +134,20 @@ class EndpointDeployment:
         rows = self._webserver.ask("limits")["instance"]["concurrencyLimits"]
         return {row["concurrencyKey"]: row["limit"] for row in rows if not row["usingDefaultLimit"]}
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+    def rates(self) -> Mapping[str, Rate]:
+        return {}
+
+    def orders(self) -> Mapping[str, str]:
+        return {}
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] = NOTHING,
+        orders: Mapping[str, str | None] = NOTHING,
+    ) -> Iterator[str]:
         self.settings().refuse(limits)
+        refuse_without_engine(rates, orders)
         self._refuse_without_permission()
         for pool, limit in limits.items():
             if limit is None:

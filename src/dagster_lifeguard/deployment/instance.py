@@ -15,6 +15,7 @@ from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.launching import worker_health
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.deployment.contract import (
+    NOTHING,
     UNFINISHED,
     LifeSign,
     PlannedStep,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.rate import Rate
 
 _RUNS_FOR_ASSETS_MAX = 500
 _RUNS_AT_ONCE = 500
@@ -98,11 +100,24 @@ class InstanceDeployment:
         with self._refusing():
             return self._pools.limits()
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
+    def rates(self) -> Mapping[str, Rate]:
+        with self._refusing():
+            return self._pools.rates()
+
+    def orders(self) -> Mapping[str, str]:
+        with self._refusing():
+            return self._pools.orders()
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] = NOTHING,
+        orders: Mapping[str, str | None] = NOTHING,
+    ) -> Iterator[str]:
         self.settings().refuse(limits)
         with self._refusing():
-            self._pools.set_limits(limits)
-        yield from limits
+            self._pools.set_limits(limits, rates, orders)
+        yield from dict.fromkeys((*limits, *rates, *orders))
 
     def free(self, run_id: str, step_key: str | None = None) -> None:
         event_log = self.instance.event_log_storage

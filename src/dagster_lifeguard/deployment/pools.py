@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster_lifeguard.compat import pools as stock
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.deployment.contract import HoldingStep, PoolState, WaitingStep
+from dagster_lifeguard.deployment.contract import (
+    HoldingStep,
+    PoolState,
+    WaitingStep,
+    refuse_without_engine,
+)
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.model import LIMIT_MAX
 from dagster_lifeguard.storage.event_log import PoolMethods
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Run
     from dagster_lifeguard.model import PoolSnapshot
+    from dagster_lifeguard.rate import Rate
 
 
 _IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
@@ -36,8 +42,19 @@ class Pools(Protocol):
     def limits(self) -> dict[str, int]:
         """As ``Deployment.limits``."""
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> None:
-        """Set or, with None, delete limits, all or nothing."""
+    def rates(self) -> Mapping[str, Rate]:
+        """As ``Deployment.rates``."""
+
+    def orders(self) -> Mapping[str, str]:
+        """As ``Deployment.orders``."""
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None],
+        orders: Mapping[str, str | None],
+    ) -> None:
+        """Set or, with None, delete limits, rates and fair orders, all or nothing."""
 
 
 def pools_of(event_log: Any) -> Pools:
@@ -92,8 +109,19 @@ class EnginePools:
         rows = self._event_log.lifeguard.engine.limits()
         return {row.pool: row.limit for row in rows if not row.from_default}
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> None:
-        self._event_log.set_limits(limits)
+    def rates(self) -> Mapping[str, Rate]:
+        return self._event_log.lifeguard.engine.rates()
+
+    def orders(self) -> Mapping[str, str]:
+        return self._event_log.lifeguard.engine.orders()
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None],
+        orders: Mapping[str, str | None],
+    ) -> None:
+        self._event_log.set_limits(limits, rates, orders)
 
 
 def _state(found: PoolSnapshot) -> PoolState:
@@ -162,7 +190,19 @@ class StockPools:
         rows = stock.pool_limits(self._event_log)
         return {row.name: row.limit for row in rows if not row.from_default}
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> None:
+    def rates(self) -> Mapping[str, Rate]:
+        return {}
+
+    def orders(self) -> Mapping[str, str]:
+        return {}
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None],
+        orders: Mapping[str, str | None],
+    ) -> None:
+        refuse_without_engine(rates, orders)
         stock.set_limits(self._event_log, limits)
 
 

@@ -270,8 +270,13 @@ class PoolMethods:
         self.lifeguard.engine.set_limit(concurrency_key, num)
         self._limits_changed(concurrency_key)
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> None:
-        """Set or, with None, delete the limits of several pools, all or nothing.
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] | None = None,
+        orders: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Set or, with None, delete limits, rates and fair orders of pools, all or nothing.
 
         Once they are set, no error follows: that the stock storage would have too many or too few
         slots is told by ``lifeguard engine status``.
@@ -282,7 +287,9 @@ class PoolMethods:
         for pool, limit in limits.items():
             if limit is not None:
                 _refuse_limit(pool, limit)
-        self.lifeguard.engine.set_limits(limits)
+        for pool in (*(rates or ()), *(orders or ())):
+            _refuse_expression(pool)
+        self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
         except StoreUnavailableError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.contract import PoolState
+from dagster_lifeguard.deployment.contract import NOTHING, PoolState
 from dagster_lifeguard.errors import DeploymentError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Settings,
     )
     from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.web.recent import Recent
 
 
@@ -103,8 +104,19 @@ class SeenDeployment:
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         return self._deployment.life_signs(run_id, step_key)
 
-    def set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
-        raise _refusal(limits)
+    def rates(self) -> Mapping[str, Rate]:
+        return self._deployment.rates()
+
+    def orders(self) -> Mapping[str, str]:
+        return self._deployment.orders()
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] = NOTHING,
+        orders: Mapping[str, str | None] = NOTHING,
+    ) -> Iterator[str]:
+        raise _refusal((*limits, *rates, *orders))
 
     def free(self, run_id: str, step_key: str | None = None) -> None:
         del step_key
