@@ -31,6 +31,10 @@ AT_ONCE = 4
 STALE_SECONDS = 10.0
 """A page without news is made anew after so long, for what grows older on it."""
 
+_LIVE_SHARE = 2
+_KEPT_SHARE = 20
+"""A page is kept for at least so many times as long as it took to make."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -40,12 +44,14 @@ class Kept:
         page: The page.
         look: Which it was made from.
         made: When, by the monotonic clock.
+        took: How long that took, in seconds.
         live: Its live blocks as HTML, by name.
     """
 
     page: object
     look: Look
     made: float
+    took: float
     live: dict[str, str]
 
 
@@ -107,15 +113,24 @@ class KeptPages:
             self._reader.window,
             self._changes,
         )
-        made = time.monotonic()
+        began = time.monotonic()
         page = route.make(asked)
         site = self._site_for(look, address)
         live = self._templates.live(route.template, page, site) if route.is_live else {}
-        return Kept(page, look, made, live)
+        made = time.monotonic()
+        return Kept(page, look, made, made - began, live)
 
 
 def _is_fresh(kept: Kept, look: Look, address: Address) -> bool:
     age = time.monotonic() - kept.made
     if not address.route.is_live:
-        return age < address.route.kept_seconds
-    return kept.look.number == look.number and age < STALE_SECONDS
+        return age < max(address.route.kept_seconds, _KEPT_SHARE * kept.took)
+    return age < (STALE_SECONDS if is_current(kept, look, address) else _LIVE_SHARE * kept.took)
+
+
+def is_current(kept: Kept, look: Look, address: Address) -> bool:
+    """Whether a look has no news for a page that was made from an earlier one."""
+    number = kept.look.number
+    if address.route.is_of_pool:
+        return not look.has_news(address.name, number)
+    return number == look.number

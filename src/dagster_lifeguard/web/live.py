@@ -11,6 +11,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.errors import RequestRefusedError
+from dagster_lifeguard.web.kept import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ RETRY_MILLISECONDS = 1000
 
 _PING_SECONDS = 15
 _QUIET_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
 
 
 class Streams:
@@ -74,22 +76,24 @@ class Streams:
                 except LifeguardError as error:
                     told = {"code": error.code, "message": error.message, "remedy": error.remedy}
                     yield ServerSentEvent(json.dumps(told), event="trouble")
-                    number = -1
                     await asyncio.sleep(1.0)
                 else:
-                    number = kept.look.number
+                    look = self._reader.look()
+                    # What takes long to make is not made with each news, but after some time.
+                    is_current = is_current_page(kept, look, address)
+                    patience = _QUIET_SECONDS if is_current else kept.took
                     for block, html in kept.live.items():
                         mark = hash(html)
                         if sent.get(block) != mark:
                             sent[block] = mark
                             yield ServerSentEvent(html, event=block)
-                await self._wait(number)
+                    await self._wait(look.number, patience)
         finally:
             self._open -= 1
 
-    async def _wait(self, number: int) -> None:
-        """Until there is news; or a little longer than pages stay fresh."""
+    async def _wait(self, number: int, patience: float) -> None:
+        """Until there is news, or so many seconds: what is on a page grows older without."""
         try:
-            await asyncio.wait_for(self._reader.news(number), _QUIET_SECONDS)
+            await asyncio.wait_for(self._reader.news(number), max(patience, _PAUSE_SECONDS))
         except asyncio.TimeoutError:
             return

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.insight.past import Past, read_past, uses
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.recent import Recent
 from dagster_lifeguard.web.seen import SeenDeployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.history import RunExecution
@@ -47,6 +47,8 @@ class Look:
         states: All pools, by name.
         deployment: The same as something that pages can ask.
         past: Of which percentiles and estimates are drawn.
+        news_of: For each pool the number of the look since which it is as it is; under the empty
+            name, that of what concerns all.
         trouble: Why the deployment could not be looked at since ``at``; empty if it could.
     """
 
@@ -56,7 +58,12 @@ class Look:
     states: tuple[PoolState, ...]
     deployment: SeenDeployment
     past: Past
+    news_of: Mapping[str, int]
     trouble: str = ""
+
+    def has_news(self, pool: str, number: int) -> bool:
+        """Whether a pool is not any more as in the look of this number."""
+        return max(self.news_of.get(pool, 0), self.news_of[""]) > number
 
 
 class Counts(Protocol):
@@ -174,22 +181,25 @@ class Reader:
             assert before is not None
             self._look = replace(before, at=now)
             return
+        number = 0 if before is None else before.number + 1
         self._tell(
             Look(
-                number=0 if before is None else before.number + 1,
+                number=number,
                 at=now,
                 settings=settings,
                 states=states,
                 deployment=SeenDeployment(self._deployment, settings, states, self._recent),
                 past=Past(now, now) if before is None else before.past,
+                news_of=_news_of(before, settings, states, number),
             )
         )
 
     def _trouble(self, error: LifeguardError) -> None:
         self._failure = error
         if self._look is not None and self._look.trouble != error.message:
-            trouble = replace(self._look, number=self._look.number + 1, trouble=error.message)
-            self._tell(trouble)
+            number = self._look.number + 1
+            news_of = {**self._look.news_of, "": number}
+            self._tell(replace(self._look, number=number, news_of=news_of, trouble=error.message))
 
     def _tell(self, look: Look) -> None:
         self._look = look
@@ -225,12 +235,31 @@ class Reader:
         if is_due:
             past = read_past(look.deployment, look.settings, now - self._window, now)
         if news or past is not None:
-            self._loop.call_soon_threadsafe(self._tell_past, past)
+            pools = {pool for _, run in news for pool, *_ in uses(run, look.settings)}
+            self._loop.call_soon_threadsafe(self._tell_past, past, pools)
 
-    def _tell_past(self, past: Past | None) -> None:
+    def _tell_past(self, past: Past | None, pools: set[str]) -> None:
         look = self._look
-        if look is not None:
-            self._tell(replace(look, number=look.number + 1, past=past or look.past))
+        if look is None:
+            return
+        number = look.number + 1
+        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
+        self._tell(replace(look, number=number, past=past or look.past, news_of=news_of))
+
+
+def _news_of(
+    before: Look | None, settings: Settings, states: tuple[PoolState, ...], number: int
+) -> dict[str, int]:
+    """Since which look each pool, and what concerns all, is as it is."""
+    if before is None or before.settings != settings or before.trouble:
+        return {"": number}
+    old = {state.pool: state for state in before.states}
+    news_of = {"": before.news_of[""]}
+    for state in states:
+        same = old.pop(state.pool, None) == state
+        news_of[state.pool] = before.news_of.get(state.pool, 0) if same else number
+    news_of.update(dict.fromkeys(old, number))
+    return news_of
 
 
 def _unexpected(error: Exception) -> DeploymentError:

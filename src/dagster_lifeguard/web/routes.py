@@ -61,6 +61,11 @@ class Route:
         """Whether an open window is kept up to date."""
         return not self.kept_seconds
 
+    @property
+    def is_of_pool(self) -> bool:
+        """Whether it tells of one pool, so that only news of that pool concern it."""
+        return self.template == "pool"
+
 
 PAGES: Mapping[str, Route] = {
     "": Route(
