@@ -53,3 +53,15 @@ def number(count: int, noun: str) -> str:
 def often(count: int) -> str:
     """Return how often something was, such as ``once`` and ``2,000 times``."""
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def printable(text: str) -> str:
+    """Escape what would move the cursor, break the line or not encode: names are the user's."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def short(run_id: str) -> str:
+    """As much of a run's id as tells it from others, and as Dagster's UI shows."""
+    return printable(run_id[:8])

@@ -10,9 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.findings import printable
-from dagster_lifeguard.cli.pool_tables import short
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.explanation import State
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle

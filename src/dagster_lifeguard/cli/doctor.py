@@ -18,7 +18,6 @@ from dagster_lifeguard.cli.findings import (
     finding_as_json,
     print_finding,
     print_indented,
-    printable,
     verdict,
 )
 from dagster_lifeguard.cli.target import target_options
@@ -27,7 +26,7 @@ from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.doctor.fixes import Fix, fixes
 from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.findings import number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

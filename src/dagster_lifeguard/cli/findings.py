@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.findings import number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,10 +58,3 @@ def verdict(findings: Sequence[Finding]) -> str:
     if not counts["error"] and not counts["warning"]:
         parts = ["nothing found"]
     return ", ".join(parts + ([number(counts["note"], "note")] if counts["note"] else []))
-
-
-def printable(text: str) -> str:
-    """Escape what would move the cursor, break the line or not encode: names are the user's."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.findings import printable
-from dagster_lifeguard.cli.pool_tables import short
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.config import FILE_NAME
+from dagster_lifeguard.findings import printable
 from dagster_lifeguard.limits import affected
 from dagster_lifeguard.order import format_order
 

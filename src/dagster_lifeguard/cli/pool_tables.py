@@ -9,9 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.tables import cell, plain_table
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.wording import MISSING, REASONS, short_estimate, spread_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 ROWS_MAX = 50
 """Of holders and of a queue only so many are listed, unless --all asks for each."""
-
-RUN_ID_SHOWN = 8
-"""Dagster's UI shows as much of a run's id."""
 
 _WIDE = 110
 _BAR = 10
@@ -250,11 +246,6 @@ def run_status(status: str | None, *, leaked: bool) -> Text:
     """The status of a run; a holder whose run is over stands out."""
     text = "unknown" if status is None else status.lower()
     return Text(f"{text} (over)" if leaked and status else text, style="red" if leaked else "")
-
-
-def short(run_id: str) -> str:
-    """As much of a run's id as tells it from others."""
-    return printable(run_id[:RUN_ID_SHOWN])
 
 
 def _or_dash(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.findings import printable
+from dagster_lifeguard.findings import printable
 
 
 def cell(text: str, style: str = "") -> Text:

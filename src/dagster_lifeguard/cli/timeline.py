@@ -14,11 +14,11 @@ import click
 
 from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw
 from dagster_lifeguard.cli.changes import Change
-from dagster_lifeguard.cli.findings import printable
 from dagster_lifeguard.cli.subject import pool_or_asset
 from dagster_lifeguard.cli.svg import svg
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.findings import printable
 from dagster_lifeguard.timeline import (
     Phase,
     timeline_of_asset,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dagster_lifeguard.web.pictures import FILTERS
+
 if TYPE_CHECKING:
     from dagster_lifeguard.web.site import Site
 
@@ -25,6 +27,7 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self.environment.filters.update(FILTERS)
 
     def whole(self, name: str, page: object, site: Site) -> str:
         """A page as HTML."""

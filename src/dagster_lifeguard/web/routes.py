@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from dagster_lifeguard.web.addresses import JSON
+from dagster_lifeguard.web.pages.asset import asset_page
+from dagster_lifeguard.web.pages.audit import audit_page
+from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
+from dagster_lifeguard.web.pages.pool import pool_page
+from dagster_lifeguard.web.pages.run import run_page
+from dagster_lifeguard.web.pages.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +22,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.reading import Look
+
+AUDIT_SECONDS = 86400.0
+"""So far back an audit looks where the server remembers no past."""
 
 QUERY_VALUE_MAX = 1000
 """Longer values of a query are refused."""
@@ -74,10 +84,44 @@ PAGES: Mapping[str, Route] = {
             asked.look.deployment, asked.look.past, Choice.of(asked.query), asked.look.at
         ),
     ),
+    "audit": Route(
+        "audit",
+        lambda asked: audit_page(asked.deployment, asked.window or AUDIT_SECONDS, time.time()),
+        kept_seconds=30.0,
+    ),
+    "doctor": Route(
+        "doctor", lambda asked: doctor_page(asked.deployment, time.time()), kept_seconds=10.0
+    ),
 }
 """Pages about the deployment, by their path."""
 
-PAGES_OF: Mapping[str, Route] = {}
+PAGES_OF: Mapping[str, Route] = {
+    "pools": Route(
+        "pool",
+        lambda asked: pool_page(
+            asked.look.deployment,
+            asked.name,
+            asked.look.past,
+            Window.of(asked.query),
+            time.time(),
+            source=asked.deployment,
+        ),
+    ),
+    "assets": Route(
+        "asset",
+        lambda asked: asset_page(
+            asked.look.deployment,
+            asked.name,
+            asked.look.past,
+            Window.of(asked.query),
+            time.time(),
+        ),
+    ),
+    "runs": Route(
+        "run",
+        lambda asked: run_page(asked.look.deployment, asked.name, asked.look.past, time.time()),
+    ),
+}
 """Pages about one thing each, by the first part of their path; the rest of it is the name."""
 
 

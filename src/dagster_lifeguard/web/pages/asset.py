@@ -1,0 +1,68 @@
+"""One asset: its pools, what waits to make it, and what made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.explanation import explain
+from dagster_lifeguard.insight.subject import asset_or_run
+from dagster_lifeguard.timeline import timeline_of_asset
+from dagster_lifeguard.web.pages.window import BARS_MAX, readable
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.explanation import Explanation
+    from dagster_lifeguard.insight.past import Past
+    from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.web.pages.window import Window
+
+STEPS_MAX = 20
+"""Of the steps that make it now so many are told in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPage:
+    """One asset.
+
+    Attributes:
+        name: The asset as ``a/b``.
+        expressions: What stands in ``op.pool`` of the ops that make it, as its rule gave it.
+        explanation: What its unfinished runs wait for.
+        window: What is shown.
+        timeline: What made it in the window, and the first that wait to.
+    """
+
+    name: str
+    expressions: tuple[str, ...]
+    explanation: Explanation
+    window: Window
+    timeline: Timeline
+
+
+def asset_page(
+    deployment: Deployment, name: str, past: Past, window: Window, now: float
+) -> AssetPage:
+    """One asset.
+
+    Raises:
+        UnknownNameError: There is no such asset.
+    """
+    subject = asset_or_run(deployment, name)
+    if subject.kind != "asset":
+        raise UnknownNameError(
+            f"{name} is no asset but a {subject.kind}.",
+            remedy=f"See it at /runs/{name}",
+            names=[name],
+        )
+    found = timeline_of_asset(
+        deployment, name, since=now - window.seconds, until=now, count_max=BARS_MAX
+    )
+    return AssetPage(
+        name=name,
+        expressions=tuple(deployment.assets().get(name, ())),
+        explanation=explain(deployment, subject, deployment.settings(), past, now),
+        window=window,
+        timeline=readable(found, window),
+    )

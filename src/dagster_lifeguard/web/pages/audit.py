@@ -1,0 +1,67 @@
+"""Whether limits were kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.audit.report import audit
+from dagster_lifeguard.audit.wording import verdict_text
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.audit.findings import Audit
+    from dagster_lifeguard.audit.report import Verdict
+    from dagster_lifeguard.deployment.contract import Deployment
+
+SHOWN_MAX = 50
+"""Of what was found so many are told one by one; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """A verdict and what it is based on.
+
+    Attributes:
+        verdict: ``no-evidence`` when there was nothing to judge, which proves nothing.
+        sentence: The verdict and its evidence.
+        limits: Whether limits were kept; of what was found the first ``SHOWN_MAX``.
+        executions: Whether two runs made one asset at once; the same.
+        caveats: What the history does not tell.
+        seconds: How far back it looked.
+    """
+
+    verdict: Verdict
+    sentence: str
+    limits: Audit
+    executions: Audit
+    caveats: tuple[str, ...]
+    seconds: float
+
+
+def audit_page(deployment: Deployment, seconds: float, now: float) -> AuditPage:
+    """Audit a deployment.
+
+    Args:
+        deployment: The deployment itself, where its ledger is.
+        seconds: How far back to look.
+        now: Until when.
+    """
+    report = audit(deployment, since=now - seconds, until=now)
+    caveats = {**report.executions.caveats, **report.limits.caveats}
+    return AuditPage(
+        verdict=report.verdict,
+        sentence=verdict_text(report),
+        limits=_shown(report.limits),
+        executions=_shown(report.executions),
+        caveats=tuple(caveat.sentence(count) for caveat, count in caveats.items()),
+        seconds=seconds,
+    )
+
+
+def _shown(found: Audit) -> Audit:
+    return replace(
+        found,
+        excesses=found.excesses[:SHOWN_MAX],
+        duplicates=found.duplicates[:SHOWN_MAX],
+        waits=found.waits[:SHOWN_MAX],
+    )

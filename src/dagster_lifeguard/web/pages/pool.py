@@ -1,0 +1,129 @@
+"""One pool: who holds, who waits and why, what happened, and how its limit changed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.insight.ledger import account_of
+from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
+from dagster_lifeguard.insight.subject import known_pool
+from dagster_lifeguard.insight.use import slots_over_time
+from dagster_lifeguard.timeline import timeline_of_pool
+from dagster_lifeguard.web.pages.window import BARS_MAX, readable
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.ledger import Account
+    from dagster_lifeguard.insight.past import Past, Sample
+    from dagster_lifeguard.insight.pools import Pool
+    from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.web.pages.window import Window
+
+EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
+"""Waits are counted between these, in seconds, and beyond the last."""
+
+_PARTS = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """How many waits were as long.
+
+    Attributes:
+        at_least: In seconds.
+        below: In seconds; None for all that are longer.
+    """
+
+    at_least: float
+    below: float | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPage:
+    """One pool.
+
+    Attributes:
+        name: The pool.
+        at: When it was looked at.
+        granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
+        engine: Whether the engine admits steps; None where that cannot be seen.
+        pool: The pool; of those who hold and wait, the first ``window.rows``.
+        holding: How many hold in all.
+        waiting: How many wait in all.
+        window: What is shown.
+        use: Slots held in each part of the window; the mean of the part.
+        timeline: What executed in the window, and the first that wait.
+        waits: How long those waited who went in, in the past that is remembered.
+        past_seconds: How much of the past that is.
+        account: What the engine's ledger tells; None without a ledger.
+    """
+
+    name: str
+    at: float
+    granularity: str
+    engine: bool | None
+    pool: Pool
+    holding: int
+    waiting: int
+    window: Window
+    use: tuple[float, ...]
+    timeline: Timeline
+    waits: tuple[Bin, ...]
+    past_seconds: float
+    account: Account | None
+
+
+def pool_page(
+    deployment: Deployment,
+    name: str,
+    past: Past,
+    window: Window,
+    now: float,
+    *,
+    source: Deployment,
+) -> PoolPage:
+    """One pool.
+
+    Args:
+        deployment: What is looked at, which may be a picture of the deployment.
+        name: The pool.
+        past: For percentiles and estimates.
+        window: What to show.
+        now: When it was looked at.
+        source: The deployment itself, where its ledger is.
+
+    Raises:
+        UnknownNameError: There is no such pool.
+    """
+    known_pool(deployment, name)
+    settings = deployment.settings()
+    state = find_pool(deployment, name)
+    found = look_into(state, runs_in(deployment, [state]), past, now)
+    since = now - window.seconds
+    timeline = timeline_of_pool(deployment, name, since=since, until=now, count_max=BARS_MAX)
+    use = slots_over_time(deployment, settings, [name], since=since, until=now, count=_PARTS)
+    return PoolPage(
+        name=name,
+        at=now,
+        granularity=settings.granularity,
+        engine=settings.engine,
+        pool=replace(found, holders=found.holders[: window.rows], queue=found.queue[: window.rows]),
+        holding=len(found.holders),
+        waiting=len(found.queue),
+        window=window,
+        use=use[name],
+        timeline=readable(timeline, window),
+        waits=_bins(past.waits.get(name)),
+        past_seconds=past.until - past.since,
+        account=account_of(source, settings, name, since),
+    )
+
+
+def _bins(sample: Sample | None) -> tuple[Bin, ...]:
+    counts = [0] * len(EDGES)
+    for seconds in () if sample is None else sample.seconds:
+        counts[bisect_right(EDGES, seconds) - 1] += 1
+    return tuple(map(Bin, EDGES, (*EDGES[1:], None), counts))

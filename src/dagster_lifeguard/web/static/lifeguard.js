@@ -1,0 +1,40 @@
+// The theme that was chosen, before anything is painted; and whether the page follows by itself.
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  function chosen() {
+    try {
+      return localStorage.getItem("theme");
+    } catch {
+      return null; // a browser that keeps nothing
+    }
+  }
+
+  function isDark() {
+    return root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
+  }
+
+  if (chosen()) root.dataset.theme = chosen();
+
+  function tell(state, text) {
+    const live = document.getElementById("live");
+    if (!live || live.dataset.state === state) return;
+    live.dataset.state = state;
+    live.querySelector(".live-text").textContent = text;
+  }
+
+  addEventListener("DOMContentLoaded", () => {
+    document.getElementById("theme").addEventListener("click", () => {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      try {
+        localStorage.setItem("theme", root.dataset.theme);
+      } catch {
+        // It lasts as long as the page.
+      }
+    });
+    document.body.addEventListener("htmx:sseOpen", () => tell("on", "live"));
+    document.body.addEventListener("htmx:sseError", () => tell("off", "reconnecting"));
+  });
+})();
