@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote, unquote
 
 from dagster_lifeguard.errors import ConfigError
@@ -147,6 +147,25 @@ def parse_expression(text: str) -> tuple[Term, ...]:
             )
         terms.append(term)
     return tuple(terms)
+
+
+def fill_run_fields(term: Term, *, asset: Sequence[str] | None, partition: str | None) -> Term:
+    """Fill in what is known when a step claims; what is None stays as it is.
+
+    Args:
+        term: A term of an expression.
+        asset: The parts of an asset's key, named as the template says.
+        partition: A partition, safe in a pool name.
+    """
+
+    def value_of(field: Field) -> str:
+        if field.name == "asset" and asset is not None:
+            return pool_name(asset, cast("Naming", field.key or "underscore"))
+        if field.name == "partition" and partition is not None:
+            return partition
+        return str(field)
+
+    return term.fill(value_of)
 
 
 def split_hold(text: str) -> tuple[bool, str]:

@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, cast
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.history import Outcome
-from dagster_lifeguard.names import Term, parse_expression, pool_name, safe_value, split_hold
+from dagster_lifeguard.names import (
+    Term,
+    fill_run_fields,
+    parse_expression,
+    safe_value,
+    split_hold,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.history import RunExecution, StepExecution
-    from dagster_lifeguard.names import Field, Naming
 
 
 class Phase(str, Enum):
@@ -142,13 +146,7 @@ def _names(term: Term, step: StepExecution) -> Iterator[str]:
     # All partitions of something share the pool with the name "%".
     partitions = ["%", *map(safe_value, step.partitions)] if "partition" in fields else [""]
     for path, partition in product(keys, partitions):
-        yield term.fill(partial(_value, path, partition)).name
-
-
-def _value(path: tuple[str, ...], partition: str, field: Field) -> str:
-    if field.name == "asset":
-        return pool_name(path, cast("Naming", field.key or "underscore"))
-    return partition if field.name == "partition" else str(field)
+        yield fill_run_fields(term, asset=path, partition=partition).name
 
 
 def timeline_of_runs(

@@ -18,8 +18,8 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Demand, TicketKey
 from dagster_lifeguard.names import (
     SLOTS_MAX,
+    fill_run_fields,
     parse_expression,
-    pool_name,
     safe_value,
     split_hold,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance, DagsterRun
 
     from dagster_lifeguard.compat.plans import StepPlan
-    from dagster_lifeguard.names import Field, Naming, Term
+    from dagster_lifeguard.names import Term
 
 PARTITIONS_MAX = 30
 """So many partitions of one run are asked for one by one."""
@@ -180,14 +180,8 @@ def _each_asset(term: Term, assets: Iterable[AssetKey]) -> Iterator[Term]:
         yield term
         return
     for key in assets:
-
-        def value_of(field: Field, key: AssetKey = key) -> str:
-            if field.name != "asset":
-                return str(field)
-            return pool_name(key.path, cast("Naming", field.key or "underscore"))
-
-        yield term.fill(value_of)
+        yield fill_run_fields(term, asset=key.path, partition=None)
 
 
 def _with_partition(term: Term, text: str) -> str:
-    return term.fill(lambda field: text if field.name == "partition" else str(field)).name
+    return fill_run_fields(term, asset=None, partition=text).name
