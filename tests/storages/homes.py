@@ -97,6 +97,12 @@ class Home:
         text = {
             "telemetry": {"enabled": False},
             "storage": self.stock if stock else self.storage(),
+            # Else what a run prints passes through a `tail` that Dagster ends with the run, whether
+            # or not it has read the last lines (dagster issue 23336).
+            "compute_logs": {
+                "module": "dagster._core.storage.noop_compute_log_manager",
+                "class": "NoOpComputeLogManager",
+            },
             **self.settings,
         }
         (self.path / "dagster.yaml").write_text(yaml.safe_dump(text))

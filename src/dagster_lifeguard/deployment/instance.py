@@ -141,7 +141,9 @@ class InstanceDeployment:
             for start in range(0, len(asked), _RUNS_AT_ONCE):
                 filters = RunsFilter(run_ids=asked[start : start + _RUNS_AT_ONCE])
                 records += self.instance.get_run_records(filters)
-        return tuple(sorted(map(_run, records), key=lambda run: (run.created, run.run_id)))
+        # SQLite may keep whole seconds: the order of two runs within one is that of their rows.
+        records.sort(key=lambda record: (record.create_timestamp, record.storage_id))
+        return tuple(map(_run, records))
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         with self._refusing():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from dagster_lifeguard.model import Granted, TicketKey, Waiting
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.model import Demand, LimitRow, Verdict
@@ -76,20 +77,14 @@ class Claims:
             StoreUnavailableError: The database cannot be asked. Nothing is granted.
         """
         before = self._waiting.get(key)
-        if before is not None:
-            if not self._engine.wait(*key, self._pause_seconds(key)):
-                self._leave(key)
-                return before
-            self._look()
-        self._limits = None
-        try:
+        with self._telling_of([key]):
+            if before is not None:
+                if not self._engine.wait(*key, self._pause_seconds(key)):
+                    self._leave(key)
+                    return before
+                self._look()
+            self._limits = None
             verdict = self._engine.claim(*key, demand, priority, partial(self._tags, key.run_id))
-        except StoreUnavailableError as error:
-            # Dagster keeps errors in the same database, and then forgets this one.
-            logger.error(  # noqa: TRY400 - one line, which a trace would hide
-                "Step %s of run %s gets no slot: %s", key.step_key, key.run_id, error
-            )
-            raise
         if isinstance(verdict, Granted):
             self._end_waiting(key)
             if verdict.slots:
@@ -149,12 +144,29 @@ class Claims:
         waiting step may do wakes it, and what was read before is forgotten then.
         """
         if self._limits is None or not self._waiting:
-            self._limits = self._engine.limits()
+            with self._telling_of(tuple(self._waiting)):
+                self._limits = self._engine.limits()
         return self._limits
 
     def forget_limits(self) -> None:
         """Read the limits anew the next time."""
         self._limits = None
+
+    @staticmethod
+    @contextmanager
+    def _telling_of(keys: Collection[TicketKey]) -> Iterator[None]:
+        """Log why these steps get no slot when the database cannot be asked.
+
+        Dagster keeps errors in the same database, and then forgets this one.
+        """
+        try:
+            yield
+        except StoreUnavailableError as error:
+            for key in keys:
+                logger.error(  # noqa: TRY400 - one line, which a trace would hide
+                    "Step %s of run %s gets no slot: %s", key.step_key, key.run_id, error
+                )
+            raise
 
     def _end_waiting(self, key: TicketKey) -> None:
         self._waiting.pop(key, None)
