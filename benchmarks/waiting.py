@@ -40,6 +40,7 @@ SETTLE_SECONDS = 0.5
 WAIT_SECONDS = (0.2, 2.0)
 """How long a step waits at least and at most before the slot is freed."""
 LOST_SECONDS = 60.0
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def wait_in_a_run(place: Place, pipe: Any, seconds: float) -> None:
 
         instance.event_log_storage.claim_concurrency_slot = claim_and_tell  # type: ignore[method-assign, assignment]
         threading.Thread(target=measure).start()
-        dg.materialize([orders], instance=instance)
+        dg.materialize([orders], instance=instance, run_config=QUIET)
 
 
 def wait_for_handoffs(place: Place, pipe: Any, count: int) -> None:
