@@ -181,8 +181,9 @@ class EndpointDeployment:
         found: list[Run] = []
         for start in range(0, len(asked), _RUNS_AT_ONCE):
             found += self._runs({"runIds": asked[start : start + _RUNS_AT_ONCE]})
-        # They come newest first; the order of two that were created at one moment is kept.
-        return tuple(sorted(reversed(found), key=lambda run: run.created))
+        found.reverse()  # They came newest first; two of one moment keep their order.
+        found.sort(key=lambda run: run.created)
+        return tuple(found)
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         """As far as they are among the newest 10,000, unless the id is whole."""
