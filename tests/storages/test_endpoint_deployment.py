@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from dagster import AssetKey
-from homes import DEFINITIONS, Home, free_port, query, serve
+from homes import DEFINITIONS, Home, eventually, free_port, limit, query, serve
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.contract import PlannedStep
@@ -233,6 +233,58 @@ def test_apply_over_a_webserver_sets_what_dagster_shows(served, tmp_path, monkey
     )
     (tmp_path / "lifeguard.yaml").write_text("pools: {}\n")
     assert run(main, ["apply", "--yes", "--prune", "applied", "paused"]).exit_code == 0
+
+
+# ---- what commands say of it -----------------------------------------------------------------------
+
+
+def test_status_explain_and_free_over_a_webserver(served, monkeypatch):
+    home, port = served
+    monkeypatch.setenv("LIFEGUARD_URL", f"http://127.0.0.1:{port}")
+
+    def told(*arguments: str) -> dict:
+        result = CliRunner().invoke(main, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def pool() -> dict:
+        return told("status", "orders", "--window", "0")
+
+    limit(home)
+    first = home.materialize("held")
+    (holder,) = home.started()
+    second = home.materialize("held")
+    eventually(lambda: pool()["summary"]["waiting"] == 1)
+
+    (row,) = (row for row in told("status")["pools"] if row["pool"] == "orders")
+    assert (row["limit"], row["held"], row["waiting"]) == (1, 1, 1)
+    (by,), (behind,) = pool()["holders"], pool()["queue"]
+    assert (by["run_id"], by["step_key"], by["run_status"]) == (holder, "held", "STARTED")
+    assert (behind["position"], behind["reason"], behind["step_key"]) == (1, "full", "held")
+
+    (step,) = told("explain", f"{behind['run_id'][:13]}:held")["steps"]
+    assert (step["state"], step["assets"]) == ("waiting", ["held"])
+    assert [held["run_id"] for held in step["pools"][0]["holders"]] == [holder]
+    assert "held waits in 1 run" in CliRunner().invoke(main, ["explain", "held"]).stdout
+
+    # Nobody tells of processes from afar: what an unfinished run holds may be alive, and is kept.
+    kept = CliRunner().invoke(main, ["free", holder, "--yes", "--json"])
+    (step,) = json.loads(kept.stdout)["steps"]
+    assert (kept.exit_code, step["alive"], step["freed"]) == (1, None, False)
+    assert step["evidence"] == ["The run is STARTED."]
+    assert pool()["summary"]["held"] == 1
+
+    home.go()
+    assert [process.wait() for process in (first, second)] == [0, 0]
+    assert pool()["summary"]["held"] == 0
+    explained = CliRunner().invoke(main, ["explain", holder])
+    assert "does not wait: it is done" in explained.stdout
+
+    assert claim(home, "orders", "gone")
+    freed = CliRunner().invoke(main, ["free", "orders", "--yes"])
+    assert (freed.exit_code, "Freed 1 step" in freed.output) == (0, True)
+    assert "The run is not known any more." in freed.output
+    assert pool()["summary"]["held"] == 0
 
 
 # ---- what is no webserver of Dagster's -------------------------------------------------------------
