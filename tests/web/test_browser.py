@@ -1,16 +1,34 @@
-"""Pages in a real browser: they follow, and names are only names."""
+"""Pages in a real browser: they follow, they are readable by anybody, and names are only names."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from urllib.parse import urlencode
 
+import pytest
 from playwright.sync_api import expect
 from told import Told, pool, run
 from web_server import serving
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep, WaitingStep
 
+AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 HOSTILE = "<script>document.title='owned'</script>\"' onload=x \u202e" + "x" * 120
+PAGES = {
+    "overview": "/",
+    "no match": "/?search=nothing",
+    "pool": "/pools/orders",
+    "paused": "/pools/paused",
+    "draining": "/pools/draining",
+    "hostile": f"/pools?{urlencode({'name': HOSTILE})}",
+    "asset": "/assets/sales/orders",
+    "run": "/runs/r1",
+    "audit": "/audit",
+    "doctor": "/doctor",
+    "limit": "/change/limit",
+    "unknown": "/pools/unknown",
+}
 
 
 def busy() -> Told:
@@ -34,6 +52,34 @@ def busy() -> Told:
         plans={"r1": [PlannedStep("orders", "orders", ("sales/orders",))]},
         asset_pools={"sales/orders": ("orders",)},
     )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_page_is_readable_by_anybody(browser, width, scheme):
+    with serving(busy(), allow_changes=True, dagster_url="http://localhost:3000") as url:
+        # The checker is put into the page, which the page's own policy would refuse.
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+        )
+        page = context.new_page()
+        found = {}
+        for name, address in PAGES.items():
+            page.goto(url + address)
+            page.add_script_tag(path=AXE)
+            rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+            result = page.evaluate("rules => axe.run(document, rules)", rules)
+            told = [
+                (each["id"], node["html"][:200])
+                for each in result["violations"]
+                for node in each["nodes"]
+            ]
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                told.append(("overflow", address))
+            if told:
+                found[name] = told
+        context.close()
+        assert found == {}
 
 
 def test_what_changes_appears_without_a_reload_and_after_a_restart(browser):
@@ -68,6 +114,21 @@ def test_names_are_shown_and_never_executed(browser):
         expect(page.locator(".crumbs")).to_contain_text("<script>")
     context.close()
     assert refused == []
+
+
+def test_pools_are_searched_while_one_types_and_the_address_says_so(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    told = busy()
+    with serving(told) as url:
+        page.goto(url)
+        page.get_by_label("Search").fill("drain")
+        expect(page.get_by_role("link", name="orders")).to_have_count(0)
+        page.wait_for_url("**/*search=drain*")
+        told.states = [*told.states, pool("drained"), pool("elsewhere")]
+        expect(page.get_by_role("link", name="drained")).to_be_visible()
+        expect(page.get_by_role("link", name="elsewhere")).to_have_count(0)
+    context.close()
 
 
 def test_the_keyboard_reaches_the_content_and_the_theme_stays(browser):
