@@ -1,10 +1,6 @@
 """The engine's verbs: claim, release, adopt, wait, reap.
 
-Each verb is one transaction: lock, look, decide, write, wake. Who knows or presumes what it would
-see decides first, and the store verifies that under the locks before it writes. All pools of a
-demand are locked in sorted order and granted together or not at all, so nobody holds one pool while
-waiting for another, and no two verbs can deadlock. The waiter takes its slots itself; whoever frees
-some only hints, so a lost hint or a dead waiter costs time and never a slot.
+Each verb is one of the ``transactions``, done again until the database answers.
 """
 
 from __future__ import annotations
@@ -14,12 +10,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
 from dagster_lifeguard.model import (
     LIMIT_MAX,
     EntryKind,
-    Granted,
     Holding,
     LimitRow,
     PoolSnapshot,
@@ -31,21 +25,18 @@ from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.session import Session
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
+from dagster_lifeguard.transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from dagster_lifeguard.model import Demand, View, Waiter
+    from dagster_lifeguard.model import Demand
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
-REAP_COUNT_MAX = 100
-"""The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
-
-_LOOKS_MAX = 20
 _POLL_SLICE_SECONDS = 0.025
 _TRIM_COUNT_MAX = 1000
 
@@ -74,9 +65,8 @@ class Engine:
     ) -> None:
         self.store = store
         self.options = options or EngineOptions()
-        self._passing = passing
         self._own = Session(store, self.options, self.tidy)
-        self._limits_seen: dict[str, int | None] = {}
+        self._transactions = Transactions(store, self.options, self._own, passing)
 
     # ---- verbs ---------------------------------------------------------------------------------
 
@@ -109,7 +99,7 @@ class Engine:
         """
         ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
         self._own.waive(ticket.key)
-        return retry(lambda: self._claim(ticket, tags))
+        return retry(lambda: self._transactions.claim(ticket, tags))
 
     def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
         """Give back what the ticket holds, or withdraw it while it waits. Idempotent.
@@ -131,17 +121,17 @@ class Engine:
         known = self._own.forget(key)
         try:
             if known is not None and fence in (None, known.fence):
-                ended = retry(lambda: self._give_back(key, known))
+                ended = retry(lambda: self._transactions.give_back(key, known))
                 if ended:
                     return True
-            return retry(lambda: self._end(Scope((), *key), EntryKind.RELEASED, fence))
+            return retry(lambda: self._transactions.end(Scope((), *key), EntryKind.RELEASED, fence))
         except StoreUnavailableError:
             self._own.owe(key, fence)
             raise
 
     def release_run(self, run_id: str) -> bool:
         """Release every ticket of a run, whoever owns it. Idempotent."""
-        return retry(lambda: self._end(Scope((), run_id), EntryKind.RELEASED))
+        return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
 
     def adopt(self, run_id: str, step_key: str) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.
@@ -149,7 +139,7 @@ class Engine:
         Returns:
             The holding's fence, or None when the ticket holds nothing.
         """
-        return retry(lambda: self._adopt(TicketKey(run_id, step_key)))
+        return retry(lambda: self._transactions.adopt(TicketKey(run_id, step_key)))
 
     def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
         """Wait, without spinning and without locks, until the ticket should be claimed again.
@@ -184,14 +174,14 @@ class Engine:
         Returns:
             How many sessions were ended.
         """
-        return retry(self._reap)
+        return retry(self._transactions.reap)
 
     # ---- limits, and what others may read ------------------------------------------------------
 
     def limits(self) -> tuple[LimitRow, ...]:
         """The limits in Dagster's table, by pool."""
         found = retry(self.store.limits)
-        self._limits_seen = {row.pool: row.limit for row in found}
+        self._transactions.limits_seen = {row.pool: row.limit for row in found}
         return found
 
     def set_limit(self, pool: str, limit: int, *, from_default: bool = False) -> None:
@@ -228,7 +218,7 @@ class Engine:
             )
         if limits or rates or orders:
             retry(
-                lambda: self._configure(
+                lambda: self._transactions.configure(
                     limits, rates or {}, orders or {}, from_default=from_default
                 )
             )
@@ -242,7 +232,7 @@ class Engine:
 
         It holds from now on: for any span of time after this. Whoever waits is told its new time.
         """
-        retry(lambda: self._configure({}, {pool: rate}, {}))
+        retry(lambda: self._transactions.configure({}, {pool: rate}, {}))
 
     def orders(self) -> Mapping[str, str]:
         """The pools whose order is fair, and by the values of which tag."""
@@ -254,7 +244,7 @@ class Engine:
         It holds from now on. What is held already counts for the empty group, and so does who
         waits until it asks again.
         """
-        retry(lambda: self._configure({}, {}, {pool: fair_by}))
+        retry(lambda: self._transactions.configure({}, {}, {pool: fair_by}))
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
@@ -310,7 +300,9 @@ class Engine:
         that nobody claims any more, and trims the ledger.
         """
         self._own.settle(
-            lambda key, fence, owner: self._end(Scope((), *key), EntryKind.RELEASED, fence, owner)
+            lambda key, fence, owner: self._transactions.end(
+                Scope((), *key), EntryKind.RELEASED, fence, owner
+            )
         )
         for key in self._own.abandoned():
             self.release(*key)
@@ -325,7 +317,7 @@ class Engine:
         if session is not None:
             scope = Scope((), ended=(session,), expired_only=False)
             try:
-                retry(lambda: self._end(scope, EntryKind.RELEASED, by=session))
+                retry(lambda: self._transactions.end(scope, EntryKind.RELEASED, by=session))
             except StoreUnavailableError as error:
                 logger.warning("The session is left to its lease: %s", error)
         self.store.close()
@@ -343,179 +335,3 @@ class Engine:
         left = self._own.leave(keys)
         if keys is None or left is not None:
             self.store.close()
-
-    # ---- one transaction each ------------------------------------------------------------------
-
-    def _claim(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
-        granted = None if self._own.waits(ticket.key) else self._claim_unseen(ticket)
-        return granted or self._claim_by_look(ticket, look_up)
-
-    def _claim_unseen(self, ticket: Ticket) -> Granted | None:
-        """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
-        default_limit = self.options.default_limit
-        presumed = bookkeeping.presumed(self._limits_seen, ticket.demand, default_limit)
-        if presumed is None:
-            return None
-        session = self._own.open()
-        view = bookkeeping.with_default_limit(presumed, default_limit)
-        patience_seconds = self.options.patience_seconds
-        verdict, changes = bookkeeping.claimed(view, ticket, {}, session, patience_seconds)
-        if not isinstance(verdict, Granted) or changes is None:
-            return None
-        self._passing("begin")
-        fence = self.store.grant_unseen(presumed, changes)
-        self._passing("committed")
-        if fence is None:
-            return None
-        granted = replace(verdict, fence=fence)
-        # Left or lost in the meantime? Then a look finds the holding and gives it another owner.
-        return granted if self._own.note(ticket.key, granted, view, session, 0.0) else None
-
-    def _claim_by_look(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
-        key = ticket.key
-        reaped = False
-        tags: Mapping[str, str] | None = None
-        for _ in range(_LOOKS_MAX):
-            session = self._own.open()
-            self._passing("begin")
-            scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
-            verdict = None
-            with self.store.begin(scope) as transaction:
-                seen_at = time.monotonic()
-                view = transaction.view
-                self._limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
-                view = bookkeeping.with_default_limit(view, self.options.default_limit)
-                self._passing("viewed")
-                asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
-                # Looked up without the locks in hand, and only where somebody asks for it.
-                lacks_tags = tags is None and bool(bookkeeping.fair_pools(view))
-                can_decide = view.session_alive and not asks_otherwise and not lacks_tags
-                if can_decide and (reaped or not view.expired):
-                    verdict, changes = bookkeeping.claimed(
-                        view, ticket, tags or {}, session, self.options.patience_seconds
-                    )
-                    self._passing("decided")
-                    if changes is not None:
-                        transaction.commit(changes)
-                    self._passing("committed")
-            # Left or lost in the meantime? Then what was granted needs another owner.
-            if verdict is not None and self._own.note(key, verdict, view, session, seen_at):
-                return verdict
-            if not view.session_alive:
-                self._own.lose(session)
-            elif lacks_tags:
-                tags = look_up()
-            elif asks_otherwise:
-                self._end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
-            elif verdict is None:
-                self._reap()
-                reaped = True
-        raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
-
-    def _adopt(self, key: TicketKey) -> int | None:
-        for _ in range(_LOOKS_MAX):
-            session = self._own.open()
-            pools = self.store.pools_of(key.run_id, key.step_key, ())
-            self._passing("begin")
-            held = None
-            with self.store.begin(Scope(pools, key.run_id, key.step_key, session)) as transaction:
-                view = transaction.view
-                self._passing("viewed")
-                if view.session_alive and bookkeeping.is_covered(view):
-                    if not view.holdings:
-                        return None
-                    changes = bookkeeping.adopted(view, session)
-                    if changes is not None:
-                        transaction.commit(changes)
-                    (held,) = (Granted(h.slots, h.fence) for h in view.holdings)
-                    self._passing("committed")
-            if held is not None and self._own.note(key, held, view, session, 0.0):
-                return held.fence
-            if not view.session_alive:
-                self._own.lose(session)
-        raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
-
-    def _give_back(self, key: TicketKey, grant: Granted) -> bool:
-        def next_up(view: View) -> tuple[Waiter, ...]:
-            view = bookkeeping.with_default_limit(view, self.options.default_limit)
-            return bookkeeping.next_up(view, self.options.patience_seconds)
-
-        self._passing("begin")
-        ended = self.store.release(key, grant, self.session or "", next_up)
-        self._passing("committed")
-        return ended
-
-    def _end(
-        self,
-        scope: Scope,
-        kind: EntryKind,
-        fence: int | None = None,
-        owner: str | None = None,
-        by: str | None = None,
-    ) -> bool:
-        by = by or self.session or ""
-        pools = scope.pools
-        for _ in range(_LOOKS_MAX):
-            if not pools:
-                pools = self.store.pools_of(scope.run_id, scope.step_key, scope.ended)
-            self._passing("begin")
-            with self.store.begin(replace(scope, pools=pools)) as transaction:
-                view = bookkeeping.with_default_limit(transaction.view, self.options.default_limit)
-                self._passing("viewed")
-                if bookkeeping.is_covered(view):
-                    if fence is not None:
-                        kept = tuple(h for h in view.holdings if h.fence == fence)
-                        view = replace(view, holdings=kept, tickets=())
-                    if owner is not None:  # Nothing that another process has come to own.
-                        view = bookkeeping.owned_only(view, owner)
-                    changes = bookkeeping.ended(view, kind, by, self.options.patience_seconds)
-                    self._passing("decided")
-                    if changes is None:
-                        return False
-                    transaction.commit(changes)
-                    for holding in changes.drop_holdings:
-                        self._own.forget(holding.key)
-                    for ticket in changes.drop_tickets:
-                        self._own.forget(ticket.key)
-                    self._passing("committed")
-                    return True
-            pools = ()  # They moved between the read and the lock: read again.
-        raise AssertionError(f"{scope} found no stable view in {_LOOKS_MAX} looks")
-
-    def _reap(self) -> int:
-        expired = self.store.expired_sessions(REAP_COUNT_MAX)
-        if self.session in expired:
-            # Late, but not reaped yet: this process lives, and says so first.
-            self.heartbeat()
-        ended = 0
-        for session in expired:
-            if session != self.session:
-                ended += self._end(Scope((), ended=(session,)), EntryKind.EXPIRED)
-        return ended
-
-    def _configure(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None],
-        orders: Mapping[str, str | None],
-        *,
-        from_default: bool = False,
-    ) -> None:
-        self._passing("begin")
-        pools = tuple(sorted({*limits, *rates, *orders}))
-        with self.store.begin(Scope(pools)) as transaction:
-            self._passing("viewed")
-            changes = bookkeeping.configured(
-                transaction.view,
-                limits,
-                rates,
-                orders,
-                self.session or "",
-                self.options.patience_seconds,
-                self.options.default_limit,
-                from_default=from_default,
-            )
-            self._passing("decided")
-            if changes is not None:
-                transaction.commit(changes)
-        self._passing("committed")

@@ -1,0 +1,251 @@
+"""The engine's transactions: lock, look, decide, write, wake.
+
+Who knows or presumes what it would see decides first, and the store verifies that under the locks
+before it writes. All pools of a demand are locked in sorted order and granted together or not at
+all, so nobody holds one pool while waiting for another, and no two transactions can deadlock. The
+waiter takes its slots itself; whoever frees some only hints, so a lost hint or a dead waiter costs
+time and never a slot.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard import bookkeeping
+from dagster_lifeguard.model import EntryKind, Granted, TicketKey, Verdict
+from dagster_lifeguard.store.contract import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dagster_lifeguard.model import Ticket, View, Waiter
+    from dagster_lifeguard.options import EngineOptions, Point
+    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.session import Session
+    from dagster_lifeguard.store.contract import Store
+
+REAP_COUNT_MAX = 100
+"""The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
+
+_LOOKS_MAX = 20
+
+
+class Transactions:
+    """What a process's session decides and has written, one transaction for each method.
+
+    Each may raise ``TryAgainError``: do it again.
+
+    Args:
+        store: Where the tables are.
+        options: The patience, and the limit of pools without one.
+        own: The session, which is told what it holds from now on, and what no more.
+        passing: Called at each point of each transaction.
+
+    Attributes:
+        limits_seen: The limits in Dagster's table as they were last seen, by pool.
+    """
+
+    def __init__(
+        self, store: Store, options: EngineOptions, own: Session, passing: Callable[[Point], None]
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._own = own
+        self._passing = passing
+        self.limits_seen: dict[str, int | None] = {}
+
+    def claim(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
+        """Grant what the ticket asks for, or let it wait.
+
+        Args:
+            ticket: The ticket.
+            look_up: The tags of its run, if the order of a pool asks for them.
+        """
+        granted = None if self._own.waits(ticket.key) else self._claim_unseen(ticket)
+        return granted or self._claim_by_look(ticket, look_up)
+
+    def _claim_unseen(self, ticket: Ticket) -> Granted | None:
+        """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
+        default_limit = self._options.default_limit
+        presumed = bookkeeping.presumed(self.limits_seen, ticket.demand, default_limit)
+        if presumed is None:
+            return None
+        session = self._own.open()
+        view = bookkeeping.with_default_limit(presumed, default_limit)
+        patience_seconds = self._options.patience_seconds
+        verdict, changes = bookkeeping.claimed(view, ticket, {}, session, patience_seconds)
+        if not isinstance(verdict, Granted) or changes is None:
+            return None
+        self._passing("begin")
+        fence = self._store.grant_unseen(presumed, changes)
+        self._passing("committed")
+        if fence is None:
+            return None
+        granted = replace(verdict, fence=fence)
+        # Left or lost in the meantime? Then a look finds the holding and gives it another owner.
+        return granted if self._own.note(ticket.key, granted, view, session, 0.0) else None
+
+    def _claim_by_look(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
+        key = ticket.key
+        reaped = False
+        tags: Mapping[str, str] | None = None
+        for _ in range(_LOOKS_MAX):
+            session = self._own.open()
+            self._passing("begin")
+            scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
+            verdict = None
+            with self._store.begin(scope) as transaction:
+                seen_at = time.monotonic()
+                view = transaction.view
+                self.limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
+                view = bookkeeping.with_default_limit(view, self._options.default_limit)
+                self._passing("viewed")
+                asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
+                # Looked up without the locks in hand, and only where somebody asks for it.
+                lacks_tags = tags is None and bool(bookkeeping.fair_pools(view))
+                can_decide = view.session_alive and not asks_otherwise and not lacks_tags
+                if can_decide and (reaped or not view.expired):
+                    verdict, changes = bookkeeping.claimed(
+                        view, ticket, tags or {}, session, self._options.patience_seconds
+                    )
+                    self._passing("decided")
+                    if changes is not None:
+                        transaction.commit(changes)
+                    self._passing("committed")
+            # Left or lost in the meantime? Then what was granted needs another owner.
+            if verdict is not None and self._own.note(key, verdict, view, session, seen_at):
+                return verdict
+            if not view.session_alive:
+                self._own.lose(session)
+            elif lacks_tags:
+                tags = look_up()
+            elif asks_otherwise:
+                self.end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
+            elif verdict is None:
+                self.reap()
+                reaped = True
+        raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
+
+    def adopt(self, key: TicketKey) -> int | None:
+        """Own what the ticket holds, too; its fence, or None if it holds nothing."""
+        for _ in range(_LOOKS_MAX):
+            session = self._own.open()
+            pools = self._store.pools_of(key.run_id, key.step_key, ())
+            self._passing("begin")
+            held = None
+            with self._store.begin(Scope(pools, key.run_id, key.step_key, session)) as transaction:
+                view = transaction.view
+                self._passing("viewed")
+                if view.session_alive and bookkeeping.is_covered(view):
+                    if not view.holdings:
+                        return None
+                    changes = bookkeeping.adopted(view, session)
+                    if changes is not None:
+                        transaction.commit(changes)
+                    (held,) = (Granted(h.slots, h.fence) for h in view.holdings)
+                    self._passing("committed")
+            if held is not None and self._own.note(key, held, view, session, 0.0):
+                return held.fence
+            if not view.session_alive:
+                self._own.lose(session)
+        raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
+
+    def give_back(self, key: TicketKey, grant: Granted) -> bool:
+        """End this very grant; False if it has ended already."""
+
+        def next_up(view: View) -> tuple[Waiter, ...]:
+            view = bookkeeping.with_default_limit(view, self._options.default_limit)
+            return bookkeeping.next_up(view, self._options.patience_seconds)
+
+        self._passing("begin")
+        ended = self._store.release(key, grant, self._own.id or "", next_up)
+        self._passing("committed")
+        return ended
+
+    def end(
+        self,
+        scope: Scope,
+        kind: EntryKind,
+        fence: int | None = None,
+        owner: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """End what the scope names; False if there was nothing to end.
+
+        Args:
+            scope: A run, a step, or sessions. Without pools, those where these hold or wait.
+            kind: ``RELEASED`` or ``EXPIRED``, for the ledger.
+            fence: Only the holding with this fence.
+            owner: Only what nobody else owns.
+            by: The session that ends it, for the ledger; this one by default.
+        """
+        by = by or self._own.id or ""
+        pools = scope.pools
+        for _ in range(_LOOKS_MAX):
+            if not pools:
+                pools = self._store.pools_of(scope.run_id, scope.step_key, scope.ended)
+            self._passing("begin")
+            with self._store.begin(replace(scope, pools=pools)) as transaction:
+                view = bookkeeping.with_default_limit(transaction.view, self._options.default_limit)
+                self._passing("viewed")
+                if bookkeeping.is_covered(view):
+                    if fence is not None:
+                        kept = tuple(h for h in view.holdings if h.fence == fence)
+                        view = replace(view, holdings=kept, tickets=())
+                    if owner is not None:  # Nothing that another process has come to own.
+                        view = bookkeeping.owned_only(view, owner)
+                    changes = bookkeeping.ended(view, kind, by, self._options.patience_seconds)
+                    self._passing("decided")
+                    if changes is None:
+                        return False
+                    transaction.commit(changes)
+                    for holding in changes.drop_holdings:
+                        self._own.forget(holding.key)
+                    for ticket in changes.drop_tickets:
+                        self._own.forget(ticket.key)
+                    self._passing("committed")
+                    return True
+            pools = ()  # They moved between the read and the lock: read again.
+        raise AssertionError(f"{scope} found no stable view in {_LOOKS_MAX} looks")
+
+    def reap(self) -> int:
+        """End sessions whose lease has run out; how many were."""
+        expired = self._store.expired_sessions(REAP_COUNT_MAX)
+        if self._own.id in expired:
+            # Late, but not reaped yet: this process lives, and says so first.
+            self._own.beat()
+        ended = 0
+        for session in expired:
+            if session != self._own.id:
+                ended += self.end(Scope((), ended=(session,)), EntryKind.EXPIRED)
+        return ended
+
+    def configure(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None],
+        orders: Mapping[str, str | None],
+        *,
+        from_default: bool = False,
+    ) -> None:
+        """Set or, with None, delete limits, rates and orders."""
+        self._passing("begin")
+        pools = tuple(sorted({*limits, *rates, *orders}))
+        with self._store.begin(Scope(pools)) as transaction:
+            self._passing("viewed")
+            changes = bookkeeping.configured(
+                transaction.view,
+                limits,
+                rates,
+                orders,
+                self._own.id or "",
+                self._options.patience_seconds,
+                self._options.default_limit,
+                from_default=from_default,
+            )
+            self._passing("decided")
+            if changes is not None:
+                transaction.commit(changes)
+        self._passing("committed")
