@@ -29,6 +29,7 @@ from dagster_lifeguard.model import (
 from dagster_lifeguard.order import line, ranked
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
+from dagster_lifeguard.store.memory_tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -42,49 +43,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 0
 
 
-@dataclasses.dataclass
-class Rows:
-    """The tables."""
-
-    limits: dict[str, LimitRow] = dataclasses.field(default_factory=dict)
-    fences: dict[str, int] = dataclasses.field(default_factory=dict)
-    limits_known: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    rates: dict[str, Rate] = dataclasses.field(default_factory=dict)
-    due_ns: dict[str, int] = dataclasses.field(default_factory=dict)
-    fair_by: dict[str, str] = dataclasses.field(default_factory=dict)
-    turn: dict[str, int] = dataclasses.field(default_factory=dict)
-    turns: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
-    lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
-    tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
-    holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
-    slots: dict[tuple[str, int], TicketKey] = dataclasses.field(default_factory=dict)
-    owners: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
-    ledger: list[Entry] = dataclasses.field(default_factory=list)
-    trimmed: int = 0
-    last_number: int = 0
-
-    def copy(self) -> Rows:
-        """The same rows in new tables."""
-        return Rows(
-            limits=dict(self.limits),
-            fences=dict(self.fences),
-            limits_known=dict(self.limits_known),
-            rates=dict(self.rates),
-            due_ns=dict(self.due_ns),
-            fair_by=dict(self.fair_by),
-            turn=dict(self.turn),
-            turns=dict(self.turns),
-            lease_until=dict(self.lease_until),
-            tickets=dict(self.tickets),
-            holdings=dict(self.holdings),
-            slots=dict(self.slots),
-            owners={key: set(owners) for key, owners in self.owners.items()},
-            ledger=list(self.ledger),
-            trimmed=self.trimmed,
-            last_number=self.last_number,
-        )
-
-
 class MemoryStore(ByLook):
     """Keeps the tables in this process.
 
@@ -93,7 +51,7 @@ class MemoryStore(ByLook):
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.rows = Rows()
+        self.rows = Tables()
         self._clock = clock
         self._lock = threading.Lock()
         self._woken: dict[str, set[TicketKey]] = {}
@@ -339,70 +297,9 @@ class MemoryTransaction:
 
     def commit(self, changes: Changes) -> None:
         rows = self._store.rows.copy()
-        self._apply(rows, changes)
+        rows.apply(changes, self.view.now)
         self._store.rows = rows  # All or nothing: an error above leaves the old tables.
         self._store._wake_up(changes.wake)  # noqa: SLF001 - the other half of the same store
-
-    def _apply(self, rows: Rows, changes: Changes) -> None:
-        now = self.view.now
-        for ticket in changes.drop_tickets:
-            rows.tickets.pop(ticket.key, None)
-        for session in changes.drop_sessions:
-            rows.lease_until.pop(session, None)
-            for owners in rows.owners.values():
-                owners.discard(session)
-        for holding in changes.drop_holdings:
-            rows.holdings.pop(holding.key, None)
-            rows.owners.pop(holding.key, None)
-            for pool, numbers in holding.slots.items():
-                for number in numbers:
-                    rows.slots.pop((pool, number), None)
-        if changes.enqueue is not None:
-            rows.last_number += 1
-            rows.tickets[changes.enqueue.key] = dataclasses.replace(
-                changes.enqueue, number=rows.last_number, since=now, session=changes.session
-            )
-        if changes.requeue is not None:
-            rows.tickets[changes.requeue.key] = dataclasses.replace(
-                changes.requeue, session=changes.session
-            )
-        if changes.grant is not None:
-            grant = dataclasses.replace(changes.grant, since=now)
-            rows.tickets.pop(grant.key, None)
-            assert grant.key not in rows.holdings, f"{grant.key} holds already"
-            rows.holdings[grant.key] = grant
-            rows.owners[grant.key] = {changes.session}
-            for pool, numbers in grant.slots.items():
-                rows.fences[pool] = grant.fence
-                for number in numbers:
-                    assert (pool, number) not in rows.slots, f"slot {number} of {pool} is held"
-                    rows.slots[pool, number] = grant.key
-        if changes.adopt is not None:
-            rows.owners[changes.adopt].add(changes.session)
-        for pool, limit in changes.limits:
-            if limit is None:
-                rows.limits.pop(pool, None)
-            else:
-                rows.limits[pool] = LimitRow(pool, limit, changes.limits_from_default)
-        for pool, limit in (*changes.limits, *changes.limits_known):
-            rows.limits_known[pool] = limit
-        for pool, rate in changes.rates:
-            if rate is None:
-                rows.rates.pop(pool, None)
-            else:
-                rows.rates[pool] = rate
-        rows.due_ns.update(changes.due)
-        for pool, group, begins, turn in changes.turns:
-            rows.turns[pool, group] = begins
-            rows.turn[pool] = turn
-            for key in [k for k, at in rows.turns.items() if k[0] == pool and at <= turn]:
-                del rows.turns[key]
-        for pool, fair_by in changes.orders:
-            if fair_by is None:
-                rows.fair_by.pop(pool, None)
-            else:
-                rows.fair_by[pool] = fair_by
-        rows.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
 
     def __enter__(self) -> Self:
         return self

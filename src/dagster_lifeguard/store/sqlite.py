@@ -36,16 +36,14 @@ from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
 from dagster_lifeguard.store.sql import migrations, script, statements
 from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
+from dagster_lifeguard.store.sqlite_transaction import SqliteTransaction
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from dagster_lifeguard.model import Holding
-    from dagster_lifeguard.store.contract import Changes, Scope
+    from dagster_lifeguard.store.contract import Scope
 
 _POLL_PAUSE_SECONDS = 0.025
 _SQL = statements("sqlite")
@@ -99,7 +97,8 @@ class SqliteStore(ByLook):
         try:
             with self.connection.errors():
                 self.connection.lock(connection)
-                return SqliteTransaction(self, connection, self._view(connection, scope))
+                view = self._view(connection, scope)
+                return SqliteTransaction(self.connection, connection, view)
         except BaseException:
             self.connection.leave()
             raise
@@ -189,98 +188,6 @@ class SqliteStore(ByLook):
             rows.ticket(row, [pool for (pool,) in connection.execute(_SQL["queued_at"], row[:1])])
             for row in waiting
         )
-
-    def _commit(self, connection: sqlite3.Connection, view: View, changes: Changes) -> None:
-        with self.connection.errors():
-            self._write_changes(connection, view.now, changes)
-            connection.execute("COMMIT")
-
-    def _write_changes(self, connection: sqlite3.Connection, now: float, changes: Changes) -> None:
-        execute = connection.execute
-        for ticket in changes.drop_tickets:
-            execute(_SQL["drop_ticket"], (ticket.number,))
-            execute(_SQL["drop_from_queue"], (ticket.number,))
-        for holding in changes.drop_holdings:
-            execute(_SQL["drop_holding"], holding.key)
-            execute(_SQL["drop_owners"], holding.key)
-        for session in changes.drop_sessions:
-            execute(_SQL["drop_owner_session"], (session,))
-            execute(_SQL["drop_session"], (session,))
-        if changes.enqueue is not None:
-            ticket = changes.enqueue
-            number = execute(
-                _SQL["add_ticket"],
-                (
-                    *ticket.key,
-                    ticket.priority,
-                    rows.demand_text(ticket.demand),
-                    changes.session,
-                    now,
-                ),
-            ).lastrowid
-            for term in ticket.demand.terms:
-                queued = term.name in ticket.queue_at
-                execute(
-                    _SQL["add_to_queue"],
-                    (term.name, number, ticket.priority, term.slots, queued),
-                )
-        if changes.requeue is not None:
-            ticket = changes.requeue
-            for pool in ticket.demand.pools:
-                execute(_SQL["requeue"], (pool in ticket.queue_at, pool, ticket.number))
-            execute(_SQL["hand_ticket"], (changes.session, ticket.number))
-        if changes.grant is not None:
-            grant = changes.grant
-            for pool, numbers in grant.slots.items():
-                for number in numbers:
-                    execute(
-                        _SQL["add_holding"],
-                        (pool, number, *grant.key, grant.fence, grant.priority, now),
-                    )
-                execute(_SQL["raise_fence"], (grant.fence, pool))
-            execute(_SQL["add_owner"], (*grant.key, changes.session))
-        if changes.adopt is not None:
-            execute(_SQL["add_owner"], (*changes.adopt, changes.session))
-        for pool, limit in changes.limits:
-            if limit is None:
-                execute(_SQL["delete_limit"], (pool,))
-            else:
-                from_default = changes.limits_from_default
-                execute(
-                    _SQL["set_limit"],
-                    {"pool": pool, "limit": limit, "from_default": from_default},
-                )
-        for pool, limit in (*changes.limits, *changes.limits_known):
-            execute(_SQL["know_limit"], (limit, pool))
-        for pool, rate in changes.rates:
-            execute(_SQL["set_rate"], (*rows.of_rate(rate), pool))
-        for pool, due_ns in changes.due:
-            execute(_SQL["set_due"], (due_ns, pool))
-        for pool, fair_by in changes.orders:
-            execute(_SQL["set_order"], {"pool": pool, "fair_by": fair_by})
-            if fair_by is not None:
-                execute(_SQL["group_the_rest"], (pool,))
-        for name, arguments in rows.groups(changes):
-            execute(_SQL[name], arguments)
-        for e in changes.ledger:
-            execute(
-                _SQL["add_entry"],
-                (
-                    now,
-                    e.kind.value,
-                    e.pool,
-                    e.run_id,
-                    e.step_key,
-                    e.slots,
-                    e.fence,
-                    e.session,
-                    e.seconds,
-                    e.limit,
-                    e.detail,
-                ),
-            )
-        for waiter in changes.wake:
-            execute(_SQL["wake"], (waiter.number,))
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
@@ -436,26 +343,3 @@ class SqliteStore(ByLook):
 
     def close(self) -> None:
         self.connection.close()
-
-
-class SqliteTransaction:
-    """Holds the file's write lock until it is left."""
-
-    def __init__(self, store: SqliteStore, connection: sqlite3.Connection, view: View) -> None:
-        self.view = view
-        self._store = store
-        self._connection = connection
-
-    def commit(self, changes: Changes) -> None:
-        self._store._commit(self._connection, self.view, changes)  # noqa: SLF001 - one noun
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._store.connection.leave()
