@@ -10,10 +10,11 @@ from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.errors import UnknownNameError
-from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, State, explain
+from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, explain
 from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.subject import asset_or_run, known_pool, pool_or_run
 
 ORDERS = PlannedStep("orders", "db", ("sales/orders",))

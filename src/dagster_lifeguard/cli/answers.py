@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard.findings import number, printable, short
-from dagster_lifeguard.insight.explanation import State
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import REASONS, estimate_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from dagster_lifeguard.insight.explanation import AskedPool, Explanation, StepAnswer
+    from dagster_lifeguard.insight.explanation import Explanation
     from dagster_lifeguard.insight.forecast import Estimate
     from dagster_lifeguard.insight.pools import Holder, PoolSummary, Waiter
     from dagster_lifeguard.insight.run_queue import Blockage, QueuePlace
+    from dagster_lifeguard.insight.step_answer import AskedPool, StepAnswer
 
 SHOWN_MAX = 5
 """Of those who hold or are ahead only so many are listed, unless --all asks for each."""

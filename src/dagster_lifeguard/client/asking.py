@@ -17,7 +17,8 @@ from dagster_lifeguard.store.retry import retry
 if TYPE_CHECKING:
     from dagster_lifeguard.deadlock import Wait
     from dagster_lifeguard.model import Demand, PoolSnapshot, TicketKey, Verdict
-    from dagster_lifeguard.storage.event_log import Parts, PoolMethods
+    from dagster_lifeguard.storage.event_log import PoolMethods
+    from dagster_lifeguard.storage.parts import Parts
 
 logger = logging.getLogger(__name__)
 

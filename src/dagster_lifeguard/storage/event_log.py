@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import DagsterEventType
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import (
     ConfigError,
     LifeguardError,
     StoreUnavailableError,
-    first_line,
 )
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
-from dagster_lifeguard.names import parse_expression, split_hold
-from dagster_lifeguard.storage.claims import Claims
-from dagster_lifeguard.storage.demands import Demands, graph_of, plan_by_id
-from dagster_lifeguard.storage.expressions import demand_of, is_deferred, is_expression, limit_of
-from dagster_lifeguard.storage.steps import Steps
-from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
-from dagster_lifeguard.storage.tickets import STEP_MOMENTS, Tickets
-from dagster_lifeguard.store.contract import TryAgainError
+from dagster_lifeguard.storage.demands import graph_of
+from dagster_lifeguard.storage.expressions import (
+    demand_of,
+    is_deferred,
+    is_expression,
+    limit_of,
+    refuse_expression,
+)
+from dagster_lifeguard.storage.parts import Parts
+from dagster_lifeguard.storage.tickets import STEP_MOMENTS
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
@@ -40,13 +39,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RUNS_KNOWN_MAX = 1000
-"""Of so many runs the tags are remembered."""
-
 NO_DEFAULT = 2**31 - 1
 """Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
 does not know only where there is a default limit. It is told so always: else it would take a pool
 expression for an unlimited pool."""
+
 
 _STEP_BEGINS = {
     DagsterEventType.STEP_WORKER_STARTED,
@@ -64,41 +61,6 @@ _RUN_ENDS = {
     DagsterEventType.RUN_FAILURE,
     DagsterEventType.RUN_CANCELED,
 }
-
-
-class Parts:
-    """What a process needs to answer for pools; made when it is first asked."""
-
-    def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
-        self.stock_slots = StockSlots(
-            cast("Any", event_log),
-            lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
-        )
-        store.migrate()
-        self.stock_slots.require()
-        self.steps = Steps(lambda: self.engine, options.on_lease_lost)
-        self.engine: Engine = Engine(
-            store,
-            options.engine_options(
-                default_limit=storages.default_pool_limit(event_log),
-                on_session_opened=lambda: self.stock_slots.close(self.engine),
-                on_lease_lost=self.steps.lost,
-            ),
-        )
-        self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
-        self.claims = Claims(self.engine, self.respect_stock_slots, self.tags)
-        self.demands = Demands(
-            lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
-        )
-        self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
-
-    def respect_stock_slots(self) -> None:
-        """Compare with the slots of the stock storage, while some are left; once a second."""
-        if self.stock_slots.some_left:
-            try:
-                self.stock_slots.look(self.engine)
-            except StoreUnavailableError as error:
-                logger.info("Cannot see who frees a stock slot: %s", error)  # The claim says more.
 
 
 class PoolMethods:
@@ -288,7 +250,7 @@ class PoolMethods:
             if limit is not None:
                 _refuse_limit(pool, limit)
         for pool in (*(rates or ()), *(orders or ())):
-            _refuse_expression(pool)
+            refuse_expression(pool)
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -306,7 +268,7 @@ class PoolMethods:
         Raises:
             ConfigError: The name is a pool expression.
         """
-        _refuse_expression(pool)
+        refuse_expression(pool)
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
@@ -315,7 +277,7 @@ class PoolMethods:
         Raises:
             ConfigError: The name is a pool expression.
         """
-        _refuse_expression(pool)
+        refuse_expression(pool)
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
@@ -438,14 +400,6 @@ class PoolMethods:
         cast("Any", super()).dispose()
 
 
-def _tags(event_log: PoolMethods, run_id: str) -> Mapping[str, str]:
-    try:
-        run = storages.instance_of(event_log).get_run_by_id(run_id)
-    except storages.database_errors() as error:
-        raise TryAgainError(first_line(error)) from error
-    return run.tags if run is not None else {}
-
-
 def _refuse_limit(pool: str, limit: int) -> None:
     if limit > storages.limit_max():
         raise ConfigError(
@@ -453,17 +407,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
-    _refuse_expression(pool)
-
-
-def _refuse_expression(pool: str) -> None:
-    if is_expression(pool):
-        terms = parse_expression(split_hold(pool)[1])
-        raise ConfigError(
-            f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
-            remedy=f"Set those of its pools: {', '.join(term.name for term in terms)}.",
-            names=[pool],
-        )
+    refuse_expression(pool)
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

@@ -62,3 +62,18 @@ def limit_of(demand: Demand, limits: Mapping[str, int], default_limit: int | Non
         if (limit := limits.get(term.name, default_limit)) is not None
     ]
     return min(found, default=None)
+
+
+def refuse_expression(pool: str) -> None:
+    """Refuse what is set of one pool for an expression.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if is_expression(pool):
+        terms = parse_expression(split_hold(pool)[1])
+        raise ConfigError(
+            f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
+            remedy=f"Set those of its pools: {', '.join(term.name for term in terms)}.",
+            names=[pool],
+        )

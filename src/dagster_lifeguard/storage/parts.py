@@ -1,0 +1,72 @@
+"""What a process needs to answer for pools."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.errors import StoreUnavailableError, first_line
+from dagster_lifeguard.storage.claims import Claims
+from dagster_lifeguard.storage.demands import Demands, plan_by_id
+from dagster_lifeguard.storage.steps import Steps
+from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
+from dagster_lifeguard.storage.tickets import Tickets
+from dagster_lifeguard.store.contract import TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster_lifeguard.storage.config import StorageOptions
+    from dagster_lifeguard.storage.event_log import PoolMethods
+    from dagster_lifeguard.store.contract import Store
+
+logger = logging.getLogger(__name__)
+
+_RUNS_KNOWN_MAX = 1000
+"""Of so many runs the tags are remembered."""
+
+
+class Parts:
+    """What a process needs to answer for pools; made when it is first asked."""
+
+    def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
+        self.stock_slots = StockSlots(
+            cast("Any", event_log),
+            lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
+        )
+        store.migrate()
+        self.stock_slots.require()
+        self.steps = Steps(lambda: self.engine, options.on_lease_lost)
+        self.engine: Engine = Engine(
+            store,
+            options.engine_options(
+                default_limit=storages.default_pool_limit(event_log),
+                on_session_opened=lambda: self.stock_slots.close(self.engine),
+                on_lease_lost=self.steps.lost,
+            ),
+        )
+        self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
+        self.claims = Claims(self.engine, self.respect_stock_slots, self.tags)
+        self.demands = Demands(
+            lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
+        )
+        self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
+
+    def respect_stock_slots(self) -> None:
+        """Compare with the slots of the stock storage, while some are left; once a second."""
+        if self.stock_slots.some_left:
+            try:
+                self.stock_slots.look(self.engine)
+            except StoreUnavailableError as error:
+                logger.info("Cannot see who frees a stock slot: %s", error)  # The claim says more.
+
+
+def _tags(event_log: PoolMethods, run_id: str) -> Mapping[str, str]:
+    try:
+        run = storages.instance_of(event_log).get_run_by_id(run_id)
+    except storages.database_errors() as error:
+        raise TryAgainError(first_line(error)) from error
+    return run.tags if run is not None else {}
