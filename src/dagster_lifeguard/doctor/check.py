@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dagster_lifeguard.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from dagster_lifeguard.doctor.subject import Source, Subject
     from dagster_lifeguard.findings import Severity
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is wrong, as a check tells it; see ``Finding``."""
+
+    message: str
+    remedy: str
+    names: Iterable[str] = ()
+    evidence: Iterable[str] = ()
+    commands: Iterable[str] = ()
+
+
+@dataclass(frozen=True)
 class Check:
     """One thing that can be wrong.
 
@@ -21,33 +34,31 @@ class Check:
         title: What is wrong where it finds something, in a few words.
         severity: Of what it finds.
         source: Where it has to look. From where that is not visible, it is not answered.
+        look: Tells what is wrong with a subject. May raise ``DeploymentError``.
     """
 
-    code: ClassVar[str]
-    title: ClassVar[str]
-    severity: ClassVar[Severity]
-    source: ClassVar[Source]
+    code: str
+    title: str
+    severity: Severity
+    source: Source
+    look: Callable[[Subject], Iterable[Told]]
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         """What is wrong with the subject. May raise ``DeploymentError``."""
-        raise NotImplementedError
+        for told in self.look(subject):
+            yield Finding(
+                self.code,
+                self.severity,
+                told.message,
+                told.remedy,
+                tuple(told.names),
+                tuple(told.evidence),
+                tuple(told.commands),
+            )
 
-    def finding(
-        self,
-        message: str,
-        remedy: str,
-        *,
-        names: Iterable[str] = (),
-        evidence: Iterable[str] = (),
-        commands: Iterable[str] = (),
-    ) -> Finding:
-        """A finding of this check."""
-        return Finding(
-            self.code,
-            self.severity,
-            message,
-            remedy,
-            tuple(names),
-            tuple(evidence),
-            tuple(commands),
-        )
+
+def check(
+    code: str, title: str, *, severity: Severity, source: Source
+) -> Callable[[Callable[[Subject], Iterable[Told]]], Check]:
+    """Make a function that looks at a subject a check; see ``Check``."""
+    return lambda look: Check(code, title, severity, source, look)

@@ -6,14 +6,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import MONITORING_DAEMON, QUEUE_DAEMON, Daemon
-from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.doctor.subject import Subject
-    from dagster_lifeguard.findings import Finding
 
 SILENT_SECONDS = 150.0
 """A heartbeat comes every 30 s. Dagster itself calls a daemon unhealthy only after half an hour."""
@@ -24,69 +23,56 @@ _FOR_POOLS = {
 }
 
 
-class DaemonAbsent(Check):
-    code = "daemon-absent"
-    title = "The daemon has never run on this instance"
-    severity = "error"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
-        if missing:
-            yield self.finding(
-                "Dagster's daemon has never run on this instance: " + _without(missing) + ".",
-                "Start it with this DAGSTER_HOME. If one runs, it uses another instance.",
-                names=[d.name for d in missing],
-                evidence=[f"{d.name}: no heartbeat" for d in missing],
-                commands=[_start(subject)],
-            )
-
-
-class DaemonSilent(Check):
-    code = "daemon-silent"
-    title = "The daemon has stopped"
-    severity = "error"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        silent = {
-            d: seconds
-            for d in _daemons(subject)
-            if d.last_heartbeat is not None
-            and (seconds := subject.now - d.last_heartbeat) > SILENT_SECONDS
-        }
-        if silent:
-            yield self.finding(
-                "Dagster's daemon has stopped or hangs: " + _without(silent) + ".",
-                "Start it again with this DAGSTER_HOME, and see its log for why it stopped.",
-                names=[d.name for d in silent],
-                evidence=[
-                    f"{d.name}: last heartbeat {duration(seconds)} ago"
-                    for d, seconds in silent.items()
-                ],
-                commands=[_start(subject)],
-            )
+@check(
+    "daemon-absent",
+    "The daemon has never run on this instance",
+    severity="error",
+    source="deployment",
+)
+def daemon_absent(subject: Subject) -> Iterator[Told]:
+    missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
+    if missing:
+        yield Told(
+            "Dagster's daemon has never run on this instance: " + _without(missing) + ".",
+            "Start it with this DAGSTER_HOME. If one runs, it uses another instance.",
+            names=[d.name for d in missing],
+            evidence=[f"{d.name}: no heartbeat" for d in missing],
+            commands=[_start(subject)],
+        )
 
 
-class DaemonFailing(Check):
-    code = "daemon-failing"
-    title = "The daemon reports errors"
-    severity = "warning"
-    source = "deployment"
+@check("daemon-silent", "The daemon has stopped", severity="error", source="deployment")
+def daemon_silent(subject: Subject) -> Iterator[Told]:
+    silent = {
+        d: seconds
+        for d in _daemons(subject)
+        if d.last_heartbeat is not None
+        and (seconds := subject.now - d.last_heartbeat) > SILENT_SECONDS
+    }
+    if silent:
+        yield Told(
+            "Dagster's daemon has stopped or hangs: " + _without(silent) + ".",
+            "Start it again with this DAGSTER_HOME, and see its log for why it stopped.",
+            names=[d.name for d in silent],
+            evidence=[
+                f"{d.name}: last heartbeat {duration(seconds)} ago" for d, seconds in silent.items()
+            ],
+            commands=[_start(subject)],
+        )
 
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        failing = [d for d in _daemons(subject) if d.errors]
-        if failing:
-            yield self.finding(
-                "Dagster's daemon reports errors: " + _without(failing) + " while they last.",
-                "See its log for the whole error.",
-                names=[d.name for d in failing],
-                evidence=[
-                    f"{d.name}: {error.strip().splitlines()[0]}"
-                    for d in failing
-                    for error in d.errors
-                ],
-            )
+
+@check("daemon-failing", "The daemon reports errors", severity="warning", source="deployment")
+def daemon_failing(subject: Subject) -> Iterator[Told]:
+    failing = [d for d in _daemons(subject) if d.errors]
+    if failing:
+        yield Told(
+            "Dagster's daemon reports errors: " + _without(failing) + " while they last.",
+            "See its log for the whole error.",
+            names=[d.name for d in failing],
+            evidence=[
+                f"{d.name}: {error.strip().splitlines()[0]}" for d in failing for error in d.errors
+            ],
+        )
 
 
 def _daemons(subject: Subject) -> list[Daemon]:
@@ -103,4 +89,4 @@ def _start(subject: Subject) -> str:
     return f"DAGSTER_HOME={shlex.quote(subject.name)} dagster-daemon run"
 
 
-CHECKS = (DaemonAbsent(), DaemonSilent(), DaemonFailing())
+CHECKS = (daemon_absent, daemon_silent, daemon_failing)

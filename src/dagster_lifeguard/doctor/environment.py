@@ -7,92 +7,75 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.check import Told, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.doctor.subject import Subject
-    from dagster_lifeguard.findings import Finding
 
 
-class HomeUnset(Check):
-    code = "home-unset"
-    title = "DAGSTER_HOME is not set"
-    severity = "error"
-    source = "machine"
+@check("home-unset", "DAGSTER_HOME is not set", severity="error", source="machine")
+def home_unset(subject: Subject) -> Iterator[Told]:
+    if subject.machine.home is not None:
+        return
+    here = subject.machine.here
+    has_file = here.joinpath("dagster.yaml").exists()
+    directory = shlex.quote(str(here)) if has_file else "$HOME/dagster_home"
+    yield Told(
+        "DAGSTER_HOME is not set, so each Dagster command here uses an instance of its own, "
+        "and none has your limits.",
+        "Set it to one directory for webserver, daemon, code servers and this shell.",
+        evidence=[f"{here / 'dagster.yaml'} is not read."] if has_file else (),
+        commands=[f"export DAGSTER_HOME={directory}"],
+    )
 
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        if subject.machine.home is not None:
-            return
-        here = subject.machine.here
-        has_file = here.joinpath("dagster.yaml").exists()
-        directory = shlex.quote(str(here)) if has_file else "$HOME/dagster_home"
-        yield self.finding(
-            "DAGSTER_HOME is not set, so each Dagster command here uses an instance of its own, "
-            "and none has your limits.",
-            "Set it to one directory for webserver, daemon, code servers and this shell.",
-            evidence=[f"{here / 'dagster.yaml'} is not read."] if has_file else (),
-            commands=[f"export DAGSTER_HOME={directory}"],
+
+@check("home-relative", "DAGSTER_HOME is a relative path", severity="error", source="machine")
+def home_relative(subject: Subject) -> Iterator[Told]:
+    home = subject.machine.home
+    if home is not None and not Path(home).is_absolute():
+        yield Told(
+            f"DAGSTER_HOME is {home}, a relative path, which Dagster refuses.",
+            "Give the whole path.",
+            names=[home],
+            commands=[f"export DAGSTER_HOME={shlex.quote(str(subject.machine.here / home))}"],
         )
 
 
-class HomeRelative(Check):
-    code = "home-relative"
-    title = "DAGSTER_HOME is a relative path"
-    severity = "error"
-    source = "machine"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        home = subject.machine.home
-        if home is not None and not Path(home).is_absolute():
-            yield self.finding(
-                f"DAGSTER_HOME is {home}, a relative path, which Dagster refuses.",
-                "Give the whole path.",
-                names=[home],
-                commands=[f"export DAGSTER_HOME={shlex.quote(str(subject.machine.here / home))}"],
-            )
+@check("home-missing", "DAGSTER_HOME is no directory", severity="error", source="machine")
+def home_missing(subject: Subject) -> Iterator[Told]:
+    home = subject.machine.home
+    if home is not None and Path(home).is_absolute() and not Path(home).is_dir():
+        yield Told(
+            f"DAGSTER_HOME is {home}, which is not a directory.",
+            "Create it, or set DAGSTER_HOME to the one that Dagster's daemon uses.",
+            names=[home],
+            commands=[f"mkdir -p {shlex.quote(home)}"],
+        )
 
 
-class HomeMissing(Check):
-    code = "home-missing"
-    title = "DAGSTER_HOME is no directory"
-    severity = "error"
-    source = "machine"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        home = subject.machine.home
-        if home is not None and Path(home).is_absolute() and not Path(home).is_dir():
-            yield self.finding(
-                f"DAGSTER_HOME is {home}, which is not a directory.",
-                "Create it, or set DAGSTER_HOME to the one that Dagster's daemon uses.",
-                names=[home],
-                commands=[f"mkdir -p {shlex.quote(home)}"],
-            )
-
-
-class HomeDiffers(Check):
+@check(
+    "home-differs",
+    "A daemon on this machine uses another DAGSTER_HOME",
+    severity="warning",
+    source="file",
+)
+def home_differs(subject: Subject) -> Iterator[Told]:
     """Looks at the processes in /proc that this user may look into; elsewhere there are none."""
-
-    code = "home-differs"
-    title = "A daemon on this machine uses another DAGSTER_HOME"
-    severity = "warning"
-    source = "file"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        home = subject.file.parent
-        homes = dict(daemon_homes())
-        if not homes or any(_same(found, home) for found in homes.values()):
-            return
-        pid, other = min(homes.items())
-        yield self.finding(
-            f"DAGSTER_HOME is {home} here, but no dagster-daemon on this machine uses that.",
-            "Use one directory for all of Dagster's processes: start the daemon again with this "
-            "one, or set the other here.",
-            names=[str(home), *sorted(set(homes.values()))],
-            evidence=[f"process {n}: DAGSTER_HOME={found}" for n, found in sorted(homes.items())],
-            commands=[f"export DAGSTER_HOME={shlex.quote(other)}  # as process {pid}"],
-        )
+    home = subject.file.parent
+    homes = dict(daemon_homes())
+    if not homes or any(_same(found, home) for found in homes.values()):
+        return
+    pid, other = min(homes.items())
+    yield Told(
+        f"DAGSTER_HOME is {home} here, but no dagster-daemon on this machine uses that.",
+        "Use one directory for all of Dagster's processes: start the daemon again with this "
+        "one, or set the other here.",
+        names=[str(home), *sorted(set(homes.values()))],
+        evidence=[f"process {n}: DAGSTER_HOME={found}" for n, found in sorted(homes.items())],
+        commands=[f"export DAGSTER_HOME={shlex.quote(other)}  # as process {pid}"],
+    )
 
 
 def daemon_homes() -> Iterator[tuple[int, str]]:
@@ -121,4 +104,4 @@ def _same(one: str, other: Path) -> bool:
     return Path(one).resolve() == other.resolve()
 
 
-CHECKS = (HomeUnset(), HomeRelative(), HomeMissing(), HomeDiffers())
+CHECKS = (home_unset, home_relative, home_missing, home_differs)

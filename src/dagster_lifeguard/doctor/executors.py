@@ -7,51 +7,50 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import executes_one_by_one
 from dagster_lifeguard.compat.runs import plan_of_run
-from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.names import enumerate_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.doctor.subject import Subject
-    from dagster_lifeguard.findings import Finding
 
 
-class StepsOneByOne(Check):
-    code = "steps-one-by-one"
-    title = "An executor runs one step at a time, where the pool allows several"
-    severity = "warning"
-    source = "instance"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        if subject.why_not("deployment") is not None:
-            return
-        limits = {state.pool: state.limit for state in subject.pools}
-        seen = set()
-        for run in subject.latest_runs:
-            plan = plan_of_run(run)
-            if plan is None or (plan, run.job_name) in seen:
-                continue
-            seen.add((plan, run.job_name))
-            asked = Counter(step.pool for step in subject.plans[plan])
-            pools = sorted(
-                pool
-                for pool, count in asked.items()
-                if pool is not None and count > 1 and (limits.get(pool) or 0) > 1
+@check(
+    "steps-one-by-one",
+    "An executor runs one step at a time, where the pool allows several",
+    severity="warning",
+    source="instance",
+)
+def steps_one_by_one(subject: Subject) -> Iterator[Told]:
+    if subject.why_not("deployment") is not None:
+        return
+    limits = {state.pool: state.limit for state in subject.pools}
+    seen = set()
+    for run in subject.latest_runs:
+        plan = plan_of_run(run)
+        if plan is None or (plan, run.job_name) in seen:
+            continue
+        seen.add((plan, run.job_name))
+        asked = Counter(step.pool for step in subject.plans[plan])
+        pools = sorted(
+            pool
+            for pool, count in asked.items()
+            if pool is not None and count > 1 and (limits.get(pool) or 0) > 1
+        )
+        cause = executes_one_by_one(subject.instance, run) if pools else None
+        if cause is not None:
+            yield Told(
+                f"The job {run.job_name} executes its steps one by one, so it never has more "
+                f"than one slot of {enumerate_some(pools)}.",
+                "Use the multiprocess executor without max_concurrent: 1 for it, if its steps "
+                "are to run at once.",
+                names=[run.job_name, *pools],
+                evidence=[
+                    f"run {run.run_id}: {cause}",
+                    *(f"{p}: limit {limits[p]}, {asked[p]} steps of the job" for p in pools),
+                ],
             )
-            cause = executes_one_by_one(subject.instance, run) if pools else None
-            if cause is not None:
-                yield self.finding(
-                    f"The job {run.job_name} executes its steps one by one, so it never has more "
-                    f"than one slot of {enumerate_some(pools)}.",
-                    "Use the multiprocess executor without max_concurrent: 1 for it, if its steps "
-                    "are to run at once.",
-                    names=[run.job_name, *pools],
-                    evidence=[
-                        f"run {run.run_id}: {cause}",
-                        *(f"{p}: limit {limits[p]}, {asked[p]} steps of the job" for p in pools),
-                    ],
-                )
 
 
-CHECKS = (StepsOneByOne(),)
+CHECKS = (steps_one_by_one,)

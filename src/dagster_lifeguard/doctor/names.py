@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import tagged_steps
-from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.names import enumerate_some
 
@@ -15,74 +15,66 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dagster_lifeguard.doctor.subject import Subject
-    from dagster_lifeguard.findings import Finding
 
 
-class NamesDifferByCase(Check):
-    code = "names-differ-by-case"
-    title = "Names of pools differ only by case"
-    severity = "warning"
-    source = "deployment"
+@check(
+    "names-differ-by-case",
+    "Names of pools differ only by case",
+    severity="warning",
+    source="deployment",
+)
+def names_differ_by_case(subject: Subject) -> Iterator[Told]:
+    for names in _alike(subject, str.casefold):
+        yield Told(
+            f"{enumerate_some(names)} differ only by case, and are different pools.",
+            "Write one of them everywhere, and delete the limit of the other.",
+            names=names,
+            evidence=_told(subject, names),
+            commands=_deletions(subject, names),
+        )
 
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        for names in _alike(subject, str.casefold):
-            yield self.finding(
-                f"{enumerate_some(names)} differ only by case, and are different pools.",
-                "Write one of them everywhere, and delete the limit of the other.",
+
+@check(
+    "names-old-naming",
+    "One asset's pool is named in two ways",
+    severity="warning",
+    source="deployment",
+)
+def names_old_naming(subject: Subject) -> Iterator[Told]:
+    for names in _alike(subject, lambda name: name.replace("/", "_")):
+        # Where assets use all of them, they are what naming: path is for.
+        if not set(names) <= subject.used_pools:
+            yield Told(
+                f"{enumerate_some(names)} are names of one asset's pool, by naming: path and "
+                "by naming: underscore, and are different pools.",
+                "Keep the one that the definitions use, and delete the limit of the other.",
                 names=names,
                 evidence=_told(subject, names),
                 commands=_deletions(subject, names),
             )
 
 
-class NamesOldNaming(Check):
-    code = "names-old-naming"
-    title = "One asset's pool is named in two ways"
-    severity = "warning"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        for names in _alike(subject, lambda name: name.replace("/", "_")):
-            # Where assets use all of them, they are what naming: path is for.
-            if not set(names) <= subject.used_pools:
-                yield self.finding(
-                    f"{enumerate_some(names)} are names of one asset's pool, by naming: path and "
-                    "by naming: underscore, and are different pools.",
-                    "Keep the one that the definitions use, and delete the limit of the other.",
-                    names=names,
-                    evidence=_told(subject, names),
-                    commands=_deletions(subject, names),
-                )
-
-
-class KeyTag(Check):
-    code = "key-tag"
-    title = "Steps bear the tag dagster/concurrency_key"
-    severity = "warning"
-    source = "instance"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        found = {
-            step.step_key: step
-            for run in reversed(subject.latest_runs)
-            for step in tagged_steps(subject.instance, run)
-        }
-        if found:
-            yield self.finding(
-                f"{enumerate_some(sorted(found))} bear the tag dagster/concurrency_key, from "
-                "before there were pools. Beside a pool it has no effect.",
-                'Take it out and say pool="..." instead.',
-                names=sorted(found),
-                evidence=[
-                    f"{step.step_key}: tag {step.tag}, "
-                    + (
-                        f"not heeded: its pool is {step.pool}"
-                        if step.pool
-                        else "taken for its pool"
-                    )
-                    for step in found.values()
-                ],
-            )
+@check(
+    "key-tag", "Steps bear the tag dagster/concurrency_key", severity="warning", source="instance"
+)
+def key_tag(subject: Subject) -> Iterator[Told]:
+    found = {
+        step.step_key: step
+        for run in reversed(subject.latest_runs)
+        for step in tagged_steps(subject.instance, run)
+    }
+    if found:
+        yield Told(
+            f"{enumerate_some(sorted(found))} bear the tag dagster/concurrency_key, from "
+            "before there were pools. Beside a pool it has no effect.",
+            'Take it out and say pool="..." instead.',
+            names=sorted(found),
+            evidence=[
+                f"{step.step_key}: tag {step.tag}, "
+                + (f"not heeded: its pool is {step.pool}" if step.pool else "taken for its pool")
+                for step in found.values()
+            ],
+        )
 
 
 def _alike(subject: Subject, form: Callable[[str], str]) -> Iterator[list[str]]:
@@ -116,4 +108,4 @@ def _deletions(subject: Subject, names: list[str]) -> list[str]:
     ]
 
 
-CHECKS = (NamesDifferByCase(), NamesOldNaming(), KeyTag())
+CHECKS = (names_differ_by_case, names_old_naming, key_tag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.doctor.check import Check
+from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration, end_of
 from dagster_lifeguard.findings import number
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         WaitingStep,
     )
     from dagster_lifeguard.doctor.subject import Subject
-    from dagster_lifeguard.findings import Finding
 
 LOOK_AGAIN_SECONDS = 1.0
 """A free slot beside a waiter is looked at again after this: the step that takes it may be on its
@@ -29,109 +28,92 @@ SILENT_SECONDS = 3600.0
 """A run that holds or was promised a slot and began longer ago than this is worth a look."""
 
 
-class SlotsLeaked(Check):
-    code = "slots-leaked"
-    title = "A run that is over holds slots"
-    severity = "error"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        for state in subject.pools:
-            leaked = [s for s in state.holding if is_over(subject.users.get(s.run_id))]
-            if leaked:
-                count = sum(step.slots for step in leaked)
-                held = number(count, "slot")
-                if state.limit is not None:
-                    held = f"{count} of {number(state.limit, 'slot')}"
-                yield self.finding(
-                    f"{state.pool}: {held} held by runs that are over.",
-                    _remedy(subject, leaked, "Free them."),
-                    names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
-                    evidence=[_end(subject, step) for step in leaked],
-                    commands=["lifeguard doctor --fix"],
-                )
+@check("slots-leaked", "A run that is over holds slots", severity="error", source="deployment")
+def slots_leaked(subject: Subject) -> Iterator[Told]:
+    for state in subject.pools:
+        leaked = [s for s in state.holding if is_over(subject.users.get(s.run_id))]
+        if leaked:
+            count = sum(step.slots for step in leaked)
+            held = number(count, "slot")
+            if state.limit is not None:
+                held = f"{count} of {number(state.limit, 'slot')}"
+            yield Told(
+                f"{state.pool}: {held} held by runs that are over.",
+                _remedy(subject, leaked, "Free them."),
+                names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
+                evidence=[_end(subject, step) for step in leaked],
+                commands=["lifeguard doctor --fix"],
+            )
 
 
-class WaitersLeaked(Check):
-    code = "waiters-leaked"
-    title = "A run that is over waits for slots"
-    severity = "error"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        for state in subject.pools:
-            leaked = [s for s in state.waiting if is_over(subject.users.get(s.run_id))]
-            if leaked:
-                promised = sum(s.slots for s in leaked if s.assigned is not None)
-                yield self.finding(
-                    f"{state.pool}: {number(len(leaked), 'waiter')} of runs that are over, which "
-                    "the run queue takes for slots in use"
-                    + (f"; {number(promised, 'slot')} promised to them." if promised else "."),
-                    _remedy(subject, leaked, "Withdraw them."),
-                    names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
-                    evidence=[_end(subject, step) for step in leaked],
-                    commands=["lifeguard doctor --fix"],
-                )
+@check(
+    "waiters-leaked", "A run that is over waits for slots", severity="error", source="deployment"
+)
+def waiters_leaked(subject: Subject) -> Iterator[Told]:
+    for state in subject.pools:
+        leaked = [s for s in state.waiting if is_over(subject.users.get(s.run_id))]
+        if leaked:
+            promised = sum(s.slots for s in leaked if s.assigned is not None)
+            yield Told(
+                f"{state.pool}: {number(len(leaked), 'waiter')} of runs that are over, which "
+                "the run queue takes for slots in use"
+                + (f"; {number(promised, 'slot')} promised to them." if promised else "."),
+                _remedy(subject, leaked, "Withdraw them."),
+                names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
+                evidence=[_end(subject, step) for step in leaked],
+                commands=["lifeguard doctor --fix"],
+            )
 
 
-class WaiterStuck(Check):
+@check(
+    "waiter-stuck", "A step waits although a slot is free", severity="error", source="deployment"
+)
+def waiter_stuck(subject: Subject) -> Iterator[Told]:
     """Looks twice, see ``LOOK_AGAIN_SECONDS``."""
-
-    code = "waiter-stuck"
-    title = "A step waits although a slot is free"
-    severity = "error"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        # The engine's waiters look again by themselves; at granularity run the queue does.
-        if subject.settings.granularity == "run" or subject.has_engine():
-            return
-        suspects = {state.pool for state in subject.pools if stuck_count(state)}
-        if not suspects:
-            return
-        time.sleep(LOOK_AGAIN_SECONDS)
-        for state in subject.deployment.pools(suspects):
-            count = stuck_count(state)
-            if count and state.limit is not None:
-                waiting = [s for s in state.waiting if s.assigned is None]
-                yield self.finding(
-                    f"{state.pool}: {count} of {number(state.limit, 'slot')} free and promised to "
-                    f"nobody, and {number(len(waiting), 'waiter')}: a release and a first claim "
-                    "came at once, and Dagster's storage lost the wake-up.",
-                    "Promise the slots to them. The engine loses none: lifeguard engine enable.",
-                    names=[state.pool, *dict.fromkeys(step.run_id for step in waiting)],
-                    evidence=[
-                        _waits(step.run_id, step.step_key, step.since, subject.now)
-                        for step in waiting[:5]
-                    ],
-                    commands=["lifeguard doctor --fix"],
-                )
+    # The engine's waiters look again by themselves; at granularity run the queue does.
+    if subject.settings.granularity == "run" or subject.has_engine():
+        return
+    suspects = {state.pool for state in subject.pools if stuck_count(state)}
+    if not suspects:
+        return
+    time.sleep(LOOK_AGAIN_SECONDS)
+    for state in subject.deployment.pools(suspects):
+        count = stuck_count(state)
+        if count and state.limit is not None:
+            waiting = [s for s in state.waiting if s.assigned is None]
+            yield Told(
+                f"{state.pool}: {count} of {number(state.limit, 'slot')} free and promised to "
+                f"nobody, and {number(len(waiting), 'waiter')}: a release and a first claim "
+                "came at once, and Dagster's storage lost the wake-up.",
+                "Promise the slots to them. The engine loses none: lifeguard engine enable.",
+                names=[state.pool, *dict.fromkeys(step.run_id for step in waiting)],
+                evidence=[
+                    _waits(step.run_id, step.step_key, step.since, subject.now)
+                    for step in waiting[:5]
+                ],
+                commands=["lifeguard doctor --fix"],
+            )
 
 
-class HolderSilent(Check):
-    code = "holder-silent"
-    title = "A run holds a slot for very long"
-    severity = "note"
-    source = "deployment"
-
-    def find(self, subject: Subject) -> Iterator[Finding]:
-        for state in subject.pools:
-            if not state.waiting:
+@check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
+def holder_silent(subject: Subject) -> Iterator[Told]:
+    for state in subject.pools:
+        if not state.waiting:
+            continue
+        for step in state.holding:
+            run = subject.users.get(step.run_id)
+            if run is None or run.is_over:
                 continue
-            for step in state.holding:
-                run = subject.users.get(step.run_id)
-                if run is None or run.is_over:
-                    continue
-                since = step.since or run.started or run.created
-                if subject.now - since > SILENT_SECONDS:
-                    yield self.finding(
-                        f"{state.pool}: run {step.run_id} has held a slot for "
-                        f"{duration(subject.now - since)}; {number(len(state.waiting), 'waiter')}.",
-                        "If its process is dead, say so in Dagster's UI: Terminate, with force. "
-                        "Then lifeguard doctor --fix frees the slot.",
-                        names=[state.pool, step.run_id],
-                        evidence=[f"step {step.step_key}, run {run.status}"],
-                    )
+            since = step.since or run.started or run.created
+            if subject.now - since > SILENT_SECONDS:
+                yield Told(
+                    f"{state.pool}: run {step.run_id} has held a slot for "
+                    f"{duration(subject.now - since)}; {number(len(state.waiting), 'waiter')}.",
+                    "If its process is dead, say so in Dagster's UI: Terminate, with force. "
+                    "Then lifeguard doctor --fix frees the slot.",
+                    names=[state.pool, step.run_id],
+                    evidence=[f"step {step.step_key}, run {run.status}"],
+                )
 
 
 def is_over(run: Run | None) -> bool:
@@ -178,4 +160,4 @@ def pools_of(states: Iterable[PoolState], run_id: str) -> list[str]:
     ]
 
 
-CHECKS = (SlotsLeaked(), WaitersLeaked(), WaiterStuck(), HolderSilent())
+CHECKS = (slots_leaked, waiters_leaked, waiter_stuck, holder_silent)
