@@ -25,7 +25,9 @@ dagster_lifeguard` is the same command.
 Exit codes, for every command: 0 done and nothing found, 1 something found, 2 a mistake in what was
 asked. Codes of findings and errors: [Findings and errors](findings.md).
 
-Your shell completes commands and options after one line in its start file:
+Your shell completes commands, options, pools and assets after one line in its start file. It
+offers the pools that `lifeguard.yaml` declares and, of an instance on SQLite in `DAGSTER_HOME`,
+those with a limit and the assets that were materialised; no server is asked.
 
 | Shell | File | Line |
 |---|---|---|

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -85,3 +86,81 @@ def test_the_public_names_are_there_when_asked_for() -> None:
         "assert not hasattr(lifeguard, 'Polic')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def offered(words: str) -> tuple[list[str], set[str]]:
+    count = str(len(words.split(" ")) - 1)
+    printed, modules = imported(
+        _LIFEGUARD_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count
+    )
+    return [line.removeprefix("plain,") for line in printed.split()], modules
+
+
+class TestNames:
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A home with a pool and an asset, and a lifeguard.yaml with another pool."""
+        import dagster as dg
+
+        (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            instance.event_log_storage.set_concurrency_slots("sales_live", 1)
+            dg.materialize([dg.asset(lambda: 1, key=["sales", "orders"])], instance=instance)
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "lifeguard.yaml").write_text("pools: {sales_declared: 2, other: 1}\n")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("words", "names"),
+        [
+            ("lifeguard status sa", ["sales_declared", "sales_live"]),
+            ("lifeguard plan sa", ["sales_declared", "sales_live"]),
+            ("lifeguard free o", ["other"]),
+            ("lifeguard audit --pool sales_l", ["sales_live"]),
+            ("lifeguard explain sa", ["sales/orders"]),
+            ("lifeguard timeline sa", ["sales/orders", "sales_declared", "sales_live"]),
+        ],
+    )
+    def test_names_are_completed(self, home: Path, words: str, names: list[str]) -> None:
+        found, modules = offered(words)
+        assert found == names
+        assert ("dagster" in modules) == ("timeline" in words)
+
+    @pytest.mark.parametrize(
+        "storage",
+        [
+            "sqlite: {base_dir: {env: ELSEWHERE}}",
+            "custom: {module: m, class: C, config: {base_dir: {env: ELSEWHERE}}}",
+        ],
+    )
+    def test_a_storage_elsewhere_is_found(self, home, tmp_path, storage, monkeypatch) -> None:
+        monkeypatch.setenv("ELSEWHERE", str(home))
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "away"))
+        (tmp_path / "away").mkdir()
+        (tmp_path / "away" / "dagster.yaml").write_text(f"storage: {{{storage}}}\n")
+        assert offered("lifeguard status sales_l")[0] == ["sales_live"]
+
+    @pytest.mark.parametrize("yaml", ["storage: [", "storage: {postgres: {postgres_url: x}}"])
+    def test_what_cannot_be_read_is_no_name_and_no_noise(self, tmp_path, yaml, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        (tmp_path / "dagster.yaml").write_text(yaml)
+        (tmp_path / "lifeguard.yaml").write_text("pools: [")
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from dagster_lifeguard.cli import main; main(prog_name='lifeguard')",
+            ],
+            env=os.environ
+            | {
+                "_LIFEGUARD_COMPLETE": "bash_complete",
+                "COMP_WORDS": "lifeguard status a",
+                "COMP_CWORD": "2",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -300,6 +300,33 @@ class TestPull:
         assert "a*b" in result.output.splitlines()[-1]
         assert "fine: 1" in (here / "lifeguard.yaml").read_text()
 
+    def test_json_tells_what_is_live_and_asks_nothing(self, deployment, here):
+        limits(deployment, fine=1)
+        list(deployment.set_limits({"a*b": 2}))
+        (here / "lifeguard.yaml").unlink()
+
+        def told(*arguments):
+            result = lifeguard("pull", "--json", *arguments)
+            assert result.exit_code == 1  # One pool cannot be declared.
+            return json.loads(result.output)
+
+        expected = {
+            "version": 1,
+            "deployment": deployment.name,
+            "file": "lifeguard.yaml",
+            "differs": True,
+            "written": False,
+            "default_limit": 1,
+            "pools": {"fine": {"limit": 1, "rate": None, "order": "fifo"}},
+            "left_out": {"a*b": {"limit": 2, "rate": None, "order": "fifo"}},
+        }
+        assert told("--dry-run") == expected
+        refused = lifeguard("pull", "--json")
+        assert (refused.exit_code, "say --yes with --json" in refused.output) == (2, True)
+        assert not (here / "lifeguard.yaml").exists()
+        assert told("--yes") == {**expected, "written": True}
+        assert told("--yes") == {**expected, "differs": False}
+
     @pytest.mark.parametrize("pool", ["yes", "1", "a/b", "a: b", "#x", "null", "é", "'"])
     def test_any_name_comes_back_as_it_was(self, pool):
         if " " in pool:

@@ -29,8 +29,6 @@ from dagster_lifeguard.rate import BURST_MAX, Rate
 
 T = TypeVar("T")
 
-FILE_NAME = "lifeguard.yaml"
-
 FILE_SIZE_MAX_BYTES = 1024 * 1024
 """A larger file is taken for a mistake rather than read."""
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dagster_lifeguard.audit.report import audit
 from dagster_lifeguard.audit.wording import verdict_text
+from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.subject import known_pool
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
@@ -39,7 +39,7 @@ SHOWN_MAX = 10
     callback=read_duration,
     help="How far back: 90s, 30m, 24h, 7d.",
 )
-@click.option("--pool", help="Judge only this pool.")
+@click.option("--pool", shell_complete=completion.pools, help="Judge only this pool.")
 @click.option(
     "--by",
     type=click.Choice(["ledger", "event-logs"]),
@@ -77,6 +77,8 @@ def audit_command(
 
     Exit code: 0 no limit exceeded, 1 a limit was exceeded, 2 a mistake in what was asked.
     """
+    from dagster_lifeguard.audit.report import audit  # noqa: PLC0415 - slow
+
     if pool is not None:
         pool = known_pool(deployment, pool)
     now = time.time()

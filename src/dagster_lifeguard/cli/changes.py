@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+FILE_NAME = "lifeguard.yaml"
+"""What the file with rules and pools is called, unless another is named."""
+
+
 @dataclass(frozen=True)
 class Change:
     """A file and what it is to say."""

@@ -12,9 +12,10 @@ from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.check.inspection import inspect_locations
 from dagster_lifeguard.check.origins import find_origins
 from dagster_lifeguard.check.report import report_on
+from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
-from dagster_lifeguard.config import FILE_NAME, Config
+from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import LoadError, first_line
 
 if TYPE_CHECKING:

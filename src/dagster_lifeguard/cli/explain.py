@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@click.argument("subject", metavar="ASSET|RUN_ID|RUN_ID:STEP")
+@click.argument("subject", metavar="ASSET|RUN_ID|RUN_ID:STEP", shell_complete=completion.assets)
 @click.option("--all", "show_all", is_flag=True, help="List every step and everyone ahead.")
 @click.option(
     "--window",

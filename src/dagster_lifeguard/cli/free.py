@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
@@ -28,7 +29,7 @@ _LIVES = {
 
 
 @click.command("free")
-@click.argument("subject", metavar="RUN_ID|RUN_ID:STEP|POOL")
+@click.argument("subject", metavar="RUN_ID|RUN_ID:STEP|POOL", shell_complete=completion.pools)
 @click.option("--force", is_flag=True, help="Also what is alive, or may be.")
 @click.option("-y", "--yes", is_flag=True, help="Free without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what is known, and stop.")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from dagster_lifeguard import instance_yaml
-from dagster_lifeguard.cli.changes import Change, agreed, instance_file, read, write_all
-from dagster_lifeguard.config import FILE_NAME, Config
+from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, instance_file, read, write_all
+from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
 
 STARTER = """\

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
-from dagster_lifeguard.config import FILE_NAME
 from dagster_lifeguard.findings import printable
 from dagster_lifeguard.limits import affected
 from dagster_lifeguard.order import format_order
@@ -38,7 +39,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="The file that declares the limits.",
         ),
-        click.argument("names", metavar="[POOL]...", nargs=-1),
+        click.argument("names", metavar="[POOL]...", nargs=-1, shell_complete=completion.pools),
     ):
         command = option(command)
     return command

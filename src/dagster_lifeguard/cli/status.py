@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.pool_tables import ROWS_MAX, overview_table, pool_report
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
@@ -35,7 +36,7 @@ _INTERVAL_MIN = 0.1
 
 
 @click.command("status")
-@click.argument("pool", required=False)
+@click.argument("pool", required=False, shell_complete=completion.pools)
 @click.option("--select", "pattern", help="Only pools whose name holds this text.")
 @click.option("--all", "show_all", is_flag=True, help="List idle pools too, and whole queues.")
 @click.option(

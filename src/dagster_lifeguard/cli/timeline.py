@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw
 from dagster_lifeguard.cli.changes import Change
 from dagster_lifeguard.cli.subject import pool_or_asset
@@ -35,7 +36,9 @@ _TICKS = 5
 
 
 @click.command("timeline")
-@click.argument("subject", required=False, metavar="[POOL | ASSET]")
+@click.argument(
+    "subject", required=False, metavar="[POOL | ASSET]", shell_complete=completion.pools_and_assets
+)
 @click.option(
     "--since",
     default="1h",
