@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.console import Console, Group
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
+from dagster_lifeguard.cli.pool_tables import overview_table
 from dagster_lifeguard.insight.past import Past, Sample, Spread, read_past
 from dagster_lifeguard.insight.pools import Reason, look_into, overview, runs_in
 
@@ -155,3 +157,14 @@ class TestPool:
         states = [pool("db", 1, [holds("a")], [waits("b")])]
         assert runs_in(told, states).keys() == {"a", "b"}
         assert runs_in(told, []) == {}
+
+
+def test_a_screen_lists_what_fits_and_says_how_many_are_left():
+    states = [pool(f"pool{n}", 1) for n in range(5)]
+    found = overview(states, SETTINGS, NOTHING, NOW)
+    console = Console(width=80, record=True)
+    console.print(Group(*overview_table(found, found.pools, name="x", width=80, rows_max=2)))
+    shown = console.export_text()
+    assert [f"pool{n}" in shown for n in range(5)] == [True, True, False, False, False]
+    assert "and 3 more" in shown
+    assert "5 pools" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -191,6 +192,20 @@ class TestFree:
 
 
 class TestMistakes:
+    @pytest.mark.parametrize("command", [["status"], ["explain", "held"], ["free", "orders"]])
+    def test_an_instance_older_than_pools_is_told(self, make_home, monkeypatch, command):
+        home = make_home("sqlite", stock=True)
+        monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+        with home.instance() as instance:
+            path = instance.event_log_storage.path_for_shard("index")
+            instance.event_log_storage.get_concurrency_keys()
+        with closing(sqlite3.connect(path)) as file:
+            file.execute("DROP TABLE concurrency_slots")
+        result = lifeguard(*command)
+        assert result.exit_code == 2
+        assert "Error: The instance's database is older than pools." in result.output
+        assert "Run: dagster instance migrate" in result.output
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

@@ -348,6 +348,15 @@ def test_wrong_answers_are_told(answer, message):
         assert len(asked) == (3 if answer[0] == 503 else 1)
 
 
+def test_a_database_older_than_pools_is_told():
+    answer = {"data": {"version": "1.10.0", "instance": {"supportsConcurrencyLimits": False}}}
+    with answering((200, JSON, json.dumps(answer))) as (url, _):
+        result = CliRunner().invoke(main, ["status", "--url", url])
+    assert result.exit_code == 2
+    assert f"Error: {url}: its database is older than pools." in result.output
+    assert "Run there: dagster instance migrate" in result.output
+
+
 def test_reads_are_repeated_and_changes_never(monkeypatch):
     busy = (503, "text/html", "busy")
     with answering(busy, busy, NO_LIMITS) as (url, asked):

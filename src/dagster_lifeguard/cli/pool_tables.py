@@ -31,7 +31,12 @@ _NAME_MIN = 20
 
 
 def overview_table(
-    found: Overview, pools: Sequence[PoolSummary], *, name: str, width: int
+    found: Overview,
+    pools: Sequence[PoolSummary],
+    *,
+    name: str,
+    width: int,
+    rows_max: int | None = None,
 ) -> Iterator[RenderableType]:
     """All pools in outline.
 
@@ -40,11 +45,13 @@ def overview_table(
         pools: Those of it to list.
         name: What to call the deployment.
         width: Columns of the terminal.
+        rows_max: List no more of them, and say how many are left; None: all.
     """
     yield Text(printable(name), style="dim")
     if pools:
-        yield _summaries(pools, found, wide=width >= _WIDE)
-        yield Text()
+        yield _summaries(pools[:rows_max], found, wide=width >= _WIDE)
+        left = len(pools) - len(pools[:rows_max])
+        yield Text(f"and {left:,} more" if left else "", style="dim")
     yield from _sums(found, len(pools))
 
 

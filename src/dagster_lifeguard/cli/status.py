@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
 
+_AROUND_ROWS = 10
+"""Lines of a screen that pools are not listed in: the rest of the table, sums, long names."""
+
 _PAST_AGAIN_SECONDS = 60.0
 """While watching, percentiles are read anew so often: it costs more than to look at the pools."""
 
@@ -83,7 +86,9 @@ def status_command(
     if pool is None:
 
         def see() -> _Sight:
-            return look.at_all(pattern or "", list_idle=show_all or pattern is not None)
+            list_idle = show_all or pattern is not None
+            on_screen = watch and not as_json
+            return look.at_all(pattern or "", list_idle=list_idle, on_screen=on_screen)
     else:
         name = known_pool(deployment, pool)
 
@@ -122,12 +127,20 @@ class _Look:
         self._settings = deployment.settings()
         self._past = Past(0.0, 0.0)
 
-    def at_all(self, pattern: str, *, list_idle: bool) -> _Sight:
+    def at_all(self, pattern: str, *, list_idle: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
         found = overview(states, self._settings, self._past_until(now), now)
         selected = [pool for pool in found.pools if pattern.lower() in pool.pool.lower()]
         listed = [pool for pool in selected if list_idle or not pool.is_idle]
-        text = overview_table(found, listed, name=self._deployment.name, width=new_console().width)
+        console = new_console()
+        fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.
+        text = overview_table(
+            found,
+            listed,
+            name=self._deployment.name,
+            width=console.width,
+            rows_max=max(1, console.height - _AROUND_ROWS) if fits else None,
+        )
         described = asdict(found) | {"pools": [asdict(pool) for pool in selected]}
         return _Sight(Group(*text), self._named(described), states)
 
