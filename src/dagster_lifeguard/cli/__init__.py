@@ -19,9 +19,11 @@ COMMANDS = {
         "demo": "Load real data with three runs at once, without pools and with them.",
     },
     "Set limits as code": {
-        "plan": "Show declared and live limits, what apply would do, and who is affected.",
-        "apply": "Set the limits that lifeguard.yaml declares, after showing what that changes.",
-        "pull": "Write the live limits into lifeguard.yaml.",
+        "plan": "Show declared and live limits, rates and orders, what apply would do, and who is "
+        "affected.",
+        "apply": "Set the limits, rates and orders that lifeguard.yaml declares, after showing the "
+        "change.",
+        "pull": "Write the live limits, rates and orders into lifeguard.yaml.",
     },
     "Operate": {
         "status": "Show which pools are held, who waits, and for how long.",
