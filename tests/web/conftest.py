@@ -37,7 +37,9 @@ def chromium() -> str:
     return "/usr/bin/chromium"
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while playwright is up, its event loop counts as running in this thread,
+# and nothing that calls `asyncio.run`, as Dagster does, would work in the tests after it.
+@pytest.fixture(scope="module")
 def browser(chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS))
