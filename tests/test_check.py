@@ -281,6 +281,118 @@ class TestFindings:
         home.joinpath("dagster.yaml").write_text(engine)
         assert "engine-off" not in project.codes("-f", file)
 
+    def test_slots_inside_that_an_asset_can_never_have(self, project: Project) -> None:
+        rules = """\
+            engine: lifeguard
+            rules:
+              - {assets: "key:own", pools: ["{asset}"]}
+              - {assets: "key:rates", pools: ["rates"], hold: asset}
+              - {assets: "*", pools: ["w"]}
+            pools: {w: 4, api: 2}
+        """
+        graph = """
+            @dg.op
+            def fetch(): return 1
+            @dg.graph_asset(metadata={"lifeguard/slots": "rates"})
+            def rates(): return fetch()
+        """
+        models = """
+            @dg.multi_asset(
+                specs=[dg.AssetSpec("m1", skippable=True), dg.AssetSpec("m2", skippable=True,
+                       metadata={"lifeguard/slots": ["w*3", "api*2 > w*2 > api"]})],
+                can_subset=True)
+            def models(): ...
+        """
+        text = code(
+            asset("own", "metadata={'lifeguard/slots': 'own'}"),
+            asset("much", "metadata={'lifeguard/slots': ['api*3', 'api > w*2']}"),
+            asset("fine", "metadata={'lifeguard/slots': ['api*2', 'w*3', 'other']}"),
+            asset("typo", "metadata={'lifeguard/slots': 'a b'}"),
+            asset("number", "metadata={'lifeguard/slots': [3]}"),
+            graph,
+            models,
+        )
+        project.write("lifeguard.yaml", dedent(rules))
+        ignored = (
+            "--ignore",
+            "engine-off",
+            "--ignore",
+            "not-applied",
+            "--ignore",
+            "limit-in-force",
+        )
+        found = project.json("-f", project.write("defs.py", text), *ignored)
+        told = sorted((f["code"], f["names"][0], f["message"]) for f in found["errors"])
+        blocked = "of {}: it waits for itself."
+        assert told == [
+            ("self-blocking", "m2", f"m2 holds 2 slots of the pool api and asks inside for 1 more, {blocked.format(2)}"),
+            ("self-blocking", "own", f"own holds 1 slot of the pool own and asks inside for 1 more, {blocked.format(1)}"),
+            ("self-blocking", "rates", f"rates holds 1 slot of the pool rates and asks inside for 1 more, {blocked.format(1)}"),
+            ("slots-above-limit", "much", "much asks inside for 3 slots of the pool api, whose limit is 2: it would wait for ever."),
+            ("slots-unreadable", "number", "The metadata lifeguard/slots of number says [3]: 3 is no text."),
+            ("slots-unreadable", "typo", "The metadata lifeguard/slots of typo says 'a b': 'a b' is not a pool expression."),
+        ]  # fmt: skip
+        (m2,) = (f["evidence"] for f in found["errors"] if f["names"][0] == "m2")
+        assert m2 == ["m2 asks for api while it holds w*3+api*2"]
+        # Pools that assets only take slots of inside are used.
+        assert "unused-pool" not in [f["code"] for f in found["warnings"]]
+
+    def test_circles_of_slots_inside_also_across_locations(self, project: Project) -> None:
+        rules = """\
+            engine: lifeguard
+            rules:
+              - {assets: "key:north or key:south", pools: ["{asset}", "a"]}
+              - {assets: "*", pools: []}
+            pools: {a: 1, b: 1}
+        """
+        project.write("lifeguard.yaml", rules)
+        wrap = "Policy.from_yaml('lifeguard.yaml').apply({})"
+        project.write(
+            "one.py", code(asset("north", "metadata={'lifeguard/slots': 'b'}"), wrap=wrap)
+        )
+        south = asset("other", "metadata={'lifeguard/slots': ['b > a']}")
+        project.write("two.py", code(south, wrap=wrap))
+        ignored = ("--ignore", "engine-off", "--ignore", "default-limit")
+        assert "circular-wait" not in project.codes("-f", "one.py", *ignored)
+        workspace = "load_from: [{python_file: one.py}, {python_file: two.py}]"
+        project.write("workspace.yaml", workspace)
+        found = project.json("-w", "workspace.yaml", *ignored)
+        (circle,) = (f for f in found["warnings"] if f["code"] == "circular-wait")
+        assert circle == {
+            "code": "circular-wait",
+            "message": "Runs of north and other may wait for each other's slots of b and a for "
+            "ever.",
+            "remedy": "Let all ask for these pools in one order, or for all at once.",
+            "names": ["north", "other", "b", "a"],
+            "evidence": [
+                "north asks for b while it holds a+north",
+                "other asks for a while it holds b",
+            ],
+            "commands": [],
+        }
+
+    def test_what_slots_inside_need_the_engine_for(self, project: Project) -> None:
+        file = project.write("defs.py", code(
+            asset("one", "metadata={'lifeguard/slots': 'api'}"),
+            asset("two", "metadata={'lifeguard/slots': ['api*2', 'api+w']}"),
+        ))  # fmt: skip
+        found = project.json("-f", file, "--ignore", "slots-above-limit")
+        assert [f["message"] for f in found["errors"]] == [
+            "two asks inside for api*2: needs engine: lifeguard.",
+            "two asks inside for api+w: needs engine: lifeguard.",
+        ]
+
+    def test_at_granularity_run_a_step_holds_nothing_while_it_asks(
+        self, project: Project, home: Path
+    ) -> None:
+        file = project.write("defs.py", code(asset("a", "metadata={'lifeguard/slots': 'a'}")))
+        assert project.codes("-f", file) == ["self-blocking"]
+        home.joinpath("dagster.yaml").write_text(
+            "telemetry: {enabled: false}\n"
+            "concurrency: {pools: {default_limit: 1, granularity: run}}\n"
+        )
+        assert "self-blocking" not in project.codes("-f", file)
+
     def test_same_target(self, project: Project) -> None:
         table = "metadata={'dagster/table_name': 'db.t'}"
         text = code(asset("a", table), asset("b", table), asset("c"))

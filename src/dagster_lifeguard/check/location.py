@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.check.assets import asset_findings, demand_findings, same_targets
+from dagster_lifeguard.check.inside import asks_of, blocks_findings, read_blocks
 from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
 from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
 from dagster_lifeguard.config import describe_rule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
+    from dagster_lifeguard.check.circles import Ask
     from dagster_lifeguard.compat.locations import LocationOrigin
     from dagster_lifeguard.config import Config, Engine
     from dagster_lifeguard.findings import Finding
@@ -37,6 +39,7 @@ class Location:
         engines: Who admits steps, by these policies.
         rules: What each rule selects, in order.
         on_conflict: The rules that say something of duplicate runs, as messages name them.
+        asks: What its assets say that they ask for inside.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Location:
     engines: frozenset[Engine]
     rules: tuple[str, ...]
     on_conflict: tuple[str, ...] = ()
+    asks: tuple[Ask, ...] = ()
 
 
 def inspect_location(origin: LocationOrigin, config: Config | None, granularity: str) -> Location:
@@ -78,6 +82,7 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
         engines=frozenset(engine for location in locations for engine in location.engines),
         rules=locations[0].rules if locations else (),
         on_conflict=tuple(rule for location in locations for rule in location.on_conflict),
+        asks=tuple(ask for location in locations for ask in location.asks),
     )
 
 
@@ -90,9 +95,11 @@ def _inspect_repository(
     plans = [(policy, Plan(policy, part)) for policy, part in parts]
     assignments_of = [part.assignments() for _, part in plans]
     assignments = [a for part in assignments_of for a in part]
+    unreadable: list[Finding] = []
+    inside_of = [read_blocks(items, part, unreadable) for part in assignments_of]
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
-    for (policy, _), part in zip(plans, assignments_of, strict=True):
-        for term in (term for assignment in part for term in assignment.terms):
+    for (policy, _), part, inside in zip(plans, assignments_of, inside_of, strict=True):
+        for term in (*(t for a in part for t in a.terms), *(t for b in inside for t in b.terms)):
             declared[term.name].add(policy.limit_of(term.name))
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
@@ -101,6 +108,12 @@ def _inspect_repository(
     findings += differing_limits(declared)
     findings += asset_findings(assignments, granularity)
     findings += demand_findings(assignments, limits)
+    findings += unreadable
+    asks: list[Ask] = []
+    for (policy, _), inside in zip(plans, inside_of, strict=True):
+        of_policy = asks_of(inside, policy, granularity)
+        findings += blocks_findings(inside, of_policy, policy, limits)
+        asks += of_policy
     findings += same_targets(items, assignments)
     return Location(
         name=name,
@@ -120,6 +133,7 @@ def _inspect_repository(
             for index, rule in enumerate(policy.rules)
             if rule.on_conflict != "queue"
         ),
+        asks=tuple(asks),
     )
 
 

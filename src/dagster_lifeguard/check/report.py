@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.check.inside import circle_findings
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
 from dagster_lifeguard.names import enumerate_some
@@ -54,6 +55,7 @@ def report_on(
     # A rule is for all locations, so it is unused only if it is so in each of them.
     findings += _unused_everywhere(locations)
     findings += _clashes_across(locations)
+    findings += _circles_across(locations)
     if config is not None:
         findings += _unused_pools(locations, config)
     if settings is not None:
@@ -87,6 +89,12 @@ def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
                 "Set naming: path, which never gives two assets one name.",
                 tuple(places),
             )
+
+
+def _circles_across(locations: Sequence[Location]) -> Iterator[Finding]:
+    """A circle may go through several code locations, for pools belong to the instance."""
+    limits = {pool: n for location in locations for pool, n in location.limits.items()}
+    return circle_findings([ask for location in locations for ask in location.asks], limits)
 
 
 def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Finding]:

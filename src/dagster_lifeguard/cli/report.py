@@ -207,10 +207,3 @@ def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
     external = sum(1 for _, a in rows if a.kind == "external")
     parts += [f"{external} external"] if external else []
     return f"{number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict(shown)}[/bold]"
-
-
-def _is_alone(a: Assignment, users: Counter[str]) -> bool:
-    """Whether it has a pool to itself, whatever else it shares."""
-    only_here = [users[term.name] == 1 for term in a.current_terms]
-    # Each op of a graph claims its one pool; under the engine a step claims all of its pools.
-    return any(only_here) if a.engine == "lifeguard" else bool(only_here) and all(only_here)
