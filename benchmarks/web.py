@@ -64,7 +64,7 @@ def main() -> None:
             )
             changer.start()
             try:
-                url = _address(Path(home, "serve.log"))
+                url = _address(server, Path(home, "serve.log"))
                 asyncio.run(_measure(url, asked.pools, asked.pages, asked.seconds))
             finally:
                 changer.terminate()
@@ -94,14 +94,15 @@ def _change(pools: int) -> None:
             time.sleep(max(0.0, begun + number / CHANGES_PER_SECOND - time.monotonic()))
 
 
-def _address(log: Path) -> str:
-    while True:
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    while server.poll() is None:
         found = re.search(r"on (http://\S+)/", log.read_text())
         if found:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{found[1]}/healthz").status_code == httpx.codes.OK:
                     return found[1]
         time.sleep(0.1)
+    sys.exit(log.read_text())
 
 
 async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:

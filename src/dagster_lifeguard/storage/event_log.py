@@ -6,16 +6,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-from dagster import DagsterEventType
-
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.errors import (
-    ConfigError,
-    LifeguardError,
-    StoreUnavailableError,
-)
+from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
-from dagster_lifeguard.storage.demands import graph_of
 from dagster_lifeguard.storage.expressions import (
     demand_of,
     is_deferred,
@@ -24,13 +17,14 @@ from dagster_lifeguard.storage.expressions import (
     refuse_expression,
 )
 from dagster_lifeguard.storage.parts import Parts
+from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 from dagster_lifeguard.storage.tickets import STEP_MOMENTS
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from dagster import EventLogEntry
+    from dagster import DagsterEventType, EventLogEntry
 
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.rate import Rate
@@ -43,24 +37,6 @@ NO_DEFAULT = 2**31 - 1
 """Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
 does not know only where there is a default limit. It is told so always: else it would take a pool
 expression for an unlimited pool."""
-
-
-_STEP_BEGINS = {
-    DagsterEventType.STEP_WORKER_STARTED,
-    DagsterEventType.STEP_START,
-    DagsterEventType.STEP_RESTARTED,
-}
-_STEP_ENDS = {
-    DagsterEventType.STEP_SUCCESS,
-    DagsterEventType.STEP_FAILURE,
-    DagsterEventType.STEP_UP_FOR_RETRY,
-}
-_STEP_FAILS = _STEP_ENDS - {DagsterEventType.STEP_SUCCESS}
-_RUN_ENDS = {
-    DagsterEventType.RUN_SUCCESS,
-    DagsterEventType.RUN_FAILURE,
-    DagsterEventType.RUN_CANCELED,
-}
 
 
 class PoolMethods:
@@ -332,62 +308,23 @@ class PoolMethods:
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event; a step that begins in this process gets its process as an owner first."""
         kind = event.dagster_event_type if event.is_dagster_event else None
-        key = TicketKey(event.run_id, event.step_key or "")
-        if kind in _STEP_BEGINS and key.step_key:
-            parts = self.lifeguard
-            ticket = parts.tickets.find(key)
-            parts.steps.started(ticket, parts.claims.fence(ticket))
+        step = TicketKey(event.run_id, event.step_key or "")
+        if kind in STEP_BEGINS and step.step_key:
+            self.lifeguard.events.begins(step)
         cast("Any", super()).store_event(event)
-        parts_made = self._lifeguard_parts
-        if kind in _STEP_FAILS and (
-            parts_made is None or not parts_made.steps.runs_here(parts_made.tickets.of(key))
-        ):
-            self._clear_after(key)
-        if parts_made is None:
-            return
-        if kind in _STEP_ENDS:
-            parts_made.steps.ended(parts_made.tickets.of(key))
-        elif kind is DagsterEventType.STEP_SKIPPED:
-            self._skipped(parts_made, key)
-        elif kind in _RUN_ENDS and parts_made.claims.holds_for(key.run_id):
-            self._end_run(parts_made, key.run_id)
-
-    def _skipped(self, parts: Parts, key: TicketKey) -> None:
-        """A step will not execute: nothing will be asked for, or given back, in its name."""
-        for ticket in parts.claims.held_keys(key.run_id):
-            if graph_of(key.step_key) == ticket.step_key and parts.tickets.is_over(ticket):
-                parts.claims.release(ticket)
+        parts = self._lifeguard_parts
+        if parts is None and kind in STEP_FAILS:  # It may have left something in another process.
+            try:
+                parts = self.lifeguard
+            except LifeguardError as error:
+                logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
+        if parts is not None:
+            parts.events.stored(kind, step)
 
     def last_events(self, run_id: str) -> Mapping[str, DagsterEventType]:
         """For each step of a run that began or was skipped, what it did last."""
         entries = cast("Any", self).get_logs_for_run(run_id, of_type=STEP_MOMENTS)
         return {e.step_key: e.dagster_event_type for e in entries if e.step_key is not None}
-
-    def _clear_after(self, step: TicketKey) -> None:
-        """A step failed whose process may have died before it gave back what was inside it."""
-        try:
-            self.lifeguard.claims.release_inside(step)
-        except LifeguardError as error:
-            logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
-
-    def _end_run(self, parts: Parts, run_id: str) -> None:
-        """The run ended in the process that claimed for it, and something was not given back.
-
-        What a step held that executed in this process is free, for it executes no more. Any other
-        step may still go on in its own process; if that owns its slots, they are held while it
-        lives, and if not, they are free when the lease has run out.
-        """
-        left = []
-        for key in parts.claims.held_keys(run_id):
-            if parts.steps.runs_here(key) or parts.tickets.is_over(key, run_ended=True):
-                parts.steps.ended(key)
-                parts.claims.release(key)
-            else:
-                parts.claims.forget(key)
-                left.append(key)
-        if left:
-            parts.engine.leave(left)
-        parts.tickets.forget(run_id)
 
     def dispose(self) -> None:
         """Let go of the database. What is held is held on until its lease runs out."""

@@ -11,6 +11,7 @@ from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import Demands, plan_by_id
+from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
 from dagster_lifeguard.storage.tickets import Tickets
@@ -54,6 +55,7 @@ class Parts:
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
         self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
+        self.events = StepEvents(self.engine, self.claims, self.steps, self.tickets)
 
     def respect_stock_slots(self) -> None:
         """Compare with the slots of the stock storage, while some are left; once a second."""
