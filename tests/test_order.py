@@ -13,6 +13,7 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, PoolView, Ticket, TicketKey, Waiter
 from dagster_lifeguard.order import (
     format_order,
+    members_to_see,
     parse_order,
     queue_of,
     rank_of,
@@ -22,10 +23,11 @@ from dagster_lifeguard.order import (
 from dagster_lifeguard.store.rows import fair_view
 
 GROUPS = "abc"
+MANY_GROUPS = [f"team{number}" for number in range(2 * WAITERS_SEEN_MAX)]
 
 
 @st.composite
-def queues(draw, count_max=80):
+def queues(draw, count_max=80, groups=GROUPS):
     """Waiters of some groups, and the slots that each group holds."""
     waiters = []
     for number in range(1, draw(st.integers(0, count_max)) + 1):
@@ -33,12 +35,12 @@ def queues(draw, count_max=80):
         slots = draw(st.sampled_from([1, 1, 1, 2, 3]))
         key = TicketKey(f"run{number}", "s")
         waiters.append(
-            Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
+            Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(groups)))
         )
-    turns = draw(st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 9)))
+    turns = draw(st.dictionaries(st.sampled_from(groups), st.integers(1, 9)))
     return (
         waiters,
-        Counter(draw(st.lists(st.sampled_from(GROUPS), max_size=6))),
+        Counter(draw(st.lists(st.sampled_from(groups), max_size=6))),
         turns,
         draw(st.integers(0, 5)),
     )
@@ -96,7 +98,7 @@ def view_of(waiters, held, turns, turn):
     )
 
 
-@given(queues())
+@given(st.one_of(queues(), queues(count_max=120, groups=MANY_GROUPS)))
 def test_the_front_that_a_store_reads_is_the_front_of_all(queue):
     """The best of each group, and of the best groups as many as may count: nothing else is read."""
     waiters, held, *turns = queue
@@ -106,8 +108,8 @@ def test_the_front_that_a_store_reads_is_the_front_of_all(queue):
     heads = ranked([members[0] for members in firsts.values()], held, *turns)
     read = [
         waiter
-        for place, (_, head) in enumerate(heads)
-        for waiter in firsts[head.group][: WAITERS_SEEN_MAX + 1 - place]
+        for head, count in members_to_see(heads, WAITERS_SEEN_MAX + 1)
+        for waiter in firsts[head.group][:count]
     ]
     view = view_of((), held, *turns)
     found = fair_view(

@@ -23,7 +23,7 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.model import Holding, PoolSnapshot, PoolView, Ticket
 
@@ -66,6 +66,25 @@ def ranked(
 def queue_of(pool: PoolView) -> list[tuple[Rank, Waiter]]:
     """The waiters in view of a pool with their ranks, best first."""
     return ranked(pool.queue, pool.held, pool.turns, pool.turn)
+
+
+def members_to_see(
+    heads: Sequence[tuple[Rank, Waiter]], count: int
+) -> list[tuple[Waiter, int]]:
+    """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
+
+    The second of a group ranks behind its first by the slots that this asks for, at least; so where
+    there are many groups, the first of each is mostly all there is to see.
+
+    Args:
+        heads: The first of each group, ranked, best first.
+        count: How many of the queue are to be seen.
+    """
+    worst = heads[count - 1][0][:2] if len(heads) >= count else (math.inf, math.inf)
+    return [
+        (head, count - place if (minus_priority, share + head.slots) <= worst else 1)
+        for place, ((minus_priority, share, *_), head) in enumerate(heads[:count])
+    ]
 
 
 def rank_of(ticket: Ticket, pool: PoolView) -> Rank:

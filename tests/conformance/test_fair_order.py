@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -119,6 +120,19 @@ def test_more_groups_than_a_decision_sees(fair):
     late = WAITERS_SEEN_MAX + 2
     assert ask(fair, f"run{late}", f"team{late}").reason is Reason.BEHIND
     assert ask(fair, "run0", "team00").granted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_is_that_of_the_whole_line_whatever_groups_ask_for(fair, seed):
+    chance = random.Random(seed)
+    fair.set_limit("orders", 8)
+    for number in range(120):
+        team = f"team{min(chance.randrange(60), chance.randrange(60))}"
+        demand = Demand.of({"orders": chance.choice([1, 1, 1, 2, 3])})
+        ask(fair, f"run{number}", team, chance.choice([0] * 30 + [1, -1]), demand)
+    waiting = [ticket.key.run_id for ticket in fair.snapshot("orders").waiting]
+    assert len(waiting) > 2 * WAITERS_SEEN_MAX
+    assert front(fair) == (waiting[:WAITERS_SEEN_MAX], False)
 
 
 def test_who_waits_and_holds_already_when_a_pool_becomes_fair_is_of_no_group(new_engine):

@@ -30,7 +30,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
 )
-from dagster_lifeguard.order import queue_of
+from dagster_lifeguard.order import members_to_see, queue_of
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
@@ -139,20 +139,18 @@ class SqliteStore(ByLook):
         holders = connection.execute(_SQL["holders"], (view.pool,)).fetchall()
         turns = connection.execute(_SQL["turns"], (view.pool,)).fetchall()
 
-        def first(group: str, count: int) -> list[Any]:
-            of_group = {"pool": view.pool, "group": group, "now": now, "count": count}
-            return connection.execute(_SQL["queue_of_group"], of_group).fetchall()
-
-        groups = connection.execute(_SQL["groups"], {"pool": view.pool}).fetchall()
         # Whoever is among the best of all is behind the first of their group.
-        heads = [row for (group,) in groups for row in first(group, 1)]
+        of_pool = {"pool": view.pool, "now": now}
+        heads = connection.execute(_SQL["first_of_groups"], of_pool).fetchall()
         firsts = tuple(map(rows.waiter, heads))
         view = replace(view, holders=dict(holders), turns=dict(turns), queue=firsts, whole=True)
-        queue = [
-            row
-            for place, (_, head) in enumerate(queue_of(view)[: WAITERS_SEEN_MAX + 1])
-            for row in first(head.group, WAITERS_SEEN_MAX + 1 - place)
-        ]
+        queue: list[Any] = []
+        for head, count in members_to_see(queue_of(view), WAITERS_SEEN_MAX + 1):
+            if count == 1:
+                queue.append(heads[firsts.index(head)])
+            else:
+                of_group = {**of_pool, "group": head.group, "count": count}
+                queue += connection.execute(_SQL["queue_of_group"], of_group).fetchall()
         return rows.fair_view(view, holders, turns, queue)
 
     def _in_question(

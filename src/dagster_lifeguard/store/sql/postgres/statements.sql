@@ -86,7 +86,7 @@ WHERE p.pool = ANY($1::text[]);
 
 -- What a pool whose order is fair needs besides, asked for only then. From group to group along the
 -- index, whatever there is of each; then, of each of the 33 groups whose first is best, as many as
--- can be among the best 33 of all.
+-- can be among the best 33 of all: see members_to_see in order.py.
 -- name: fair
 WITH RECURSIVE groups (name) AS (
   (SELECT q."group" FROM lifeguard_queue q
@@ -101,20 +101,24 @@ WITH RECURSIVE groups (name) AS (
   SELECT coalesce(h."group", '') AS name, count(*) AS slots
   FROM lifeguard_holdings h WHERE h.pool = $1::text GROUP BY 1
 ), firsts AS (
-  SELECT groups.name, row_number() OVER (
-    ORDER BY w.priority DESC,
-      coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0),
-      greatest((SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text),
-               (SELECT s.begins FROM lifeguard_groups s
-                WHERE s.pool = $1::text AND s."group" = groups.name)),
-      w.number) AS place
+  SELECT groups.name, -w.priority AS minus_priority, share.slots AS share, w.slots,
+    row_number() OVER (
+      ORDER BY w.priority DESC, share.slots,
+        greatest((SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text),
+                 (SELECT s.begins FROM lifeguard_groups s
+                  WHERE s.pool = $1::text AND s."group" = groups.name)),
+        w.number) AS place
   FROM groups CROSS JOIN LATERAL (
-    SELECT q.priority, q.number
+    SELECT coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0) AS slots
+  ) AS share CROSS JOIN LATERAL (
+    SELECT q.priority, q.number, q.slots
     FROM lifeguard_queue q
     JOIN lifeguard_tickets t ON t.number = q.number
     JOIN lifeguard_sessions s ON s.session = t.session
     WHERE q.pool = $1::text AND q.queued AND q."group" = groups.name AND s.lease_until > ({clock})
     ORDER BY q.priority DESC, q.number LIMIT 1) AS w
+), worst AS (
+  SELECT minus_priority, share FROM firsts WHERE place = 33
 )
 SELECT
   (SELECT json_agg(json_build_array(h.slot_no, coalesce(h."group", '')))
@@ -130,7 +134,11 @@ SELECT
            JOIN lifeguard_sessions s ON s.session = t.session
            WHERE q.pool = $1::text AND q.queued AND q."group" = firsts.name
              AND s.lease_until > ({clock})
-           ORDER BY q.priority DESC, q.number LIMIT (34 - firsts.place)) AS w
+           ORDER BY q.priority DESC, q.number
+           LIMIT CASE WHEN EXISTS (
+             SELECT 1 FROM worst
+             WHERE (firsts.minus_priority, firsts.share + firsts.slots)
+                 > (worst.minus_priority, worst.share)) THEN 1 ELSE 34 - firsts.place END) AS w
          WHERE firsts.place <= 33) AS w);
 
 -- name: holdings

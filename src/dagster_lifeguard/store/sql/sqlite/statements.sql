@@ -24,8 +24,8 @@ WHERE q.pool = :pool AND q.queued = 1 AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
 
--- From group to group along the index, whatever there is of each.
--- name: groups
+-- From group to group along the index, whatever there is of each, and the first live one of each.
+-- name: first_of_groups
 WITH RECURSIVE found (name) AS (
   SELECT min("group") FROM lifeguard_queue
   WHERE pool = :pool AND queued = 1 AND "group" IS NOT NULL
@@ -34,7 +34,17 @@ WITH RECURSIVE found (name) AS (
           WHERE q.pool = :pool AND q.queued = 1 AND q."group" > found.name)
   FROM found WHERE found.name IS NOT NULL
 )
-SELECT name FROM found WHERE name IS NOT NULL;
+SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
+FROM found
+CROSS JOIN lifeguard_queue q ON q.pool = :pool AND q.number = (
+  SELECT w.number
+  FROM lifeguard_queue w
+  CROSS JOIN lifeguard_tickets u ON u.number = w.number
+  CROSS JOIN lifeguard_sessions s ON s.session = u.session
+  WHERE w.pool = :pool AND w.queued = 1 AND w."group" = found.name AND s.lease_until > :now
+  ORDER BY w.priority DESC, w.number LIMIT 1)
+CROSS JOIN lifeguard_tickets t ON t.number = q.number
+WHERE found.name IS NOT NULL;
 
 -- name: queue_of_group
 SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
