@@ -271,6 +271,33 @@ class TestFindings:
         expected = [{"name": "a", "slots": 1, "limit": 1}, {"name": "w", "slots": 3, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
 
+    def test_limits_on_the_instance_that_no_demand_fits_into(self, project: Project) -> None:
+        rules = """\
+            engine: lifeguard
+            rules: [{assets: "*", pools: ["{asset}", "w*3"]}]
+            pools: {w: 4, api: 2}
+        """
+        project.write("lifeguard.yaml", rules)
+        text = code(
+            asset("a", "metadata={'lifeguard/slots': 'api*2'}"),
+            wrap="Policy.from_yaml('lifeguard.yaml').apply({})",
+        )
+        file = project.write("defs.py", text)
+        found = project.json("-f", file, "--ignore", "engine-off")
+        never = "whose limit on the instance is 1: it would wait for ever."
+        assert [(f["code"], f["message"], f["remedy"], f["commands"]) for f in found["errors"]] == [
+            (
+                "slots-above-limit",
+                f"a asks for {slots} slots of the pool {pool}, {never}",
+                f"Set the limit that the policy declares, {limit}.",
+                ["lifeguard apply"],
+            )
+            for pool, slots, limit in [("api", 2, 2), ("w", 3, 4)]
+        ]
+        done = CliRunner().invoke(main, ["apply", "--yes"])
+        assert done.exit_code == 0, done.output
+        assert project.codes("-f", file, "--ignore", "engine-off") == []
+
     def test_the_engine_is_off(self, project: Project, home: Path) -> None:
         settings = "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
         home.joinpath("dagster.yaml").write_text(settings)
@@ -313,14 +340,8 @@ class TestFindings:
             models,
         )
         project.write("lifeguard.yaml", dedent(rules))
-        ignored = (
-            "--ignore",
-            "engine-off",
-            "--ignore",
-            "not-applied",
-            "--ignore",
-            "limit-in-force",
-        )
+        assert CliRunner().invoke(main, ["apply", "--yes"]).exit_code == 0
+        ignored = ("--ignore", "engine-off", "--ignore", "not-applied")
         found = project.json("-f", project.write("defs.py", text), *ignored)
         told = sorted((f["code"], f["names"][0], f["message"]) for f in found["errors"])
         blocked = "of {}: it waits for itself."

@@ -3,9 +3,10 @@
 import os
 
 import dagster as dg
-from deployed import EXECUTORS, _be_steered, _begin
+from deployed import CONTROL, EXECUTORS, _be_steered, _begin
 
-from dagster_lifeguard import Policy, Rule, fence
+from dagster_lifeguard import Policy, Rule, fence, slots
+from dagster_lifeguard.errors import DeadlockError
 
 
 @dg.multi_asset(
@@ -47,18 +48,41 @@ def graph() -> int:
     return second(first())
 
 
+@dg.op
+def charge(context: dg.OpExecutionContext, number: int) -> int:
+    with slots(context, "api") as found:
+        CONTROL.joinpath("charge.key").write_text(found.key.step_key)
+        _be_steered("charge", context.run_id)
+    try:
+        with slots(context, "charges"):
+            raise AssertionError("let in")
+    except DeadlockError as error:
+        CONTROL.joinpath("charge.outcome").write_text(error.message)
+    return number
+
+
+@dg.op
+def prepare() -> int:
+    return 1
+
+
+@dg.graph_asset
+def charges() -> int:
+    return charge(prepare())
+
+
 policy = Policy(
     engine="lifeguard",
     naming="path",
     rules=[
-        Rule(assets="key:graph", pools=["{asset}"], hold="asset"),
+        Rule(assets="key:graph or key:charges", pools=["{asset}"], hold="asset"),
         Rule(assets="key:daily", pools=["{asset}[{partition}]"]),
         Rule(assets="*", pools=["{asset}", "warehouse*2"]),
     ],
 )
 defs = policy.apply(
     dg.Definitions(
-        assets=[models, daily, graph],
+        assets=[models, daily, graph, charges],
         executor=EXECUTORS[os.environ.get("EXECUTOR", "in_process")],
     )
 )

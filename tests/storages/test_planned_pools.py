@@ -113,3 +113,25 @@ def test_a_graph_asset_that_fails_gives_its_pool_back_at_once(home, executor):
     with home.instance() as instance:
         turn = [("granted", "graph", 1), ("released", "graph", 1)]
         assert grants(instance, "graph") == turn
+
+
+@pytest.mark.parametrize(
+    ("kind", "executor"), [("sqlite", "multiprocess"), ("postgres", "in_process")]
+)
+def test_slots_inside_a_graph_asset_that_holds_its_pool(home, executor):
+    limit(home, pool="api")
+    run = materialize(home, "charges", EXECUTOR=executor)
+    (run_id,) = home.started(1, "charge")
+    with home.instance() as instance:
+        inside = home.control.joinpath("charge.key").read_text()
+        assert inside.startswith("charges[slots:")
+        assert holders(instance, "api") == [(run_id, inside)]
+        assert holders(instance, "charges") == [(run_id, "charges")]
+        home.go("charge")
+        succeed(run)
+        # Its own pool is held by the whole of it, this step too.
+        told = home.control.joinpath("charge.outcome").read_text()
+        assert told.endswith("waits for slots of charges that it holds itself, for ever.")
+        assert grants(instance, "api") == [("granted", inside, 1), ("released", inside, 1)]
+        turn = [("granted", "charges", 1), ("released", "charges", 1)]
+        assert grants(instance, "charges") == turn

@@ -122,6 +122,7 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
     used = sorted({pool for location in locations for pool in location.limits})
     unset = [pool for pool in used if pool not in settings.limits]
     yield from _other_limits(locations, settings.limits)
+    yield from _too_few_in_force(locations, settings)
     declared = {limit for location in locations for limit in location.default_limits}
     if unset and settings.default_limit not in declared:
         found = "no default limit, so pools are unlimited until each is given one"
@@ -145,6 +146,30 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
             "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
         )
+
+
+def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+    """Find demands that the declared limits could meet, and those on the instance never do."""
+    asked = {
+        (location.limits[pool], asset, pool, slots)
+        for location in locations
+        for asset, pool, slots in (
+            *((a.asset, term.name, term.slots) for a in location.assignments for term in a.terms),
+            *((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items()),
+        )
+    }
+    for declared, asset, pool, slots in sorted(asked, key=lambda found: found[1:]):
+        in_force = settings.limits.get(pool, settings.default_limit)
+        if in_force and in_force < slots and (declared is None or slots <= declared):
+            yield Finding(
+                "slots-above-limit",
+                "error",
+                f"{asset} asks for {slots} slots of the pool {pool}, whose limit on the instance "
+                f"is {in_force}: it would wait for ever.",
+                f"Set the limit that the policy declares, {limit_text(declared)}.",
+                (asset, pool),
+                commands=("lifeguard apply",),
+            )
 
 
 def _without_coordinator(
