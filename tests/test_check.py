@@ -362,15 +362,14 @@ class TestFindings:
         rules = """\
             engine: lifeguard
             rules:
-              - {assets: "key:north or key:south", pools: ["{asset}", "a"]}
+              - {assets: "tag:outer", pools: ["{asset}", "a"]}
               - {assets: "*", pools: []}
             pools: {a: 1, b: 1}
         """
         project.write("lifeguard.yaml", rules)
         wrap = "Policy.from_yaml('lifeguard.yaml').apply({})"
-        project.write(
-            "one.py", code(asset("north", "metadata={'lifeguard/slots': 'b'}"), wrap=wrap)
-        )
+        north = asset("north", "tags={'outer': ''}, metadata={'lifeguard/slots': 'b'}")
+        project.write("one.py", code(north, wrap=wrap))
         south = asset("other", "metadata={'lifeguard/slots': ['b > a']}")
         project.write("two.py", code(south, wrap=wrap))
         ignored = ("--ignore", "engine-off", "--ignore", "default-limit")
