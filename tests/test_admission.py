@@ -355,6 +355,39 @@ def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rat
     raise AssertionError("the victim starved")
 
 
+@settings(max_examples=60, deadline=None, phases=[Phase.generate])  # Shrinking takes long.
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from(POOLS), st.integers(1, 3), min_size=1, max_size=3),
+            st.integers(0, 1),
+            st.sampled_from("ab"),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sets(st.sampled_from(POOLS)),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_free_and_enough_for_somebody_is_taken_unless_patience_forbids(
+    asking, fair, random
+):
+    """Work-conserving: once all have looked, whoever waits lacks slots that others hold."""
+    floor = Floor(dict.fromkeys(POOLS, 3), patience=float("inf"), fair=fair)
+    for number, (slots, priority, group) in enumerate(asking):
+        floor.arrive(f"run{number}", Demand.of(slots), priority, group)
+    while floor.tickets:
+        before = None
+        while before != (places := {name: t.queue_at for name, t in floor.tickets.items()}):
+            before = places  # Whoever leaves a queue wakes those behind it.
+            for name in random.sample(sorted(floor.tickets), len(floor.tickets)):
+                floor.look(name)
+        for ticket in floor.tickets.values():
+            pools = floor.view(ticket).pools
+            assert any(term.slots > pools[term.name].free for term in ticket.demand.terms)
+        del floor.holding[random.choice(sorted(floor.holding))]
+
+
 @pytest.mark.parametrize(("patience", "served"), [(20.0, True), (float("inf"), False)])
 @pytest.mark.parametrize("demand", ["x*2", "x+y"])
 def test_patience_is_what_ends_starvation(demand, patience, served):
