@@ -160,10 +160,19 @@ def write_limit_as_another_would(place: Place, pool: str, limit: int) -> None:
     if isinstance(place, MemoryPlace):
         from dagster_lifeguard.model import LimitRow
 
-        place.store().rows.limits[pool] = LimitRow(pool, limit, from_default=False)
+        place.store().rows.limits[pool] = LimitRow(pool, limit)
     else:
         place.sql(f"DELETE FROM concurrency_limits WHERE concurrency_key = '{pool}'")
         place.sql(
             'INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit) '
             f"VALUES ('{pool}', {limit}, false)"
+        )
+
+
+def write_default_as_stock_does(place: Place, pool: str, limit: int) -> None:
+    """Write the default limit of a pool down in Dagster's table, which only a database has."""
+    if not isinstance(place, MemoryPlace):
+        place.sql(
+            'INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit) '
+            f"VALUES ('{pool}', {limit}, true)"
         )

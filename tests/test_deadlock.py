@@ -30,6 +30,8 @@ class World:
     waiting: dict[TicketKey, dict[str, int]] = field(default_factory=dict)
     priorities: dict[TicketKey, int] = field(default_factory=dict)
     since: dict[TicketKey, float] = field(default_factory=dict)
+    fair: dict[str, str] = field(default_factory=dict)
+    """The group of each run, where the order of every pool is fair."""
 
     def fits(self, slots: dict[str, int]) -> bool:
         return all(
@@ -41,6 +43,11 @@ class World:
         (self.held if self.fits(slots) else self.waiting)[key] = slots
         self.priorities[key] = priority
         self.since[key] = since
+        return key
+
+    def wait(self, key: TicketKey, **slots: int) -> TicketKey:
+        """It asked, and others were ahead of it."""
+        self.waiting[key], self.priorities[key], self.since[key] = slots, 0, 0.0
         return key
 
     def end(self, step: TicketKey) -> None:
@@ -57,7 +64,9 @@ class World:
                 if pool in slots:
                     numbers = tuple(range(last + 1, last + 1 + slots[pool]))
                     last += slots[pool]
-                    holdings.append(Holding(key, {pool: numbers}, fence))
+                    holdings.append(
+                        Holding(key, {pool: numbers}, fence, groups=self._groups(key, pool))
+                    )
             waiting = tuple(
                 Ticket(
                     key,
@@ -66,12 +75,17 @@ class World:
                     number,
                     self.since[key],
                     tuple(slots),
+                    groups=self._groups(key, pool),
                 )
                 for number, (key, slots) in enumerate(self.waiting.items(), 1)
                 if pool in slots
             )
-            found.append(PoolSnapshot(pool, limit, False, tuple(holdings), waiting))
+            fair_by = "team" if self.fair else None
+            found.append(PoolSnapshot(pool, limit, tuple(holdings), waiting, fair_by=fair_by))
         return found
+
+    def _groups(self, key: TicketKey, pool: str) -> dict[str, str]:
+        return {pool: self.fair[key.run_id]} if self.fair else {}
 
     def circles(self, now: float = 0.0) -> dict[TicketKey, tuple[Wait, ...]]:
         """The circles, by the ticket that is to break each."""
@@ -210,10 +224,7 @@ def test_slots_set_aside_for_one_out_of_patience_are_part_of_a_circle():
     world = World({"p": 2})
     world.ask(A, p=1)
     world.ask(B, p=2)
-    inner = A.inside("1")
-    world.waiting[inner] = {"p": 1}
-    world.priorities[inner] = 0
-    world.since[inner] = 0.0
+    inner = world.wait(A.inside("1"), p=1)
     assert world.circles(now=299.0) == {}
     assert list(world.circles(now=301.0)) == [inner]
 
@@ -223,10 +234,39 @@ def test_behind_more_than_a_decision_looks_at():
     world.ask(A, p=1)
     for number in range(WAITERS_SEEN_MAX):
         world.ask(TicketKey(f"run{number}", "step"), p=2)
-    inner = A.inside("1")
-    world.waiting[inner] = {"p": 1}
-    world.priorities[inner], world.since[inner] = 0, 0.0
+    inner = world.wait(A.inside("1"), p=1)
     assert list(world.circles()) == [inner]
+
+
+@pytest.mark.parametrize(("fair", "is_circle"), [({}, False), ({"a": "big", "b": "small"}, True)])
+def test_one_who_came_later_is_ahead_where_its_group_holds_less(fair, is_circle):
+    """Out of patience it sets both slots aside, also the one that is free."""
+    world = World({"p": 2}, fair=fair)
+    world.ask(A, p=1)
+    inner = world.wait(A.inside("1"), p=1)
+    world.wait(B, p=2)
+    assert list(world.circles(now=301.0)) == ([inner] if is_circle else [])
+
+
+@pytest.mark.parametrize(
+    ("fair", "is_circle"), [({}, True), ({"a": "small", "b": "big", "c": "big"}, False)]
+)
+def test_one_who_came_first_is_behind_where_its_group_holds_more(fair, is_circle):
+    """The group of the one out of patience holds two slots by another run, which waits too."""
+    world = World({"p": 4, "q": 1}, fair=fair)
+    world.ask(A, p=1, q=1)
+    world.ask(C, p=2)
+    world.ask(C.inside("1"), q=1)
+    world.wait(B, p=2)
+    inner = world.wait(A.inside("1"), p=1)
+    assert list(world.circles(now=301.0)) == ([inner] if is_circle else [])
+
+
+@given(worlds(), st.lists(st.sampled_from(["x", "y"]), min_size=3, max_size=3))
+def test_a_fair_order_alone_makes_no_circle_and_hides_none(world, teams):
+    first_come = world.circles()
+    world.fair = dict(zip("abc", teams, strict=True))
+    assert world.circles() == first_come
 
 
 def test_what_is_inside_of_what():

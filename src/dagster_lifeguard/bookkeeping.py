@@ -38,21 +38,17 @@ def with_default_limit(view: View, default_limit: int | None) -> View:
     return replace(view, pools=pools)
 
 
-def presumed(
-    limits: Mapping[str, int | None], demand: Demand, default_limit: int | None
-) -> View | None:
-    """The demand's pools as they are when nobody else wants them; None if a limit is not known.
+def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: int | None) -> View:
+    """The demand's pools as they are when nobody else wants them.
 
     Args:
-        limits: The limits in Dagster's table, as far as they were seen; None is no limit there.
+        limits: The limits that pools have of their own, as far as they were seen.
         demand: The demand.
-        default_limit: The limit of a pool that has none there.
+        default_limit: The limit of a pool that has none of its own.
     """
     pools = {}
     for pool in demand.pools:
-        if pool not in limits:
-            return None
-        limit = limits[pool]
+        limit = limits.get(pool)
         known = default_limit if limit is None else limit
         pools[pool] = PoolView(pool, limit, limit_known=known)
     return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
@@ -210,8 +206,6 @@ def configured(
     session: str,
     patience_seconds: float,
     default_limit: int | None,
-    *,
-    from_default: bool,
 ) -> Changes | None:
     """What setting limits, rates and orders at once writes; None when there is nothing to write."""
     seen = with_default_limit(view, default_limit)
@@ -221,13 +215,12 @@ def configured(
         *(ordered(seen, pool, fair_by, *by) for pool, fair_by in orders.items()),
     ]
     if limits:
-        parts.append(limited(view, limits, *by, default_limit, from_default=from_default))
+        parts.append(limited(view, limits, *by, default_limit))
     found = [part for part in parts if part is not None]
     if not found:
         return None
     return Changes(
         limits=tuple(limits.items()),
-        limits_from_default=from_default,
         rates=tuple(item for part in found for item in part.rates),
         orders=tuple(item for part in found for item in part.orders),
         ledger=tuple(entry for part in found for entry in part.ledger),
@@ -241,8 +234,6 @@ def limited(
     session: str,
     patience_seconds: float,
     default_limit: int | None,
-    *,
-    from_default: bool,
 ) -> Changes:
     """What setting limits, or deleting them with None, writes."""
     after = [
@@ -251,7 +242,6 @@ def limited(
     ]
     return Changes(
         limits=tuple(limits.items()),
-        limits_from_default=from_default,
         ledger=tuple(
             _limit_entry(pool, limit, session)
             for pool, limit in limits.items()

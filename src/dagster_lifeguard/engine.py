@@ -179,18 +179,18 @@ class Engine:
     # ---- limits, and what others may read ------------------------------------------------------
 
     def limits(self) -> tuple[LimitRow, ...]:
-        """The limits in Dagster's table, by pool."""
+        """The limits that pools have of their own, by pool."""
         found = retry(self.store.limits)
         self._transactions.limits_seen = {row.pool: row.limit for row in found}
         return found
 
-    def set_limit(self, pool: str, limit: int, *, from_default: bool = False) -> None:
+    def set_limit(self, pool: str, limit: int) -> None:
         """Set a pool's limit. Raising it wakes waiters; lowering it drains and never revokes.
 
         Raises:
             ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
         """
-        self.set_limits({pool: limit}, from_default=from_default)
+        self.set_limits({pool: limit})
 
     def delete_limit(self, pool: str) -> None:
         """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
@@ -201,8 +201,6 @@ class Engine:
         limits: Mapping[str, int | None],
         rates: Mapping[str, Rate | None] | None = None,
         orders: Mapping[str, str | None] | None = None,
-        *,
-        from_default: bool = False,
     ) -> None:
         """Set or, with None, delete limits, rates and fair orders of pools: all or nothing.
 
@@ -217,11 +215,7 @@ class Engine:
                 names=wrong,
             )
         if limits or rates or orders:
-            retry(
-                lambda: self._transactions.configure(
-                    limits, rates or {}, orders or {}, from_default=from_default
-                )
-            )
+            retry(lambda: self._transactions.configure(limits, rates or {}, orders or {}))
 
     def rates(self) -> Mapping[str, Rate]:
         """The pools that have a rate, and which."""

@@ -326,11 +326,10 @@ Verdict = Granted | Waiting
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """A pool's limit as it stands in Dagster's own table."""
+    """A pool's own limit as it stands in Dagster's table."""
 
     pool: str
     limit: int
-    from_default: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +338,9 @@ class PoolSnapshot:
 
     Attributes:
         waiting: Who waits, in the order of the pool (see ``order``), wherever they stand in line.
+        from_default: Whether the limit is the default one; a store knows only a pool's own.
         rate: How many steps may start per time, if that is limited.
+        due_ns: What the rate counts with, see ``rate``.
         fair_by: The tag whose values share fairly; None: first come, first served.
         turn: Of a pool whose order is fair, its turn, see ``order``.
         turns: And where the turns of groups begin; of those missing, with the pool's.
@@ -347,10 +348,11 @@ class PoolSnapshot:
 
     pool: str
     limit: int | None
-    from_default: bool
     holdings: tuple[Holding, ...]
     waiting: tuple[Ticket, ...]
+    from_default: bool = False
     rate: Rate | None = None
+    due_ns: int = 0
     fair_by: str | None = None
     turn: int = 0
     turns: Mapping[str, int] = field(default_factory=dict)

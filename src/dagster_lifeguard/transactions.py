@@ -44,7 +44,7 @@ class Transactions:
         passing: Called at each point of each transaction.
 
     Attributes:
-        limits_seen: The limits in Dagster's table as they were last seen, by pool.
+        limits_seen: The limits that pools have of their own as they were last seen.
     """
 
     def __init__(
@@ -70,8 +70,6 @@ class Transactions:
         """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
         default_limit = self._options.default_limit
         presumed = bookkeeping.presumed(self.limits_seen, ticket.demand, default_limit)
-        if presumed is None:
-            return None
         session = self._own.open()
         view = bookkeeping.with_default_limit(presumed, default_limit)
         patience_seconds = self._options.patience_seconds
@@ -227,8 +225,6 @@ class Transactions:
         limits: Mapping[str, int | None],
         rates: Mapping[str, Rate | None],
         orders: Mapping[str, str | None],
-        *,
-        from_default: bool = False,
     ) -> None:
         """Set or, with None, delete limits, rates and orders."""
         self._passing("begin")
@@ -243,7 +239,6 @@ class Transactions:
                 self._own.id or "",
                 self._options.patience_seconds,
                 self._options.default_limit,
-                from_default=from_default,
             )
             self._passing("decided")
             if changes is not None:

@@ -36,7 +36,7 @@ class Parts:
     def respect_stock_slots(self) -> None: ...
 
     def tags(self, run_id: str) -> dict[str, str]:
-        return {}
+        return {"team": run_id}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dagster_lifeguard.errors import ConfigError, DeadlockError, SlotsTimeoutError
-from dagster_lifeguard.model import TicketKey
+from dagster_lifeguard.model import Demand, TicketKey
 
 STEP = TicketKey("run", "step")
 
@@ -398,6 +398,20 @@ class TestDeadlocks:
             assert held(other, "q") != []
         thread.join()
         assert held(other, "p") == held(other, "q") == []
+
+    def test_at_a_fair_pool_whoever_is_ahead_by_its_share_sets_slots_aside(self, process):
+        one, other = process(patience_seconds=0.0), process(patience_seconds=0.0)
+        one.engine.set_limit("p", 2)
+        one.engine.set_order("p", "team")
+        step = one.step("first", p=1)
+        tags = {"team": "second"}
+        assert not other.engine.claim(
+            "second", "step", Demand.of({"p": 2}), tags=lambda: tags
+        ).granted
+        with pytest.raises(DeadlockError, match="waits for slots of p that it holds itself"):
+            one.slots(step, priority=0, p=1).__enter__()
+        one.end(step)
+        assert other.engine.claim("second", "step", Demand.of({"p": 2}), tags=lambda: tags).granted
 
     def test_both_ask_at_once(self, process):
         """Each has written its ticket before it looks: both see the circle, one gives up."""

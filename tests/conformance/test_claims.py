@@ -11,11 +11,12 @@ from dagster_lifeguard.model import (
     Demand,
     Granted,
     Holding,
+    LimitRow,
     Reason,
     Ticket,
     Waiting,
 )
-from places import age_ticket, write_limit_as_another_would
+from places import age_ticket, write_default_as_stock_does, write_limit_as_another_would
 
 ORDERS = Demand.of({"orders": 1})
 
@@ -408,13 +409,37 @@ def test_snapshots_are_told_pool_by_pool_in_the_order_asked(new_engine):
 
 def test_limits_are_dagsters_rows(engine):
     engine.set_limit("b", 2)
-    engine.set_limit("a", 1, from_default=True)
+    engine.set_limit("a", 1)
     engine.set_limit("b", 3)
 
-    assert [(row.pool, row.limit, row.from_default) for row in engine.limits()] == [
-        ("a", 1, True),
-        ("b", 3, False),
-    ]
+    assert engine.limits() == (LimitRow("a", 1), LimitRow("b", 3))
+
+
+def test_a_default_that_the_stock_storage_wrote_down_is_no_limit(place, new_engine):
+    engine, other = new_engine(default_limit=2), new_engine(default_limit=2)
+    write_default_as_stock_does(place, "orders", 1)
+
+    assert engine.limits() == ()
+    assert (engine.snapshot("orders").limit, engine.snapshot("orders").from_default) == (2, True)
+    assert [ask(engine, run_id).granted for run_id in "abc"] == [True, True, False]
+    other.set_limit("orders", 3)
+    assert other.limits() == (LimitRow("orders", 3),)
+    assert ask(engine, "c").granted
+    other.delete_limit("orders")
+    assert not ask(engine, "d").granted
+
+
+def test_a_pool_with_the_default_limit_leaves_nothing_to_see_once_it_is_idle(new_engine):
+    engine = new_engine(default_limit=1)
+    assert ask(engine, "a").granted
+    assert not ask(engine, "b").granted
+    assert engine.busy_pools() == ("orders",)
+    engine.release("a", "step")
+    engine.release("b", "step")
+    assert engine.busy_pools() == ()
+    assert engine.limits() == ()
+    # Its fences go on all the same.
+    assert ask(engine, "c") == Granted({"orders": (1,)}, fence=2)
 
 
 def test_a_limit_written_by_another_counts_at_once_and_reaches_the_ledger(place, engine):

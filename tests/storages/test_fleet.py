@@ -82,6 +82,8 @@ def test_a_stanza_taken_out_by_hand_leaves_a_working_stock_instance(make_home, k
         log.free_concurrency_slot_for_step("before", "step")
     home.write(stock=True)
     with home.instance() as stock:
+        # As Dagster does before it claims for a pool that is not written down.
+        stock.event_log_storage.initialize_concurrency_limit_to_default("default")
         for pool, limit in (("orders", 2), ("default", 3)):
             for number in range(limit):
                 assert stock_claims(stock, f"{pool}-{number}", pool)

@@ -114,11 +114,11 @@ def test_pools_are_told_by_name(new_deployment):
     assert len(deployment.pools([*many, "orders"])) == 1501
 
 
-def test_a_default_that_was_written_down_is_no_limit_of_its_own(new_deployment):
+def test_the_default_is_no_limit_of_its_own_of_a_pool_in_use(new_deployment):
     deployment = new_deployment(concurrency={"pools": {"default_limit": 4}})
     apply(deployment, own=1)
-    log = deployment.instance.event_log_storage
-    assert log.initialize_concurrency_limit_to_default("orders")
+    assert deployment.instance.event_log_storage.initialize_concurrency_limit_to_default("orders")
+    assert claim(deployment, "run1")
     assert dict(deployment.limits()) == {"own": 1}
     _, found = sorted(deployment.pools(), key=lambda state: state.from_default)
     assert (found.pool, found.limit, found.from_default) == ("orders", 4, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def grants(instance, pool):
         for entry in reversed(ledger)
         if entry.kind.value != "limit"
     ]
+
+
+def shown(home):
+    """The pools that ``lifeguard status`` shows."""
+    return {pool["pool"] for pool in json.loads(home.run("lifeguard", "status", "--json"))["pools"]}
 
 
 def test_runs_of_a_multi_asset_take_turns_where_their_selections_meet(home):
@@ -71,6 +77,8 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
         whole = materialize(home, "daily", "--partition-range", "2024-01-01...2024-03-31")
         ((long, _),) = eventually(lambda: waiters(instance, "daily[%]"))
         assert {again, long}.isdisjoint(began)
+        partitions = {"daily[2024-01-01]", "daily[2024-01-02]"}
+        assert shown(home) == {"warehouse", "daily[%]", *partitions}
         home.go("daily")
         succeed(one, other, same, whole)
         assert (
@@ -82,6 +90,8 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
             * 2
         )
         assert ("granted", "daily", 1000) in grants(instance, "daily[%]")
+        # Nobody holds, waits for or plans the pools of partitions any more.
+        assert shown(home) == {"warehouse", "daily[%]"}
 
 
 @pytest.mark.parametrize("executor", ["in_process", "multiprocess"])

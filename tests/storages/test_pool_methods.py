@@ -9,6 +9,7 @@ from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from homes import eventually
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.rate import Rate
 
 
 def test_one_slot_goes_to_one_step_and_then_to_the_next(make_home, kind):
@@ -81,30 +82,64 @@ def test_a_broken_expression_is_an_error_and_has_no_limit_of_its_own(make_home):
         assert log.claim_concurrency_slot("any name {at} all", "run", "step").is_claimed
 
 
-def test_a_default_limit_is_written_down_changed_and_taken_back(make_home, kind):
-    home = make_home(kind, concurrency={"pools": {"default_limit": 2}})
+@pytest.mark.parametrize("default", [2, 4, None])
+def test_a_pool_that_is_asked_about_has_the_default_limit_and_no_row(make_home, kind, default):
+    home = make_home(kind)
+    if default is not None:
+        home.settings = {"concurrency": {"pools": {"default_limit": default}}}
+        home.write()
     with home.instance() as instance:
         log = instance.event_log_storage
         log.set_concurrency_slots("own", 5)
+        assert [p.name for p in log.get_pool_limits()] == ["own"]
         log.initialize_concurrency_limit_to_default("orders")
         log.initialize_concurrency_limit_to_default("own")
         limits = {p.name: (p.limit, p.from_default) for p in log.get_pool_limits()}
-        assert limits == {"orders": (2, True), "own": (5, False)}
-    home.settings = {"concurrency": {"pools": {"default_limit": 4}}}
-    home.write()
-    with home.instance() as instance:
-        log = instance.event_log_storage
-        log.initialize_concurrency_limit_to_default("orders")
-        assert {p.limit for p in log.get_pool_limits()} == {4, 5}
-    home.settings = {}
-    home.write()
-    with home.instance() as instance:
-        log = instance.event_log_storage
-        log.initialize_concurrency_limit_to_default("orders")
-        log.initialize_concurrency_limit_to_default("own")
-        assert [p.name for p in log.get_pool_limits()] == ["own"]
+        by_default = {} if default is None else {"orders": (default, True)}
+        assert limits == {"own": (5, False), **by_default}
+        assert log.get_concurrency_info("orders").limit == default
+        assert log.get_concurrency_keys() == {"own"}
         log.delete_concurrency_limit("own")
-        assert log.get_pool_limits() == []
+        assert {p.name: p.limit for p in log.get_pool_limits()} == (
+            {} if default is None else {"orders": default, "own": default}
+        )
+
+
+@pytest.mark.parametrize("text", ["mail", "mail+other*2"])
+def test_a_rate_limits_the_starts_of_a_pool_without_any_limit(make_home, kind, text):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
+            assert context.claim(text, "step")
+            assert log.get_pool_limits() == []
+            log.set_rate("mail", Rate.parse("1/day"))
+            assert context.claim(text, "first")
+            assert not context.claim(text, "second")
+
+
+def test_pools_with_the_default_limit_are_known_while_they_are_planned_held_or_waited_for(
+    make_home, kind
+):
+    home = make_home(kind, concurrency={"pools": {"default_limit": 1}})
+    asked = RunOpConcurrency(
+        root_key_counts={"a+b": 1}, has_unconstrained_root_nodes=False, all_pools={"a+b", "c"}
+    )
+    with home.instance() as instance, home.instance() as other:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("own", 1)
+        run = instance.run_storage.add_run(DagsterRun(job_name="job", run_op_concurrency=asked))
+        later = instance.run_storage.add_run(DagsterRun(job_name="job", run_op_concurrency=asked))
+        for seen in (log, other.event_log_storage):
+            assert seen.get_concurrency_keys() == {"own", "a", "b", "c"}
+        assert log.claim_concurrency_slot("d", run.run_id, "step").is_claimed
+        assert not log.claim_concurrency_slot("e+d", later.run_id, "step").is_claimed
+        instance.report_run_canceled(run)
+        assert other.event_log_storage.get_concurrency_keys() == {"own", *"abcde"}
+        log.free_concurrency_slots_for_run(run.run_id)
+        instance.report_run_canceled(later)
+        assert other.event_log_storage.get_concurrency_keys() == {"own", "d", "e"}
+        log.free_concurrency_slots_for_run(later.run_id)
+        assert other.event_log_storage.get_concurrency_keys() == {"own"}
 
 
 def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
@@ -122,10 +157,9 @@ def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
             assert found.all_pools == {"a", "b", "c"}
             assert not found.has_unconstrained_root_nodes
         # The run queue meets each with its limit, at its first look.
-        limits = {
-            p.name: (p.limit, p.from_default) for p in instance.event_log_storage.get_pool_limits()
-        }
-        assert limits == dict.fromkeys("abc", (7, True))
+        log = instance.event_log_storage
+        assert log.get_concurrency_keys() == {"a", "b", "c"}
+        assert [info.slot_count for info in log.get_concurrency_infos("abc").values()] == [7] * 3
 
 
 def test_runs_without_pools_are_stored_as_they_are(make_home):

@@ -42,7 +42,8 @@ ADDED = {
     "set_rate",
     "set_order",
     "limit_of",
-    "name_pools",
+    "open_whole_pools",
+    "pools_by_default",
     "last_events",
 }
 

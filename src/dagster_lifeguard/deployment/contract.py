@@ -123,6 +123,8 @@ class PoolState:
         from_default: Whether that is the default limit.
         holding: Who holds, oldest first as far as that is known.
         waiting: Who waits, in the order in which they go in.
+        rate: How many steps may start per time, if that is limited and told.
+        due_ns: What the rate counts with, see ``rate``.
     """
 
     pool: str
@@ -130,6 +132,8 @@ class PoolState:
     from_default: bool
     holding: tuple[HoldingStep, ...] = ()
     waiting: tuple[WaitingStep, ...] = ()
+    rate: Rate | None = None
+    due_ns: int = 0
 
     @property
     def held(self) -> int:
@@ -236,7 +240,7 @@ class Deployment(Protocol):
         """What holds for all pools."""
 
     def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
-        """These pools, or all that have a limit, a holder or a waiter; sorted by name.
+        """These pools, or all that have a limit or are in use; sorted by name.
 
         Args:
             names: A pool of which nothing is known is there too, with the default limit.
@@ -251,11 +255,11 @@ class Deployment(Protocol):
     def limits(self) -> Mapping[str, int]:
         """The pools that have a limit of their own, and which; defaults written down are not."""
 
-    def rates(self) -> Mapping[str, Rate]:
-        """The pools that have a rate, and which; none where no engine can be seen."""
+    def rates(self) -> Mapping[str, Rate] | None:
+        """The pools that have a rate, and which; None where that is not told."""
 
-    def orders(self) -> Mapping[str, str]:
-        """The pools whose order is fair, and by which tag; none where no engine can be seen."""
+    def orders(self) -> Mapping[str, str] | None:
+        """The pools whose order is fair, and by which tag; None where that is not told."""
 
     def set_limits(
         self,

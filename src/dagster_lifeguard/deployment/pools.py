@@ -91,23 +91,25 @@ class EnginePools:
         self.limit_max = min(storages.limit_max(), LIMIT_MAX)
 
     def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
-        del default_limit  # The engine fills it in.
         parts = self._event_log.lifeguard
         parts.stock_slots.look(parts.engine)
-        rows = {row.pool: row for row in parts.engine.limits()}
+        own = {row.pool: row.limit for row in parts.engine.limits()}
         busy = set(parts.engine.busy_pools())
-        asked = busy | rows.keys() if names is None else set(names)
+        if names is None:
+            asked = busy | own.keys() | self._event_log.pools_by_default()
+        else:
+            asked = set(names)
         # Idle pools are told by their limits, so that thousands of them cost one question.
-        seen = parts.engine.snapshots(sorted(asked & busy | asked - rows.keys()))
-        idle = (rows[pool] for pool in (asked & rows.keys()) - busy)
-        return [
-            *map(_state, seen),
-            *(PoolState(row.pool, row.limit, row.from_default) for row in idle),
+        idle = [
+            PoolState(pool, own[pool], from_default=False)
+            if pool in own
+            else PoolState(pool, default_limit, from_default=default_limit is not None)
+            for pool in asked - busy
         ]
+        return [*map(_state, parts.engine.snapshots(sorted(asked & busy))), *idle]
 
     def limits(self) -> dict[str, int]:
-        rows = self._event_log.lifeguard.engine.limits()
-        return {row.pool: row.limit for row in rows if not row.from_default}
+        return {row.pool: row.limit for row in self._event_log.lifeguard.engine.limits()}
 
     def rates(self) -> Mapping[str, Rate]:
         return self._event_log.lifeguard.engine.rates()
@@ -139,6 +141,8 @@ def _state(found: PoolSnapshot) -> PoolState:
             for term in ticket.demand.terms
             if term.name == found.pool
         ),
+        rate=found.rate,
+        due_ns=found.due_ns,
     )
 
 

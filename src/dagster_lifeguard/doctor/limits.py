@@ -75,6 +75,8 @@ def default_limit_late(subject: Subject) -> Iterator[Told]:
     if subject.why_not("deployment") is not None or not DEFAULT_LIMIT_COMES_LATE:
         return
     settings = subject.settings
+    if settings.engine:
+        return  # It tells the run queue of every pool that a run is to ask for.
     written = {row.name for row in subject.instance.event_log_storage.get_pool_limits()}
     unwritten = sorted(subject.used_pools - written)
     if settings.granularity == "run" and settings.default_limit is not None and unwritten:

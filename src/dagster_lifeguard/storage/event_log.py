@@ -38,6 +38,9 @@ NO_DEFAULT = 2**31 - 1
 does not know only where there is a default limit. It is told so always: else it would take a pool
 expression for an unlimited pool."""
 
+_TEXTS_KNOWN_MAX = 10_000
+"""Of so many pools and expressions a process remembers that it was asked about them."""
+
 
 class PoolMethods:
     """Mixed into a stock event log storage, before it; everything else is the stock storage's.
@@ -56,7 +59,7 @@ class PoolMethods:
         self._lifeguard_options = options
         self._lifeguard_lock = threading.Lock()
         self._lifeguard_parts: Parts | None = None
-        self._lifeguard_expressions: set[str] = set()
+        self._lifeguard_met: dict[str, None] = {}
 
     def make_store(self) -> Store:
         """The store on this storage's database."""
@@ -96,7 +99,7 @@ class PoolMethods:
             return storages.claim_status(concurrency_key, claimed=True, priority=priority)
         parts.tickets.note(TicketKey(run_id, step_key), asking.ticket)
         if is_deferred(concurrency_key):
-            self.name_pools(asking.demand.pools, asking.whole_pools)
+            self.open_whole_pools(asking.whole_pools)
         verdict = parts.claims.claim(asking.ticket, asking.demand, priority or 0)
         granted = isinstance(verdict, Granted)
         return storages.claim_status(
@@ -163,27 +166,39 @@ class PoolMethods:
         return storages.pool_config_with_default(config, NO_DEFAULT)
 
     def get_pool_limits(self) -> Sequence[storages.PoolLimit]:
-        """The pools that have a limit, and the expressions over such that this process met."""
-        rows = self.lifeguard.claims.limits()
+        """The pools that have a limit of their own, and what else this process was asked about."""
+        limits = {row.pool: row.limit for row in self.lifeguard.claims.limits()}
         found = [
-            storages.PoolLimit(name=row.pool, limit=row.limit, from_default=row.from_default)
-            for row in rows
+            storages.PoolLimit(name=pool, limit=limit, from_default=False)
+            for pool, limit in limits.items()
         ]
-        if self._lifeguard_expressions:
-            limits = {row.pool: row.limit for row in rows}
-            default = storages.default_pool_limit(self)
-            for text in sorted(self._lifeguard_expressions - set(limits)):
-                if is_deferred(text):  # Which pools it names is known when a step claims.
-                    limit: int | None = LIMIT_MAX
-                else:
-                    limit = limit_of(demand_of(text), limits, default)
-                if limit is not None:
-                    found.append(storages.PoolLimit(name=text, limit=limit, from_default=False))
+        default = storages.default_pool_limit(self)
+        for text in sorted(self._lifeguard_met.keys() - limits.keys()):
+            if is_deferred(text):  # Which pools it names is known when a step claims.
+                found.append(storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False))
+                continue
+            demand = demand_of(text)
+            limit = limit_of(demand, limits, default)
+            if limit is not None:
+                is_pool = not is_expression(text)
+                found.append(storages.PoolLimit(name=text, limit=limit, from_default=is_pool))
+            elif not self.lifeguard.engine.rates().keys().isdisjoint(demand.pools):
+                found.append(storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False))
         return found
 
     def get_concurrency_keys(self) -> set[str]:
-        """The pools that have a limit of their own."""
-        return {row.pool for row in self.lifeguard.claims.limits()}
+        """The pools that have a limit: one of their own, or the default one while they are used."""
+        return {row.pool for row in self.lifeguard.claims.limits()} | self.pools_by_default()
+
+    def pools_by_default(self) -> set[str]:
+        """The pools that are held, waited for or planned, if there is a limit for them by default.
+
+        The run queue blocks runs only for pools that it knows of before it looks at the runs.
+        """
+        if storages.default_pool_limit(self) is None:
+            return set()
+        parts = self.lifeguard
+        return {*parts.engine.busy_pools(), *parts.planned.now()}
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
         """Who holds and who waits in a pool."""
@@ -257,45 +272,29 @@ class PoolMethods:
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
-        """Write the default limit down for each pool named that has no limit of its own.
+        """Take note that this pool is asked for. Nothing is written: it has the default limit.
 
-        Where there is no default limit any more, one that was written down before is deleted.
-        Limits that a user set stay, unlike in the stock storage.
+        Raises:
+            ConfigError: The text has an operator in it and is no expression.
         """
-        if is_expression(concurrency_key):
-            self._lifeguard_expressions.add(concurrency_key)
-        if not is_deferred(concurrency_key):
-            self.name_pools(demand_of(concurrency_key).pools)
+        demand_of(concurrency_key)
+        self._lifeguard_met[concurrency_key] = None
+        while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
+            self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
         return True
 
     def limit_of(self, pool: str) -> int | None:
         """The limit that a pool has of its own."""
         return next((row.limit for row in self.lifeguard.claims.limits() if row.pool == pool), None)
 
-    def name_pools(self, pools: Collection[str], whole_pools: Collection[str] = ()) -> None:
-        """Write the default limit down for each of these pools that has none of its own.
+    def open_whole_pools(self, pools: Collection[str]) -> None:
+        """Make the pools that stand for all partitions of something as large as a pool can be.
 
-        Args:
-            pools: The pools.
-            whole_pools: Those of them that stand for all partitions of something, and are as
-                large as a pool can be.
+        Those that were given a limit before keep it.
         """
-        default = storages.default_pool_limit(self)
-        engine, claims = self.lifeguard.engine, self.lifeguard.claims
-        rows = {row.pool: row for row in claims.limits()}
-        for pool in sorted(pools):
-            row = rows.get(pool)
-            if row is None and pool in whole_pools:
-                engine.set_limit(pool, LIMIT_MAX)
-            elif row is None and default is not None:
-                engine.set_limit(pool, default, from_default=True)
-            elif row is not None and row.from_default and row.limit != default:
-                if default is None:
-                    engine.delete_limit(pool)
-                else:
-                    engine.set_limit(pool, default, from_default=True)
-            else:
-                continue
+        known = {row.pool for row in self.lifeguard.claims.limits()}
+        for pool in sorted(set(pools) - known):
+            self.lifeguard.engine.set_limit(pool, LIMIT_MAX)
             self._limits_changed(pool)
 
     def _limits_changed(self, *pools: str) -> None:

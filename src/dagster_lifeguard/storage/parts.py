@@ -11,6 +11,7 @@ from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import Demands, plan_by_id
+from dagster_lifeguard.storage.planned import PlannedPools
 from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
@@ -54,6 +55,7 @@ class Parts:
         self.demands = Demands(
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
+        self.planned = PlannedPools(lambda: storages.instance_of(event_log))
         self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
         self.events = StepEvents(self.engine, self.claims, self.steps, self.tickets)
 

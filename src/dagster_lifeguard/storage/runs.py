@@ -29,10 +29,7 @@ class PoolsOfRuns:
     """
 
     def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
-        """Store the run; its pools get the default limit at once, if there is one.
-
-        The run queue looks up which pools have a limit before it writes the default one down, and
-        lets everything pass that is new to it (1.11.1 and later).
+        """Store the run with the pools that it is to ask for.
 
         Raises:
             ConfigError: A pool is no expression. The run is not stored.
@@ -72,7 +69,7 @@ class PoolsOfRuns:
                 if step.is_first and asking.ticket not in counted:
                     counted.add(asking.ticket)
                     _count(first, asking.demand, 1)
-        event_log.name_pools(pools, whole_pools)
+        event_log.open_whole_pools(whole_pools)
         return storages.RunOpConcurrency(
             root_key_counts=dict(first),
             has_unconstrained_root_nodes=concurrency.has_unconstrained_root_nodes,

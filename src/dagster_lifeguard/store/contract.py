@@ -70,7 +70,6 @@ class Changes:
         drop_holdings: Holdings that end, with all their owners.
         drop_sessions: Sessions that end, with whatever they own besides others.
         limits: Limits to write in Dagster's table; None deletes the row.
-        limits_from_default: Whether they follow Dagster's default limit.
         limits_known: Limits that another wrote and the engine has now seen.
         rates: Rates to set; None deletes one.
         due: What the rates of pools count with from now on.
@@ -91,7 +90,6 @@ class Changes:
     drop_holdings: tuple[Holding, ...] = ()
     drop_sessions: tuple[str, ...] = ()
     limits: tuple[tuple[str, int | None], ...] = ()
-    limits_from_default: bool = False
     limits_known: tuple[tuple[str, int | None], ...] = ()
     rates: tuple[tuple[str, Rate | None], ...] = ()
     due: tuple[tuple[str, int], ...] = ()
@@ -202,7 +200,11 @@ class Store(Protocol):
         """
 
     def limits(self) -> tuple[LimitRow, ...]:
-        """All limits of Dagster's table."""
+        """All limits of Dagster's table that pools have of their own.
+
+        Here and in every view, a row where the stock storage has written the default limit down is
+        no limit: the default one is asked for where it is set.
+        """
 
     def rates(self) -> Mapping[str, Rate]:
         """All pools that have a rate, and which."""

@@ -121,7 +121,6 @@ class MemoryStore(ByLook):
         found = PoolSnapshot(
             pool=pool,
             limit=row.limit if row else None,
-            from_default=bool(row and row.from_default),
             holdings=tuple(
                 dataclasses.replace(
                     holding,
@@ -133,6 +132,7 @@ class MemoryStore(ByLook):
             ),
             waiting=(),
             rate=self.rows.rates.get(pool),
+            due_ns=self.rows.due_ns.get(pool, 0),
             fair_by=self.rows.fair_by.get(pool),
             turn=self.rows.turn.get(pool, 0),
             turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},

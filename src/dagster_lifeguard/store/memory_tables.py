@@ -94,7 +94,7 @@ class Tables:
             if limit is None:
                 self.limits.pop(pool, None)
             else:
-                self.limits[pool] = LimitRow(pool, limit, changes.limits_from_default)
+                self.limits[pool] = LimitRow(pool, limit)
         for pool, limit in (*changes.limits, *changes.limits_known):
             self.limits_known[pool] = limit
         for pool, rate in changes.rates:

@@ -369,14 +369,14 @@ def _pool_view(found: Sequence[Any]) -> PoolView:
 
 
 def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
-    pool, limit, from_default, *rate, fair_by, held, waiting, turn, holders, turns, groups = found
+    pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups = found
     snapshot = PoolSnapshot(
         pool=pool,
         limit=limit,
-        from_default=bool(from_default),
         holdings=_holdings(held),
         waiting=_tickets(waiting),
         rate=rows.rate(rate),
+        due_ns=due_ns or 0,
         fair_by=fair_by,
     )
     if fair_by is None:

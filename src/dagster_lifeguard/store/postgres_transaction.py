@@ -91,7 +91,7 @@ class PostgresTransaction:
             if limit is None:
                 yield call("delete_limit", pool)
             else:
-                yield call("set_limit", pool, limit, changes.limits_from_default)
+                yield call("set_limit", pool, limit)
         for pool, limit in (*changes.limits, *changes.limits_known):
             yield call("know_limit", pool, limit)
         for pool, rate in changes.rates:

@@ -242,7 +242,7 @@ class SqliteStore(ByLook):
     def limits(self) -> tuple[LimitRow, ...]:
         with self.connection.reading() as connection:
             found = connection.execute(_SQL["limits"])
-            return tuple(LimitRow(pool, limit, bool(default)) for pool, limit, default in found)
+            return tuple(LimitRow(*row) for row in found)
 
     def rates(self) -> Mapping[str, Rate]:
         with self.connection.reading() as connection:
@@ -268,10 +268,10 @@ class SqliteStore(ByLook):
         found = PoolSnapshot(
             pool=pool,
             limit=limit[0] if limit else None,
-            from_default=bool(limit and limit[1]),
             holdings=self._holdings(connection, held),
             waiting=self._tickets(connection, waiting),
             rate=rows.rate(settings[:3]) if settings else None,
+            due_ns=settings[5] if settings else 0,
             fair_by=settings[3] if settings else None,
         )
         if found.fair_by is None:

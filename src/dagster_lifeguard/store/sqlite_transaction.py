@@ -101,11 +101,7 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         if limit is None:
             execute(_SQL["delete_limit"], (pool,))
         else:
-            from_default = changes.limits_from_default
-            execute(
-                _SQL["set_limit"],
-                {"pool": pool, "limit": limit, "from_default": from_default},
-            )
+            execute(_SQL["set_limit"], (pool, limit))
     for pool, limit in (*changes.limits, *changes.limits_known):
         execute(_SQL["know_limit"], (limit, pool))
     for pool, rate in changes.rates:

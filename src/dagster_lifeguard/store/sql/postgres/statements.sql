@@ -45,8 +45,8 @@ SELECT ({clock}), {state}, ({pools}),
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
 -- name: snapshots
-SELECT asked.pool, l."limit", l.using_default_limit, p.rate_starts, p.rate_seconds, p.rate_burst,
-  p.fair_by,
+SELECT asked.pool, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst,
+  p.due_ns, p.fair_by,
   ({holdings} WHERE h.pool = asked.pool),
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool),
   p.turn,
@@ -60,7 +60,8 @@ SELECT asked.pool, l."limit", l.using_default_limit, p.rate_starts, p.rate_secon
     (SELECT json_agg(json_build_array(q.number, coalesce(q."group", '')))
      FROM lifeguard_queue q WHERE q.pool = asked.pool) END
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
-LEFT JOIN concurrency_limits l ON l.concurrency_key = asked.pool
+LEFT JOIN concurrency_limits l
+  ON l.concurrency_key = asked.pool AND l.using_default_limit IS NOT TRUE
 LEFT JOIN lifeguard_pools p ON p.pool = asked.pool
 ORDER BY asked.place;
 
@@ -81,7 +82,8 @@ SELECT json_agg(json_build_array(
          JOIN lifeguard_sessions s ON s.session = t.session
          WHERE q.pool = p.pool AND q.queued AND s.lease_until > ({clock})
          ORDER BY q.priority DESC, q.number LIMIT 33) AS w)))
-FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
+FROM lifeguard_pools p
+LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
 WHERE p.pool = ANY($1::text[]);
 
 -- What a pool whose order is fair needs besides, asked for only then. From group to group along the
@@ -180,7 +182,8 @@ WITH idle AS (
   SELECT ({clock}) AS now, 1 + max(p.fence) AS fence
   FROM unnest($1::text[], $2::integer[], $3::integer[]) AS presumed (pool, "limit", limit_known)
   JOIN lifeguard_pools p ON p.pool = presumed.pool
-  LEFT JOIN concurrency_limits l ON l.concurrency_key = presumed.pool
+  LEFT JOIN concurrency_limits l
+    ON l.concurrency_key = presumed.pool AND l.using_default_limit IS NOT TRUE
   WHERE l."limit" IS NOT DISTINCT FROM presumed."limit"
     AND p.limit_known IS NOT DISTINCT FROM presumed.limit_known
     AND p.rate_starts IS NULL
@@ -270,9 +273,9 @@ INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ($1::text, $2::t
 
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
-VALUES ($1::text, $2::integer, $3::boolean)
+VALUES ($1::text, $2::integer, FALSE)
 ON CONFLICT (concurrency_key)
-DO UPDATE SET "limit" = excluded."limit", using_default_limit = excluded.using_default_limit;
+DO UPDATE SET "limit" = excluded."limit", using_default_limit = FALSE;
 
 -- name: delete_limit
 DELETE FROM concurrency_limits WHERE concurrency_key = $1::text;
@@ -341,8 +344,8 @@ SELECT session FROM lifeguard_sessions WHERE lease_until <= ({clock})
 ORDER BY lease_until LIMIT $1::integer;
 
 -- name: limits
-SELECT concurrency_key, "limit", using_default_limit FROM concurrency_limits
-ORDER BY concurrency_key COLLATE "C";
+SELECT concurrency_key, "limit" FROM concurrency_limits
+WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key COLLATE "C";
 
 -- name: expired_entry
 SELECT 1 FROM lifeguard_ledger

@@ -5,7 +5,8 @@ SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_unti
 -- name: pool
 SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
   p.fair_by, p.turn
-FROM lifeguard_pools p LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool
+FROM lifeguard_pools p
+LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
 WHERE p.pool = ?;
 
 -- name: add_pool
@@ -155,9 +156,9 @@ DELETE FROM lifeguard_sessions WHERE session = ?;
 
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
-VALUES (:pool, :limit, :from_default)
+VALUES (?, ?, FALSE)
 ON CONFLICT (concurrency_key)
-DO UPDATE SET "limit" = excluded."limit", using_default_limit = excluded.using_default_limit;
+DO UPDATE SET "limit" = excluded."limit", using_default_limit = FALSE;
 
 -- name: delete_limit
 DELETE FROM concurrency_limits WHERE concurrency_key = ?;
@@ -203,7 +204,7 @@ FROM lifeguard_pools WHERE rate_starts IS NOT NULL ORDER BY pool;
 SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL ORDER BY pool;
 
 -- name: settings
-SELECT rate_starts, rate_seconds, rate_burst, fair_by, turn FROM lifeguard_pools WHERE pool = ?;
+SELECT rate_starts, rate_seconds, rate_burst, fair_by, turn, due_ns FROM lifeguard_pools WHERE pool = ?;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger
@@ -226,11 +227,12 @@ UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ? AND lease_until 
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ? ORDER BY lease_until LIMIT ?;
 
 -- name: limits
-SELECT concurrency_key, "limit", using_default_limit FROM concurrency_limits
-ORDER BY concurrency_key;
+SELECT concurrency_key, "limit" FROM concurrency_limits
+WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key;
 
 -- name: limit
-SELECT "limit", using_default_limit FROM concurrency_limits WHERE concurrency_key = ?;
+SELECT "limit" FROM concurrency_limits
+WHERE concurrency_key = ? AND using_default_limit IS NOT TRUE;
 
 -- name: expired_entry
 SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'expired' LIMIT 1;
