@@ -205,7 +205,7 @@ def make_plan(
     settings = deployment.settings()
     own = deployment.limits()
     declared = _declared(config, settings)
-    rates, orders = deployment.rates(), deployment.orders()
+    rates, orders = deployment.rates() or {}, deployment.orders() or {}
     known = declared.keys() | own.keys() | rates.keys() | orders.keys()
     for name in names or ():
         if name not in known:

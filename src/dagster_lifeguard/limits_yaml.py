@@ -26,8 +26,8 @@ def with_live_limits(
     source: str,
     limits: Mapping[str, int],
     default_limit: int | None,
-    rates: Mapping[str, Rate],
-    orders: Mapping[str, str],
+    rates: Mapping[str, Rate] | None,
+    orders: Mapping[str, str] | None,
 ) -> tuple[str, tuple[str, ...]]:
     """Return a lifeguard.yaml that declares what is live, and the pools that it cannot declare.
 
@@ -38,9 +38,9 @@ def with_live_limits(
         text: The file as it is; None for a new one.
         source: What to call it in messages.
         limits: The live limits of pools that have one of their own.
-        rates: The live rates.
-        orders: The live fair orders, by tag. Like rates, they are left out of a file whose engine
-            is the stock one, which cannot declare them.
+        rates: The live rates; None if they are not told: those of the file stay.
+        orders: The live fair orders, by tag; the same. Like rates, they are left out of a file
+            whose engine is the stock one, which cannot declare them.
         default_limit: Of the deployment; written to a new file, or where the file states one.
 
     Raises:
@@ -48,6 +48,10 @@ def with_live_limits(
     """
     yaml = new_yaml()
     before = Config.from_text(text or "", source)
+    if rates is None:
+        rates = {pool: spec.starts for pool, spec in before.pools.items() if spec.starts}
+    if orders is None:
+        orders = {pool: spec.fair_by for pool, spec in before.pools.items() if spec.fair_by}
     document: Any = yaml.load(text) if text is not None else None
     if not isinstance(document, CommentedMap):
         document = CommentedMap()

@@ -11,6 +11,7 @@ from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 from dagster_lifeguard.cli.pool_tables import overview_table
 from dagster_lifeguard.insight.past import Past, Sample, Spread, read_past
 from dagster_lifeguard.insight.pools import Reason, look_into, overview, runs_in
+from dagster_lifeguard.rate import Rate, nanoseconds
 
 NOTHING = Past(NOW, NOW)
 
@@ -132,6 +133,20 @@ class TestPool:
         found = self.look(pool("db", 1, [holds("a")], [waits("b")]), *runs)
         assert found.holders[0].is_leaked
         assert found.queue[0].estimate.missing.value == "leaked"
+
+    def test_a_rate_is_a_reason_and_tells_when(self):
+        queue = [waits("a"), waits("large", slots=3), waits("b"), waits("c")]
+        state = replace(pool("api", 2, [], queue), rate=Rate.parse("60/minute"))
+        due = replace(state, due_ns=nanoseconds(NOW + 0.5))
+        told = [(w.reason, w.estimate.typical) for w in self.look(due).queue]
+        assert told[0] == (Reason.RATE, 0.5)
+        assert told[1][0] is Reason.TOO_LARGE
+        assert [reason for reason, _ in told[2:]] == [Reason.RATE, Reason.BEHIND]
+        assert [w.reason for w in self.look(state).queue[:3:2]] == [Reason.NEXT, Reason.RATE]
+        unlimited = replace(due, limit=None, waiting=(waits("a"), waits("b")))
+        told = [(w.reason, w.estimate.latest) for w in self.look(unlimited).queue]
+        assert told == [(Reason.RATE, 0.5), (Reason.RATE, 1.5)]
+        assert self.look(due).summary.rate == "60/minute"
 
     def test_reasons(self):
         def reasons(*args, **more):

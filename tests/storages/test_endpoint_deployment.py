@@ -17,10 +17,12 @@ from dagster import AssetKey
 from homes import DEFINITIONS, Home, eventually, free_port, limit, query, serve
 
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.config import Config
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment, open_instance
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from dagster_lifeguard.history import Outcome
+from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,6 +287,69 @@ def test_status_explain_and_free_over_a_webserver(served, monkeypatch):
     assert (freed.exit_code, "Freed 1 step" in freed.output) == (0, True)
     assert "The run is not known any more." in freed.output
     assert pool()["summary"]["held"] == 0
+
+
+RATED = """\
+engine: lifeguard
+default_limit: 6
+pools:
+  metered: {limit: 2, rate: 1/day}
+  shared: {order: fair(tag:team)}
+  plain: 3
+"""
+
+
+def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
+    served, deployment, monkeypatch, tmp_path
+):
+    home, port = served
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.set_concurrency_slots("metered", 2)
+        if hasattr(log, "set_rate"):
+            log.set_rate("metered", Rate.parse("1/day"))
+            assert log.claim_concurrency_slot("metered", "first", "step", 0).is_claimed
+            assert not log.claim_concurrency_slot("metered", "second", "step", 0).is_claimed
+    assert (deployment.rates(), deployment.orders()) == (None, None)
+    with pytest.raises(DeploymentError, match="Rates and orders of pools need the engine"):
+        list(deployment.set_limits({}, {"metered": Rate.parse("2/day")}))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LIFEGUARD_URL", f"http://127.0.0.1:{port}")
+    file = tmp_path / "lifeguard.yaml"
+    file.write_text(RATED)
+
+    def said(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == code, result.output
+        return " ".join(result.output.split())
+
+    line = "Rates and orders need the engine, and cannot be seen over a webserver: metered, shared."
+    assert line in said("plan")
+    assert line in said("apply", "--yes", code=1)  # Not all is as declared.
+    assert deployment.limits()["plain"] == 3
+    kept = "A webserver does not tell rates and orders: those in the file stay as they are."
+    assert kept in said("pull", "--yes")
+    list(deployment.set_limits({"metered": 5, "plain": None}))
+    assert kept in said("pull", "--yes")
+    pools = Config.from_yaml(file).pools
+    assert (pools["metered"].limit, pools["metered"].rate) == (5, "1/day")
+    assert pools["shared"].order == "fair(tag:team)"
+    assert "plain" not in pools
+    if hasattr(log, "set_rate"):
+        unknown = "its turn has come, unless a rate holds it up, which a webserver does not tell"
+        assert unknown in said("status", "metered")
+        monkeypatch.delenv("LIFEGUARD_URL")
+        monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+        told = said("status", "metered")
+        assert "a slot is free, and the rate lets it start in its turn" in told
+        assert "rate 1/day" in told
+        with home.instance() as instance:
+            instance.event_log_storage.set_rate("metered", None)
+            for run_id in ("first", "second"):
+                instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    list(deployment.set_limits({"metered": None}))
 
 
 # ---- what is no webserver of Dagster's -------------------------------------------------------------

@@ -14,7 +14,7 @@ from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
 from dagster_lifeguard.insight.step_answer import State
-from dagster_lifeguard.insight.wording import REASONS, estimate_text
+from dagster_lifeguard.insight.wording import estimate_text, reason_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _of_pool(
     if waiter.reason is Reason.NEXT and reasons != {Reason.NEXT}:
         yield "because", "not here: another of its pools holds it up"
     else:
-        yield "because", REASONS[waiter.reason]
+        yield "because", reason_text(waiter.reason, engine=found.engine)
     told = [_holder(holder, found.at) for holder in asked.holders[:shown_max]]
     yield from _several("behind", told, len(asked.holders))
     # Who is next ahead of it tells most, so the end of the line is shown.
@@ -239,12 +239,13 @@ def _of_pool(
 
 
 def _pool(pool: PoolSummary) -> str:
+    rate = f", {pool.rate}" if pool.rate is not None else ""
     if pool.limit is None:
-        return f"{pool.pool}: no limit, {pool.held:,} held"
+        return f"{pool.pool}: no limit{rate}, {pool.held:,} held"
     limit = "paused, " if pool.limit == 0 else ""
     default = " (the default limit)" if pool.from_default else ""
     waiting = f", {pool.waiting:,} waiting" if pool.waiting else ""
-    return f"{pool.pool}: {limit}{pool.held:,} of {pool.limit:,} held{default}{waiting}"
+    return f"{pool.pool}: {limit}{pool.held:,} of {pool.limit:,} held{default}{rate}{waiting}"
 
 
 def _holder(holder: Holder, now: float) -> str:

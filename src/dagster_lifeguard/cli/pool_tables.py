@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dagster_lifeguard.cli.tables import cell, plain_table
 from dagster_lifeguard.findings import number, printable, short
-from dagster_lifeguard.insight.wording import MISSING, REASONS, short_estimate, spread_text
+from dagster_lifeguard.insight.wording import MISSING, reason_text, short_estimate, spread_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.insight.past import Spread
     from dagster_lifeguard.insight.pools import Holder, Overview, Pool, PoolSummary, Waiter
 
@@ -135,7 +136,7 @@ def _by_limit(idle: Iterable[PoolSummary]) -> str:
 
 
 def pool_report(
-    pool: Pool, *, name: str, now: float, window: float, by_run: bool, rows_max: int | None
+    pool: Pool, *, name: str, now: float, window: float, settings: Settings, rows_max: int | None
 ) -> RenderableType:
     """One pool with everyone in it.
 
@@ -144,13 +145,16 @@ def pool_report(
         name: What to call the deployment.
         now: When it was looked at.
         window: Seconds of the past that durations are of.
-        by_run: Whether runs hold and wait, and not their steps.
+        settings: Of the deployment.
         rows_max: How many holders, and how many of the queue, to list; None for all.
     """
     summary = pool.summary
+    by_run = settings.granularity == "run"
     parts: list[RenderableType] = [Text(printable(name), style="dim"), _head(summary)]
     facts = Table.grid(padding=(0, 2))
     facts.add_row("limit", _limit(summary))
+    if summary.rate is not None:
+        facts.add_row("rate", summary.rate)
     if window:
         last = window_text(window)
         facts.add_row("waits", f"{spread_text(summary.waits)} in the last {last}")
@@ -163,7 +167,7 @@ def pool_report(
         parts.append(Text("Nobody holds."))
     parts.append(Text())
     if pool.queue:
-        parts += _listed(_queue(pool.queue[:rows_max], by_run=by_run), len(pool.queue), rows_max)
+        parts += _listed(_queue(pool.queue[:rows_max], settings), len(pool.queue), rows_max)
         missing = dict.fromkeys(w.estimate.missing for w in pool.queue[:rows_max])
         parts += [
             Text(f"No estimate: {MISSING[reason]}.", style="dim") for reason in missing if reason
@@ -220,8 +224,9 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
     return table
 
 
-def _queue(queue: Sequence[Waiter], *, by_run: bool) -> Table:
+def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
     table = plain_table()
+    by_run = settings.granularity == "run"
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("waits", no_wrap=True)
     table.add_column("job" if by_run else "step", overflow="fold")
@@ -243,7 +248,7 @@ def _queue(queue: Sequence[Waiter], *, by_run: bool) -> Table:
             *([Text(str(waiter.priority))] if ranked else []),
             Text(_or_dash(waiter.waited)),
             Text(short_estimate(waiter.estimate)),
-            Text(REASONS[waiter.reason]),
+            Text(reason_text(waiter.reason, engine=settings.engine)),
         ]
         table.add_row(*cells)
     return table

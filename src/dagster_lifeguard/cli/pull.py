@@ -49,13 +49,15 @@ def pull_command(
     what was asked.
     """
     file = Path(config_path)
-    old = None
+    old, declared = None, Config()
     if file.exists():
-        Config.from_yaml(file)  # Of a size that can be read, and valid.
+        declared = Config.from_yaml(file)  # Of a size that can be read, and valid.
         old = read(file)
     limits, default_limit = deployment.limits(), deployment.settings().default_limit
     rates, orders = deployment.rates(), deployment.orders()
     new, left_out = with_live_limits(old, config_path, limits, default_limit, rates, orders)
+    has_some = any(spec.starts or spec.fair_by for spec in declared.pools.values())
+    keeps_file = has_some and (rates is None or orders is None)
     change = Change(file, old, new)
     if as_json and new != old and not (yes or dry_run):
         raise click.UsageError("Nothing was written: say --yes with --json, which does not ask.")
@@ -66,10 +68,10 @@ def pull_command(
         pools = {
             pool: {
                 "limit": limits.get(pool),
-                "rate": str(rates[pool]) if pool in rates else None,
-                "order": format_order(orders.get(pool)),
+                "rate": str(rates[pool]) if rates and pool in rates else None,
+                "order": None if orders is None else format_order(orders.get(pool)),
             }
-            for pool in sorted({*limits, *rates, *orders})
+            for pool in sorted({*limits, *(rates or {}), *(orders or {})})
         }
         found = {
             "version": 1,
@@ -89,6 +91,12 @@ def pull_command(
     else:
         change.write()
         click.echo(f"Wrote {config_path}.")
+    if keeps_file and not as_json:
+        click.secho(
+            "A webserver does not tell rates and orders: those in the file stay as they are.",
+            fg="yellow",
+            err=True,
+        )
     if left_out:
         if not as_json:
             _warn(left_out)

@@ -154,7 +154,7 @@ class _Look:
             name=self._deployment.name,
             now=now,
             window=past.until - past.since,
-            by_run=self._settings.granularity == "run",
+            settings=self._settings,
             rows_max=rows_max,
         )
         seen = {

@@ -134,11 +134,11 @@ class EndpointDeployment:
         rows = self._webserver.ask("limits")["instance"]["concurrencyLimits"]
         return {row["concurrencyKey"]: row["limit"] for row in rows if not row["usingDefaultLimit"]}
 
-    def rates(self) -> Mapping[str, Rate]:
-        return {}
+    def rates(self) -> None:
+        """GraphQL has none, whether there are some or not."""
 
-    def orders(self) -> Mapping[str, str]:
-        return {}
+    def orders(self) -> None:
+        """The same."""
 
     def set_limits(
         self,

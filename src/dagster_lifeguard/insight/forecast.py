@@ -116,6 +116,11 @@ def forecast(
     )
 
 
+def later_of(one: Estimate, other: Estimate) -> Estimate:
+    """The later of two, the first if neither is."""
+    return latest_of((one, other)) or one
+
+
 def latest_of(estimates: Iterable[Estimate]) -> Estimate | None:
     """The estimate for one that waits in several queues: when the slowest of them lets it in."""
     found = tuple(estimates)

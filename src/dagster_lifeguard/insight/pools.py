@@ -12,10 +12,12 @@ from dagster_lifeguard.insight.forecast import (
     Estimate,
     Occupant,
     forecast,
+    later_of,
 )
+from dagster_lifeguard.rate import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import (
         Deployment,
@@ -43,6 +45,8 @@ class Reason(str, Enum):
     """Dagster's storage gave it a slot, which it takes when it looks next."""
     NEXT = "next"
     """Enough slots are free, nobody is ahead of it, and it has not taken them yet."""
+    RATE = "rate"
+    """Enough slots are free, and the rate of the pool lets no more steps start yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class PoolSummary:
         utilisation: Share of the slots that are held; above 1 while a lowered limit drains; None
             if the pool is paused or unlimited.
         waits: How long steps waited in the window that was looked at; None if none went in.
+        rate: How many steps may start per time, such as ``100/minute, burst 10``; None if that is
+            not limited, or not told.
     """
 
     pool: str
@@ -71,6 +77,7 @@ class PoolSummary:
     oldest_wait: float | None
     utilisation: float | None
     waits: Spread | None
+    rate: str | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -218,6 +225,7 @@ def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
         oldest_wait=max(0.0, *waits) if waits else None,
         utilisation=state.held / state.limit if state.limit else None,
         waits=None if sample is None else sample.spread(),
+        rate=None if state.rate is None else str(state.rate),
     )
 
 
@@ -237,7 +245,11 @@ def look_into(state: PoolState, runs: Mapping[str, Run], past: Past, now: float)
         now: When the pool was looked at.
     """
     holders = tuple(_holder(state.pool, step, runs, past, now) for step in state.holding)
-    estimates = _estimates(state, holders, runs, past)
+    starts = _starts(state, now)
+    estimates = [
+        later_of(estimate, Estimate(start, start, start))
+        for estimate, start in zip(_estimates(state, holders, runs, past), starts, strict=True)
+    ]
     sample = past.holds.get(state.pool)
     return Pool(
         summary=summarize(state, past, now),
@@ -245,7 +257,7 @@ def look_into(state: PoolState, runs: Mapping[str, Run], past: Past, now: float)
         queue=tuple(
             _waiter(step, position, reason, estimate, runs, now)
             for position, (step, reason, estimate) in enumerate(
-                zip(state.waiting, _reasons(state), estimates, strict=True), start=1
+                zip(state.waiting, _reasons(state, starts), estimates, strict=True), start=1
             )
         ),
         holds=None if sample is None else sample.spread(),
@@ -306,10 +318,22 @@ def _name(step: HoldingStep | WaitingStep, run: Run | None) -> str:
     return step.step_key or ("" if run is None else run.job_name)
 
 
-def _reasons(state: PoolState) -> list[Reason]:
+def _starts(state: PoolState, now: float) -> list[float]:
+    """In how many seconds the rate lets each of those who wait start, in their turn."""
+    if state.rate is None:
+        return [0.0] * len(state.waiting)
+    now_ns = nanoseconds(now)
+    return [
+        max(0.0, (state.rate.start_at(state.due_ns, now_ns, place) - now_ns) / 1e9)
+        for place in range(1, len(state.waiting) + 1)
+    ]
+
+
+def _reasons(state: PoolState, starts: Sequence[float]) -> list[Reason]:
     free = inf if state.limit is None else state.limit - state.held
     left = free
     reasons = []
+    able = 0
     for step in state.waiting:
         if state.limit == 0:
             reason = Reason.PAUSED
@@ -318,12 +342,13 @@ def _reasons(state: PoolState) -> list[Reason]:
         elif step.assigned is not None and step.slots <= left:
             reason = Reason.PROMISED
         elif step.slots <= left:
-            reason = Reason.NEXT
+            reason = Reason.RATE if starts[able] > 0 else Reason.NEXT
         else:
             reason = Reason.FULL if step.slots > free else Reason.BEHIND
         reasons.append(reason)
-        if reason in (Reason.PROMISED, Reason.NEXT):
+        if reason in (Reason.PROMISED, Reason.NEXT, Reason.RATE):
             left -= step.slots  # One that cannot go in lets a smaller one pass.
+            able += 1
     return reasons
 
 

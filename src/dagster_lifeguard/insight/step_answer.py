@@ -78,5 +78,5 @@ class StepAnswer:
 
     @property
     def is_limited(self) -> bool:
-        """Whether some pool of it has a limit."""
-        return any(asked.pool.limit is not None for asked in self.pools)
+        """Whether some pool of it has a limit or a rate."""
+        return any(asked.pool.limit is not None or asked.pool.rate for asked in self.pools)

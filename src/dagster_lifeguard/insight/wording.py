@@ -28,8 +28,21 @@ REASONS = {
     Reason.BEHIND: "the free slots are for those ahead",
     Reason.PROMISED: "has a slot, takes it when it looks next",
     Reason.NEXT: "a slot is free and its turn has come",
+    Reason.RATE: "a slot is free, and the rate lets it start in its turn",
 }
 """Why a step waits."""
+
+
+def reason_text(reason: Reason, *, engine: bool | None) -> str:
+    """Why a step waits, as far as it is told.
+
+    Args:
+        reason: As found.
+        engine: Whether the engine admits steps; None where that cannot be seen, nor a rate.
+    """
+    if reason is Reason.NEXT and engine is None:
+        return f"{REASONS[reason]}, unless a rate holds it up, which a webserver does not tell"
+    return REASONS[reason]
 
 
 def estimate_text(estimate: Estimate) -> str:

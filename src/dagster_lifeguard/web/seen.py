@@ -104,10 +104,10 @@ class SeenDeployment:
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         return self._deployment.life_signs(run_id, step_key)
 
-    def rates(self) -> Mapping[str, Rate]:
+    def rates(self) -> Mapping[str, Rate] | None:
         return self._deployment.rates()
 
-    def orders(self) -> Mapping[str, str]:
+    def orders(self) -> Mapping[str, str] | None:
         return self._deployment.orders()
 
     def set_limits(
