@@ -256,6 +256,20 @@ class TestRunQueue:
         assert names(full, waited_for, pools={"db", "api"}) == ["api", "db"]
         assert names(full, free, pools={"db", "free"}) == []
 
+    def test_who_is_ahead_in_the_queue_for_the_same_pool_is_reckoned_with(self):
+        others = [
+            run("a"),
+            *(run(f"same{n}", "QUEUED", pools=frozenset({"db"})) for n in range(3)),
+            run("elsewhere", "QUEUED", pools=frozenset({"api"})),
+        ]
+        place = self.look(
+            *others,
+            states=[pool("db", 1, [holds("a", elapsed=0.0)])],
+            past=[executed(f"x{n}", {"s": "db"}, 40.0) for n in range(3)],
+            queue=letting_go(),
+        )
+        assert (place.position, place.estimate.typical) == (5, 4 * 40.0)
+
 
 class TestNames:
     TOLD = told_of(

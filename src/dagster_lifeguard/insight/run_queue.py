@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from dagster_lifeguard.insight.forecast import (
     latest_of,
 )
 from dagster_lifeguard.insight.past import SAMPLES_MIN
+from dagster_lifeguard.insight.pools import look_into, runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.compat.health import RunQueue, TagLimit
-    from dagster_lifeguard.deployment.contract import Run, Settings
+    from dagster_lifeguard.deployment.contract import Deployment, Run, Settings
     from dagster_lifeguard.insight.past import Past, Sample
     from dagster_lifeguard.insight.pools import Pool, PoolSummary
 
@@ -93,6 +95,77 @@ class QueuePlace:
     estimate: Estimate | None
 
 
+@dataclass(frozen=True, slots=True)
+class QueuedRun:
+    """A run in the queue that will ask for a pool.
+
+    Attributes:
+        waited: Since it was submitted, in seconds.
+        place: Where it stands in the queue, and why.
+    """
+
+    run_id: str
+    job_name: str
+    waited: float
+    place: QueuePlace
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The runs in the queue that will ask for a pool.
+
+    Attributes:
+        count: How many there are.
+        first: The first of them, in the order in which the daemon looks at them.
+    """
+
+    count: int
+    first: tuple[QueuedRun, ...]
+
+
+def queued_for(
+    deployment: Deployment, pool: str, settings: Settings, past: Past, now: float, count_max: int
+) -> Queued:
+    """The runs in the queue that will ask for a pool; of them so many are looked into.
+
+    Under granularity ``run`` there are none: there they wait at the pool.
+    """
+    if settings.granularity == "run":
+        return Queued(0, ())
+    unfinished = deployment.unfinished_runs()
+    found = [run for run in in_line(unfinished) if pool in (run.pools or ())]
+    if not found:
+        return Queued(0, ())
+    first = found[:count_max]
+    states = deployment.pools({name for run in first for name in run.pools or ()})
+    runs = runs_in(deployment, states)
+    pools = {state.pool: look_into(state, runs, past, now) for state in states}
+    queue = deployment.run_queue()
+    return Queued(
+        len(found),
+        tuple(
+            QueuedRun(
+                run.run_id,
+                run.job_name,
+                max(0.0, now - run.created),
+                place_in_queue(run, unfinished, pools, queue, settings, past, now),
+            )
+            for run in first
+        ),
+    )
+
+
+def count_queued(unfinished: Iterable[Run], settings: Settings) -> Counter[str]:
+    """How many runs in the queue will ask for each pool.
+
+    None under granularity ``run``: there they wait at the pool.
+    """
+    if settings.granularity == "run":
+        return Counter()
+    queued = (run for run in unfinished if run.status == "QUEUED")
+    return Counter(pool for run in queued for pool in run.pools or ())
+
+
 def place_in_queue(
     run: Run,
     unfinished: Sequence[Run],
@@ -114,14 +187,14 @@ def place_in_queue(
         now: When all this was read.
     """
     going_on = [other for other in unfinished if other.status in IN_PROGRESS]
-    line = sorted((r for r in unfinished if r.status == "QUEUED"), key=lambda r: -r.priority)
+    line = in_line(unfinished)
     ids = [other.run_id for other in line]
     position = ids.index(run.run_id) + 1 if run.run_id in ids else len(ids) + 1
     ahead = line[: position - 1]
     blockages = [
         *(_by_number(run, going_on, ahead, queue.runs_max, past, now) if queue else ()),
         *(_by_tags(run, going_on, ahead, queue.tag_limits, past, now) if queue else ()),
-        *(_by_pools(run, pools, settings, past) if queue is None or queue.heeds_pools else ()),
+        *(_by_pools(run, ahead, pools, settings, past) if _heeds_pools(queue) else ()),
     ]
     return QueuePlace(
         position=position,
@@ -130,6 +203,19 @@ def place_in_queue(
         blockages=tuple(blockages),
         estimate=latest_of(blockage.estimate for blockage in blockages),
     )
+
+
+def in_line(unfinished: Iterable[Run]) -> list[Run]:
+    """The runs in the queue, in the order in which the daemon looks at them.
+
+    Args:
+        unfinished: Runs that are not over, oldest first.
+    """
+    return sorted((r for r in unfinished if r.status == "QUEUED"), key=lambda r: -r.priority)
+
+
+def _heeds_pools(queue: RunQueue | None) -> bool:
+    return queue is None or queue.heeds_pools
 
 
 def _by_number(
@@ -190,17 +276,18 @@ def _counted(
 
 
 def _by_pools(
-    run: Run, pools: Mapping[str, Pool], settings: Settings, past: Past
+    run: Run, ahead: Iterable[Run], pools: Mapping[str, Pool], settings: Settings, past: Past
 ) -> Iterator[Blockage]:
     asked = sorted(run.pools or ())
     full = [name for name in asked if _is_full(pools[name].summary, settings)]
     if settings.granularity == "op" and full != asked:
         return
+    rivals = Counter(name for other in ahead for name in other.pools or ())
     for name in full:
         pool = pools[name]
         found = [waiter.estimate for waiter in pool.queue if waiter.run_id == run.run_id]
         if not found:  # Under granularity op a run in the queue does not wait at the pool yet.
-            found = [_at_the_end(pool, past)]
+            found = [_at_the_end(pool, rivals[name], past)]
         yield Blockage(
             obstacle=Obstacle.POOL,
             name=name,
@@ -221,13 +308,16 @@ def _is_full(pool: PoolSummary, settings: Settings) -> bool:
     return pool.held + (pool.waiting if settings.granularity == "op" else 0) >= pool.limit
 
 
-def _at_the_end(pool: Pool, past: Past) -> Estimate:
+def _at_the_end(pool: Pool, ahead: int, past: Past) -> Estimate:
+    """When one goes in who comes after all who wait there, and after so many runs of the queue."""
     name = pool.summary.pool
     occupants = [
         Occupant(h.slots, h.elapsed or 0.0, past.holds_of(name, h.step_key), h.is_leaked)
         for h in pool.holders
     ]
     line = [Candidate(w.slots, past.holds_of(name, w.step_key)) for w in pool.queue]
+    # Of a run in the queue it is not told which step will ask.
+    line += [Candidate(1, past.holds_of(name, ""))] * ahead
     return forecast(pool.summary.limit or 0, occupants, [*line, Candidate(1, None)])[-1]
 
 
