@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,10 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+# Conditions are waited for, and no test asserts a time.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""Servers for tests: the application in this process, over whatever deployment a test has."""
+"""Servers for tests: the application in this process over any deployment, or as a process."""
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from dagster_lifeguard.web.serving import listen, make_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from homes import Home, Process
 
     from dagster_lifeguard.deployment.contract import Deployment
 
@@ -47,8 +50,20 @@ def serving(
             thread.join()
 
 
-def _answers(url: str) -> bool:
+def start_serving(home: Home, *options: str, **environment: str) -> tuple[Process, str]:
+    """Start `lifeguard serve`; its process, and its address once it has seen its deployment."""
+    process = home.start("lifeguard", "serve", "--port", "0", *options, **environment)
+
+    def address() -> str | None:
+        assert process.popen.poll() is None, process.output()
+        found = re.search(r"on (http://\S+)/", process.output())
+        return found[1] if found and _answers(found[1], (200,)) else None
+
+    return process, eventually(address)
+
+
+def _answers(url: str, statuses: tuple[int, ...] = (200, 503)) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").status_code in (200, 503)
+        return httpx.get(f"{url}/healthz").status_code in statuses
     except httpx.TransportError:
         return False

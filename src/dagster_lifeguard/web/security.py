@@ -249,9 +249,12 @@ def _is_from_here(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is not None:
         try:
-            return urlsplit(origin).netloc.lower() == request.headers["host"].lower()
+            parts = urlsplit(origin)
         except ValueError:
             return False
+        if is_secure(request) and parts.scheme != "https":
+            return False
+        return parts.netloc.lower() == request.headers["host"].lower()
     is_link = request.method in _SAFE and request.headers.get("sec-fetch-mode") == "navigate"
     return _site(request) in ("same-origin", "none") or is_link
 
