@@ -12,6 +12,7 @@ from told import Told, pool, run
 from web_server import serving
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep, WaitingStep
+from dagster_lifeguard.errors import DeploymentError
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 HOSTILE = "<script>document.title='owned'</script>\"' onload=x \u202e" + "x" * 120
@@ -31,7 +32,16 @@ PAGES = {
 }
 
 
-def busy() -> Told:
+class Reachable(Told):
+    is_gone = False
+
+    def pools(self, names=None):
+        if self.is_gone:
+            raise DeploymentError("told is out of reach.", remedy="Wait.")
+        return super().pools(names)
+
+
+def busy() -> Reachable:
     now = time.time()
 
     def held(run_id: str, step: str = "orders") -> HoldingStep:
@@ -40,7 +50,7 @@ def busy() -> Told:
     def waiting(run_id: str, step: str = "orders") -> WaitingStep:
         return WaitingStep(run_id, step, since=now - 30)
 
-    return Told(
+    return Reachable(
         states=[
             pool("orders", 1, [held("r1")], [waiting("r2"), waiting("r3")]),
             pool("paused", 0, [], [waiting("r4")]),
@@ -92,10 +102,14 @@ def test_what_changes_appears_without_a_reload_and_after_a_restart(browser):
         expect(page.locator("#live")).to_have_text("live")
         told.states = [*told.states, pool("newcomer", 4)]
         expect(page.get_by_role("link", name="newcomer")).to_be_visible()
-    expect(page.locator("#live")).to_have_text("reconnecting", timeout=60_000)
+        told.is_gone = True
+        expect(page.get_by_role("alert")).to_contain_text("told is out of reach.")
+        told.is_gone = False
+        expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#live")).to_have_text("reconnecting")
     told.states = [*told.states, pool("second_newcomer", 4)]
     with serving(told, port=port):
-        expect(page.get_by_role("link", name="second_newcomer")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("link", name="second_newcomer")).to_be_visible()
     context.close()
 
 

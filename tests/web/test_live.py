@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import httpx
 from homes import eventually
-from told import Told, holds, pool
+from told import Told, holds, pool, run
 from web_server import serving
 
+from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.errors import DeploymentError
 
 
@@ -29,7 +31,7 @@ class Changing(Told):
 
 @contextmanager
 def stream(url: str, page: str = "/"):
-    """What a stream has sent so far, as events and their data."""
+    """What a stream has sent so far of its page, as blocks and their HTML."""
     got: list[tuple[str, str]] = []
     with httpx.Client(timeout=None) as client, client.stream("GET", f"{url}/live", params={"page": page}) as response:  # fmt: skip
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -44,7 +46,8 @@ def stream(url: str, page: str = "/"):
                     elif key == "data":
                         data.append(value)
                     elif not line and data:
-                        got.append((event, "\n".join(data)))
+                        if event.startswith("live"):
+                            got.append((event, "\n".join(data)))
                         event, data = "", []
             except (httpx.HTTPError, httpx.StreamError):
                 return
@@ -58,7 +61,7 @@ def test_what_changed_is_sent_to_every_open_page():
     told = Changing(states=[pool("orders", 1)])
     with serving(told) as url, stream(url) as one, stream(url) as other:
         eventually(lambda: one and other)
-        assert one[0][0].startswith("live")
+        assert one[0][0] == "live_pools"
         assert "r1" not in str(one)
         told.states = [pool("orders", 1, [holds("r1")]), pool("news", 7)]
         for got in (one, other):
@@ -105,6 +108,33 @@ def test_trouble_is_told_and_is_over_again():
         assert httpx.get(f"{url}/pools.json").json()["trouble"] is None
 
 
+def test_runs_in_the_queue_are_told_where_their_pool_is_and_followed():
+    def queued(run_id: str, pool: str = "orders"):
+        return run(run_id, "QUEUED", pools=frozenset({pool}))
+
+    told = Changing(
+        states=[pool("orders", 1, [holds("a")]), pool("other", 1)],
+        all_runs=[run("a"), queued("b"), queued("c")],
+        told_queue=RunQueue(-1, (), True, 0),
+    )
+    with serving(told) as url:
+        page = eventually(lambda: httpx.get(f"{url}/pools/orders.json").json())
+        assert page["queued"]["count"] == 2
+        first = page["queued"]["first"][0]
+        assert (first["run_id"], first["place"]["blockages"][0]["name"]) == ("b", "orders")
+        found = httpx.get(f"{url}/pools.json?show=waiting").json()
+        assert (found["in_queue"], found["queued"]) == (2, {"orders": 2})
+        assert [each["pool"] for each in found["overview"]["pools"]] == ["orders"]
+        assert 'lifeguard_pool_queued_runs{pool="orders"} 2.0' in httpx.get(f"{url}/metrics").text
+        with stream(url, "/pools/orders") as one, stream(url, "/pools/other") as other, stream(url) as everything:  # fmt: skip
+            eventually(lambda: one and other and "+2 queued" in str(everything))
+            assert "the pool <a" in str(one)
+            before = len(other)
+            told.all_runs = [*told.all_runs, queued("dddddddd")]
+            eventually(lambda: "dddddddd" in str(one) and "+3 queued" in str(everything))
+            assert len(other) == before  # which it does not concern
+
+
 def test_one_that_never_answered_is_an_error_in_one_shape():
     told = Changing()
     told.is_gone = True
@@ -112,6 +142,21 @@ def test_one_that_never_answered_is_an_error_in_one_shape():
         eventually(lambda: "reached" in httpx.get(f"{url}/pools.json").text)
         answer = httpx.get(f"{url}/pools.json")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deployment-refused")
+        assert httpx.get(url).headers["refresh"] == "5"  # a person need not ask again
+
+
+def test_who_comes_before_the_first_look_waits_for_it():
+    class Slow(Changing):
+        def pools(self, names=None):
+            assert asked.wait(60)
+            return super().pools(names)
+
+    asked = threading.Event()
+    told = Slow(states=[pool("orders", 1)])
+    with serving(told) as url, ThreadPoolExecutor() as visitors:
+        answer = visitors.submit(httpx.get, f"{url}/pools.json", timeout=60)
+        asked.set()
+        assert answer.result().status_code == 200
 
 
 def test_a_page_comes_back_to_a_server_that_was_started_anew():

@@ -25,8 +25,8 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     }
 
 
-def metrics_of(told: Told) -> dict[tuple[str, str], float]:
-    with serving(told) as url:
+def metrics_of(told: Told, **options) -> dict[tuple[str, str], float]:
+    with serving(told, **options) as url:
         eventually(lambda: "lifeguard_up 1.0" in httpx.get(f"{url}/metrics").text)
         return samples(httpx.get(f"{url}/metrics").text)
 
@@ -60,6 +60,17 @@ def test_ten_thousand_pools_are_few_series():
     assert sum(held.values()) == 500
     assert held[OTHER] == 500 - LABELS_MAX
     assert found["lifeguard_pool_limit_slots", OTHER] == 2 * (10_000 - LABELS_MAX)
+
+
+def test_without_a_window_no_history_is_read_and_only_gauges_are_told():
+    class Forgetful(Told):
+        def history(self, since, until=None):
+            raise AssertionError("the history was read")
+
+    found = metrics_of(Forgetful(states=[pool("orders", 1, [holds("a")])]), window=0)
+    assert found["lifeguard_pool_held_slots", "orders"] == 1
+    names = {name for name, _ in found if name.startswith("lifeguard_")}
+    assert not [n for n in names if re.search(r"_(wait|hold)_seconds_|grants|expiries", n)]
 
 
 def test_what_was_executed_is_counted_once():

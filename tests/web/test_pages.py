@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import httpx
 import pytest
-from homes import Home, eventually, free_port, limit
-
-PORT_LINE = re.compile(r"on (http://\S+?)/")
+from homes import Home, free_port, limit
+from told import Told, holds, pool, waits
+from web_server import serving, start_serving
 
 
 @pytest.fixture(params=["stock", "engine"])
@@ -18,24 +16,8 @@ def home(request, make_home) -> Home:
     return home
 
 
-def started(home: Home, *options: str, **environment: str) -> str:
-    """The address of ``lifeguard serve``, once it answers."""
-    process = home.start("lifeguard", "serve", "--port", "0", *options, **environment)
-
-    def up() -> str | None:
-        assert process.popen.poll() is None, process.output()
-        found = PORT_LINE.search(process.output())
-        try:
-            well = found and httpx.get(f"{found[1]}/healthz").status_code == 200
-        except httpx.TransportError:
-            return None
-        return found[1] if well and found else None
-
-    return eventually(up)
-
-
 def test_the_overview_and_its_json_tell_the_same(home):
-    url = started(home)
+    _, url = start_serving(home)
     page = httpx.get(f"{url}/")
     assert page.status_code == 200
     assert "orders" in page.text
@@ -46,7 +28,18 @@ def test_the_overview_and_its_json_tell_the_same(home):
 
 def test_a_port_in_use_is_one_clear_line(home):
     port = free_port()
-    started(home, "--port", str(port))
+    start_serving(home, "--port", str(port))
     process = home.start("lifeguard", "serve", "--port", str(port))
     assert process.wait() == 2
     assert f"Nobody can listen on 127.0.0.1, port {port}" in process.output()
+
+
+def test_a_page_stays_small_however_many_pools_there_are():
+    def bytes_of(count: int) -> int:
+        states = [pool(f"pool{n:05}", 2, [holds(f"r{n}")], [waits("w")]) for n in range(count)]
+        with serving(Told(states=states)) as url:
+            page = httpx.get(url, timeout=60)
+            assert page.text.count("<tr id=") == 50
+            return len(page.content)
+
+    assert bytes_of(5000) < 1.1 * bytes_of(50)

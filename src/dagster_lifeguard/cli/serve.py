@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -117,7 +118,18 @@ def serve_command(
         click.echo(f"Serving {deployment.name} on http://{shown}:{port}/", err=True)
         if made_up:
             click.echo(f"Access token: {token}", err=True)
+        _log_to_stderr()
         make_server(app).run([listener])
+
+
+def _log_to_stderr() -> None:
+    """Tell there what the server logs: changes, logins, trouble."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("dagster_lifeguard.web")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def _access_token(variable: str | None) -> str | None:

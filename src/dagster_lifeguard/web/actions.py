@@ -60,7 +60,7 @@ class FreePage:
     Attributes:
         subject: A pool, a run, or ``RUN_ID:STEP``, as ``lifeguard free`` takes it.
         found: Who holds, and whether somebody still works there.
-        safe: How many of them nobody works under: only those are freed.
+        safe: How many of them nobody works under: only those are freed, unless it is forced.
     """
 
     subject: str
@@ -150,10 +150,24 @@ class Actions:
         return FreePage(subject, found, sum(item.is_safe for item in found))
 
     def free(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
-        """Free what is safe to free; it is judged anew."""
+        """Free what is safe to free; it is judged anew.
+
+        With ``force`` in the form one step's slots are freed although it is alive, or may be.
+
+        Raises:
+            RequestRefusedError: More than one step's would be forced.
+        """
+        found = self._find(form.get("subject", ""))
+        forces = bool(form.get("force"))
+        if forces and len(found) > 1:
+            raise RequestRefusedError(
+                400,
+                f"{len(found)} steps would be forced.",
+                remedy="Force one step at a time: RUN_ID:STEP.",
+            )
         done = []
-        for item in self._find(form.get("subject", "")):
-            if item.is_safe:
+        for item in found:
+            if item.is_safe or forces:
                 self._deployment.free(item.run_id, item.step_key or None)
                 pools = {pool for pool, _ in item.holds}
                 change = Change(
@@ -163,6 +177,7 @@ class Actions:
                     pools.pop() if len(pools) == 1 else "",
                     run_id=item.run_id,
                     step_key=item.step_key,
+                    forced=not item.is_safe,
                 )
                 self._log.add(change)
                 done.append(change)

@@ -8,6 +8,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dagster_lifeguard.web")
 _JSON = "application/json"
 _FIELDS_MAX = 20
+_REFRESH_SECONDS = "5"
+"""After so long a browser asks again for a page that could not be made for want of an answer."""
 
 if TYPE_CHECKING:
     _Show = Callable[[Mapping[str, str]], object]
@@ -203,7 +206,7 @@ class _Server:
             if do is None:
                 raise HTTPException(405)
             done = await asyncio.to_thread(do, fields, visitor)
-            self._reader.hurry()
+            await self._reader.look_again()
             if as_json or visitor.is_program:
                 return Response(encode(done), media_type=_JSON)
             pool = fields.get("pool") or next((c.pool for c in done.changes if c.pool), "")
@@ -265,6 +268,8 @@ class _Server:
         if not wants_html(request):
             return Response(encode(_Told(page)), page.status, headers=headers, media_type=_JSON)
         html = self._templates.whole("error", page, self._site(request))
+        if page.status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET":
+            headers = {"Refresh": _REFRESH_SECONDS, **(headers or {})}
         return HTMLResponse(html, page.status, headers=headers)
 
     # ---- the site --------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Change:
         after: The limit that was set.
         run_id: Whose slots were freed; empty for a limit.
         step_key: The same.
+        forced: Whether they were freed although somebody may still have worked under them.
     """
 
     at: float
@@ -44,6 +45,7 @@ class Change:
     after: int | None = None
     run_id: str = ""
     step_key: str = ""
+    forced: bool = False
 
 
 class ChangeLog:

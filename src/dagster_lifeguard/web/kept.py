@@ -82,7 +82,7 @@ class KeptPages:
         Raises:
             LifeguardError: There is none, or it could not be made.
         """
-        look = self._reader.look()
+        look = await self._reader.first_look()
         kept = self._kept.get(address.text)
         if kept is not None and _is_fresh(kept, look, address):
             self._kept.move_to_end(address.text)

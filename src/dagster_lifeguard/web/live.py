@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +14,7 @@ from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.kept import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page
+from dagster_lifeguard.web.site import trouble_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +35,7 @@ RETRY_MILLISECONDS = 1000
 _PING_SECONDS = 15
 _QUIET_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
+_AFTER_ERROR_SECONDS = 1.0
 
 
 class Streams:
@@ -69,16 +72,21 @@ class Streams:
         self._open += 1
         try:
             sent: dict[str, int] = {}
+            told: str | None = None
             yield ServerSentEvent(retry=RETRY_MILLISECONDS, comment="lifeguard")
             while True:
                 try:
                     kept = await self._pages.page(address)
                 except LifeguardError as error:
-                    told = {"code": error.code, "message": error.message, "remedy": error.remedy}
-                    yield ServerSentEvent(json.dumps(told), event="trouble")
-                    await asyncio.sleep(1.0)
+                    if told != error.message:
+                        told = error.message
+                        yield _trouble(f"{error.message} {error.remedy}")
+                    await asyncio.sleep(_AFTER_ERROR_SECONDS)
                 else:
                     look = self._reader.look()
+                    if told != look.trouble:
+                        told = look.trouble
+                        yield _trouble(trouble_text(look.trouble, look.at, time.time()))
                     # What takes long to make is not made with each news, but after some time.
                     is_current = is_current_page(kept, look, address)
                     patience = _QUIET_SECONDS if is_current else kept.took
@@ -97,3 +105,8 @@ class Streams:
             await asyncio.wait_for(self._reader.news(number), max(patience, _PAUSE_SECONDS))
         except asyncio.TimeoutError:
             return
+
+
+def _trouble(text: str) -> ServerSentEvent:
+    """What an open page tells beside its own content; empty when it is over."""
+    return ServerSentEvent(json.dumps({"text": text}), event="trouble")

@@ -22,9 +22,9 @@ from dagster_lifeguard.insight.past import uses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dagster_lifeguard.deployment.contract import PoolState, Settings
+    from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.history import RunExecution
-    from dagster_lifeguard.web.reading import Reader
+    from dagster_lifeguard.web.reading import Look, Reader
 
 LABELS_MAX = 200
 OTHER = "_other"
@@ -36,6 +36,7 @@ _GAUGES = {
     "limit": ("lifeguard_pool_limit_slots", "Limit of the pool; none if it is unlimited."),
     "over": ("lifeguard_pool_over_limit_slots", "Slots held beyond the limit."),
     "waiting": ("lifeguard_pool_waiting_steps", "Steps, or runs in the queue, that wait."),
+    "queued": ("lifeguard_pool_queued_runs", "Runs in the run queue that will ask for the pool."),
     "oldest": ("lifeguard_pool_oldest_wait_seconds", "How long the longest of them has waited."),
 }
 
@@ -130,7 +131,7 @@ class Metrics(Collector):
         count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
         count.add_metric((), len(look.states))
         yield count
-        values = self._values(look.states, look.at)
+        values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))
             for label, found in values.items():
@@ -138,11 +139,12 @@ class Metrics(Collector):
                     family.add_metric((label,), found[key])
             yield family
 
-    def _values(self, states: tuple[PoolState, ...], now: float) -> dict[str, dict[str, float]]:
+    def _values(self, look: Look) -> dict[str, dict[str, float]]:
         values: dict[str, dict[str, float]] = defaultdict(dict)
-        all_named = self._labels.has_room_for(len(states))
-        for state in states:
-            is_named = all_named or state.holding or state.waiting
+        now, queued = look.at, look.deployment.queued()
+        all_named = self._labels.has_room_for(len(look.states))
+        for state in look.states:
+            is_named = all_named or state.holding or state.waiting or queued[state.pool]
             label = self._labels.of(state.pool) if is_named else self._labels.known(state.pool)
             found = values[label]
             limit = state.limit
@@ -151,6 +153,7 @@ class Metrics(Collector):
             for key, value in (
                 ("held", state.held),
                 ("waiting", len(state.waiting)),
+                ("queued", queued[state.pool]),
                 ("over", over),
                 *([] if limit is None else [("limit", limit)]),
             ):

@@ -5,6 +5,7 @@ A picture bears classes and no styles, which the pages' Content-Security-Policy 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -157,10 +158,12 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 
 def _steps(values: Sequence[float], top: float) -> str:
     width = WIDTH / len(values)
-    parts = [
-        f"{'L' if index == 0 else 'H'}{index * width:.1f}"
-        + (f",{_y(value, top):.1f}" if index == 0 else f" V{_y(value, top):.1f}")
-        for index, value in enumerate(values)
+    heights = [f"{_y(value, top):.1f}" for value in values]
+    parts = [f"L0,{heights[0]}"]
+    parts += [  # Most pools are idle most of the time: where a line goes on, nothing is said.
+        f"H{index * width:.1f} V{height}"
+        for index, (before, height) in enumerate(pairwise(heights), start=1)
+        if height != before
     ]
     return " ".join([*parts, f"H{WIDTH}"])
 

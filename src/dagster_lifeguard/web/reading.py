@@ -13,10 +13,10 @@ from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.past import Past, read_past, uses
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.recent import Recent
-from dagster_lifeguard.web.seen import SeenDeployment
+from dagster_lifeguard.web.seen import SeenDeployment, SeenQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.history import RunExecution
@@ -26,13 +26,19 @@ _log = logging.getLogger("dagster_lifeguard.web")
 LOOK_SECONDS = 0.4
 """The pause between two looks at the pools, or as long as a look takes if that is longer."""
 
+AGAIN_SECONDS = 5.0
+"""Who changed something, or came first, waits no longer than that for the next look."""
+
+QUEUE_SECONDS = 0.8
+"""The pause between two looks at the run queue, or ten times as long as such a look takes."""
+
 HISTORY_SECONDS = 2.0
 """The pause between two looks at the history, or ten times as long as such a look takes."""
 
 PAST_SECONDS = 30.0
 """Percentiles are reckoned anew so often."""
 
-_HISTORY_SHARE = 10
+_SHARE = 10
 _AFTER_TROUBLE_SECONDS = 1.0
 
 
@@ -97,9 +103,12 @@ class Reader:
         self._counts = counts
         self._expiries = Expiries()
         self._look: Look | None = None
+        self._queue: SeenQueue | None = None
         self._failure: LifeguardError | None = None
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._begun = self._done = 0
+        self._looked = asyncio.Event()
 
     @property
     def deployment(self) -> Deployment:
@@ -125,6 +134,17 @@ class Reader:
             )
         return self._look
 
+    async def first_look(self) -> Look:
+        """What is known now; for a server that was started just now, what it knows in a moment.
+
+        Raises:
+            LifeguardError: The deployment has not been seen yet.
+        """
+        if self._look is None and self._failure is None:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_looked(1), AGAIN_SECONDS)
+        return self.look()
+
     async def news(self, after: int) -> Look | None:
         """Wait until something is not as in the look of this number.
 
@@ -137,18 +157,26 @@ class Reader:
                 return None
         return self._look
 
-    def hurry(self) -> None:
-        """Look at once: something was changed here."""
+    async def look_again(self) -> None:
+        """Look at once, since something was changed here; and wait for it, but not for long."""
+        wanted = self._begun + 1  # One that has begun already may have missed the change.
         self._hurry.set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until_looked(wanted), AGAIN_SECONDS)
+
+    async def _until_looked(self, number: int) -> None:
+        while self._done < number:
+            await self._looked.wait()
 
     async def run(self) -> None:
         """Look until cancelled."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.gather(self._look_on(), self._remember_on())
+        await asyncio.gather(self._look_on(), self._queue_on(), self._remember_on())
 
     async def _look_on(self) -> None:
         while True:
             began = time.monotonic()
+            self._begun += 1
             try:
                 settings, states = await asyncio.to_thread(self._see)
             except LifeguardError as error:
@@ -161,6 +189,9 @@ class Reader:
             else:
                 self._seen(settings, states)
                 pause = max(LOOK_SECONDS, time.monotonic() - began)
+            self._done = self._begun
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)
             self._hurry.clear()
@@ -188,7 +219,7 @@ class Reader:
                 at=now,
                 settings=settings,
                 states=states,
-                deployment=SeenDeployment(self._deployment, settings, states, self._recent),
+                deployment=self._picture(settings, states),
                 past=Past(now, now) if before is None else before.past,
                 news_of=_news_of(before, settings, states, number),
             )
@@ -206,6 +237,41 @@ class Reader:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
+    def _picture(self, settings: Settings, states: tuple[PoolState, ...]) -> SeenDeployment:
+        return SeenDeployment(self._deployment, settings, states, self._recent, self._queue)
+
+    async def _queue_on(self) -> None:
+        """Look at the run queue, where it is not looked at with the pools."""
+        while True:
+            pause = QUEUE_SECONDS
+            look = self._look
+            if look is not None and look.settings.granularity == "op":
+                began = time.monotonic()
+                try:
+                    queue = await asyncio.to_thread(self._see_queue)
+                except LifeguardError as error:
+                    _log.debug("the run queue could not be read: %s", error.message)
+                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
+                    _log.exception("the run queue could not be read")
+                else:
+                    self._tell_queue(queue)
+                pause = max(pause, _SHARE * (time.monotonic() - began))
+            await asyncio.sleep(pause if look is not None else LOOK_SECONDS)
+
+    def _see_queue(self) -> SeenQueue:
+        return SeenQueue(self._deployment.unfinished_runs(), self._deployment.run_queue())
+
+    def _tell_queue(self, queue: SeenQueue) -> None:
+        before, self._queue, look = self._queue, queue, self._look
+        if look is None or queue == before:
+            return
+        old = set() if before is None else set(_marks(before))
+        pools = {pool for _, names in old ^ set(_marks(queue)) for pool in names}
+        number = look.number + 1
+        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
+        picture = self._picture(look.settings, look.states)
+        self._tell(replace(look, number=number, deployment=picture, news_of=news_of))
+
     async def _remember_on(self) -> None:
         reckoned = 0.0
         while self._window:
@@ -221,7 +287,7 @@ class Reader:
                     _log.exception("the history could not be read")
                 else:
                     reckoned = began if is_due else reckoned
-                pause = max(pause, _HISTORY_SHARE * (time.monotonic() - began))
+                pause = max(pause, _SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
 
     def _remember(self, look: Look, *, is_due: bool) -> None:
@@ -245,6 +311,11 @@ class Reader:
         number = look.number + 1
         news_of = {**look.news_of, **dict.fromkeys(pools, number)}
         self._tell(replace(look, number=number, past=past or look.past, news_of=news_of))
+
+
+def _marks(queue: SeenQueue) -> Iterator[tuple[tuple[str, str], frozenset[str]]]:
+    """What a run has to do with the queue, and the pools that it will ask for."""
+    return (((run.run_id, run.status), run.pools or frozenset()) for run in queue.runs)
 
 
 def _news_of(

@@ -105,6 +105,7 @@ PAGES_OF: Mapping[str, Route] = {
             Window.of(asked.query),
             time.time(),
             source=asked.deployment,
+            changes=asked.changes.newest(asked.name),
         ),
     ),
     "assets": Route(

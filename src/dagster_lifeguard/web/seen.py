@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import NOTHING, PoolState
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.insight.run_queue import count_queued
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Iterator, Mapping
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
@@ -23,8 +26,21 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.recent import Recent
 
 
+@dataclass(frozen=True, slots=True)
+class SeenQueue:
+    """The run queue at one moment.
+
+    Attributes:
+        runs: All runs that were not over, oldest first.
+        rules: How it lets runs go; None if there is no queue.
+    """
+
+    runs: tuple[Run, ...]
+    rules: RunQueue | None
+
+
 class SeenDeployment:
-    """Pools, settings and the recent history from one look, all else from the deployment itself.
+    """Pools, settings, run queue and recent history as seen, all else from the deployment itself.
 
     What fifty open pages ask for costs the deployment what one does. It changes nothing: asked
     to, it refuses.
@@ -34,6 +50,7 @@ class SeenDeployment:
         settings: As seen.
         states: All pools, as seen.
         recent: The recent history.
+        queue: What was seen of the run queue; None if it was not looked at.
     """
 
     is_atomic = False
@@ -44,11 +61,13 @@ class SeenDeployment:
         settings: Settings,
         states: Collection[PoolState],
         recent: Recent,
+        queue: SeenQueue | None = None,
     ) -> None:
         self._deployment = deployment
         self._settings = settings
         self._states = {state.pool: state for state in states}
         self._recent = recent
+        self._queue = queue
 
     @property
     def name(self) -> str:
@@ -80,11 +99,15 @@ class SeenDeployment:
     def daemons(self) -> tuple[Daemon, ...]:
         return self._deployment.daemons()
 
+    def queued(self) -> Counter[str]:
+        """How many runs in the run queue will ask for each pool; none if they were not seen."""
+        return count_queued(() if self._queue is None else self._queue.runs, self._settings)
+
     def run_queue(self) -> RunQueue | None:
-        return self._deployment.run_queue()
+        return self._deployment.run_queue() if self._queue is None else self._queue.rules
 
     def unfinished_runs(self) -> tuple[Run, ...]:
-        return self._deployment.unfinished_runs()
+        return self._deployment.unfinished_runs() if self._queue is None else self._queue.runs
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         return self._deployment.runs(run_ids)

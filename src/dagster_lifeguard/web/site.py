@@ -3,7 +3,7 @@
 The contract of a page: ``pages/NAME.py`` makes a frozen dataclass, ``templates/NAME.html`` shows
 it, and gets it as ``page`` with a ``Site`` as ``site``. A block of the template whose name begins
 with ``live`` is sent to open pages when it reads differently: an event of the block's name, with
-the block's HTML as data, over the stream at ``site.live``.
+the block's HTML as data, over the stream at ``site.live``. So is ``trouble``, as text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dagster_lifeguard.times import clock_text
 from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
 
 TargetKind = Literal["stock", "engine", "endpoint"]
@@ -50,6 +51,11 @@ class Site:
     trouble: str = ""
     needs_login: bool = False
 
+    @property
+    def trouble_told(self) -> str:
+        """The trouble as people are told it; empty if there is none."""
+        return trouble_text(self.trouble, self.seen, self.now)
+
     def pool(self, name: str) -> str:
         """The address of a pool's page."""
         return address_of("pools", name)
@@ -69,3 +75,11 @@ class Site:
     def dagster_asset(self, name: str) -> str | None:
         """The asset in the Dagster UI."""
         return asset_in_dagster(self.dagster_url, name)
+
+
+def trouble_text(trouble: str, seen: float, now: float) -> str:
+    """Why a deployment cannot be looked at, and how old what is shown is; empty if it can."""
+    if not trouble:
+        return ""
+    since = clock_text(seen, now)
+    return f"The deployment does not answer. {trouble} What you see is from {since}."

@@ -6,23 +6,31 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.insight.ledger import account_of
+from dagster_lifeguard.insight.ledger import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
+from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.use import slots_over_time
 from dagster_lifeguard.timeline import timeline_of_pool
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.ledger import Account
     from dagster_lifeguard.insight.past import Past, Sample
     from dagster_lifeguard.insight.pools import Pool
+    from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.web.changes import Change
     from dagster_lifeguard.web.pages.window import Window
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
 """Waits are counted between these, in seconds, and beyond the last."""
+
+QUEUED_SHOWN = 10
+"""Of the runs in the run queue so many are told."""
 
 _PARTS = 90
 
@@ -53,12 +61,14 @@ class PoolPage:
         pool: The pool; of those who hold and wait, the first ``window.rows``.
         holding: How many hold in all.
         waiting: How many wait in all.
+        queued: The runs in the run queue that will ask for it.
         window: What is shown.
         use: Slots held in each part of the window; the mean of the part.
         timeline: What executed in the window, and the first that wait.
         waits: How long those waited who went in, in the past that is remembered.
         past_seconds: How much of the past that is.
         account: What the engine's ledger tells; None without a ledger.
+        changes: What was changed over this server, newest first.
     """
 
     name: str
@@ -68,12 +78,14 @@ class PoolPage:
     pool: Pool
     holding: int
     waiting: int
+    queued: Queued
     window: Window
     use: tuple[float, ...]
     timeline: Timeline
     waits: tuple[Bin, ...]
     past_seconds: float
     account: Account | None
+    changes: tuple[Change, ...]
 
 
 def pool_page(
@@ -84,6 +96,7 @@ def pool_page(
     now: float,
     *,
     source: Deployment,
+    changes: Sequence[Change] = (),
 ) -> PoolPage:
     """One pool.
 
@@ -94,6 +107,7 @@ def pool_page(
         window: What to show.
         now: When it was looked at.
         source: The deployment itself, where its ledger is.
+        changes: What was changed over this server, newest first.
 
     Raises:
         UnknownNameError: There is no such pool.
@@ -113,12 +127,14 @@ def pool_page(
         pool=replace(found, holders=found.holders[: window.rows], queue=found.queue[: window.rows]),
         holding=len(found.holders),
         waiting=len(found.queue),
+        queued=queued_for(deployment, name, settings, past, now, QUEUED_SHOWN),
         window=window,
         use=use[name],
         timeline=readable(timeline, window),
         waits=_bins(past.waits.get(name)),
         past_seconds=past.until - past.since,
         account=account_of(source, settings, name, since),
+        changes=tuple(changes[:CHANGES_MAX]),
     )
 
 

@@ -34,7 +34,15 @@
         // It lasts as long as the page.
       }
     });
-    document.body.addEventListener("htmx:sseOpen", () => tell("on", "live"));
+    const trouble = document.getElementById("trouble");
+    document.body.addEventListener("htmx:sseOpen", ({ detail }) => {
+      tell("on", "live");
+      detail.source.addEventListener("trouble", ({ data }) => {
+        const { text } = JSON.parse(data);
+        trouble.hidden = !text;
+        trouble.textContent = text;
+      });
+    });
     document.body.addEventListener("htmx:sseError", () => tell("off", "reconnecting"));
   });
 })();
