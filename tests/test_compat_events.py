@@ -113,6 +113,15 @@ def test_a_run_that_nobody_knows_has_no_rows_and_gets_no_file(instance, run_ids)
         assert not Path(storage.path_for_shard("unknown")).exists()
 
 
+def test_a_run_whose_file_has_no_tables_yet_has_no_rows(home) -> None:
+    with dg.DagsterInstance.get() as instance:
+        storage: Any = instance.event_log_storage
+        run_id = str(uuid.uuid4())
+        path = Path(storage.path_for_shard(run_id))
+        path.touch()
+        assert events.read_event_rows(instance, [run_id], READ) == {run_id: []}
+
+
 def test_a_file_of_an_older_dagster_asks_for_a_migration(home) -> None:
     with dg.DagsterInstance.get() as instance:
         storage: Any = instance.event_log_storage

@@ -126,7 +126,9 @@ def _query(dialect: str, names: Sequence[str], runs: str) -> str:
 def _of_file(path: Path, query: str) -> list[Any]:
     """The rows of one run's file, which is opened as it is: not made, not migrated."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=20.0)) as file:
-        return file.execute(query).fetchall()
+        # A run that begins makes its file first, and the tables in it a moment later.
+        begun = file.execute("SELECT 1 FROM sqlite_master WHERE name = 'event_logs'").fetchone()
+        return file.execute(query).fetchall() if begun else []
 
 
 def _error(event: str | None) -> str | None:
