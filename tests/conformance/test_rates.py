@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_lifeguard.model import Demand, EntryKind, Granted, Reason, Waiting
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.rate import Rate, nanoseconds
 from places import age_rate
 
 HOURLY = Rate(1, 3600)
@@ -224,6 +224,17 @@ def test_rates_can_be_read(engine):
     assert engine.rates() == {"api": Rate(100, 60, burst=10), "mail": HOURLY}
     api, orders, never = engine.snapshots(("api", "orders", "never"))
     assert (api.rate, orders.rate, never.rate) == (Rate(100, 60, burst=10), None, None)
+
+
+def test_it_can_be_read_what_a_rate_counts_with(engine):
+    engine.set_limit("api", 5)
+    engine.set_rate("api", HOURLY)
+    (before,) = engine.snapshots(("api",))
+    assert before.due_ns == 0
+    assert ask(engine, "a", "api").granted
+    (after,) = engine.snapshots(("api",))
+    (holding,) = after.holdings
+    assert after.due_ns == nanoseconds(holding.since) + HOURLY.interval_ns
 
 
 def test_a_pool_without_a_rate_costs_no_statement_more(place, engine):

@@ -148,6 +148,12 @@ class TestPool:
         assert told == [(Reason.RATE, 0.5), (Reason.RATE, 1.5)]
         assert self.look(due).summary.rate == "60/minute"
 
+    def test_a_fair_order_tells_the_group_of_each(self):
+        holding, waiting = replace(holds("a"), group="x"), replace(waits("b"), group="")
+        found = self.look(replace(pool("api", 1, [holding], [waiting]), fair_by="team"))
+        assert found.summary.order == "fair(tag:team)"
+        assert [one.group for one in (*found.holders, *found.queue)] == ["x", ""]
+
     def test_reasons(self):
         def reasons(*args, **more):
             return [waiter.reason for waiter in self.look(pool("db", *args, **more)).queue]

@@ -36,8 +36,10 @@ def waits(run_id: str, step: str = "step", waited: float = 5.0, **more) -> Waiti
     return WaitingStep(run_id, step, since=NOW - waited, **more)
 
 
-def pool(name: str, limit: int | None = 1, holding=(), waiting=(), *, default=False) -> PoolState:
-    return PoolState(name, limit, default, tuple(holding), tuple(waiting))
+def pool(
+    name: str, limit: int | None = 1, holding=(), waiting=(), *, default=False, **more
+) -> PoolState:
+    return PoolState(name, limit, default, tuple(holding), tuple(waiting), **more)
 
 
 def executed(

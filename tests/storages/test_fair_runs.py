@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from homes import DEFINITIONS, eventually, holders, limit, waiters
 
+from dagster_lifeguard.deployment.pools import pools_of
+
 
 def test_the_daily_run_gets_the_slot_that_the_backfill_gives_back(make_home, kind):
     home = make_home(kind)
@@ -24,6 +26,9 @@ def test_the_daily_run_gets_the_slot_that_the_backfill_gives_back(make_home, kin
         eventually(lambda: len(waiters(instance)) == 2)
         daily = launch("second_job")
         eventually(lambda: len(waiters(instance)) == 3)
+        (seen,) = pools_of(instance.event_log_storage).states(["orders"], None)
+        assert seen.fair_by == "dagster/backfill"
+        assert [step.group for step in seen.everyone] == ["b1", "", "b1", "b1"]
         home.go("held")
         # It came last, and is the first to go in.
         home.started(1, "second")

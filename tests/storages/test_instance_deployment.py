@@ -15,6 +15,7 @@ from homes import eventually
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
+from dagster_lifeguard.rate import Rate
 from places import PostgresPlace
 
 if TYPE_CHECKING:
@@ -67,6 +68,19 @@ def materialize(deployment, **options) -> str:
     result = dg.materialize([orders, notes], instance=deployment.instance, **options)
     assert result.success
     return result.run_id
+
+
+def test_a_pool_tells_its_rate_and_its_order_idle_or_not(new_deployment, world):
+    deployment = new_deployment()
+    kept = ({"orders": Rate(6, 60)}, {"orders": "team"}) if world == "engine" else ({}, {})
+    list(deployment.set_limits({"orders": 2}, *kept))
+    (idle,) = deployment.pools()
+    assert claim(deployment, "a")
+    (busy,) = deployment.pools()
+    expected = (Rate(6, 60), "team") if world == "engine" else (None, None)
+    assert [(found.rate, found.fair_by) for found in (idle, busy)] == [expected] * 2
+    (holding,) = busy.holding
+    assert (holding.group, busy.due_ns > 0) == (("", True) if world == "engine" else (None, False))
 
 
 def test_settings_are_those_of_the_instance(new_deployment, world):

@@ -155,6 +155,8 @@ def pool_report(
     facts.add_row("limit", _limit(summary))
     if summary.rate is not None:
         facts.add_row("rate", summary.rate)
+    if summary.order is not None:
+        facts.add_row("order", printable(summary.order))
     if window:
         last = window_text(window)
         facts.add_row("waits", f"{spread_text(summary.waits)} in the last {last}")
@@ -204,8 +206,11 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
     table.add_column("job" if by_run else "step", overflow="fold")
     table.add_column("run is", no_wrap=True)
     slotted = any(holder.slots != 1 for holder in holders)
+    grouped = any(holder.group is not None for holder in holders)
     if slotted:
         table.add_column("slots", justify="right", no_wrap=True)
+    if grouped:
+        table.add_column("group", overflow="fold")
     table.add_column("since", no_wrap=True)
     table.add_column("for", justify="right", no_wrap=True)
     table.add_column("typically", justify="right", no_wrap=True)
@@ -214,12 +219,12 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
             Text(short(holder.run_id)),
             cell(holder.step_key or holder.job_name or "-"),
             run_status(holder.run_status, leaked=holder.is_leaked),
+            *([Text(str(holder.slots))] if slotted else []),
+            *([cell(holder.group or "-")] if grouped else []),
             Text("-" if holder.since is None else clock_text(holder.since, now)),
             Text(_or_dash(holder.elapsed)),
             Text(_p50(holder.typical)),
         ]
-        if slotted:
-            cells.insert(3, Text(str(holder.slots)))
         table.add_row(*cells)
     return table
 
@@ -232,10 +237,13 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
     table.add_column("job" if by_run else "step", overflow="fold")
     slotted = any(waiter.slots != 1 for waiter in queue)
     ranked = any(waiter.priority for waiter in queue)
+    grouped = any(waiter.group is not None for waiter in queue)
     if slotted:
         table.add_column("slots", justify="right", no_wrap=True)
     if ranked:
         table.add_column("priority", justify="right", no_wrap=True)
+    if grouped:
+        table.add_column("group", overflow="fold")
     table.add_column("for", justify="right", no_wrap=True)
     table.add_column("goes in after", no_wrap=True)
     table.add_column("because", overflow="fold")
@@ -246,6 +254,7 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
             cell(waiter.step_key or waiter.job_name or "-"),
             *([Text(str(waiter.slots))] if slotted else []),
             *([Text(str(waiter.priority))] if ranked else []),
+            *([cell(waiter.group or "-")] if grouped else []),
             Text(_or_dash(waiter.waited)),
             Text(short_estimate(waiter.estimate)),
             Text(reason_text(waiter.reason, engine=settings.engine)),

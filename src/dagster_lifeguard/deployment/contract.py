@@ -50,6 +50,8 @@ class Settings:
         granularity: Whether steps wait in their run, or runs in the queue.
         limit_min: The lowest limit that can be set.
         limit_max: The highest.
+        patience_seconds: Who waited longer is passed by nobody of its priority; None without the
+            engine, or where that cannot be seen.
     """
 
     dagster_version: str
@@ -58,6 +60,7 @@ class Settings:
     granularity: Granularity
     limit_min: int
     limit_max: int
+    patience_seconds: float | None = None
 
     def refuse(self, limits: Mapping[str, int | None]) -> None:
         """Find limits that cannot be set here.
@@ -88,6 +91,7 @@ class HoldingStep:
         step_key: Empty under granularity ``run``, where the run holds.
         since: When it got them, or was promised them where that is not told.
         fence: Of the engine's grant.
+        group: With which it shares, where the order of the pool is fair.
     """
 
     run_id: str
@@ -95,6 +99,7 @@ class HoldingStep:
     slots: int = 1
     since: float | None = None
     fence: int | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class WaitingStep:
     Attributes:
         step_key: Empty under granularity ``run``, where the run waits in the queue.
         assigned: When Dagster's storage promised it a slot that it has not taken yet.
+        group: With which it shares, where the order of the pool is fair.
     """
 
     run_id: str
@@ -112,6 +118,7 @@ class WaitingStep:
     since: float | None = None
     priority: int = 0
     assigned: float | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,7 @@ class PoolState:
         waiting: Who waits, in the order in which they go in.
         rate: How many steps may start per time, if that is limited and told.
         due_ns: What the rate counts with, see ``rate``.
+        fair_by: The tag whose values share fairly; None where the order is not fair, or not told.
     """
 
     pool: str
@@ -134,6 +142,7 @@ class PoolState:
     waiting: tuple[WaitingStep, ...] = ()
     rate: Rate | None = None
     due_ns: int = 0
+    fair_by: str | None = None
 
     @property
     def held(self) -> int:

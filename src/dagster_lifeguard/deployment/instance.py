@@ -75,6 +75,7 @@ class InstanceDeployment:
             granularity=granularity,
             limit_min=self._pools.limit_min,
             limit_max=self._pools.limit_max,
+            patience_seconds=self._pools.patience_seconds,
         )
 
     def daemons(self) -> tuple[Daemon, ...]:

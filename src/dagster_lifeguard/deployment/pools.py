@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.model import PoolSnapshot
+    from dagster_lifeguard.model import Holding, PoolSnapshot, Ticket
     from dagster_lifeguard.rate import Rate
 
 
@@ -35,6 +35,7 @@ class Pools(Protocol):
 
     limit_min: int
     limit_max: int
+    patience_seconds: float | None
 
     def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
         """As ``Deployment.pools``, but for the steps under granularity ``run``."""
@@ -89,6 +90,7 @@ class EnginePools:
     def __init__(self, event_log: PoolMethods) -> None:
         self._event_log = event_log
         self.limit_max = min(storages.limit_max(), LIMIT_MAX)
+        self.patience_seconds: float | None = event_log.lifeguard.engine.options.patience_seconds
 
     def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
         parts = self._event_log.lifeguard
@@ -100,10 +102,15 @@ class EnginePools:
         else:
             asked = set(names)
         # Idle pools are told by their limits, so that thousands of them cost one question.
+        rates, orders = self.rates(), self.orders()
         idle = [
-            PoolState(pool, own[pool], from_default=False)
-            if pool in own
-            else PoolState(pool, default_limit, from_default=default_limit is not None)
+            PoolState(
+                pool,
+                own.get(pool, default_limit),
+                from_default=pool not in own and default_limit is not None,
+                rate=rates.get(pool),
+                fair_by=orders.get(pool),
+            )
             for pool in asked - busy
         ]
         return [*map(_state, parts.engine.snapshots(sorted(asked & busy))), *idle]
@@ -127,22 +134,34 @@ class EnginePools:
 
 
 def _state(found: PoolSnapshot) -> PoolState:
+    def group(of: Holding | Ticket) -> str | None:
+        return None if found.fair_by is None else of.groups.get(found.pool, "")
+
     return PoolState(
         pool=found.pool,
         limit=found.limit,
         from_default=found.from_default,
         holding=tuple(
-            HoldingStep(*h.key, len(h.slots[found.pool]), since=h.since, fence=h.fence)
+            HoldingStep(
+                *h.key, len(h.slots[found.pool]), since=h.since, fence=h.fence, group=group(h)
+            )
             for h in found.holdings
         ),
         waiting=tuple(
-            WaitingStep(*ticket.key, term.slots, since=ticket.since, priority=ticket.priority)
+            WaitingStep(
+                *ticket.key,
+                term.slots,
+                since=ticket.since,
+                priority=ticket.priority,
+                group=group(ticket),
+            )
             for ticket in found.waiting
             for term in ticket.demand.terms
             if term.name == found.pool
         ),
         rate=found.rate,
         due_ns=found.due_ns,
+        fair_by=found.fair_by,
     )
 
 
@@ -157,6 +176,7 @@ class StockPools:
 
     def __init__(self, event_log: storages.SqlEventLogStorage) -> None:
         self._event_log = event_log
+        self.patience_seconds: float | None = None
         self.limit_min = 0 if stock.has_limits_table(event_log) else 1
         self.limit_max = storages.limit_max()
 

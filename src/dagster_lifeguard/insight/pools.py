@@ -14,6 +14,7 @@ from dagster_lifeguard.insight.forecast import (
     forecast,
     later_of,
 )
+from dagster_lifeguard.order import format_order
 from dagster_lifeguard.rate import nanoseconds
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class PoolSummary:
         waits: How long steps waited in the window that was looked at; None if none went in.
         rate: How many steps may start per time, such as ``100/minute, burst 10``; None if that is
             not limited, or not told.
+        order: Such as ``fair(tag:team)``; None where the order is not fair, or not told.
     """
 
     pool: str
@@ -78,6 +80,7 @@ class PoolSummary:
     utilisation: float | None
     waits: Spread | None
     rate: str | None = None
+    order: str | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -104,6 +107,7 @@ class Holder:
         elapsed: For how long it has held; None if it is not told since when.
         typical: How long such as it hold; None if that is not known.
         fence: Of the engine's grant.
+        group: With which it shares, where the order of the pool is fair.
         is_leaked: Whether its run is over, so that nobody may ever give its slots back.
     """
 
@@ -116,6 +120,7 @@ class Holder:
     elapsed: float | None
     typical: Spread | None
     fence: int | None
+    group: str | None
     is_leaked: bool
 
 
@@ -126,6 +131,7 @@ class Waiter:
     Attributes:
         position: 1 for who goes in next.
         waited: For how long; None if it is not told since when.
+        group: With which it shares, where the order of the pool is fair.
         reason: Why it waits.
         estimate: When it goes in.
     """
@@ -139,6 +145,7 @@ class Waiter:
     priority: int
     since: float | None
     waited: float | None
+    group: str | None
     reason: Reason
     estimate: Estimate
 
@@ -226,6 +233,7 @@ def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
         utilisation=state.held / state.limit if state.limit else None,
         waits=None if sample is None else sample.spread(),
         rate=None if state.rate is None else str(state.rate),
+        order=None if state.fair_by is None else format_order(state.fair_by),
     )
 
 
@@ -285,6 +293,7 @@ def _holder(
         elapsed=None if step.since is None else max(0.0, now - step.since),
         typical=None if sample is None else sample.spread(),
         fence=step.fence,
+        group=step.group,
         is_leaked=run is None or run.is_over,
     )
 
@@ -308,6 +317,7 @@ def _waiter(
         priority=step.priority,
         since=step.since,
         waited=None if step.since is None else max(0.0, now - step.since),
+        group=step.group,
         reason=reason,
         estimate=estimate,
     )
