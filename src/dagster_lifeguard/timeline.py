@@ -116,7 +116,7 @@ def bar_of_step(run: RunExecution, step: StepExecution, until: float) -> Bar:
     ended = step.ended or run.ended or until
     spans.append(Span(Phase.EXECUTING, step.started, ended))
     result = step.outcome.value
-    if step.outcome is Outcome.UNFINISHED and run.ended is None:
+    if step.outcome is Outcome.UNFINISHED and step.ended is None and run.ended is None:
         result = "executing"
     failed = step.outcome in (Outcome.FAILURE, Outcome.RETRY) and step.ended is not None
     failures = (cast("float", step.ended),) if failed else ()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import httpx
 import pytest
-from homes import Home, free_port, limit
-from told import Told, holds, pool, waits
+from homes import DEFINITIONS, Home, free_port, limit
+from told import SETTINGS, Told, executed, holds, pool, waits
 from web_server import serving, start_serving
+
+from dagster_lifeguard.rate import Rate, nanoseconds
+from dagster_lifeguard.timeline import bar_of_step
+from dagster_lifeguard.web.expiries import ended_by
 
 
 @pytest.fixture(params=["stock", "engine"])
@@ -43,3 +50,51 @@ def test_a_page_stays_small_however_many_pools_there_are():
             return len(page.content)
 
     assert bytes_of(5000) < 1.1 * bytes_of(50)
+
+
+def test_an_asset_says_how_it_went_and_how_long_it_waited(home):
+    for _ in range(2):
+        home.run("dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", "quick")
+    _, url = start_serving(home)
+    told = httpx.get(f"{url}/assets/quick.json").json()
+    assert (told["executions"]["count"], told["failed"], told["waits"]["count"]) == (2, 0, 2)
+    lasted = [
+        bar["spans"][-1]["ended"] - bar["spans"][-1]["started"] for bar in told["timeline"]["bars"]
+    ]
+    assert told["executions"]["p95"] == max(lasted)
+    assert "typically takes" in httpx.get(f"{url}/assets/quick").text
+
+
+def test_a_pool_says_what_the_engine_added():
+    rate = Rate(6, 60, burst=2)
+    inside = replace(waits("w", "load[slots:1]"), slots=3, priority=7, group="team <b>")
+    state = pool("api", 4, [replace(holds("h"), group="team <b>")], [inside], rate=rate)
+    told = Told(
+        states=[replace(state, fair_by="team", due_ns=nanoseconds(time.time() + 3600))],
+        told_settings=replace(SETTINGS, engine=True, patience_seconds=300.0),
+    )
+    with serving(told) as url:
+        page, overview = httpx.get(f"{url}/pools/api").text, httpx.get(url).text
+        found = httpx.get(f"{url}/pools/api.json").json()
+    for text in (page, overview):
+        assert "6/minute, burst 2" in text
+        assert "fair(tag:team)" in text
+    assert "slots are free, and the rate lets no more start yet" in page
+    assert "passed by nobody" in page
+    assert "5m" in page
+    assert "slots inside" in page
+    assert page.count("team &lt;b&gt;") == 2
+    (waiter,) = found["pool"]["queue"]
+    assert (waiter["reason"], waiter["slots"], waiter["group"]) == ("rate", 3, "team <b>")
+    assert (found["pool"]["summary"]["rate"], found["patience_seconds"]) == (str(rate), 300.0)
+
+
+def test_one_that_was_killed_holds_until_its_slots_were_taken_back():
+    going_on = executed("r", {"step": "orders"}, 60.0, ended=False)
+    begun = going_on.steps[0].started
+    ended = ended_by({("r", "step"): begun + 30.0, ("r", "other"): begun}, going_on)
+    assert [step.ended for step in ended.steps] == [begun + 30.0]
+    assert bar_of_step(ended, ended.steps[0], begun + 600.0).spans[-1].ended == begun + 30.0
+    assert bar_of_step(ended, ended.steps[0], begun + 600.0).result == "unfinished"
+    # An attempt after that is another.
+    assert ended_by({("r", "step"): begun - 1.0}, going_on) is going_on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
@@ -11,14 +12,22 @@ from dagster_lifeguard.model import EntryKind
 from dagster_lifeguard.storage.switch import store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.history import RunExecution, StepExecution
 
 
 class Expiries:
-    """Tells each expiry once; those before the first look are not told."""
+    """Tells each expiry once; those before the first look are not told.
+
+    Attributes:
+        ends: When it last happened to each step of a run, those before the first look included.
+    """
 
     def __init__(self) -> None:
         self._last: float | None = None
+        self.ends: Mapping[tuple[str, str], float] = {}
 
     def read(self, deployment: Deployment) -> list[str]:
         """The pools of which slots were taken back since the last look, each time it happened.
@@ -31,7 +40,22 @@ class Expiries:
         since = self._last or 0.0
         with closing(store_of(deployment.instance.event_log_storage)) as store:
             found = read_ledger(store, kind=EntryKind.EXPIRED, since=since)
-            expired = [(entry.at, entry.pool) for entry in found if entry.at > since]
+            expired = [entry for entry in found if entry.at > since]
         is_first = self._last is None
-        self._last = max((at for at, _ in expired), default=since)
-        return [] if is_first else [pool for _, pool in expired]
+        self._last = max((entry.at for entry in expired), default=since)
+        self.ends = {**self.ends, **{(e.run_id, e.step_key): e.at for e in expired}}
+        return [] if is_first else [entry.pool for entry in expired]
+
+
+def ended_by(ends: Mapping[tuple[str, str], float], run: RunExecution) -> RunExecution:
+    """A run of which each step that nobody ended is over when its slots were taken back.
+
+    A process that was killed writes no end, and would else be seen to hold for ever.
+    """
+
+    def end(step: StepExecution) -> StepExecution:
+        at = ends.get((step.run_id, step.step_key), 0.0)
+        return replace(step, ended=at) if step.ended is None and at > step.started else step
+
+    steps = tuple(map(end, run.steps))
+    return run if steps == run.steps else replace(run, steps=steps)

@@ -18,6 +18,7 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
+from dagster_lifeguard.model import TicketKey
 from dagster_lifeguard.timeline import Phase
 from dagster_lifeguard.times import clock_text, date_text, duration_text, window_text
 
@@ -76,6 +77,11 @@ def tone_of(pool: PoolSummary) -> str:
     if pool.held > pool.limit:
         return "over"
     return "waiting" if pool.waiting else "held" if pool.held else "idle"
+
+
+def step_of(step_key: str) -> str:
+    """The step that slots are held by, or inside of."""
+    return TicketKey("", step_key).step.step_key
 
 
 def held_text(pool: PoolSummary) -> str:
@@ -146,6 +152,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "short_estimate": short_estimate,
     "spans": spans_of,
     "spread": spread_text,
+    "step_of": step_of,
     "the_limit": limit_text,
     "ticks": ticks_of,
     "tone": tone_of,

@@ -293,10 +293,10 @@ class Reader:
     def _remember(self, look: Look, *, is_due: bool) -> None:
         """Read what is new of the history, and reckon percentiles anew when that is due."""
         now = time.time()
-        news = self._recent.read(self._deployment, now)
+        self._counts.expired(self._expiries.read(self._deployment))
+        news = self._recent.read(self._deployment, now, self._expiries.ends)
         for before, run in news:
             self._counts.executed(before, run, look.settings)
-        self._counts.expired(self._expiries.read(self._deployment))
         past = None
         if is_due:
             past = read_past(look.deployment, look.settings, now - self._window, now)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.web.expiries import ended_by
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.history import RunExecution
@@ -33,11 +35,16 @@ class Recent:
         self._until: float | None = None
 
     def read(
-        self, deployment: Deployment, now: float
+        self, deployment: Deployment, now: float, ends: Mapping[tuple[str, str], float]
     ) -> list[tuple[RunExecution | None, RunExecution]]:
         """Read what is new, and give back each run that reads differently, as before and now.
 
         The first time nothing counts as new.
+
+        Args:
+            deployment: Where the history is.
+            now: Until when.
+            ends: When slots were taken back from a step of a run; see ``expiries``.
         """
         if not self._window:
             return []
@@ -46,7 +53,8 @@ class Recent:
         since = edge if self._until is None else max(edge, self._until - _MARGIN_SECONDS)
         runs = dict(self._runs)
         news = []
-        for run in deployment.history(since):
+        for found in deployment.history(since):
+            run = ended_by(ends, found)
             before = runs.get(run.run_id)
             if run != before:
                 runs[run.run_id] = run

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.insight.explanation import explain
+from dagster_lifeguard.insight.past import Sample
 from dagster_lifeguard.insight.subject import asset_or_run
-from dagster_lifeguard.timeline import timeline_of_asset
+from dagster_lifeguard.timeline import Phase, timeline_of_asset
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.explanation import Explanation
-    from dagster_lifeguard.insight.past import Past
-    from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.insight.past import Past, Spread
+    from dagster_lifeguard.timeline import Bar, Timeline
     from dagster_lifeguard.web.pages.window import Window
 
 STEPS_MAX = 20
@@ -32,6 +36,9 @@ class AssetPage:
         explanation: What its unfinished runs wait for.
         window: What is shown.
         timeline: What made it in the window, and the first that wait to.
+        executions: How long it took in the window, where it went well; None if it never did.
+        failed: How many attempts of it failed in the window.
+        waits: How long those waited that made it in the window, 0 for one that did not have to.
     """
 
     name: str
@@ -39,6 +46,9 @@ class AssetPage:
     explanation: Explanation
     window: Window
     timeline: Timeline
+    executions: Spread | None
+    failed: int
+    waits: Spread | None
 
 
 def asset_page(
@@ -65,4 +75,16 @@ def asset_page(
         explanation=explain(deployment, subject, deployment.settings(), past, now),
         window=window,
         timeline=readable(found, window),
+        executions=_spread(found.bars, Phase.EXECUTING),
+        failed=sum(bool(bar.failures) for bar in found.bars),
+        waits=_spread(found.bars, Phase.WAITING),
     )
+
+
+def _spread(bars: Iterable[Bar], phase: Phase) -> Spread | None:
+    """How long a phase lasted of those that were over and went well."""
+    return Sample.of(
+        sum(span.ended - span.started for span in bar.spans if span.phase is phase)
+        for bar in bars
+        if bar.result == Outcome.SUCCESS.value
+    ).spread()

@@ -58,6 +58,8 @@ class PoolPage:
         at: When it was looked at.
         granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
         engine: Whether the engine admits steps; None where that cannot be seen.
+        patience_seconds: Who waited longer is passed by nobody of its priority; None without the
+            engine.
         pool: The pool; of those who hold and wait, the first ``window.rows``.
         holding: How many hold in all.
         waiting: How many wait in all.
@@ -75,6 +77,7 @@ class PoolPage:
     at: float
     granularity: str
     engine: bool | None
+    patience_seconds: float | None
     pool: Pool
     holding: int
     waiting: int
@@ -124,6 +127,7 @@ def pool_page(
         at=now,
         granularity=settings.granularity,
         engine=settings.engine,
+        patience_seconds=settings.patience_seconds,
         pool=replace(found, holders=found.holders[: window.rows], queue=found.queue[: window.rows]),
         holding=len(found.holders),
         waiting=len(found.queue),
