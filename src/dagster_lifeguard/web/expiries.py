@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.history import RunExecution, StepExecution
 
 
 class Expiries:
@@ -45,17 +43,3 @@ class Expiries:
         self._last = max((entry.at for entry in expired), default=since)
         self.ends = {**self.ends, **{(e.run_id, e.step_key): e.at for e in expired}}
         return [] if is_first else [entry.pool for entry in expired]
-
-
-def ended_by(ends: Mapping[tuple[str, str], float], run: RunExecution) -> RunExecution:
-    """A run of which each step that nobody ended is over when its slots were taken back.
-
-    A process that was killed writes no end, and would else be seen to hold for ever.
-    """
-
-    def end(step: StepExecution) -> StepExecution:
-        at = ends.get((step.run_id, step.step_key), 0.0)
-        return replace(step, ended=at) if step.ended is None and at > step.started else step
-
-    steps = tuple(map(end, run.steps))
-    return run if steps == run.steps else replace(run, steps=steps)

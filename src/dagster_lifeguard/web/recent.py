@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from dagster_lifeguard.web.expiries import ended_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.history import RunExecution, StepExecution
 
 STEPS_MAX = 100_000
 """Only so many executions of steps are kept in memory, the newest."""
@@ -71,6 +70,20 @@ class Recent:
         if until is not None and until < self._until:
             return None
         return tuple(_from(self._runs, since))
+
+
+def ended_by(ends: Mapping[tuple[str, str], float], run: RunExecution) -> RunExecution:
+    """A run of which each step that nobody ended is over when its slots were taken back.
+
+    A process that was killed writes no end, and would else be seen to hold for ever.
+    """
+
+    def end(step: StepExecution) -> StepExecution:
+        at = ends.get((step.run_id, step.step_key), 0.0)
+        return replace(step, ended=at) if step.ended is None and at > step.started else step
+
+    steps = tuple(map(end, run.steps))
+    return run if steps == run.steps else replace(run, steps=steps)
 
 
 def _from(runs: dict[str, RunExecution], since: float) -> Iterator[RunExecution]:
