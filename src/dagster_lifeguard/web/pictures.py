@@ -13,8 +13,8 @@ from urllib.parse import quote
 from dagster_lifeguard.findings import limit_text, number, printable, short
 from dagster_lifeguard.insight.wording import (
     MISSING,
-    REASONS,
     estimate_text,
+    reason_text,
     short_estimate,
     spread_text,
 )
@@ -145,7 +145,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "line": line,
     "name": printable,
     "number": number,
-    "reason": REASONS.__getitem__,
+    "reason": reason_text,
     "missing": MISSING.__getitem__,
     "sentence": sentence_of,
     "short": short,
