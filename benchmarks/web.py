@@ -2,13 +2,15 @@
 
 A real instance on SQLite with the engine, `lifeguard serve` as its own process, another process
 that claims and frees slots, and here the browsers: each has one stream open, and pages are asked
-for meanwhile. Every second a pool is added, and the time until an open page shows it is taken.
+for meanwhile. Every second a pool takes another's place, and the time until an open page shows it
+is taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import multiprocessing
 import os
 import re
@@ -176,15 +178,14 @@ async def _follow(
 
 
 async def _mark(marks: dict[str, float]) -> None:
-    """Add a pool every second."""
+    """Every second, add a pool and delete the one before, so that a page has room for it."""
     with dg.DagsterInstance.get() as instance:
-        number = 0
-        while True:
-            number += 1
-            name = f"mark-{number}"
-            await asyncio.to_thread(instance.event_log_storage.set_concurrency_slots, name, 1)
-            marks[name] = time.monotonic()
+        log = instance.event_log_storage
+        for number in itertools.count():
+            await asyncio.to_thread(log.set_concurrency_slots, f"mark-{number}", 1)
+            marks[f"mark-{number}"] = time.monotonic()
             await asyncio.sleep(1)
+            await asyncio.to_thread(log.delete_concurrency_limit, f"mark-{number}")
 
 
 async def _used(client: httpx.AsyncClient) -> tuple[float, float]:
