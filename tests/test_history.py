@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from dagster import AssetKey
 
-from dagster_lifeguard.compat.events import EventRow
+from dagster_lifeguard.compat.events import EventRow, read_event_rows
 from dagster_lifeguard.history import (
     Outcome,
     RunExecution,
@@ -353,11 +353,31 @@ def test_history_has_the_runs_that_were_not_over_before(instance):
 
 def test_history_is_read_in_pages(instance, monkeypatch):
     monkeypatch.setattr(reading, "_PAGE", 2)
-    monkeypatch.setattr(reading, "RUNS_AT_ONCE", 3)
     made = [materialize(instance, alone_asset) for _ in range(5)]
     read = list(read_history(instance))
     assert [run.run_id for run in read] == made
     assert [[step.step_key for step in run.steps] for run in read] == [["alone_asset"]] * 5
+
+
+@pytest.mark.parametrize(
+    ("runs_at_once", "steps_at_once", "expected"),
+    [(3, 99, [3, 2]), (64, 2, [2, 2, 1]), (64, 0, [1, 1, 1, 1, 1])],
+)
+def test_what_is_in_memory_at_once_is_bounded_by_runs_and_by_their_steps(
+    instance, monkeypatch, runs_at_once, steps_at_once, expected
+):
+    monkeypatch.setattr(reading, "RUNS_AT_ONCE", runs_at_once)
+    monkeypatch.setattr(reading, "STEPS_AT_ONCE", steps_at_once)
+    asked = []
+
+    def spy(instance, run_ids, kinds):
+        asked.append(len(run_ids))
+        return read_event_rows(instance, run_ids, kinds)
+
+    made = [materialize(instance, alone_asset) for _ in range(5)]
+    monkeypatch.setattr(reading, "read_event_rows", spy)
+    assert [run.run_id for run in read_history(instance)] == made
+    assert asked == expected
 
 
 def test_a_run_whose_events_are_gone_has_no_steps(instance):

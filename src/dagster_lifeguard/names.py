@@ -205,9 +205,14 @@ def enumerate_some(names: Sequence[str], shown_max: int = 5) -> str:
 
 
 def nearest(name: str, known: Collection[str], count_max: int = 3) -> tuple[str, ...]:
-    """The known names that are most like one that is not known, the likest first."""
+    """The known names that are most like one that is not known, the likest first.
+
+    Where none is like it, those that it is a part of.
+    """
     lower: dict[str, str] = {}
     for candidate in sorted(known, reverse=True):
         lower[candidate.lower()] = candidate
     near = difflib.get_close_matches(name.lower(), lower, n=count_max)
+    if not near and name:
+        near = sorted(text for text in lower if name.lower() in text)[:count_max]
     return tuple(lower[text] for text in near)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli.changes import consented
-from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan
+from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.limits import Plan, make_plan
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.limits import Plan
 
 
 @click.command("apply")
@@ -47,8 +46,7 @@ def apply_command(
     Exit code: 0 all limits are as declared, 1 something declared cannot be set, 2 a mistake in
     what was asked, or not all was done.
     """
-    config = Config.from_yaml(config_path)
-    plan = make_plan(config, deployment, names or None, prune=prune)
+    plan = read_plan(config_path, deployment, names, prune=prune)
     if not as_json:
         print_plan(plan, source=config_path, deployment=deployment.name, show_all=False)
     if plan.touched and as_json and not yes:

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from dagster_lifeguard.audit.wording import verdict_text
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.subject import known_pool
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.findings import number, often, printable
+from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:

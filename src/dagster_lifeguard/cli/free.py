@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.changes import consented
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
@@ -60,8 +60,9 @@ def free_command(
     if not as_json:
         _show(found)
     if chosen and not dry_run:
-        if not (yes or _agreed(chosen, as_json=as_json)):
-            click.echo("Nothing was freed.")
+        if as_json and not yes:
+            raise click.UsageError("Nothing was freed: say --yes with --json, which asks nothing.")
+        if not consented(f"Free {number(len(chosen), 'step')}?", "Nothing was freed", yes=yes):
             return
         for item in chosen:
             deployment.free(item.run_id, item.step_key or None)
@@ -85,16 +86,6 @@ def _show(found: Sequence[Freeable]) -> None:
             click.echo(f"  waits for {', '.join(map(printable, item.waits))}")
         for line in item.evidence:
             click.echo(f"  {printable(line)}")
-
-
-def _agreed(chosen: Sequence[Freeable], *, as_json: bool) -> bool:
-    if as_json or not _is_terminal():
-        raise click.UsageError("Nothing was freed: say --yes to free without being asked.")
-    return click.confirm(f"Free {number(len(chosen), 'step')}?")
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
 
 
 def _conclude(

@@ -10,7 +10,6 @@ from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.findings import printable
-from dagster_lifeguard.limits import affected
 from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from dagster_lifeguard.deployment.contract import HoldingStep, WaitingStep
+    from dagster_lifeguard.deployment.contract import Deployment, HoldingStep, WaitingStep
     from dagster_lifeguard.limits import KeptAction, Plan, PoolPlan
     from dagster_lifeguard.rate import Rate
 
@@ -43,6 +42,21 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def read_plan(
+    config_path: str, deployment: Deployment, names: Sequence[str], *, prune: bool
+) -> Plan:
+    """The plan of the limits that a file declares, for these pools or for all.
+
+    Raises:
+        LifeguardError: The file is wrong, a pool is unknown, or the deployment cannot be read.
+    """
+    # A shell that completes the name of a pool waits for neither.
+    from dagster_lifeguard.config import Config  # noqa: PLC0415
+    from dagster_lifeguard.limits import make_plan  # noqa: PLC0415
+
+    return make_plan(Config.from_yaml(config_path), deployment, names or None, prune=prune)
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -116,6 +130,8 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
         deployment: What it is compared with.
         show_all: Also the pools that stay as they are.
     """
+    from dagster_lifeguard.limits import affected  # noqa: PLC0415 - as above
+
     settings = plan.settings
     click.echo(
         f"{source} beside {deployment}: Dagster {settings.dagster_version}, "

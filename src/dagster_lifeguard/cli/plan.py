@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan
+from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.config import Config
-from dagster_lifeguard.limits import make_plan
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -46,8 +44,7 @@ def plan_command(
 
     Exit code: 0 shown, 1 drift found by --check, 2 a mistake in what was asked.
     """
-    config = Config.from_yaml(config_path)
-    plan = make_plan(config, deployment, names or None, prune=prune)
+    plan = read_plan(config_path, deployment, names, prune=prune)
     if as_json:
         click.echo(json.dumps(plan_as_json(plan, deployment.name), indent=2))
     else:

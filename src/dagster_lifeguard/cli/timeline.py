@@ -13,19 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw
-from dagster_lifeguard.cli.changes import Change
-from dagster_lifeguard.cli.subject import pool_or_asset
-from dagster_lifeguard.cli.svg import svg
+from dagster_lifeguard.cli.changes import Change, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.findings import printable
-from dagster_lifeguard.timeline import (
-    Phase,
-    timeline_of_asset,
-    timeline_of_pool,
-    timeline_of_runs,
-)
+from dagster_lifeguard.insight.subject import pool_or_asset
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -78,36 +70,46 @@ def timeline_command(
 
     Exit code: 0, or 2 for a mistake in what was asked.
     """
+    from dagster_lifeguard import timeline  # noqa: PLC0415 - a shell that completes needs none
+
     until = time.time()
     window = {"since": until - since, "until": until}
     if subject is None:
-        found = timeline_of_runs(deployment, **window, count_max=rows)
+        found = timeline.timeline_of_runs(deployment, **window, count_max=rows)
         title = "Runs"
     elif pool_or_asset(deployment, subject) == "asset":
-        found = timeline_of_asset(deployment, subject, **window, count_max=rows)
+        found = timeline.timeline_of_asset(deployment, subject, **window, count_max=rows)
         title = f"Asset {subject}"
     else:
-        found = timeline_of_pool(deployment, subject, **window, count_max=rows)
+        found = timeline.timeline_of_pool(deployment, subject, **window, count_max=rows)
         title = f"Pool {subject}"
     if as_json:
         click.echo(
             json.dumps({"version": 1, "subject": subject, **dataclasses.asdict(found)}, indent=2)
         )
     elif svg_path is not None:
-        text = svg(
-            found,
-            f"{title}, {_moment(found.since)} to {_moment(found.until)}",
-            [_label(bar, short=False) for bar in found.bars],
-            _ticks(found),
-        )
-        old = svg_path.read_text(encoding="utf-8") if svg_path.exists() else None
-        Change(svg_path, old, text).write()
-        click.echo(f"Wrote {svg_path}.")
+        _write_picture(found, title, svg_path)
     else:
         _print(found, title)
 
 
+def _write_picture(found: Timeline, title: str, path: Path) -> None:
+    from dagster_lifeguard.cli.svg import svg  # noqa: PLC0415 - not for each command
+
+    text = svg(
+        found,
+        f"{title}, {_moment(found.since)} to {_moment(found.until)}",
+        [_label(bar, short=False) for bar in found.bars],
+        _ticks(found),
+    )
+    Change(path, read(path) if path.exists() else None, text).write()
+    click.echo(f"Wrote {path}.")
+
+
 def _print(found: Timeline, title: str) -> None:
+    from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw  # noqa: PLC0415 - as above
+    from dagster_lifeguard.timeline import Phase  # noqa: PLC0415 - as above
+
     click.secho(title, bold=True)
     if not found.bars:
         click.echo(f"Nothing from {_moment(found.since)} to {_moment(found.until)}.")

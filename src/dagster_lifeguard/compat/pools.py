@@ -66,6 +66,9 @@ def pending_steps(
 ) -> tuple[PendingStep, ...]:
     """The pending steps of these pools or of all, in the order in which they go in.
 
+    SQLite keeps whole seconds of when each came. Of those that came within one and are of one
+    priority, Dagster takes any first.
+
     Relies on: ``PendingStepsTable``; the order is that of ``assign_pending_steps`` (1.10.0).
     """
     table: Any = PendingStepsTable.c

@@ -5,8 +5,7 @@ from __future__ import annotations
 import heapq
 from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dagster import DagsterRunStatus, RunsFilter
 
@@ -20,8 +19,12 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, RunRecord
 
 RUNS_AT_ONCE = 64
-"""How many runs are read with one query, and so how many are in memory."""
+"""How many runs are read with one query at most."""
 
+STEPS_AT_ONCE = 5_000
+"""How many steps these may have planned together, or a single run: so much is in memory."""
+
+_Planned: TypeAlias = "tuple[DagsterRun, tuple[StepPlan, ...] | None]"
 _PAGE = 500
 _PLANS_KEPT = 200
 _OVER = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
@@ -50,7 +53,7 @@ def read_history(
 ) -> Iterator[RunExecution]:
     """Read the history of the runs that were not over before ``since``, oldest first.
 
-    No more than a few runs are in memory at once.
+    No more than a few runs are in memory at once, and of large ones only one.
 
     Args:
         instance: Where to read.
@@ -98,15 +101,23 @@ def _executions(instance: DagsterInstance, runs: Iterable[DagsterRun]) -> Iterat
     def plan_of(snapshot_id: str | None) -> tuple[StepPlan, ...] | None:
         return step_plans(instance, snapshot_id)
 
-    runs = iter(runs)
-    for first in runs:
-        batch = list(chain([first], islice(runs, RUNS_AT_ONCE - 1)))
-        events = read_event_rows(instance, [run.run_id for run in batch], READ)
-        for run in batch:
-            yield put_together(
-                run.run_id,
-                run.job_name,
-                run.status.value,
-                events[run.run_id],
-                plan_of(run.execution_plan_snapshot_id),
-            )
+    planned = ((run, plan_of(run.execution_plan_snapshot_id)) for run in runs)
+    for batch in _batches(planned):
+        events = read_event_rows(instance, [run.run_id for run, _ in batch], READ)
+        for run, plan in batch:
+            rows = events[run.run_id]
+            yield put_together(run.run_id, run.job_name, run.status.value, rows, plan)
+
+
+def _batches(planned: Iterable[_Planned]) -> Iterator[list[_Planned]]:
+    batch: list[_Planned] = []
+    steps = 0
+    for run, plan in planned:
+        count = len(plan or ())
+        if batch and (len(batch) == RUNS_AT_ONCE or steps + count > STEPS_AT_ONCE):
+            yield batch
+            batch, steps = [], 0
+        batch.append((run, plan))
+        steps += count
+    if batch:
+        yield batch

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.names import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, Run
 
 _RUNS_SHOWN = 5
-_NEAR_MAX = 3
+_STEPS_SHOWN = 3
+_LIST_POOLS = "List all pools with: lifeguard status --all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
     found = _run_or_step(deployment, text)
     if found is not None:
         return found
-    if any(state.pool == text for state in deployment.pools()):
+    if text in _pools(deployment):
         raise UnknownNameError(
             f"{text} is a pool.", remedy=f"See it with: lifeguard status {text}", names=[text]
         )
@@ -65,7 +66,7 @@ def pool_or_run(deployment: Deployment, text: str) -> Subject:
     Raises:
         UnknownNameError: None is, or several runs are.
     """
-    known = {state.pool for state in deployment.pools()}
+    known = _pools(deployment)
     if text in known:
         return Subject("pool", text)
     found = _run_or_step(deployment, text)
@@ -85,17 +86,44 @@ def known_pool(deployment: Deployment, text: str) -> str:
     Raises:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
-    known = {state.pool for state in deployment.pools()}
-    if text in known:
-        return text
-    known |= {pool for pools in deployment.assets().values() for pool in pools}
-    if text in known:
+    pools = _pools(deployment)
+    if text in pools or text in (planned := _planned(deployment.assets())):
         return text
     raise UnknownNameError(
         f"{deployment.name} knows no pool {text!r}.",
-        remedy=_near(text, known) or "List all pools with: lifeguard status --all",
+        remedy=_near(text, pools | planned) or _LIST_POOLS,
         names=[text],
     )
+
+
+def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]:
+    """What this is the name of; of both, the asset.
+
+    Raises:
+        UnknownNameError: Of neither.
+    """
+    assets = deployment.assets()
+    if text in assets:
+        return "asset"
+    pools = _pools(deployment) | _planned(assets)
+    if text in pools:
+        return "pool"
+    raise UnknownNameError(
+        f"{deployment.name} knows no pool and no asset {text!r}.",
+        remedy=_near(text, pools | assets.keys())
+        or f"{_LIST_POOLS}. An asset is known once a run has planned it.",
+        names=[text],
+    )
+
+
+def _pools(deployment: Deployment) -> set[str]:
+    """The pools that have a limit, a holder or a waiter."""
+    return {state.pool for state in deployment.pools()}
+
+
+def _planned(assets: Mapping[str, Iterable[str]]) -> set[str]:
+    """The pools that assets have."""
+    return {pool for pools in assets.values() for pool in pools}
 
 
 def _run_or_step(deployment: Deployment, text: str) -> Subject | None:
@@ -122,7 +150,7 @@ def _run_or_step(deployment: Deployment, text: str) -> Subject | None:
 def unknown_step(run_id: str, step_key: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a step that a run has not."""
     known = sorted(set(known))
-    some = ", ".join(known[:_NEAR_MAX]) + (" and more" if len(known) > _NEAR_MAX else "")
+    some = ", ".join(known[:_STEPS_SHOWN]) + (" and more" if len(known) > _STEPS_SHOWN else "")
     return UnknownNameError(
         f"Run {run_id} has no step {step_key!r}.",
         remedy=_near(step_key, known) or (f"Its steps: {some}." if known else "It has no steps."),
@@ -130,11 +158,7 @@ def unknown_step(run_id: str, step_key: str, known: Iterable[str]) -> UnknownNam
     )
 
 
-def _near(text: str, known: Iterable[str]) -> str:
+def _near(text: str, known: Collection[str]) -> str:
     """A question for the names that are nearest; empty if none is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(text.lower(), by_lower, n=_NEAR_MAX, cutoff=0.6)
-    if not near and text:
-        near = [name for name in by_lower if text.lower() in name][:_NEAR_MAX]
-    names = [by_lower[name] for name in near]
+    names = nearest(text, known)
     return f"Did you mean {' or '.join(names)}?" if names else ""

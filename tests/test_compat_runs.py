@@ -1,0 +1,110 @@
+"""What a run tells of itself is what Dagster wrote into it, on both databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+from homes import DEFINITIONS
+
+from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat.runs import (
+    location_of_run,
+    plan_of_run,
+    pools_of_run,
+    run_ids_beginning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def instance(request, make_home) -> Iterator[dg.DagsterInstance]:
+    with make_home(request.param, stock=True).instance() as found:
+        yield found
+
+
+def asset(name: str, pool: str | None, *deps: str) -> dg.AssetsDefinition:
+    @dg.asset(name=name, pool=pool, deps=deps)
+    def made() -> None: ...
+
+    return made
+
+
+def stored(instance: dg.DagsterInstance, *assets: dg.AssetsDefinition) -> dg.DagsterRun:
+    """A run of these assets, as it is read back."""
+    job = dg.Definitions(assets=assets).get_repository_def().get_job("__ASSET_JOB")
+    run = instance.get_run_by_id(instance.create_run_for_job(job).run_id)
+    assert run is not None
+    return run
+
+
+class TestPools:
+    def test_they_are_those_of_all_steps_not_of_the_first_ones_only(self, instance) -> None:
+        run = stored(instance, asset("a", "orders"), asset("b", "late", "a"), asset("c", None))
+        assert pools_of_run(run) == {"orders", "late"}
+
+    def test_a_plan_without_pools_is_told_from_no_plan(self, instance) -> None:
+        assert pools_of_run(stored(instance, asset("a", None))) == frozenset()
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="no-plan"))
+        assert pools_of_run(instance.get_run_by_id("no-plan")) is None
+
+    def test_where_only_the_first_steps_are_told_it_is_theirs(self) -> None:
+        """As the runs say that were stored before there were ``all_pools``."""
+        from dagster._core.storage.dagster_run import RunOpConcurrency
+
+        asked = RunOpConcurrency(
+            root_key_counts={"orders": 2}, has_unconstrained_root_nodes=False, all_pools=None
+        )
+        run = dg.DagsterRun(job_name="job", run_op_concurrency=asked)
+        assert pools_of_run(run) == {"orders"}
+
+
+class TestPlans:
+    def test_runs_of_one_plan_name_the_same_and_others_another(self, instance) -> None:
+        one = asset("a", "orders")
+        first, again = stored(instance, one), stored(instance, one)
+        other = stored(instance, asset("a", "other"))
+        assert plan_of_run(first) == plan_of_run(again) != plan_of_run(other)
+        (step,) = step_plans(instance, plan_of_run(first)) or ()
+        assert (step.step_key, step.pool) == ("a", "orders")
+        assert plan_of_run(dg.DagsterRun(job_name="job")) is None
+
+
+def test_the_location_is_that_of_the_run_that_dagster_launched(make_home) -> None:
+    home = make_home("sqlite", stock=True)
+    target = ("-f", str(DEFINITIONS), "-j", "held_job")
+    home.run("dagster", "job", "launch", *target)  # The run queue keeps it: there is no daemon.
+    with home.instance() as instance:
+        (run,) = instance.get_runs()
+        location = location_of_run(run)
+        assert location is not None
+        assert location.startswith(DEFINITIONS.name)
+        assert location_of_run(stored(instance, asset("a", None))) is None
+
+
+class TestBeginnings:
+    @pytest.fixture
+    def runs(self, instance: Any) -> dg.DagsterInstance:
+        for run_id in ("abc-1", "abd-2", "abc-3", "a%c-4", "a_c-5"):
+            instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id))
+        return instance
+
+    @pytest.mark.parametrize(
+        ("prefix", "count_max", "expected"),
+        [
+            ("ab", 9, ["abc-3", "abd-2", "abc-1"]),
+            ("abc", 1, ["abc-3"]),
+            ("abc-1", 9, ["abc-1"]),
+            ("a%", 9, ["a%c-4"]),
+            ("a_c", 9, ["a_c-5"]),
+            ("zzz", 9, []),
+            ("", 2, ["a_c-5", "a%c-4"]),
+        ],
+    )
+    def test_the_newest_come_first_and_letters_are_letters(
+        self, runs, prefix, count_max, expected
+    ) -> None:
+        assert list(run_ids_beginning(runs, prefix, count_max)) == expected
