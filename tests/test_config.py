@@ -215,6 +215,13 @@ def test_aliases_cannot_make_a_small_file_huge(tmp_path: Path) -> None:
     assert problem == "1:1: more than 100,000 values."
 
 
+def test_what_is_wrong_is_told_briefly(tmp_path: Path) -> None:
+    many = "[" + "x, " * 1000 + "]"
+    first, *_, last = problems(tmp_path, f"rules:\n  - assets: {many}\n    pools: [{'[], ' * 50}]")
+    assert first == "2:13: rules[0].assets: ['x', 'x', 'x', ...]: input should be a valid string."
+    assert last == " 31 problems more."
+
+
 def test_in_python_a_mistake_is_pydantics_error() -> None:
     with pytest.raises(ValidationError, match="is not a pool expression"):
         Rule(assets="*", pools=("a b",))

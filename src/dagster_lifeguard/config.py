@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -35,8 +36,15 @@ FILE_SIZE_MAX_BYTES = 1024 * 1024
 VALUES_MAX = 100_000
 """Values in a file, each alias counted as often as it is used."""
 
+PROBLEMS_MAX = 20
+"""So many problems of a file are told at once."""
+
 LIMIT_MAX = SLOTS_MAX
 """Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxlevel, _SHORT.maxlist = 120, 1, 3
+"""How a wrong value is quoted: an alias may stand for a hundred thousand."""
 
 Engine = Literal["stock", "lifeguard"]
 
@@ -290,8 +298,11 @@ def _plain(value: Any, source: str) -> Any:
 
 
 def _config_error(source: str, problems: Sequence[tuple[int, int, str]]) -> ConfigError:
+    lines = [f"{source}:{line}:{column}: {text}" for line, column, text in problems]
+    if len(lines) > PROBLEMS_MAX:
+        lines[PROBLEMS_MAX:] = [f"{source}: {len(lines) - PROBLEMS_MAX:,} problems more."]
     return ConfigError(
-        "\n".join(f"{source}:{line}:{column}: {text}" for line, column, text in problems),
+        "\n".join(lines),
         remedy="",
         names=[source],
     )
@@ -305,24 +316,24 @@ def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
 
 def _explanation(error: Any) -> str:
     loc: tuple[int | str, ...] = error["loc"]
-    kind, given = error["type"], error["input"]
+    kind, given = error["type"], _SHORT.repr(error["input"])
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
         return f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), _allowed_keys(loc))}"
     if kind == "literal_error":
         words = error["ctx"]["expected"].replace(" or ", ",").split(",")
-        allowed = _allowed(str(given), [word.strip("' ") for word in words])
-        return f"{path}: {given!r} is not allowed; {allowed}"
+        allowed = _allowed(str(error["input"]), [word.strip("' ") for word in words])
+        return f"{path}: {given} is not allowed; {allowed}"
     if kind == "missing":
         return f"{path.rpartition('.')[0]}: the key {loc[-1]!r} is missing."
     if kind == "value_error":
         return f"{path}: {error['ctx']['error']}"
     if kind == "tuple_type":
-        return f"{path}: {given!r} is not a list; write [...]."
+        return f"{path}: {given} is not a list; write [...]."
     if kind in ("dict_type", "model_type"):
         keys = f" with {', '.join(_allowed_keys((*loc, '')))}" if len(loc) > 1 else ""
-        return f"{path}: {given!r} is not a mapping{keys}."
-    return f"{path}: {given!r}: {error['msg'].lower()}."
+        return f"{path}: {given} is not a mapping{keys}."
+    return f"{path}: {given}: {error['msg'].lower()}."
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -16,6 +17,8 @@ from homes import eventually
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.storage import switch
 from dagster_lifeguard.store.contract import Scope
+
+OPERATING = Path(__file__).parents[2] / "docs" / "operating" / "engine.md"
 
 
 @contextmanager
@@ -195,6 +198,8 @@ def test_switched_on_and_off_again_leaves_a_working_stock_instance(make_home, ki
             assert "orders: 1 slot, run run step step" in shown
             assert "processes    1" in shown
             found = json.loads(lifeguard(home, "status", "--json"))
+            for part in (found, found["processes"][0], found["holders"][0]):
+                assert all(f"`{name}`" in OPERATING.read_text() for name in part), part
             assert found["holders"] == [
                 {
                     "world": "engine",

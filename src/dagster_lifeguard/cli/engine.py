@@ -47,13 +47,21 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
 def status_command(home: Path | None, *, as_json: bool) -> None:
     """See which storage is in use, the engine's processes, and who holds slots.
 
-    Changes nothing. Exit code 1 when slots of Dagster's own storage do not match their limits.
+    Changes nothing.
+
+    \b
+    Examples:
+      lifeguard engine status
+      lifeguard engine status --json | jq .processes
+
+    Exit code: 0, 1 if slots of Dagster's own storage do not match their limits, or 2 for a mistake
+    in what was asked.
     """
     home = _checked(home)
     with DagsterInstance.from_config(str(home)) as instance:
         found = switch.status(instance)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        click.echo(json.dumps({"version": 1, **dataclasses.asdict(found)}, indent=2))
     else:
         for line in _lines(found):
             click.echo(line)
@@ -68,7 +76,7 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
 
 def _lines(found: switch.Status) -> Iterator[str]:
     yield f"storage      {found.storage}{'' if found.is_ours else ' (not the engine)'}"
-    yield f"tables       {'none' if found.version is None else f'version {found.version}'}"
+    yield f"tables       {'none' if found.tables is None else f'version {found.tables}'}"
     yield f"processes    {len(found.processes)}"
     for process in found.processes:
         left = process.seconds_left
@@ -118,6 +126,11 @@ def disable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
     Runs may go on executing: while a process still uses the engine, run workers on Dagster's own
     storage wait for its end. Start webserver, daemon and code servers again afterwards. Taking the
     stanza out by hand does the same.
+
+    \b
+    Examples:
+      lifeguard engine disable
+      lifeguard engine disable --dry-run
     """
     with _edited(_checked(home), storage_yaml.disabled, yes=yes, dry_run=dry_run) as instance:
         if instance is None:

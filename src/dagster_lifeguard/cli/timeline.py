@@ -45,7 +45,12 @@ _TICKS = 5
     show_default=True,
     help="Show so many of the newest.",
 )
-@click.option("--svg", "svg_path", type=click.Path(path_type=Path), help="Write a picture instead.")
+@click.option(
+    "--svg",
+    "svg_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a picture instead.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
 def timeline_command(

@@ -7,6 +7,9 @@ import re
 import click
 
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION_MAX = 10 * 365 * 86400.0
+"""Ten years; longer ago there was no Dagster to look back on."""
+
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 
 
@@ -18,7 +21,10 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> flo
     """
     found = _WRITTEN.fullmatch(value.strip().lower())
     if found is not None:
-        return float(found[1]) * _SIZES[found[2]]
+        seconds = float(found[1]) * _SIZES[found[2]]
+        if seconds > _DURATION_MAX:
+            raise click.BadParameter(f"{value!r} is longer than 3650d.", ctx, param)
+        return seconds
     if value.strip() == "0":
         return 0.0
     raise click.BadParameter(f"{value!r} is no duration. Write 90s, 30m, 24h or 7d.", ctx, param)

@@ -111,16 +111,16 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
 def engine_tables(subject: Subject) -> Iterator[Told]:
     newest = len(migrations("sqlite"))
     found = _status(subject)
-    if found is None or found.version is None or found.version == newest:
+    if found is None or found.tables is None or found.tables == newest:
         return
-    is_newer = found.version > newest
+    is_newer = found.tables > newest
     if is_newer or found.is_ours:
         yield Told(
-            f"The engine's tables are of version {found.version}, this package's are {newest}.",
+            f"The engine's tables are of version {found.tables}, this package's are {newest}.",
             "Install the newest dagster-lifeguard everywhere."
             if is_newer
             else "Any process of this package brings them up to date when it claims.",
-            evidence=[f"lifeguard_schema: {found.version}"],
+            evidence=[f"lifeguard_schema: {found.tables}"],
             commands=["pip install --upgrade dagster-lifeguard"] if is_newer else (),
         )
 

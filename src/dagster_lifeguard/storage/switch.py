@@ -46,7 +46,7 @@ class Status:
     Attributes:
         storage: The class of the storage in use.
         is_ours: Whether that is one of ours.
-        version: Of the engine's tables; None if there are none.
+        tables: The version of the engine's tables; None if there are none.
         processes: Those that have a session. While there is one, workers on the stock storage get
             no slots.
         unmatched: The pools that have more or fewer slots on the stock storage than their limit.
@@ -54,7 +54,7 @@ class Status:
 
     storage: str
     is_ours: bool
-    version: int | None
+    tables: int | None
     processes: tuple[Process, ...]
     holders: tuple[Holder, ...]
     waiting: int
@@ -78,11 +78,11 @@ def status(instance: DagsterInstance) -> Status:
     slots = _stock_slots(event_log)
     has_stock_tables = cast("Any", event_log).has_table("concurrency_slots")
     held = slots.holders() if has_stock_tables else ()
-    version: int | None = None
+    tables: int | None = None
     found: tuple[Process, ...] = ()
     snapshots: tuple[PoolSnapshot, ...] = ()
     if cast("Any", event_log).has_table("lifeguard_schema"):
-        version, found = _version(event_log), processes(event_log)
+        tables, found = _version(event_log), processes(event_log)
         snapshots = _snapshots(event_log)
     engine_holders = [
         Holder("engine", snapshot.pool, *holding.key, len(holding.slots[snapshot.pool]))
@@ -95,7 +95,7 @@ def status(instance: DagsterInstance) -> Status:
     return Status(
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),
-        version=version,
+        tables=tables,
         processes=found,
         holders=(*engine_holders, *stock_holders),
         waiting=len(waiting),
