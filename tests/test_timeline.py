@@ -109,6 +109,15 @@ class TestPicture:
         end = float(queued.get("x") or 0) + float(queued.get("width") or 0)
         assert end == pytest.approx(float(failed.get("x1") or 0), abs=0.2)
 
+    def test_the_legend_has_what_there_is(self) -> None:
+        executed = Bar("r", None, 1, "success", (Span(Phase.EXECUTING, 0.0, 10.0),))
+        failed = Bar("r", None, 1, "failure", (Span(Phase.EXECUTING, 0.0, 5.0),), (5.0,))
+        for bar, expected in ((executed, []), (failed, ["a step failed"])):
+            said = [item.text for item in self.drawn("label", bar).iter() if item.text]
+            assert "executing" in said
+            assert "waiting" not in said
+            assert [text for text in said if text == "a step failed"] == expected
+
     def test_hostile_names_are_text(self) -> None:
         hostile = '<script>alert("x")</script>&\x07'
         bar = Bar("r", hostile, 1, "success", (Span(Phase.EXECUTING, 0.0, 1.0),))

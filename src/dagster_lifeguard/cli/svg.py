@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.timeline import Timeline
 
 _WIDTH, _ROW, _BAR, _TOP = 960, 22, 14, 64
-_LETTER = 7.0  # of the monospaced font below, at its size
+_LETTER = 7.3  # of the monospaced font below, at its size
 _LABEL_LETTERS_MAX = 44
-_TICKS = 4
 
 _STYLE = """
 svg { color-scheme: light dark; background: #ffffff }
@@ -47,11 +46,12 @@ def svg(found: Timeline, title: str, labels: Sequence[str], ticks: Sequence[str]
     Args:
         found: The timeline.
         title: What stands above it.
-        labels: What stands before each bar; cut to 44 characters, whole in its tooltip.
+        labels: What stands before each bar; cut to 44 characters, whole in its tooltip with the
+            run's id.
         ticks: What stands at equal distances along the axis, from edge to edge.
     """
     shown = [_cut(label) for label in labels]
-    left = 24 + max((len(label) for label in shown), default=0) * _LETTER
+    left = 28 + max((len(label) for label in shown), default=0) * _LETTER
     right = _WIDTH - 24 - max((len(bar.result) for bar in found.bars), default=0) * _LETTER - 8
     bottom = _TOP + len(found.bars) * _ROW
     height = bottom + 40
@@ -68,7 +68,7 @@ def svg(found: Timeline, title: str, labels: Sequence[str], ticks: Sequence[str]
     ET.SubElement(root, "title").text = _plain(title)
     ET.SubElement(root, "style").text = _STYLE
     _text(root, 16, 26, title, "title")
-    _legend(root, 16, 48)
+    _legend(root, 16, 48, found)
 
     def x_of(at: float) -> float:
         share = (at - found.since) / ((found.until - found.since) or 1.0)
@@ -83,7 +83,7 @@ def svg(found: Timeline, title: str, labels: Sequence[str], ticks: Sequence[str]
     for row, (bar, label) in enumerate(zip(found.bars, labels, strict=True)):
         y = _TOP + row * _ROW
         group = ET.SubElement(root, "g")
-        ET.SubElement(group, "title").text = _plain(f"{label}: {bar.result}")
+        ET.SubElement(group, "title").text = _plain(f"{label}: {bar.result}, run {bar.run_id}")
         _text(group, 16, y + 12, shown[row])
         for span in bar.spans:
             x = x_of(span.started)
@@ -98,15 +98,18 @@ def svg(found: Timeline, title: str, labels: Sequence[str], ticks: Sequence[str]
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _legend(root: ET.Element, x: float, y: float) -> None:
-    for phase in Phase:
+def _legend(root: ET.Element, x: float, y: float, found: Timeline) -> None:
+    """What the colours of this picture mean."""
+    shown = {span.phase for bar in found.bars for span in bar.spans}
+    for phase in (phase for phase in Phase if phase in shown):
         place = {"x": f"{x:.1f}", "y": str(y - 10), "width": "12", "height": "12"}
         ET.SubElement(root, "rect", {**place, "rx": "2", "class": phase.value})
         _text(root, x + 18, y, phase.value, "dim")
         x += 18 + (len(phase.value) + 3) * _LETTER
-    mark = {"x1": f"{x + 4:.1f}", "x2": f"{x + 4:.1f}", "y1": str(y - 11), "y2": str(y + 3)}
-    ET.SubElement(root, "line", {**mark, "class": "failed"})
-    _text(root, x + 18, y, "a step failed", "dim")
+    if any(bar.failures for bar in found.bars):
+        mark = {"x1": f"{x + 4:.1f}", "x2": f"{x + 4:.1f}", "y1": str(y - 11), "y2": str(y + 3)}
+        ET.SubElement(root, "line", {**mark, "class": "failed"})
+        _text(root, x + 18, y, "a step failed", "dim")
 
 
 def _text(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RUN_ID_LETTERS = 8
 _TICKS = 5
+_DAY = 86400.0
 
 
 @click.command("timeline")
@@ -104,7 +105,7 @@ def _write_picture(found: Timeline, title: str, path: Path) -> None:
     text = svg(
         found,
         f"{title}, {_moment(found.since)} to {_moment(found.until)}",
-        [_label(bar, short=False) for bar in found.bars],
+        [_label(bar) for bar in found.bars],
         _ticks(found),
     )
     Change(path, read(path) if path.exists() else None, text).write()
@@ -138,16 +139,19 @@ def _print(found: Timeline, title: str) -> None:
         click.echo(f"{found.left_out:,} older ones are not shown; --rows shows more.")
 
 
-def _label(bar: Bar, *, short: bool = True) -> str:
-    run = bar.run_id[:_RUN_ID_LETTERS] if short else bar.run_id
+def _label(bar: Bar) -> str:
+    run = bar.run_id[:_RUN_ID_LETTERS]
     step = f" {bar.step_key}" if bar.step_key else ""
     again = f" (try {bar.attempt})" if bar.attempt > 1 else ""
     return printable(f"{run}{step}{again}")
 
 
 def _ticks(found: Timeline) -> list[str]:
-    step = (found.until - found.since) / (_TICKS - 1)
-    return [_moment(found.since + index * step) for index in range(_TICKS)]
+    """Moments along the axis, brief enough to stand beside each other; the title has the days."""
+    length = found.until - found.since
+    written = "%H:%M:%S" if length < _DAY else "%m-%d %H:%M"
+    moments = (found.since + length * index / (_TICKS - 1) for index in range(_TICKS))
+    return [time.strftime(written, time.localtime(moment)) for moment in moments]
 
 
 def _moment(at: float) -> str:
