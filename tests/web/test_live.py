@@ -108,6 +108,12 @@ def test_trouble_is_told_and_is_over_again():
         assert httpx.get(f"{url}/pools.json").json()["trouble"] is None
 
 
+def metrics_with(url: str, sample: str) -> str:
+    """The metrics once they have a sample: until the run queue was looked at, they have none."""
+    text = httpx.get(f"{url}/metrics").text
+    return text if f"\n{sample}{{" in text else ""
+
+
 def test_runs_in_the_queue_are_told_where_their_pool_is_and_followed():
     def queued(run_id: str, pool: str = "orders"):
         return run(run_id, "QUEUED", pools=frozenset({pool}))
@@ -125,7 +131,8 @@ def test_runs_in_the_queue_are_told_where_their_pool_is_and_followed():
         found = httpx.get(f"{url}/pools.json?show=waiting").json()
         assert (found["in_queue"], found["queued"]) == (2, {"orders": 2})
         assert [each["pool"] for each in found["overview"]["pools"]] == ["orders"]
-        assert 'lifeguard_pool_queued_runs{pool="orders"} 2.0' in httpx.get(f"{url}/metrics").text
+        metrics = eventually(lambda: metrics_with(url, "lifeguard_pool_queued_runs"))
+        assert 'lifeguard_pool_queued_runs{pool="orders"} 2.0' in metrics
         with stream(url, "/pools/orders") as one, stream(url, "/pools/other") as other, stream(url) as everything:  # fmt: skip
             eventually(lambda: one and other and "+2 queued" in str(everything))
             assert "the pool <a" in str(one)

@@ -144,7 +144,8 @@ class Metrics(Collector):
         now, queued = look.at, look.deployment.queued()
         all_named = self._labels.has_room_for(len(look.states))
         for state in look.states:
-            is_named = all_named or state.holding or state.waiting or queued[state.pool]
+            in_queue = None if queued is None else queued[state.pool]
+            is_named = all_named or state.holding or state.waiting or in_queue
             label = self._labels.of(state.pool) if is_named else self._labels.known(state.pool)
             found = values[label]
             limit = state.limit
@@ -153,11 +154,12 @@ class Metrics(Collector):
             for key, value in (
                 ("held", state.held),
                 ("waiting", len(state.waiting)),
-                ("queued", queued[state.pool]),
+                ("queued", in_queue),
                 ("over", over),
-                *([] if limit is None else [("limit", limit)]),
+                ("limit", limit),
             ):
-                found[key] = found.get(key, 0.0) + value
+                if value is not None:
+                    found[key] = found.get(key, 0.0) + value
             found["oldest"] = max(found.get("oldest", 0.0), now - since)
         return values
 

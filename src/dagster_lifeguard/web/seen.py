@@ -99,8 +99,10 @@ class SeenDeployment:
     def daemons(self) -> tuple[Daemon, ...]:
         return self._deployment.daemons()
 
-    def queued(self) -> Counter[str]:
-        """How many runs in the run queue will ask for each pool; none if they were not seen."""
+    def queued(self) -> Counter[str] | None:
+        """How many runs in the run queue will ask for each pool; None if that is not seen yet."""
+        if self._queue is None and self._settings.granularity == "op":
+            return None
         return count_queued(() if self._queue is None else self._queue.runs, self._settings)
 
     def run_queue(self) -> RunQueue | None:
