@@ -115,6 +115,7 @@ class Machine(RuleBasedStateMachine):
         for engine, place in zip(self.engines[process], self.places, strict=True):
             if engine.session is not None:
                 age_session(place, engine.session)
+            engine.store.close()  # As the system does for a process that died.
         self.engines[process] = self.start()
 
     @rule(process=processes)
