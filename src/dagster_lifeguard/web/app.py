@@ -48,15 +48,14 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.sessions import Visitor
     from dagster_lifeguard.web.site import TargetKind
 
+    _Show = Callable[[Mapping[str, str]], object]
+    _Do = Callable[[Mapping[str, str], Visitor], DonePage]
+
 _log = logging.getLogger("dagster_lifeguard.web")
 _JSON = "application/json"
 _FIELDS_MAX = 20
 _REFRESH_SECONDS = "5"
 """After so long a browser asks again for a page that could not be made for want of an answer."""
-
-if TYPE_CHECKING:
-    _Show = Callable[[Mapping[str, str]], object]
-    _Do = Callable[[Mapping[str, str], Visitor], DonePage]
 
 
 @dataclass(frozen=True, slots=True)

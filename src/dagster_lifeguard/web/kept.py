@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.routes import Address
     from dagster_lifeguard.web.site import Site
 
-if TYPE_CHECKING:
     SiteFor = Callable[[Look, Address], Site]
 
 PAGES_MAX = 200
