@@ -192,7 +192,7 @@ class Fleet:
     def starts_under(
         self, new_store: Callable[[], Store], rate: Rate, seconds: float
     ) -> list[Fraction]:
-        """When steps started, exactly as it is written."""
+        """When steps started, to the microsecond as it is written."""
         engine = opened(new_store)
         engine.set_limit(POOL, 100)
         engine.set_rate(POOL, rate)
@@ -205,7 +205,8 @@ class Fleet:
                 pipe.send("go")
         ledger = engine.store.ledger(pool=POOL, count_max=10**6)
         engine.close()
-        return [Fraction(entry.at) for entry in reversed(ledger) if entry.kind is EntryKind.GRANTED]
+        granted = [entry.at for entry in reversed(ledger) if entry.kind is EntryKind.GRANTED]
+        return [Fraction(round(at * 10**6), 10**6) for at in granted]
 
     def end(self) -> None:
         for pipe in self._pipes:

@@ -159,7 +159,7 @@ class Session:
     # ---- what it holds and waits for -----------------------------------------------------------
 
     def note(
-        self, key: TicketKey, verdict: Verdict, view: View, session: str, seen_at: float
+        self, key: TicketKey, verdict: Verdict, view: View, session: str, asked_at: float
     ) -> bool:
         """Take note of a verdict; False if there is another session by now, or none.
 
@@ -168,7 +168,8 @@ class Session:
             verdict: What was decided.
             view: What it was decided on.
             session: Under which it was asked.
-            seen_at: The view's time by the process's clock.
+            asked_at: When the look began, by the process's clock. The next begins as long before
+                its time as this one took to see the view, and so sees it in time.
         """
         with self._lock:
             notes = self._notes
@@ -176,7 +177,7 @@ class Session:
                 return False
             if isinstance(verdict, Waiting):
                 pause_seconds = self._pause_seconds(verdict, view)
-                notes.asked[key] = _Asked(time.monotonic(), seen_at + pause_seconds)
+                notes.asked[key] = _Asked(time.monotonic(), asked_at + pause_seconds)
                 return True
             notes.asked.pop(key, None)
             notes.woken.discard(key)

@@ -94,8 +94,8 @@ class Transactions:
             self._passing("begin")
             scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
             verdict = None
+            asked_at = time.monotonic()
             with self._store.begin(scope) as transaction:
-                seen_at = time.monotonic()
                 view = transaction.view
                 self.limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
                 view = bookkeeping.with_default_limit(view, self._options.default_limit)
@@ -113,7 +113,7 @@ class Transactions:
                         transaction.commit(changes)
                     self._passing("committed")
             # Left or lost in the meantime? Then what was granted needs another owner.
-            if verdict is not None and self._own.note(key, verdict, view, session, seen_at):
+            if verdict is not None and self._own.note(key, verdict, view, session, asked_at):
                 return verdict
             if not view.session_alive:
                 self._own.lose(session)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.model import Demand, EntryKind, Granted, Reason, Waiting
+from dagster_lifeguard.model import (
+    Demand,
+    EntryKind,
+    Granted,
+    Reason,
+    TicketKey,
+    View,
+    Waiting,
+)
+from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate, nanoseconds
+from dagster_lifeguard.session import Session
+from dagster_lifeguard.store.memory import MemoryStore
 from places import age_rate
 
 HOURLY = Rate(1, 3600)
@@ -201,7 +212,28 @@ def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
         assert engine.wait("b", "step", 20)
         verdict = ask(engine, "b")
     first, second = granted_at(engine)
-    assert second - first >= 0.25 - EPSILON
+    assert nanoseconds(second) - nanoseconds(first) >= Rate(4, 1).interval_ns
+
+
+def test_times_are_whole_microseconds(engine):
+    """Of a finer time a rate would round a part up, and let in too early by as much."""
+    engine.set_limit("api", 100)
+    for number in range(20):
+        assert ask(engine, f"run{number}").granted
+    times = granted_at(engine)
+    assert len(times) == 20
+    assert [round(at * 10**6) / 10**6 for at in times] == times
+
+
+def test_the_next_look_begins_as_early_as_the_last_one_was_slow():
+    """So that it sees the database when its time comes, not a way to the database later."""
+    session = Session(MemoryStore(), EngineOptions(), tidy=lambda: None)
+    name, key = session.open(), TicketKey("run", "step")
+    view = View(now=1000.0, session_alive=True, lease_ends=None, pools={})
+    verdict = Waiting("api", Reason.RATE, ahead=0, queue_at=("api",), ready_at=1002.0)
+    assert session.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
+    assert session.look_again_at(key, now=500.3) == 502.0
+    session.leave()
 
 
 def test_changes_of_rates_are_in_the_ledger_once(engine):

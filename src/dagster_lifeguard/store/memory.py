@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-import time
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from dagster_lifeguard.model import (
 from dagster_lifeguard.order import line, ranked
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
+from dagster_lifeguard.store.clock import clock
 from dagster_lifeguard.store.memory_tables import Tables
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MemoryStore(ByLook):
         clock: Seconds since the epoch; a test may hand in one that it moves itself.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = clock) -> None:
         self.rows = Tables()
         self._clock = clock
         self._lock = threading.Lock()

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import threading
+import time
 from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -205,7 +206,10 @@ class PostgresConnection:
             poll = select.poll()
             try:
                 poll.register(self._raw.fileno(), select.POLLIN)
-                ready = poll.poll(timeout_seconds * 1000)
+                whole_ms, rest_ms = divmod(timeout_seconds * 1000, 1)
+                ready = poll.poll(whole_ms)
+                if not ready and not whole_ms:
+                    time.sleep(rest_ms / 1000)  # It counts in whole milliseconds, rounded up.
                 if ready:
                     with self.mutex:
                         self._raw.poll()

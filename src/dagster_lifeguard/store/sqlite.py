@@ -34,6 +34,7 @@ from dagster_lifeguard.order import members_to_see, queue_of
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
+from dagster_lifeguard.store.clock import clock
 from dagster_lifeguard.store.sql import migrations, script, statements
 from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
 from dagster_lifeguard.store.sqlite_transaction import SqliteTransaction
@@ -104,7 +105,7 @@ class SqliteStore(ByLook):
             raise
 
     def _view(self, connection: sqlite3.Connection, scope: Scope) -> View:
-        now = time.time()
+        now = clock()
         execute = connection.execute
         alive, lease_ends = execute(_SQL["session_state"], (scope.session,)).fetchone()
         sessions = []
@@ -190,18 +191,18 @@ class SqliteStore(ByLook):
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
     def open_session(self, session: str, label: str, lease_seconds: float) -> None:
-        now = time.time()
+        now = clock()
         with self.connection.writing() as connection:
             connection.execute(_SQL["open_session"], (session, label, now, now + lease_seconds))
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
         with self.connection.writing() as connection:
-            until = time.time() + lease_seconds
+            until = clock() + lease_seconds
             return connection.execute(_SQL["heartbeat"], (until, session)).rowcount == 1
 
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         with self.connection.reading() as connection:
-            found = connection.execute(_SQL["expired_sessions"], (time.time(), count_max))
+            found = connection.execute(_SQL["expired_sessions"], (clock(), count_max))
             return tuple(session for (session,) in found)
 
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
@@ -333,7 +334,7 @@ class SqliteStore(ByLook):
             return tuple((row[0], rows.entry(row[1:])) for row in found)
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
-        before = time.time() - keep_seconds
+        before = clock() - keep_seconds
         with self.connection.writing() as connection:
             return connection.execute(
                 _SQL["trim_ledger"], {"before": before, "count": count_max}
