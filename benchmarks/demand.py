@@ -4,10 +4,11 @@
     python benchmarks/demand.py --seconds 5 --cycles 1
 
 Several pools: one process claims and gives back, again and again, with nobody else there. Many
-pools: the same for a partition and the pool of them all, taken by chance from so many. Fair order:
-a pool of four, and 100 groups with ten steps each that wait, those of one group before those of the
-next; whenever one is let in, another of its group comes, so no group ever runs out. Timed is the
-claim of who is next, counted how often each group is let in.
+pools: the same for a partition and the pool of them all, taken by chance from so many; of 10,000
+most claims are the first of their partition, for which a pool is made. Fair order: a pool of four,
+and 100 groups with ten steps each that wait, those of one group before those of the next; whenever
+one is let in, another of its group comes, so no group ever runs out. Timed is the claim of who is
+next, counted how often each group is let in.
 
 Rates: four processes, each with one step that waits at any time, on one pool. Counted in the
 ledger, after the first second. "Over" is by how many starts the worst of all spans of time exceeds
@@ -38,7 +39,7 @@ from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, EntryKind
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
-from dagster_lifeguard.store.contract import Changes, Scope
+from dagster_lifeguard.store.contract import Scope
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from dagster_lifeguard.store.sqlite import SqliteStore
 
@@ -104,8 +105,6 @@ def of_partitions(
     engine = opened(new_store, EngineOptions(default_limit=1))
     engine.set_limit("orders[%]", 1000)
     names = [f"orders[{number}]" for number in range(count)]
-    with engine.store.begin(Scope(tuple(names))) as transaction:
-        transaction.commit(Changes())  # As if each had been claimed before.
     engine.limits()
     demands = [Demand.of({name: 1, "orders[%]": 1}) for name in names]
     found = cycles(engine, demands, seconds)
