@@ -11,7 +11,7 @@ from dagster_lifeguard.insight import explanation, forecast, freeing, past, pool
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "answers-json.md"
 MODULES = (past, forecast, pools, run_queue, explanation, freeing)
-ROOTS = ("Overview", "Pool", "Explanation", "Freeable")
+ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable")
 
 
 def documented() -> dict[str, list[str]]:

@@ -20,8 +20,8 @@ from dagster_lifeguard.insight.subject import asset_or_run, known_pool, pool_or_
 ORDERS = PlannedStep("orders", "db", ("sales/orders",))
 
 
-def letting_go(runs_max=-1, *rules, heeds_pools=True) -> RunQueue:
-    return RunQueue(runs_max, rules, heeds_pools, 0)
+def letting_go(runs_max=-1, *rules, heeds_pools=True, buffer=0) -> RunQueue:
+    return RunQueue(runs_max, rules, heeds_pools, buffer)
 
 
 TWO = letting_go(2)
@@ -235,7 +235,7 @@ class TestRunQueue:
 
     def test_a_full_pool_under_granularity_run(self):
         state = pool("db", 1, [holds("a", "")], [waits("mine", "")])
-        place = self.look(run("a"), states=[state], settings=BY_RUN,
+        place = self.look(run("a", pools=frozenset({"db"})), states=[state], settings=BY_RUN,
                           past=[executed(f"x{n}", {"s": "db"}, 40.0) for n in range(3)])  # fmt: skip
         (blockage,) = place.blockages
         assert (blockage.obstacle, blockage.name, blockage.taken) == (Obstacle.POOL, "db", 1)
@@ -244,8 +244,9 @@ class TestRunQueue:
 
     def test_a_pool_that_the_run_queue_does_not_heed(self):
         state = pool("db", 1, [holds("a", "")], [waits("mine", "")])
+        holder = run("a", pools=frozenset({"db"}))
         queue = letting_go(heeds_pools=False)
-        assert self.look(run("a"), states=[state], settings=BY_RUN, queue=queue).blockages == ()
+        assert self.look(holder, states=[state], settings=BY_RUN, queue=queue).blockages == ()
 
     def test_under_granularity_op_all_its_pools_are_full(self):
         def names(*states, pools):
@@ -255,6 +256,57 @@ class TestRunQueue:
         free = pool("free", 1)
         assert names(full, waited_for, pools={"db", "api"}) == ["api", "db"]
         assert names(full, free, pools={"db", "free"}) == []
+
+    def test_under_granularity_op_only_its_first_steps_count(self):
+        states = [pool("db", 1, [holds("a")]), pool("api", 1)]
+        pools = frozenset({"db", "api"})
+
+        def names(first):
+            return [
+                b.name for b in self.look(states=states, pools=pools, first_pools=first).blockages
+            ]
+
+        assert names({"db": 1}) == ["db"]
+        assert names({"api": 1}) == []
+        assert names(None) == [], "a first step that asks for no pool"
+
+    def test_it_leaves_as_soon_as_one_of_its_first_pools_lets_it(self):
+        states = [
+            pool("db", 1, [holds("a", elapsed=0.0)]),
+            pool("api", 1, [holds("b", elapsed=0.0)]),
+        ]
+        past = [executed(f"x{n}", {"s": "db", "t": "api"}, 40.0) for n in range(3)]
+        past += [executed(f"y{n}", {"s": "api"}, 4.0) for n in range(30)]
+        place = self.look(run("a"), run("b"), states=states, past=past, queue=letting_go(),
+                          pools=frozenset({"db", "api"}))  # fmt: skip
+        by_name = {b.name: b.estimate.typical for b in place.blockages}
+        assert by_name["api"] < by_name["db"] == 40.0
+        assert place.estimate.typical == by_name["api"]
+
+    def test_runs_that_begin_count_as_if_they_held_already(self):
+        launched = [
+            run("starting", "STARTING", pools=frozenset({"db"})),
+            run("young", started=NOW - 4.0, pools=frozenset({"db"})),
+            run("old", started=NOW - 6.0, pools=frozenset({"db"})),
+        ]
+        (blockage,) = self.look(*launched, states=[pool("db", 2)], queue=letting_go()).blockages
+        assert (blockage.limit, blockage.taken, blockage.promised) == (2, 0, 2)
+        assert self.look(*launched, states=[pool("db", 3)], queue=letting_go()).blockages == ()
+
+    def test_those_ahead_that_are_launched_count_too(self):
+        ahead = [run(f"ahead{n}", "QUEUED", pools=frozenset({"db"})) for n in range(2)]
+        (blockage,) = self.look(*ahead, states=[pool("db", 2)], queue=letting_go()).blockages
+        assert (blockage.taken, blockage.promised) == (0, 2)
+        (blockage,) = self.look(*ahead, states=[pool("db", 9)]).blockages
+        assert (blockage.obstacle, blockage.limit, blockage.taken) == (Obstacle.RUNS_MAX, 2, 2)
+        assert [outline.run_id for outline in blockage.behind] == ["ahead0", "ahead1"]
+
+    def test_a_buffer_lets_more_runs_go_than_there_are_slots(self):
+        state = pool("db", 1, [holds("a")])
+        queue = letting_go()
+        assert len(self.look(run("a"), states=[state], queue=queue).blockages) == 1
+        queue = letting_go(buffer=1)
+        assert self.look(run("a"), states=[state], queue=queue).blockages == ()
 
     def test_who_is_ahead_in_the_queue_for_the_same_pool_is_reckoned_with(self):
         others = [

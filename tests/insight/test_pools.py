@@ -184,7 +184,9 @@ def test_a_screen_lists_what_fits_and_says_how_many_are_left():
     states = [pool(f"pool{n}", 1) for n in range(5)]
     found = overview(states, SETTINGS, NOTHING, NOW)
     console = Console(width=80, record=True)
-    console.print(Group(*overview_table(found, found.pools, name="x", width=80, rows_max=2)))
+    console.print(Group(*overview_table(
+        found, found.pools, queued={}, in_queue=0, name="x", width=80, rows_max=2
+    )))  # fmt: skip
     shown = console.export_text()
     assert [f"pool{n}" in shown for n in range(5)] == [True, True, False, False, False]
     assert "and 3 more" in shown

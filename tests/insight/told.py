@@ -25,6 +25,8 @@ def run(run_id: str, status: str = "STARTED", **more) -> Run:
     moments = {"created": NOW - 100.0, "started": NOW - 90.0, "ended": None}
     if status == "QUEUED":
         moments["started"] = None
+    if "pools" in more:
+        more = {"first_pools": dict.fromkeys(more["pools"], 1), **more}
     return Run(run_id=run_id, status=status, **{"job_name": "job", **moments, **more})
 
 

@@ -12,9 +12,8 @@ from rich.text import Text
 
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.pools import Reason
-from dagster_lifeguard.insight.run_queue import Obstacle
 from dagster_lifeguard.insight.step_answer import State
-from dagster_lifeguard.insight.wording import estimate_text, reason_text
+from dagster_lifeguard.insight.wording import blockage_text, estimate_text, reason_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.explanation import Explanation
     from dagster_lifeguard.insight.forecast import Estimate
     from dagster_lifeguard.insight.pools import Holder, PoolSummary, Waiter
-    from dagster_lifeguard.insight.run_queue import Blockage, QueuePlace
+    from dagster_lifeguard.insight.run_queue import QueuePlace
     from dagster_lifeguard.insight.step_answer import AskedPool, StepAnswer
 
 SHOWN_MAX = 5
@@ -176,28 +175,12 @@ def _of_queue(
     if not place.blockages:
         yield "because", "nothing keeps it there: the daemon launches it when it looks next"
     for blockage in place.blockages:
-        yield "because", _blockage(blockage)
+        yield "because", blockage_text(blockage)
         runs = blockage.behind[:shown_max]
         told = [f"{short(r.run_id)} of {r.job_name}, {duration_text(r.elapsed)}" for r in runs]
         yield from _several("behind", told, len(blockage.behind))
     if place.estimate is not None:
         yield "estimate", _drawn(place.estimate, found)
-
-
-def _blockage(blockage: Blockage) -> str:
-    if blockage.obstacle is Obstacle.RUNS_MAX:
-        return (
-            f"{blockage.taken:,} runs are in progress and max_concurrent_runs is {blockage.limit:,}"
-        )
-    if blockage.obstacle is Obstacle.TAG:
-        return (
-            f"{number(blockage.taken, 'run')} with the tag {blockage.name} "
-            f"{'is' if blockage.taken == 1 else 'are'} in progress and its limit is "
-            f"{blockage.limit:,} (tag_concurrency_limits)"
-        )
-    if blockage.limit == 0:
-        return f"the pool {blockage.name} is paused: its limit is 0"
-    return f"the pool {blockage.name} is full: {blockage.taken:,} of {blockage.limit:,} held"
 
 
 def _of_step(

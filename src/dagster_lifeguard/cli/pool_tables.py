@@ -11,20 +11,30 @@ from rich.text import Text
 
 from dagster_lifeguard.cli.tables import cell, plain_table
 from dagster_lifeguard.findings import number, printable, short
-from dagster_lifeguard.insight.wording import MISSING, reason_text, short_estimate, spread_text
+from dagster_lifeguard.insight.wording import (
+    MISSING,
+    reason_text,
+    short_blockage,
+    short_estimate,
+    spread_text,
+)
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
     from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.insight.past import Spread
     from dagster_lifeguard.insight.pools import Holder, Overview, Pool, PoolSummary, Waiter
+    from dagster_lifeguard.insight.run_queue import Queued
 
 ROWS_MAX = 50
 """Of holders and of a queue only so many are listed, unless --all asks for each."""
+
+QUEUED_MAX = 10
+"""The same of runs in the run queue."""
 
 _WIDE = 110
 _BAR = 10
@@ -35,6 +45,8 @@ def overview_table(
     found: Overview,
     pools: Sequence[PoolSummary],
     *,
+    queued: Mapping[str, int],
+    in_queue: int,
     name: str,
     width: int,
     rows_max: int | None = None,
@@ -44,25 +56,31 @@ def overview_table(
     Args:
         found: What there is.
         pools: Those of it to list.
+        queued: How many runs in Dagster's run queue will ask for a pool, by pool.
+        in_queue: How many runs are in it in all.
         name: What to call the deployment.
         width: Columns of the terminal.
         rows_max: List no more of them, and say how many are left; None: all.
     """
     yield Text(printable(name), style="dim")
     if pools:
-        yield _summaries(pools[:rows_max], found, wide=width >= _WIDE)
+        yield _summaries(pools[:rows_max], queued, found, wide=width >= _WIDE)
         left = len(pools) - len(pools[:rows_max])
         yield Text(f"and {left:,} more" if left else "", style="dim")
-    yield from _sums(found, len(pools))
+    yield from _sums(found, len(pools), in_queue)
 
 
-def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> Table:
+def _summaries(
+    pools: Sequence[PoolSummary], queued: Mapping[str, int], found: Overview, *, wide: bool
+) -> Table:
     table = plain_table()
     table.add_column("pool", overflow="fold", min_width=_NAME_MIN)
     if wide:
         table.add_column("", no_wrap=True)
     table.add_column("held", justify="right", no_wrap=True)
     table.add_column("waiting", justify="right", no_wrap=True)
+    if queued:
+        table.add_column("queued", justify="right", no_wrap=True)
     table.add_column("oldest", justify="right", no_wrap=True)
     if found.window:
         table.add_column("p50 wait", justify="right", no_wrap=True)
@@ -72,12 +90,18 @@ def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> 
         if wide:
             cells.append(_bar(pool))
         cells.append(_held(pool))
-        cells.append(Text(f"{pool.waiting:,}" if pool.waiting else "-"))
+        cells.append(_count(pool.waiting))
+        if queued:
+            cells.append(_count(queued.get(pool.pool, 0)))
         cells.append(Text(_or_dash(pool.oldest_wait)))
         if found.window:
             cells += [Text(_p50(pool.waits)), Text(_p95(pool.waits))]
         table.add_row(*cells)
     return table
+
+
+def _count(count: int) -> Text:
+    return Text(f"{count:,}" if count else "-")
 
 
 def _bar(pool: PoolSummary) -> Text:
@@ -103,7 +127,7 @@ def _colour(pool: PoolSummary) -> str:
     return "yellow" if pool.waiting else "green" if pool.held else ""
 
 
-def _sums(found: Overview, listed: int) -> Iterator[Text]:
+def _sums(found: Overview, listed: int, in_queue: int) -> Iterator[Text]:
     what = "run" if found.granularity == "run" else "step"
     busy = len(found.busy)
     line = f"{number(len(found.pools), 'pool')}, {busy:,} in use: "
@@ -115,6 +139,11 @@ def _sums(found: Overview, listed: int) -> Iterator[Text]:
     if found.oldest_wait is not None:
         line += f", the longest for {duration_text(found.oldest_wait)}"
     yield Text(line + ".")
+    if in_queue:
+        yield Text(
+            f"{number(in_queue, 'run')} {'is' if in_queue == 1 else 'are'} in Dagster's run queue; "
+            "queued: those that will ask for the pool."
+        )
     idle = [pool for pool in found.pools if pool.is_idle]
     if idle and listed < len(found.pools):
         yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
@@ -136,12 +165,20 @@ def _by_limit(idle: Iterable[PoolSummary]) -> str:
 
 
 def pool_report(
-    pool: Pool, *, name: str, now: float, window: float, settings: Settings, rows_max: int | None
+    pool: Pool,
+    queued: Queued,
+    *,
+    name: str,
+    now: float,
+    window: float,
+    settings: Settings,
+    rows_max: int | None,
 ) -> RenderableType:
     """One pool with everyone in it.
 
     Args:
         pool: The pool.
+        queued: The runs in Dagster's run queue that will ask for it.
         name: What to call the deployment.
         now: When it was looked at.
         window: Seconds of the past that durations are of.
@@ -176,6 +213,11 @@ def pool_report(
         ]
     else:
         parts.append(Text("Nobody waits."))
+    if queued.count:
+        parts += [Text(), _in_queue(queued)]
+        left = queued.count - len(queued.first)
+        if left:
+            parts.append(Text(f"and {left:,} more; list them with --all", style="dim"))
     return Group(*parts)
 
 
@@ -260,6 +302,26 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
             Text(reason_text(waiter.reason, engine=settings.engine)),
         ]
         table.add_row(*cells)
+    return table
+
+
+def _in_queue(queued: Queued) -> Table:
+    table = plain_table()
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("in the run queue", no_wrap=True)
+    table.add_column("for", justify="right", no_wrap=True)
+    table.add_column("leaves after", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for run in queued.first:
+        place = run.place
+        because = ", ".join(map(short_blockage, place.blockages))
+        table.add_row(
+            Text(str(place.position)),
+            Text(short(run.run_id)),
+            Text(duration_text(run.waited)),
+            Text("next look" if place.estimate is None else short_estimate(place.estimate)),
+            Text(printable(because or "-")),
+        )
     return table
 
 

@@ -14,12 +14,13 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.pool_tables import ROWS_MAX, overview_table, pool_report
+from dagster_lifeguard.cli.pool_tables import QUEUED_MAX, ROWS_MAX, overview_table, pool_report
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.insight.past import Past, read_past
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
+from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for
 from dagster_lifeguard.insight.subject import known_pool
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def status_command(
         name = known_pool(deployment, pool)
 
         def see() -> _Sight:
-            return look.at_one(name, rows_max=None if show_all else ROWS_MAX)
+            return look.at_one(name, show_all=show_all)
 
     if watch:
         _watch(see, max(interval, _INTERVAL_MIN), as_json=as_json)
@@ -130,32 +131,44 @@ class _Look:
     def at_all(self, pattern: str, *, list_idle: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
         found = overview(states, self._settings, self._past_until(now), now)
+        unfinished = self._deployment.unfinished_runs()
+        queued = count_queued(unfinished, self._settings)
+        in_queue = count_in_queue(unfinished, self._settings)
         selected = [pool for pool in found.pools if pattern.lower() in pool.pool.lower()]
-        listed = [pool for pool in selected if list_idle or not pool.is_idle]
+        listed = [p for p in selected if list_idle or not p.is_idle or queued[p.pool]]
         console = new_console()
         fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.
         text = overview_table(
             found,
             listed,
+            queued=queued,
+            in_queue=in_queue,
             name=self._deployment.name,
             width=console.width,
             rows_max=max(1, console.height - _AROUND_ROWS) if fits else None,
         )
-        described = asdict(found) | {"pools": [asdict(pool) for pool in selected]}
-        return _Sight(Group(*text), self._named(described), states)
+        described = asdict(found) | {
+            "pools": [asdict(pool) for pool in selected],
+            "queued": {pool.pool: queued[pool.pool] for pool in selected if queued[pool.pool]},
+            "in_queue": in_queue,
+        }
+        return _Sight(Group(*text), self._named(described), (states, queued, in_queue))
 
-    def at_one(self, name: str, *, rows_max: int | None) -> _Sight:
+    def at_one(self, name: str, *, show_all: bool) -> _Sight:
         state, now = find_pool(self._deployment, name), time.time()
         runs = runs_in(self._deployment, [state])
         past = self._past_until(now)
         found = look_into(state, runs, past, now)
+        queued_max = None if show_all else QUEUED_MAX
+        queued = queued_for(self._deployment, name, self._settings, past, now, queued_max)
         text = pool_report(
             found,
+            queued,
             name=self._deployment.name,
             now=now,
             window=past.until - past.since,
             settings=self._settings,
-            rows_max=rows_max,
+            rows_max=None if show_all else ROWS_MAX,
         )
         seen = {
             "at": now,
@@ -163,7 +176,8 @@ class _Look:
             "engine": self._settings.engine,
             "window": past.until - past.since,
         }
-        return _Sight(text, self._named(seen | asdict(found)), state)
+        described = seen | asdict(found) | {"queued": asdict(queued)}
+        return _Sight(text, self._named(described), (state, [run.run_id for run in queued.first]))
 
     def _past_until(self, now: float) -> Past:
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:

@@ -24,6 +24,20 @@ def pools_of_run(run: dg.DagsterRun) -> frozenset[str] | None:
     return frozenset(asked.all_pools or asked.root_key_counts)
 
 
+def first_pools_of_run(run: dg.DagsterRun) -> dict[str, int] | None:
+    """The slots for which a run's first steps will ask, by pool.
+
+    None if one of them asks for none, or if the run has no plan to tell them from.
+
+    Relies on: ``DagsterRun.run_op_concurrency``, with ``root_key_counts`` and
+    ``has_unconstrained_root_nodes`` (1.10.0).
+    """
+    asked = cast("Any", run).run_op_concurrency
+    if asked is None or asked.has_unconstrained_root_nodes:
+        return None
+    return dict(asked.root_key_counts)
+
+
 def location_of_run(run: dg.DagsterRun) -> str | None:
     """The code location that a run came from.
 

@@ -162,6 +162,8 @@ class Run:
     Attributes:
         status: Dagster's status, such as ``QUEUED`` or ``STARTED``.
         pools: The pools for which its steps will ask; None where the run does not tell.
+        first_pools: The slots for which its first steps will ask, by pool; None where the run does
+            not tell, or where one of these steps asks for none.
         priority: By which the run queue orders it.
         created: When it was submitted.
         started: When its process began to execute.
@@ -175,6 +177,7 @@ class Run:
     started: float | None
     ended: float | None
     pools: frozenset[str] | None = None
+    first_pools: Mapping[str, int] | None = None
     priority: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
     location: str | None = None

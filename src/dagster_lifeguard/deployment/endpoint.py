@@ -348,6 +348,9 @@ def _run(row: Mapping[str, Any]) -> Run:
         started=row["startTime"],
         ended=row["endTime"],
         pools=frozenset(row["allPools"] or ()),
+        first_pools=None
+        if row["hasUnconstrainedRootNodes"]
+        else Counter(row["rootConcurrencyKeys"] or ()),
         priority=priority_of(tags),
         tags=tags,
         location=(row["repositoryOrigin"] or {}).get("repositoryLocationName"),

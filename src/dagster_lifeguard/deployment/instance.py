@@ -234,6 +234,7 @@ def _run(record: RunRecord) -> Run:
         started=record.start_time,
         ended=record.end_time,
         pools=of_runs.pools_of_run(run),
+        first_pools=of_runs.first_pools_of_run(run),
         priority=priority_of(run.tags),
         tags=run.tags,
         location=of_runs.location_of_run(run),

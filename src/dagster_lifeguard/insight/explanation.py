@@ -15,7 +15,7 @@ from dagster_lifeguard.insight.pools import (
     runs_in,
     summarize,
 )
-from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, place_in_queue
+from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
 
@@ -180,8 +180,10 @@ class _Look:
         if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
             unfinished = deployment.unfinished_runs()
         self._unfinished = unfinished
-        queued = any(run.status == "QUEUED" for run in runs)
-        self._queue = deployment.run_queue() if queued else None
+        queued = {run.run_id for run in runs if run.status == "QUEUED"}
+        self._places = (
+            places_in_queue(deployment, queued, unfinished, settings, past, now) if queued else {}
+        )
 
     def keys_of(self, run: Run) -> dict[str, PlannedStep | None]:
         """The steps of a run, in the order of its plan; those made while it goes on come last."""
@@ -209,18 +211,10 @@ class _Look:
     def answers(self, run: Run, subject: Subject) -> Iterable[StepAnswer]:
         execution = self._executions.get(run.run_id)
         done = _latest(execution)
-        place = self._place(run)
+        place = self._places.get(run.run_id)
         for key, step in self.keys_of(run).items():
             if subject.step_key is None or key == subject.step_key:
                 yield self._answer(run, key, step, done.get(key), place)
-
-    def _place(self, run: Run) -> QueuePlace | None:
-        if run.status != "QUEUED":
-            return None
-        pools = {name: self._pool(name) for name in run.pools or ()}
-        return place_in_queue(
-            run, self._unfinished, pools, self._queue, self._settings, self._past, self._now
-        )
 
     def _answer(
         self,

@@ -130,6 +130,12 @@ def latest_of(estimates: Iterable[Estimate]) -> Estimate | None:
     return max(found, key=lambda e: e.typical or 0.0, default=None)
 
 
+def earliest_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The estimate for one that the quickest of several queues lets in."""
+    known = [estimate for estimate in estimates if estimate.missing is None]
+    return min(known, key=lambda e: e.typical or 0.0, default=estimates[0])
+
+
 def _of_the_able(
     limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate]
 ) -> list[Estimate]:

@@ -1,16 +1,25 @@
-"""Why a run is in Dagster's run queue, and where."""
+"""Why a run is in Dagster's run queue, and where.
+
+The daemon goes down the line, launches each run that nothing keeps there, and counts it for those
+behind. Under granularity ``op`` it keeps a run whose first steps all find a full pool; as taken it
+counts the slots that are held, the steps that wait, and the slots for the first steps of runs that
+it launched and that began less than ``ALLOTTED_SECONDS`` ago. Under granularity ``run`` it keeps a
+run while one of its pools has as many runs in progress as slots.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.insight.forecast import (
     Candidate,
     Estimate,
     Occupant,
+    earliest_of,
     forecast,
     latest_of,
 )
@@ -18,15 +27,22 @@ from dagster_lifeguard.insight.past import SAMPLES_MIN
 from dagster_lifeguard.insight.pools import look_into, runs_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.compat.health import RunQueue, TagLimit
-    from dagster_lifeguard.deployment.contract import Deployment, Run, Settings
+    from dagster_lifeguard.compat.health import RunQueue
+    from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
     from dagster_lifeguard.insight.past import Past, Sample
-    from dagster_lifeguard.insight.pools import Pool, PoolSummary
+    from dagster_lifeguard.insight.pools import Pool
 
 IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
 """The runs that Dagster's run queue counts as going on."""
+
+ALLOTTED_SECONDS = 5.0
+"""For so long after a run began, its first steps count as if they asked for their pools now.
+
+Dagster's default; the daemon reads another from ``DAGSTER_OP_CONCURRENCY_KEYS_ALLOTTED_FOR_STARTED_
+RUN_SECONDS``, which nobody else sees.
+"""
 
 BEFORE_LAUNCH = ("QUEUED", "NOT_STARTED", "MANAGED")
 
@@ -39,7 +55,7 @@ class Obstacle(str, Enum):
     TAG = "tag-limit"
     """As many runs with one of its tags go on as may at once."""
     POOL = "pool"
-    """A pool that it needs is full; under granularity ``op``, all that it may begin with."""
+    """A pool that it needs is full; under granularity ``op``, each that it may begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,7 @@ class Blockage:
         name: The tag as ``key=value``, or the pool; empty for the number of runs.
         limit: How many may go on at once, or the pool's slots.
         taken: How many do, or the slots that are held.
+        promised: The slots that the queue counts besides, for steps that wait and runs that begin.
         behind: Who that is, oldest first.
         estimate: When this alone would let it go.
     """
@@ -72,6 +89,7 @@ class Blockage:
     name: str
     limit: int
     taken: int
+    promised: int
     behind: tuple[RunOutline, ...]
     estimate: Estimate
 
@@ -124,9 +142,14 @@ class Queued:
 
 
 def queued_for(
-    deployment: Deployment, pool: str, settings: Settings, past: Past, now: float, count_max: int
+    deployment: Deployment,
+    pool: str,
+    settings: Settings,
+    past: Past,
+    now: float,
+    count_max: int | None,
 ) -> Queued:
-    """The runs in the queue that will ask for a pool; of them so many are looked into.
+    """The runs in the queue that will ask for the pool; of them so many are looked into, or all.
 
     Under granularity ``run`` there are none: there they wait at the pool.
     """
@@ -136,21 +159,13 @@ def queued_for(
     found = [run for run in in_line(unfinished) if pool in (run.pools or ())]
     if not found:
         return Queued(0, ())
-    first = found[:count_max]
-    states = deployment.pools({name for run in first for name in run.pools or ()})
-    runs = runs_in(deployment, states)
-    pools = {state.pool: look_into(state, runs, past, now) for state in states}
-    queue = deployment.run_queue()
+    first = {run.run_id: run for run in found[:count_max]}
+    places = places_in_queue(deployment, first, unfinished, settings, past, now)
     return Queued(
         len(found),
         tuple(
-            QueuedRun(
-                run.run_id,
-                run.job_name,
-                max(0.0, now - run.created),
-                place_in_queue(run, unfinished, pools, queue, settings, past, now),
-            )
-            for run in first
+            QueuedRun(run_id, run.job_name, max(0.0, now - run.created), places[run_id])
+            for run_id, run in first.items()
         ),
     )
 
@@ -162,47 +177,51 @@ def count_queued(unfinished: Iterable[Run], settings: Settings) -> Counter[str]:
     """
     if settings.granularity == "run":
         return Counter()
-    queued = (run for run in unfinished if run.status == "QUEUED")
-    return Counter(pool for run in queued for pool in run.pools or ())
+    return Counter(pool for run in in_line(unfinished) for pool in run.pools or ())
 
 
-def place_in_queue(
-    run: Run,
+def count_in_queue(unfinished: Iterable[Run], settings: Settings) -> int:
+    """How many runs are in the queue; none under granularity ``run``, as before."""
+    return 0 if settings.granularity == "run" else len(in_line(unfinished))
+
+
+def places_in_queue(
+    deployment: Deployment,
+    run_ids: Collection[str],
     unfinished: Sequence[Run],
-    pools: Mapping[str, Pool],
-    queue: RunQueue | None,
     settings: Settings,
     past: Past,
     now: float,
-) -> QueuePlace:
-    """Where a queued run stands, and why.
+) -> dict[str, QueuePlace]:
+    """Where queued runs stand, and why, by run; without those that are in the queue no more.
 
     Args:
-        run: The run.
+        deployment: Where they are.
+        run_ids: The runs.
         unfinished: All runs that are not over, oldest first.
-        pools: The pools that the run asks for.
-        queue: How the run queue lets runs go; None if there is none.
         settings: Of the deployment.
         past: For estimates.
         now: When all this was read.
     """
-    going_on = [other for other in unfinished if other.status in IN_PROGRESS]
     line = in_line(unfinished)
-    ids = [other.run_id for other in line]
-    position = ids.index(run.run_id) + 1 if run.run_id in ids else len(ids) + 1
-    ahead = line[: position - 1]
-    blockages = [
-        *(_by_number(run, going_on, ahead, queue.runs_max, past, now) if queue else ()),
-        *(_by_tags(run, going_on, ahead, queue.tag_limits, past, now) if queue else ()),
-        *(_by_pools(run, ahead, pools, settings, past) if _heeds_pools(queue) else ()),
-    ]
-    return QueuePlace(
-        position=position,
-        length=len(line),
-        priority=run.priority,
-        blockages=tuple(blockages),
-        estimate=latest_of(blockage.estimate for blockage in blockages),
-    )
+    last = max((place for place, run in enumerate(line) if run.run_id in run_ids), default=-1)
+    names = {pool for run in line[: last + 1] for pool in run.pools or ()}
+    states = deployment.pools(names) if names else ()
+    look = _Look(unfinished, states, deployment.run_queue(), settings, now)
+    described = _Descriptions(runs_in(deployment, states), look, settings, past, now)
+    places: dict[str, QueuePlace] = {}
+    staying: list[Run] = []
+    for position, run in enumerate(line[: last + 1], start=1):
+        kept = tuple(look.keeps(run))
+        if run.run_id in run_ids:
+            blockages = tuple(described.blockage(keeper, run, staying) for keeper in kept)
+            estimate = described.together(blockages)
+            places[run.run_id] = QueuePlace(position, len(line), run.priority, blockages, estimate)
+        if kept:
+            staying.append(run)
+        else:
+            look.launch(run)
+    return places
 
 
 def in_line(unfinished: Iterable[Run]) -> list[Run]:
@@ -214,122 +233,178 @@ def in_line(unfinished: Iterable[Run]) -> list[Run]:
     return sorted((r for r in unfinished if r.status == "QUEUED"), key=lambda r: -r.priority)
 
 
-def _heeds_pools(queue: RunQueue | None) -> bool:
-    return queue is None or queue.heeds_pools
+class _Keeper(NamedTuple):
+    """What keeps a run in the queue, and the runs that count there; see ``Blockage``."""
+
+    obstacle: Obstacle
+    name: str
+    limit: int
+    runs: tuple[Run, ...] = ()
 
 
-def _by_number(
-    run: Run,
-    going_on: Sequence[Run],
-    ahead: Sequence[Run],
-    limit: int,
-    past: Past,
-    now: float,
-) -> Iterator[Blockage]:
-    if 0 <= limit <= len(going_on):
-        yield _counted(Obstacle.RUNS_MAX, "", limit, going_on, [*ahead, run], past, now)
+class _Look:
+    """The daemon's next look at the queue.
+
+    Attributes:
+        states: The pools of the runs in line, by name.
+        going_on: The runs that go on, and those that this look launches.
+    """
+
+    def __init__(
+        self,
+        unfinished: Iterable[Run],
+        states: Iterable[PoolState],
+        queue: RunQueue | None,
+        settings: Settings,
+        now: float,
+    ) -> None:
+        self.states = {state.pool: state for state in states}
+        self.going_on = [run for run in unfinished if run.status in IN_PROGRESS]
+        self._queue = queue
+        self._by_run = settings.granularity == "run"
+        self._for_runs: Counter[str] = Counter()
+        for run in self.going_on:
+            begins = run.status == "STARTING" or (
+                run.status == "STARTED" and now - (run.started or now) < ALLOTTED_SECONDS
+            )
+            if self._by_run or begins:
+                self._for_runs.update(self._asks(run))
+
+    def keeps(self, run: Run) -> Iterator[_Keeper]:
+        """What keeps a run in the queue, once those ahead of it were looked at."""
+        if self._queue is not None:
+            runs_max = self._queue.runs_max
+            if 0 <= runs_max <= len(self.going_on):
+                yield _Keeper(Obstacle.RUNS_MAX, "", runs_max, tuple(self.going_on))
+            yield from self._by_tags(run, self._queue)
+            if not self._queue.heeds_pools:
+                return
+        asks = self._asks(run)
+        full = [name for name in sorted(asks) if self._left(name) <= 0]
+        if full and (self._by_run or len(full) == len(asks)):
+            for name in full:
+                yield _Keeper(Obstacle.POOL, name, self.states[name].limit or 0)
+
+    def launch(self, run: Run) -> None:
+        """Nothing keeps the run: it counts for those behind it."""
+        self.going_on.append(run)
+        self._for_runs.update(self._asks(run))
+
+    def promised(self, name: str) -> int:
+        """The slots of a pool that count as taken besides those that are held."""
+        if self._by_run:
+            return max(0, self._for_runs[name] - self.states[name].held)
+        return len(self.states[name].waiting) + self._for_runs[name]
+
+    def _left(self, name: str) -> float:
+        state = self.states[name]
+        if state.limit is None:
+            return inf
+        taken = self._for_runs[name] if self._by_run else state.held + self.promised(name)
+        return state.limit + (self._queue.buffer if self._queue else 0) - taken
+
+    def _asks(self, run: Run) -> Mapping[str, int]:
+        return dict.fromkeys(run.pools or (), 1) if self._by_run else run.first_pools or {}
+
+    def _by_tags(self, run: Run, queue: RunQueue) -> Iterator[_Keeper]:
+        for key, wanted, per_value, limit in queue.tag_limits:
+            own = run.tags.get(key)
+            if own is None or (wanted is not None and own != wanted):
+                continue
+            is_exact = per_value or wanted is not None
+            counted = tuple(
+                other
+                for other in self.going_on
+                if (other.tags.get(key) == own if is_exact else key in other.tags)
+            )
+            if len(counted) >= limit:
+                yield _Keeper(Obstacle.TAG, f"{key}={own}" if is_exact else key, limit, counted)
 
 
-def _by_tags(
-    run: Run,
-    going_on: Sequence[Run],
-    ahead: Sequence[Run],
-    rules: Sequence[TagLimit],
-    past: Past,
-    now: float,
-) -> Iterator[Blockage]:
-    for key, wanted, per_value, limit in rules:
-        own = run.tags.get(key)
-        if own is None or (wanted is not None and own != wanted):
-            continue
-        is_exact = per_value or wanted is not None
+class _Descriptions:
+    """What keepers are told as, with estimates."""
 
-        def counts(other: Run, key: str = key, own: str = own, exact: bool = is_exact) -> bool:  # noqa: FBT001
-            return other.tags.get(key) == own if exact else key in other.tags
+    def __init__(
+        self, runs: Mapping[str, Run], look: _Look, settings: Settings, past: Past, now: float
+    ) -> None:
+        self._runs, self._look, self._past, self._now = runs, look, past, now
+        self._by_run = settings.granularity == "run"
+        self._pools: dict[str, Pool] = {}
 
-        counted = [other for other in going_on if counts(other)]
-        if len(counted) >= limit:
-            line = [*filter(counts, ahead), run]
-            name = f"{key}={own}" if is_exact else key
-            yield _counted(Obstacle.TAG, name, limit, counted, line, past, now)
+    def blockage(self, keeper: _Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
+        """One thing that keeps a run, behind these that stay in the queue too."""
+        if keeper.obstacle is Obstacle.POOL:
+            return self._pool_blockage(keeper, run, staying)
+        occupants = [Occupant(1, self._elapsed(r), self._sample(r)) for r in keeper.runs]
+        rivals = staying
+        if keeper.obstacle is Obstacle.TAG:
+            key, _, value = keeper.name.partition("=")
+            rivals = [r for r in staying if key in r.tags and value in ("", r.tags[key])]
+        candidates = [Candidate(1, self._sample(r)) for r in (*rivals, run)]
+        return Blockage(
+            obstacle=keeper.obstacle,
+            name=keeper.name,
+            limit=keeper.limit,
+            taken=len(keeper.runs),
+            promised=0,
+            behind=self._outlines(keeper.runs),
+            estimate=forecast(keeper.limit, occupants, candidates)[-1],
+        )
 
+    def together(self, blockages: Iterable[Blockage]) -> Estimate | None:
+        """When a run leaves that all this keeps."""
+        found = [b.estimate for b in blockages if b.obstacle is not Obstacle.POOL]
+        of_pools = [b.estimate for b in blockages if b.obstacle is Obstacle.POOL]
+        if of_pools and not self._by_run:  # One pool with a free slot is enough.
+            of_pools = [earliest_of(of_pools)]
+        return latest_of([*found, *of_pools])
 
-def _counted(
-    obstacle: Obstacle,
-    name: str,
-    limit: int,
-    going_on: Sequence[Run],
-    line: Sequence[Run],
-    past: Past,
-    now: float,
-) -> Blockage:
-    occupants = [Occupant(1, _elapsed(run, now), _sample(run, past)) for run in going_on]
-    candidates = [Candidate(1, _sample(run, past)) for run in line]
-    return Blockage(
-        obstacle=obstacle,
-        name=name,
-        limit=limit,
-        taken=len(going_on),
-        behind=_outlines(going_on, now),
-        estimate=forecast(limit, occupants, candidates)[-1],
-    )
-
-
-def _by_pools(
-    run: Run, ahead: Iterable[Run], pools: Mapping[str, Pool], settings: Settings, past: Past
-) -> Iterator[Blockage]:
-    asked = sorted(run.pools or ())
-    full = [name for name in asked if _is_full(pools[name].summary, settings)]
-    if settings.granularity == "op" and full != asked:
-        return
-    rivals = Counter(name for other in ahead for name in other.pools or ())
-    for name in full:
-        pool = pools[name]
-        found = [waiter.estimate for waiter in pool.queue if waiter.run_id == run.run_id]
-        if not found:  # Under granularity op a run in the queue does not wait at the pool yet.
-            found = [_at_the_end(pool, rivals[name], past)]
-        yield Blockage(
-            obstacle=Obstacle.POOL,
+    def _pool_blockage(self, keeper: _Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
+        name = keeper.name
+        pool = self._pools.get(name)
+        if pool is None:
+            pool = look_into(self._look.states[name], self._runs, self._past, self._now)
+            self._pools[name] = pool
+        promised = self._look.promised(name)
+        # Under granularity op a run in the queue does not wait at the pool yet.
+        estimates = [waiter.estimate for waiter in pool.queue if waiter.run_id == run.run_id]
+        if not estimates:
+            ahead = sum(name in (other.pools or ()) for other in staying)
+            estimates = [self._at_the_end(pool, promised - len(pool.queue) + ahead)]
+        return Blockage(
+            obstacle=keeper.obstacle,
             name=name,
-            limit=pool.summary.limit or 0,
+            limit=keeper.limit,
             taken=pool.summary.held,
+            promised=promised,
             behind=tuple(
                 RunOutline(h.run_id, h.job_name or "", h.run_status or "", h.elapsed or 0.0)
                 for h in pool.holders
             ),
-            estimate=found[0],
+            estimate=estimates[0],
         )
 
+    def _at_the_end(self, pool: Pool, ahead: int) -> Estimate:
+        """When one goes in who comes after all who wait there, and after so many other runs."""
+        name = pool.summary.pool
+        occupants = [
+            Occupant(h.slots, h.elapsed or 0.0, self._past.holds_of(name, h.step_key), h.is_leaked)
+            for h in pool.holders
+        ]
+        line = [Candidate(w.slots, self._past.holds_of(name, w.step_key)) for w in pool.queue]
+        # Of a run in the queue it is not told which step will ask.
+        line += [Candidate(1, self._past.holds_of(name, ""))] * max(0, ahead)
+        return forecast(pool.summary.limit or 0, occupants, [*line, Candidate(1, None)])[-1]
 
-def _is_full(pool: PoolSummary, settings: Settings) -> bool:
-    """As the run queue counts it: under granularity ``op``, waiting steps take slots too."""
-    if pool.limit is None:
-        return False
-    return pool.held + (pool.waiting if settings.granularity == "op" else 0) >= pool.limit
+    def _sample(self, run: Run) -> Sample | None:
+        sample = self._past.run_seconds.get(run.job_name)
+        return sample if sample is not None and len(sample) >= SAMPLES_MIN else None
 
+    def _elapsed(self, run: Run) -> float:
+        if run.status == "QUEUED":  # It is about to be launched.
+            return 0.0
+        return max(0.0, self._now - (run.started or run.created))
 
-def _at_the_end(pool: Pool, ahead: int, past: Past) -> Estimate:
-    """When one goes in who comes after all who wait there, and after so many runs of the queue."""
-    name = pool.summary.pool
-    occupants = [
-        Occupant(h.slots, h.elapsed or 0.0, past.holds_of(name, h.step_key), h.is_leaked)
-        for h in pool.holders
-    ]
-    line = [Candidate(w.slots, past.holds_of(name, w.step_key)) for w in pool.queue]
-    # Of a run in the queue it is not told which step will ask.
-    line += [Candidate(1, past.holds_of(name, ""))] * ahead
-    return forecast(pool.summary.limit or 0, occupants, [*line, Candidate(1, None)])[-1]
-
-
-def _sample(run: Run, past: Past) -> Sample | None:
-    sample = past.run_seconds.get(run.job_name)
-    return sample if sample is not None and len(sample) >= SAMPLES_MIN else None
-
-
-def _elapsed(run: Run, now: float) -> float:
-    return max(0.0, now - (run.started or run.created))
-
-
-def _outlines(runs: Iterable[Run], now: float) -> tuple[RunOutline, ...]:
-    found = [RunOutline(r.run_id, r.job_name, r.status, _elapsed(r, now)) for r in runs]
-    return tuple(sorted(found, key=lambda outline: -outline.elapsed))
+    def _outlines(self, runs: Iterable[Run]) -> tuple[RunOutline, ...]:
+        found = [RunOutline(r.run_id, r.job_name, r.status, self._elapsed(r)) for r in runs]
+        return tuple(sorted(found, key=lambda outline: -outline.elapsed))

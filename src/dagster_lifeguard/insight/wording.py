@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
 from dagster_lifeguard.insight.pools import Reason
+from dagster_lifeguard.insight.run_queue import Obstacle
 from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:
     from dagster_lifeguard.insight.past import Spread
+    from dagster_lifeguard.insight.run_queue import Blockage
 
 MISSING = {
     NoEstimate.NO_HISTORY: "too few executions are known of those that hold or are ahead",
@@ -79,3 +82,32 @@ def spread_text(spread: Spread | None) -> str:
         f"p50 {duration_text(spread.p50)}, p95 {duration_text(spread.p95)} "
         f"({spread.count:,} execution{'s' if spread.count != 1 else ''})"
     )
+
+
+def blockage_text(blockage: Blockage) -> str:
+    """What keeps a run in the queue."""
+    if blockage.obstacle is Obstacle.RUNS_MAX:
+        return (
+            f"{blockage.taken:,} runs are in progress and max_concurrent_runs is {blockage.limit:,}"
+        )
+    if blockage.obstacle is Obstacle.TAG:
+        return (
+            f"{number(blockage.taken, 'run')} with the tag {blockage.name} "
+            f"{'is' if blockage.taken == 1 else 'are'} in progress and its limit is "
+            f"{blockage.limit:,} (tag_concurrency_limits)"
+        )
+    if blockage.limit == 0:
+        return f"the pool {blockage.name} is paused: its limit is 0"
+    text = f"the pool {blockage.name} is full: {blockage.taken:,} of {blockage.limit:,} held"
+    if blockage.promised:
+        text += f", {blockage.promised:,} more counted for steps that wait and runs that begin"
+    return text
+
+
+def short_blockage(blockage: Blockage) -> str:
+    """What keeps a run in the queue, in a cell of a table: ``warehouse is full``."""
+    if blockage.obstacle is Obstacle.RUNS_MAX:
+        return f"{blockage.taken:,} of {blockage.limit:,} runs in progress"
+    if blockage.obstacle is Obstacle.TAG:
+        return f"{blockage.taken:,} of {blockage.limit:,} with {blockage.name}"
+    return f"{blockage.name} is {'full' if blockage.limit else 'paused'}"

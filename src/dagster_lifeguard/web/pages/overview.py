@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from dagster_lifeguard.insight.pools import Overview, overview
-from dagster_lifeguard.insight.run_queue import count_queued
+from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
 from dagster_lifeguard.insight.use import slots_over_time
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def overview_page(deployment: Deployment, past: Past, choice: Choice, now: float
         matching=len(wanted),
         pages=pages,
         queued={pool.pool: queued[pool.pool] for pool in shown if queued[pool.pool]},
-        in_queue=sum(run.status == "QUEUED" for run in unfinished),
+        in_queue=count_in_queue(unfinished, settings),
         last_hour=slots_over_time(
             deployment,
             settings,
