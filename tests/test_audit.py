@@ -127,6 +127,21 @@ def test_slots_of_an_expression_count_under_the_engine():
     assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "orders*2+x"
 
 
+def test_a_graph_that_holds_its_pool_is_one_holder():
+    hold = "{hold:asset}orders"
+
+    def graph(run_id, *spans):
+        steps = (step(run_id, *span, pool=hold, key=f"g.{n}") for n, span in enumerate(spans))
+        return run(run_id, *steps, pools=(hold,))
+
+    both = [graph("a", (0, 4), (1, 3), (5, 6)), graph("b", (6, 8), (7, 9))]
+    kept = audited(*both, engine=True)
+    assert (kept.excess_count, kept.executions, kept.pools) == (0, 2, 1)
+    # Between its steps it holds, too.
+    found = audited(both[0], graph("b", (4.5, 4.8)), engine=True)
+    assert told(found) == [("orders", 2, 4.5, 4.8, ["a", "b"])]
+
+
 def test_a_pool_for_each_partition_is_filled_in():
     def made(run_id, partition):
         return one_step(run_id, 1.0, 4.0, pool="o/{partition}", partitions=[partition])

@@ -173,6 +173,19 @@ def split_hold(text: str) -> tuple[bool, str]:
     return text.startswith(HOLD_ASSET), text.removeprefix(HOLD_ASSET)
 
 
+def graph_of(step_key: str) -> str:
+    """The name under which a job uses the graph that a step belongs to."""
+    return step_key.partition(".")[0]
+
+
+def ticket_name(step_key: str, text: str) -> str:
+    """The step key of the ticket under which a step with this in ``op.pool`` asks.
+
+    A graph that holds its pools as a whole has one for all its steps, with its own name.
+    """
+    return graph_of(step_key) if split_hold(text)[0] else step_key
+
+
 def _split_terms(text: str) -> list[str]:
     """Split at the ``+`` that are not inside a template."""
     return re.split(r"\+(?![^{}]*\})", text)

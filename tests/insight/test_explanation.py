@@ -25,6 +25,7 @@ def letting_go(runs_max=-1, *rules, heeds_pools=True, buffer=0) -> RunQueue:
 
 
 TWO = letting_go(2)
+ENGINE = replace(SETTINGS, engine=True)
 NOTES = PlannedStep("notes", None, ("notes",))
 
 
@@ -175,6 +176,36 @@ class TestSteps:
         ]
         found = why(told_of(*runs, states=[pool("db")]), "sales/orders")
         assert (len(found.steps), found.runs_unseen) == (RUNS_SEEN_MAX, 7)
+
+
+class TestHeldGraphs:
+    TEXT = "{hold:asset}sales*2+wh"
+    STEPS = (PlannedStep("g.a", TEXT), PlannedStep("g.b", TEXT, ("g",)))
+
+    def why(self, holder, waiter, settings=ENGINE):
+        states = [pool("sales", 2, holder, waiter), pool("wh", 9)]
+        told = told_of(run("mine"), run("other"), states=states, told_settings=settings)
+        told.plans["mine"] = list(self.STEPS)
+        return why(told, "mine").steps
+
+    def test_a_graph_waits_as_a_whole(self):
+        steps = self.why([holds("other", "g", slots=2)], [waits("mine", "g", slots=2)])
+        assert [(s.step_key, s.state) for s in steps] == [
+            ("g.a", State.WAITING),
+            ("g.b", State.WAITING),
+        ]
+        assert [(a.pool.pool, a.slots) for a in steps[0].pools] == [("sales", 2), ("wh", 1)]
+        assert steps[0].pools[0].waiter.position == 1
+
+    def test_a_graph_holds_as_a_whole(self):
+        steps = self.why([holds("mine", "g", slots=2)], [])
+        assert [s.state for s in steps] == [State.HOLDING, State.HOLDING]
+
+    def test_its_past_is_that_of_the_whole(self):
+        runs = [executed(f"x{n}", {"g.a": self.TEXT, "g.b": self.TEXT}, 5.0) for n in range(3)]
+        past = read_past(told_of(past=runs), ENGINE, NOW - 86400, NOW)
+        assert past.holds["sales"].spread().count == 3
+        assert past.holds_of("sales", "g") is not None
 
 
 class TestRunQueue:

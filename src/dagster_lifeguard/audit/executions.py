@@ -14,6 +14,7 @@ from dagster_lifeguard.audit.spool import Spool
 from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.history.graphs import as_holders
 from dagster_lifeguard.names import Field, Term, safe_value
 from dagster_lifeguard.storage.expressions import demand_of
 
@@ -166,7 +167,7 @@ class _Reading:
         over = self._until if run.ended is None else run.ended
         if self._limits.per_run:
             self._add_run(run, over)
-        for step in run.steps:
+        for step in as_holders(run.steps) if self._limits.expressions else run.steps:
             self._add_step(run, step, over)
         if run.pools and run.enqueued is not None and run.dequeued is not None:
             self._wait(", ".join(run.pools), run.run_id, "", run.enqueued, run.dequeued)

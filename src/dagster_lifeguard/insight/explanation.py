@@ -18,6 +18,7 @@ from dagster_lifeguard.insight.pools import (
 from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
+from dagster_lifeguard.names import ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -200,8 +201,9 @@ class _Look:
             ),
         ]
         made: set[str] = set()
+        tickets = {self._ticket(key, step) for key, step in planned.items()}
         for key in dict.fromkeys(here):
-            if key not in planned:
+            if key not in planned and key not in tickets:
                 template = _MADE_WHILE_GOING_ON.sub("[?]", key)
                 if template in planned:
                     made.add(template)
@@ -231,7 +233,7 @@ class _Look:
             holder
             for a in asked
             for holder in a.holders
-            if holder.run_id == run.run_id and holder.step_key == key
+            if holder.run_id == run.run_id and holder.step_key == self._ticket(key, step)
         ]
         since: float | None = None
         if run.status in BEFORE_LAUNCH:
@@ -272,6 +274,7 @@ class _Look:
 
     def _asked(self, run: Run, key: str, step: PlannedStep | None) -> tuple[AskedPool, ...]:
         pool = None if step is None else step.pool
+        ticket = self._ticket(key, step)
         slots = {
             term.name: term.slots
             for term in (() if pool is None else terms_of(pool, self._settings))
@@ -279,10 +282,16 @@ class _Look:
         }
         for name, state in self.states.items():
             for other in state.everyone:
-                if (other.run_id, other.step_key) == (run.run_id, key):
+                if (other.run_id, other.step_key) == (run.run_id, ticket):
                     slots.setdefault(name, other.slots)
-        own_key = "" if self._settings.granularity == "run" else key
+        own_key = "" if self._settings.granularity == "run" else ticket
         return tuple(self._asked_pool(run, own_key, name, n) for name, n in slots.items())
+
+    def _ticket(self, key: str, step: PlannedStep | None) -> str:
+        """The step key under which the step is in its pools."""
+        if step is None or step.pool is None or self._settings.engine is False:
+            return key
+        return ticket_name(key, step.pool)
 
     def _asked_pool(self, run: Run, key: str, name: str, slots: int) -> AskedPool:
         pool = self._pool(name)

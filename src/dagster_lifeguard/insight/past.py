@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import Field, Term, parse_expression, safe_value
+from dagster_lifeguard.history.graphs import as_holders
+from dagster_lifeguard.names import Field, Term, parse_expression, safe_value, split_hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
     if settings.engine is False:
         return (Term(pool),)
     try:
-        return parse_expression(pool)
+        return parse_expression(split_hold(pool)[1])
     except ConfigError:
         return (Term(pool),)
 
@@ -149,7 +150,7 @@ def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, floa
         for pool in sorted(pools):
             yield pool, run.job_name, waited, held
         return
-    for step in run.steps:
+    for step in run.steps if settings.engine is False else as_holders(run.steps):
         if step.pool is None:
             continue
         waited = 0.0 if step.waiting is None else step.started - step.waiting

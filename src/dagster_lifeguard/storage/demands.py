@@ -22,6 +22,7 @@ from dagster_lifeguard.names import (
     parse_expression,
     safe_value,
     split_hold,
+    ticket_name,
 )
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
 
@@ -133,14 +134,8 @@ def asked(
     return Asking(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None, whole_pools)
 
 
-def graph_of(step_key: str) -> str:
-    """The name under which a job uses the graph that a step belongs to."""
-    return step_key.partition(".")[0]
-
-
 def _ticket(run_id: str, step_key: str, text: str) -> TicketKey:
-    holds, _ = split_hold(text)
-    return TicketKey(run_id, graph_of(step_key) if holds else step_key)
+    return TicketKey(run_id, ticket_name(step_key, text))
 
 
 def _key_in_plan(step_key: str) -> str:

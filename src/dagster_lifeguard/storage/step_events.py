@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster import DagsterEventType
 
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.storage.demands import graph_of
+from dagster_lifeguard.names import graph_of
 
 if TYPE_CHECKING:
     from dagster_lifeguard.engine import Engine

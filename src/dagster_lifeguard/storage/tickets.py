@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster import DagsterEventType
 
 from dagster_lifeguard.model import Holding, TicketKey
-from dagster_lifeguard.storage.demands import graph_of
+from dagster_lifeguard.names import graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
