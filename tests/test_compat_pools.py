@@ -186,6 +186,15 @@ class TestSetLimits:
         assigned = {step.run_id for step in pools.pending_steps(log) if step.assigned}
         assert assigned == {"one", "two"}
 
+    def test_once_they_are_set_nothing_fails(self, log, monkeypatch, caplog) -> None:
+        def away(pools):
+            raise db.exc.OperationalError("", None, Exception("database is locked"))
+
+        monkeypatch.setattr(log, "assign_pending_steps", away)
+        pools.set_limits(log, {"orders": 2})
+        assert [(row.name, row.limit) for row in pools.pool_limits(log)] == [("orders", 2)]
+        assert "The limits are set, but who waits was not told" in caplog.text
+
     def test_all_or_nothing(self, log) -> None:
         log.set_concurrency_slots("first", 1)
         with pytest.raises(db.exc.SQLAlchemyError):

@@ -335,6 +335,32 @@ class TestPull:
         assert left_out == ()
         assert Config.from_text(text, "file").pools[pool].limit == 2
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "pools:\n  a: &x {limit: 4}\n  b: *x\n",
+            "pools:\n  a: &x {limit: 4}\n  b:\n    <<: *x\n",
+            "pools:\n  a: &x 4\n  b: *x\n",
+        ],
+    )
+    @pytest.mark.parametrize("live", [{"a": 5, "b": 4}, {"a": 5, "b": 6}, {"a": 4, "b": 6}])
+    def test_pools_that_share_a_value_are_told_apart(self, text, live):
+        new, _ = with_live_limits(text, "file", live, 1, {}, {})
+        found = Config.from_text(new, "file").pools
+        assert {pool: spec.limit for pool, spec in found.items()} == live
+
+    def test_a_pool_that_has_a_rate_and_no_limit_any_more(self):
+        text = "engine: lifeguard\npools:\n  warehouse: 8\n"
+        new, _ = with_live_limits(text, "file", {}, 1, {"warehouse": Rate(1, 60)}, {})
+        (spec,) = Config.from_text(new, "file").pools.values()
+        assert (spec.limit, spec.starts) == (None, Rate(1, 60))
+
+    def test_a_file_of_comments_keeps_them(self):
+        text = "# what we agreed on\n# in March\n"
+        new, _ = with_live_limits(text, "file", {"a": 5}, 1, {}, {})
+        assert new == f"{text}pools:\n  a: 5\n"
+        assert with_live_limits(text, "file", {}, 1, {}, {})[0] == text
+
     def test_an_empty_mapping_and_windows_lines_are_no_obstacle(self):
         for text in ("pools: {}\n", "naming: path\r\n", ""):
             new, _ = with_live_limits(text, "file", {"a": 1}, None, {}, {})

@@ -53,7 +53,8 @@ def with_live_limits(
     if orders is None:
         orders = {pool: spec.fair_by for pool, spec in before.pools.items() if spec.fair_by}
     document: Any = yaml.load(text) if text is not None else None
-    if not isinstance(document, CommentedMap):
+    says_nothing = document is None
+    if says_nothing:
         document = CommentedMap()
     if text is None and (rates or orders):
         document["engine"] = "lifeguard"
@@ -64,11 +65,13 @@ def with_live_limits(
         pools = CommentedMap()
         if limits or rates or orders:
             document["pools"] = pools
-    for pool in list(pools):
+    for pool, found in list(pools.items()):
+        if isinstance(found, CommentedMap) and (found.anchor.value or found.merge):
+            pools[pool] = CommentedMap(found)  # Shared with others, which stay as they are.
         declared = before.pools[pool].limit
         if pool in limits or declared is None or declared == default_limit:
             continue
-        if pool in rates or pool in orders:
+        if (pool in rates or pool in orders) and isinstance(pools[pool], CommentedMap):
             pools[pool].pop("limit", None)
         else:
             del pools[pool]
@@ -89,7 +92,12 @@ def with_live_limits(
     written = stream.getvalue() if text is not None else HEADER + stream.getvalue()
     if "\r\n" in (text or ""):
         written = written.replace("\r\n", "\n").replace("\n", "\r\n")
-    if Config.from_text(written, source) == before and text is not None:
+    if text and says_nothing:  # Its comments belong to no setting.
+        written = f"{text.rstrip()}\n{written}" if document else text
+    after = Config.from_text(written, source)
+    meant = {pool: limit for pool, limit in limits.items() if pool not in left_out}
+    assert {pool: after.pools[pool].limit for pool in meant} == meant
+    if after == before and text is not None:
         return text, tuple(left_out)  # Nothing to say: keep it to the byte.
     return written, tuple(left_out)
 

@@ -20,6 +20,7 @@ from dagster_lifeguard.cli import main
 from dagster_lifeguard.config import Config
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment, open_instance
+from dagster_lifeguard.deployment.webserver import is_dagster_plus
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.rate import Rate
@@ -385,6 +386,8 @@ def answering(*answers: tuple[int, str, str]) -> Iterator[tuple[str, list[dict]]
 
 JSON = "application/json"
 NO_LIMITS = (200, JSON, '{"data": {"instance": {"concurrencyLimits": []}}}')
+FAILED_TEXT = "Boolean cannot represent a non boolean value: <GraphenePythonError instance>"
+FAILED = (200, JSON, json.dumps({"errors": [{"message": FAILED_TEXT}]}))
 TOO_OLD = (400, JSON, '{"errors": [{"message": "Cannot query field \'x\' on type \'Instance\'."}]}')
 
 
@@ -400,6 +403,8 @@ TOO_OLD = (400, JSON, '{"errors": [{"message": "Cannot query field \'x\' on type
         (TOO_OLD, "too old"),
         ((200, JSON, '{"errors": [{"message": "no luck\\n"}]}'), "answers with an error: no luck"),
         ((503, "text/html", "busy"), "HTTP 503"),
+        ((200, JSON, '{"data": null}'), "answers with an error: no data"),
+        (FAILED, "failed while it did this"),
     ],
 )
 def test_wrong_answers_are_told(answer, message):
@@ -430,7 +435,7 @@ def test_reads_are_repeated_and_changes_never(monkeypatch):
         assert len(asked) == 3
         assert {seen["path"] for seen in asked} == {"/graphql"}
     with answering(busy) as (url, asked), closing(open_deployment(url)) as deployment:
-        with pytest.raises(DeploymentError, match="HTTP 503"):
+        with pytest.raises(DeploymentError, match=r"HTTP 503\. It may have been done all the same"):
             deployment._webserver.change("delete_limit", pool="orders")
         assert len(asked) == 1
 
@@ -453,6 +458,26 @@ def test_a_token_is_sent_in_its_header_and_not_without(kind, header, value):
         assert not {"authorization", "dagster-cloud-api-token"} & asked[1].keys()
 
 
+def test_the_token_of_dagster_plus_goes_to_dagster_plus_only(monkeypatch):
+    monkeypatch.setenv("DAGSTER_CLOUD_API_TOKEN", "secret")
+    settings = {"data": {"version": "1.10.0", "instance": {"supportsConcurrencyLimits": False}}}
+    with answering((200, JSON, json.dumps(settings))) as (url, asked):
+        CliRunner().invoke(main, ["status", "--url", url])
+        assert not {"authorization", "dagster-cloud-api-token"} & asked[0].keys()
+        named = ["--token-env", "DAGSTER_CLOUD_API_TOKEN"]
+        CliRunner().invoke(main, ["status", "--url", url, *named])
+        assert asked[1]["authorization"] == "Bearer secret"
+    assert is_dagster_plus("https://my-org.dagster.cloud/prod")
+    assert not is_dagster_plus("http://my-org.dagster.cloud/prod")
+    assert not is_dagster_plus("https://dagster.cloud.example.com")
+
+
+def test_a_user_in_the_address_does_not_take_the_place_of_a_token():
+    with pytest.raises(DeploymentError, match="a user in its address and a token") as refusal:
+        open_deployment("http://me:hidden@127.0.0.1:1", "secret")
+    assert "hidden" not in str(refusal.value)
+
+
 def test_dagster_plus_gets_its_token_as_it_wants_it():
     with closing(open_deployment("https://my-org.dagster.cloud/prod", "secret")) as deployment:
         headers = deployment._webserver._client.headers
@@ -465,6 +490,12 @@ def test_dagster_plus_gets_its_token_as_it_wants_it():
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(DeploymentError, match="is no address"):
         open_deployment(url)
+
+
+def test_what_is_no_address_is_told_without_its_password():
+    with pytest.raises(DeploymentError, match="is no address") as refusal:
+        open_deployment("ftp://me:hidden@example.com")
+    assert "hidden" not in str(refusal.value)
 
 
 def test_a_webserver_that_is_away_is_told_without_its_password():

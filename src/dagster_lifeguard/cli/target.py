@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.webserver import TokenKind
 
-TOKEN_VARIABLES = ("LIFEGUARD_TOKEN", "DAGSTER_CLOUD_API_TOKEN")
+OWN_VARIABLE = "LIFEGUARD_TOKEN"
 """Where a token is looked for unless ``--token-env`` names another variable."""
+
+PLUS_VARIABLE = "DAGSTER_CLOUD_API_TOKEN"
+"""Where it is looked for next, but only for an address of Dagster+: it is for nobody else."""
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,7 +35,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         "--token-env",
         metavar="NAME",
         help="Environment variable with the token for --url.  "
-        f"[default: {' or '.join(TOKEN_VARIABLES)}]",
+        f"[default: {OWN_VARIABLE}, or for Dagster+ {PLUS_VARIABLE}]",
     )
     @click.option(
         "--token-kind",
@@ -40,8 +43,8 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         help="How the token is sent.  [default: dagster-cloud to Dagster+, else bearer]",
     )
     @functools.wraps(command)
-    def with_target(*args: Any, token_env: str | None, **kwargs: Any) -> None:
-        command(*args, token=_token(token_env), **kwargs)
+    def with_target(*args: Any, url: str | None, token_env: str | None, **kwargs: Any) -> None:
+        command(*args, url=url, token=_token(token_env, url), **kwargs)
 
     return with_target
 
@@ -66,9 +69,14 @@ def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_deployment
 
 
-def _token(variable: str | None) -> str | None:
+def _token(variable: str | None, url: str | None) -> str | None:
+    if url is None and variable is None:
+        return None
     if variable is None:
-        return next((token for name in TOKEN_VARIABLES if (token := os.getenv(name))), None)
+        from dagster_lifeguard.deployment.webserver import is_dagster_plus  # noqa: PLC0415 - slow
+
+        own = os.getenv(OWN_VARIABLE)
+        return own or (os.getenv(PLUS_VARIABLE) if is_dagster_plus(url or "") else None)
     token = os.getenv(variable)
     if not token:
         raise click.UsageError(f"--token-env names {variable}, which is not set.")

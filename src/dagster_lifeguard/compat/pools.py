@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +13,15 @@ from dagster._core.storage.event_log.schema import (
     PendingStepsTable,
 )
 
+from dagster_lifeguard.errors import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from dagster._core.storage.event_log import SqlEventLogStorage
     from dagster._core.storage.event_log.base import PoolLimit
+
+logger = logging.getLogger(__name__)
 
 _NAMED_MAX = 500
 """Of more pools than these, all rows are read: a statement takes only so many values."""
@@ -124,6 +129,9 @@ def has_limits_table(event_log: SqlEventLogStorage) -> bool:
 def set_limits(event_log: SqlEventLogStorage, limits: Mapping[str, int | None]) -> None:
     """Set or, with None, delete limits in one transaction.
 
+    Once they are set, no error follows: that nobody was given the slots that came with them is
+    logged, and ``lifeguard doctor --fix`` gives them.
+
     As ``set_concurrency_slots`` and ``delete_concurrency_limit`` do it for one pool.
 
     Relies on: ``_upsert_and_lock_limit_row``, ``_allocate_concurrency_slots``,
@@ -142,7 +150,10 @@ def set_limits(event_log: SqlEventLogStorage, limits: Mapping[str, int | None]) 
                 connection.execute(ConcurrencyLimitsTable.delete().where(of_pool))
             added = event_log._allocate_concurrency_slots(connection, pool, limit or 0)
             to_assign += added
-    event_log.assign_pending_steps(to_assign)
+    try:
+        event_log.assign_pending_steps(to_assign)
+    except db.exc.DBAPIError as error:
+        logger.warning("The limits are set, but who waits was not told: %s", first_line(error))
 
 
 def _of(query: Any, column: Any, pools: Collection[str] | None) -> Any:

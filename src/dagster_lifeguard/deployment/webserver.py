@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,20 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _TRIES = 3
 _PAUSE_SECONDS = 0.5
 _BUSY = (502, 503, 504)
+_USER = re.compile(r"//[^/?#]*@")
+_ERROR_FOR_TRUE = "GraphenePythonError"
+"""In what Dagster answers when something fails that is to be answered with true."""
+
 _UNKNOWN_FIELD = ("Cannot query field", "Unknown argument", "Unknown type")
+
+
+def is_dagster_plus(url: str) -> bool:
+    """Whether this is an address of Dagster+, where its token may be sent."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme == "https" and parsed.host.endswith(CLOUD_HOSTS)
 
 
 class Webserver:
@@ -54,6 +68,12 @@ class Webserver:
         self._address = f"{parsed.copy_with(path=path, query=None)}/graphql"
         self._has_token = token is not None
         kind = token_kind or ("dagster-cloud" if parsed.host.endswith(CLOUD_HOSTS) else "bearer")
+        if token is not None and kind == "bearer" and parsed.userinfo:
+            raise DeploymentError(
+                f"{self.name} is given a user in its address and a token, and takes one of them.",
+                remedy="Leave out the user, or the token (LIFEGUARD_TOKEN, --token-env).",
+                names=[self.name],
+            )
         headers = {"User-Agent": "dagster-lifeguard"}
         if token is not None and kind == "dagster-cloud":
             headers["Dagster-Cloud-Api-Token"] = token
@@ -72,7 +92,7 @@ class Webserver:
         for trial in range(_TRIES):
             try:
                 response = self._post(name, variables)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if trial == _TRIES - 1:
                     raise self._unreachable(error) from error
             else:
@@ -87,12 +107,10 @@ class Webserver:
             response = self._post(name, variables)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable(error) from error
-        except httpx.TransportError as error:
-            raise DeploymentError(
-                f"{self.name} did not answer: {_cause(error)}. It may have been done all the same.",
-                remedy="Look what is there now, and do it again if need be.",
-                names=[self.name],
-            ) from error
+        except httpx.RequestError as error:
+            raise self._in_doubt(_cause(error)) from error
+        if response.status_code in _BUSY:  # A proxy that gave up, whatever the webserver did.
+            raise self._in_doubt(f"HTTP {response.status_code}")
         return self._read(response)
 
     def close(self) -> None:
@@ -130,7 +148,9 @@ class Webserver:
             )
         if answer.get("errors"):
             raise self._failure([str(e.get("message", e)) for e in answer["errors"]])
-        found: dict[str, Any] = answer["data"]
+        found: dict[str, Any] = answer.get("data") or {}
+        if not found:
+            raise self._failure(["no data"])
         for value in found.values():
             if isinstance(value, dict) and value.get("__typename") == "PythonError":
                 raise self._failure([value["message"]])
@@ -138,6 +158,8 @@ class Webserver:
 
     def _failure(self, messages: list[str]) -> DeploymentError:
         text = " ".join(messages[0].split())
+        if _ERROR_FOR_TRUE in text:
+            return self._error("failed while it did this", "The webserver's log says why.")
         if any(mark in text for mark in _UNKNOWN_FIELD):
             return self._error(
                 f"runs a Dagster that is too old, or too new, for this: {text}",
@@ -145,7 +167,14 @@ class Webserver:
             )
         return self._error(f"answers with an error: {text}", "The webserver's log says more.")
 
-    def _unreachable(self, error: httpx.TransportError) -> DeploymentError:
+    def _in_doubt(self, cause: str) -> DeploymentError:
+        return DeploymentError(
+            f"{self.name} did not answer: {cause}. It may have been done all the same.",
+            remedy="Look what is there now, and do it again if need be.",
+            names=[self.name],
+        )
+
+    def _unreachable(self, error: httpx.RequestError) -> DeploymentError:
         return self._error(
             f"cannot be reached: {_cause(error)}", "Check the address, and that the webserver runs."
         )
@@ -159,8 +188,9 @@ def _cause(error: Exception) -> str:
 
 
 def _no_address(url: str) -> DeploymentError:
+    told = _USER.sub("//", url)  # It may hold a password.
     return DeploymentError(
-        f"{url!r} is no address of a webserver.",
+        f"{told!r} is no address of a webserver.",
         remedy="Give one such as http://localhost:3000 or https://my-org.dagster.cloud/prod.",
-        names=[url],
+        names=[told],
     )
