@@ -243,6 +243,15 @@ def test_long_waits_are_told_longest_first():
     )
 
 
+def test_of_one_pool_the_waits_of_runs_for_it_are_told():
+    runs = [
+        run(name, pools=(pool,), queued=(0.0, 900.0))
+        for name, pool in (("a", "orders"), ("b", "api"))
+    ]
+    assert [wait.run_id for wait in audited(*runs, pool="orders").waits] == ["a"]
+    assert [wait.run_id for wait in audited(*runs).waits] == ["a", "b"]
+
+
 def test_no_more_waits_are_kept_than_are_told():
     waits = LongWaits(0.0)
     for seconds in range(100):
@@ -340,6 +349,13 @@ def test_a_raised_limit_lets_more_in_and_ends_what_was_too_much():
 def test_a_deleted_limit_is_none_and_a_paused_pool_lets_nobody_in():
     assert told(by_ledger(limit(1.0, 0), limit(2.0, None), grant(3.0, "a", 1))) == []
     assert len(told(by_ledger(limit(1.0, None), limit(2.0, 0), grant(3.0, "a", 1)))) == 1
+
+
+def test_below_a_default_limit_a_deleted_limit_is_the_default_one():
+    entries = limit(1.0, 3), limit(2.0, None), grant(3.0, "a", 1), grant(4.0, "b", 2)
+    found = by_ledger(*entries, default_limit=1)
+    assert told(found) == [("orders", 2, 4.0, None, ["a", "b"])]
+    assert told(by_ledger(*entries)) == []
 
 
 def test_what_was_held_before_counts():

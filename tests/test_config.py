@@ -181,6 +181,8 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks, on_conflict, hold."]),
         ("pools: 3\n", ["1:8: pools: 3 is not a mapping."]),
         ("default_limit: 2020-99-99\n", ["1:1: not valid YAML: month must be in 1..12."]),
+        ("default_limit: !!bool x\n", ["1:1: not valid YAML: 'x'."]),
+        ("default_limit: !!int ''\n", ["1:1: not valid YAML: string index out of range."]),
         ("- a\n", ["1:1: expected settings; allowed: engine, naming, default_limit, rules, pools."]),
         ("a: [1\n", ["2:1: not valid YAML: expected ',' or ']', but got '<stream end>'."]),
         ("engine: stock\nengine: stock\n", ['2:1: not valid YAML: found duplicate key "engine" with value "stock" (original value: "stock").']),

@@ -265,7 +265,8 @@ def _parse(text: str, source: str) -> CommentedMap:
         )
         problem = " ".join(str(error.problem).split())
         raise _config_error(source, [(*place, f"not valid YAML: {problem}.{hint}")]) from error
-    except (YAMLError, ValueError, RecursionError) as error:  # such as a date that is none
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
+        # Such as a date that is none, or a tag on what it does not fit.
         raise _config_error(source, [(1, 1, f"not valid YAML: {error}.")]) from error
     if document is None:
         return CommentedMap()

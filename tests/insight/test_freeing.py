@@ -28,10 +28,18 @@ def judged(status: str | None, *signs: LifeSign) -> bool | None:
     return found.alive
 
 
-@pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED", None])
+@pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
 def test_nobody_works_for_a_run_that_is_over(status):
     assert judged(status) is False
     assert judged(status, worker(None)) is False
+    assert judged(status, worker(True)) is True, "it was only marked as over"
+
+
+def test_of_a_run_that_was_deleted_nobody_can_tell():
+    assert judged(None) is None
+    assert judged(None, worker(None)) is None
+    assert judged(None, worker(False)) is False
+    assert judged(None, session(alive=False)) is False
 
 
 def test_a_process_that_says_it_lives_is_believed_first():

@@ -161,10 +161,13 @@ def claim(home: Home, run_id: str, step: str = "step", pool: str = "orders") -> 
 class TestFree:
     @pytest.fixture
     def leaked(self, make_home, monkeypatch) -> Home:
-        """A slot held for a run that nobody knows, and another step behind it."""
+        """A slot held for a run that is over, and another step behind it."""
         home = make_home("sqlite", stock=True)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
         limit(home)
+        with home.instance() as instance:
+            over = dg.DagsterRunStatus.FAILURE
+            instance.add_run(dg.DagsterRun(job_name="job", run_id="gone", status=over))
         claim(home, "gone")
         claim(home, "next")
         return home
@@ -182,12 +185,12 @@ class TestFree:
     def test_a_dry_run_changes_nothing(self, leaked):
         result = lifeguard("free", "orders", "--dry-run")
         assert (result.exit_code, "Would free 1 step" in result.output) == (0, True)
-        assert "not known any more" in result.output
+        assert "The run is FAILURE" in result.output
         assert told("status", "orders")["summary"]["held"] == 1
 
     def test_a_leaked_slot_is_shown(self, leaked):
         (holder,) = told("status", "orders")["holders"]
-        assert (holder["is_leaked"], holder["run_status"]) == (True, None)
+        assert (holder["is_leaked"], holder["run_status"]) == (True, "FAILURE")
         assert "may never let go" in lifeguard("status", "orders").stdout
 
 

@@ -154,7 +154,7 @@ class TestToken:
 
     @pytest.mark.parametrize(
         "target",
-        ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\e", "x", "/\n/e"],
+        ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\e", "x", "/\n/e", "//["],
     )
     def test_nobody_is_sent_elsewhere(self, target):
         assert own_address(target) == "/"

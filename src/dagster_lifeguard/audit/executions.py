@@ -169,8 +169,15 @@ class _Reading:
             self._add_run(run, over)
         for step in as_holders(run.steps) if self._limits.expressions else run.steps:
             self._add_step(run, step, over)
-        if run.pools and run.enqueued is not None and run.dequeued is not None:
-            self._wait(", ".join(run.pools), run.run_id, "", run.enqueued, run.dequeued)
+        if self._asks(run) and run.enqueued is not None and run.dequeued is not None:
+            self._wait(", ".join(run.pools or ()), run.run_id, "", run.enqueued, run.dequeued)
+
+    def _asks(self, run: RunExecution) -> bool:
+        """Whether the run planned steps with a pool that is to be judged, as far as can be told."""
+        if self._pool is None:
+            return bool(run.pools)
+        found = [self._terms_of(text, ()) for text in run.pools or ()]
+        return any(terms is None or self._pool in {t.name for t in terms} for terms in found)
 
     def _add_run(self, run: RunExecution, over: float) -> None:
         if run.started is None or not self._is_seen(run.started, over):

@@ -24,6 +24,7 @@ def audit_ledger(
     entries: Iterable[Entry],
     limits: Mapping[str, int | None],
     *,
+    default_limit: int | None = None,
     begin: float | None,
     since: float,
     until: float,
@@ -35,6 +36,7 @@ def audit_ledger(
         entries: Oldest first. Those before ``since`` say what was held and in force then.
         limits: Of the pools whose limit did not change since the ledger begins; of others their
             first change is the first that is known.
+        default_limit: Of a pool from when its own limit is deleted; None: it is unlimited then.
         begin: When the ledger begins; None if there is none.
         since: What was over before is not judged.
         until: The end of what was observed.
@@ -49,7 +51,8 @@ def audit_ledger(
     for entry in entries:
         lane = Lane("pool", entry.pool)
         if entry.kind is EntryKind.LIMIT:
-            sweep.set_limit(lane, entry.at, entry.limit)
+            own = entry.limit
+            sweep.set_limit(lane, entry.at, default_limit if own is None else own)
             continue
         key = (entry.run_id, entry.step_key, entry.fence)
         if entry.kind is EntryKind.GRANTED:

@@ -140,6 +140,7 @@ def _by_ledger(
         return audit_ledger(
             _counted(past, "entries of the ledger", progress),
             past.limits,
+            default_limit=settings.default_limit,
             begin=past.begin,
             since=since,
             until=until,

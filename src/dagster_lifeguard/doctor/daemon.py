@@ -70,7 +70,9 @@ def daemon_failing(subject: Subject) -> Iterator[Told]:
             "See its log for the whole error.",
             names=[d.name for d in failing],
             evidence=[
-                f"{d.name}: {error.strip().splitlines()[0]}" for d in failing for error in d.errors
+                f"{d.name}: {(error.strip() or 'no message').splitlines()[0]}"
+                for d in failing
+                for error in d.errors
             ],
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.errors import DeploymentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment, LifeSign, Run
     from dagster_lifeguard.insight.subject import Subject
@@ -96,19 +96,22 @@ def _judge(
 ) -> tuple[bool | None, tuple[str, ...]]:
     """Whether somebody works, and by what evidence.
 
-    A process that says so itself is believed before anything that is written of its run: a run
-    can be marked as over while one of its steps still executes.
+    A process that says so itself, and then the run launcher, is believed before anything that is
+    written of the run: it can be marked as over while one of its steps still executes. Of a run
+    that was deleted nothing is written: what it holds it took after that, for Dagster frees the
+    slots of a run as it deletes it.
     """
     evidence = [*_of_run(run, now), *(f"{sign.name}: {sign.detail}" for sign in signs)]
     sessions = [sign for sign in signs if sign.source == "session"]
     if any(sign.alive for sign in sessions):
         return True, tuple(evidence)
-    if run is None or run.is_over or sessions:
+    if sessions:
         return False, tuple(evidence)
-    workers = _verdicts(sign for sign in signs if sign.source == "run-worker")
-    if workers == {False}:
-        return False, tuple(evidence)
-    return (True if True in workers else None), tuple(evidence)
+    workers = {sign.alive for sign in signs if sign.source == "run-worker"}
+    if True in workers:
+        return True, tuple(evidence)
+    is_over = run is not None and run.is_over
+    return (False if is_over or workers == {False} else None), tuple(evidence)
 
 
 def _of_run(run: Run | None, now: float) -> tuple[str, ...]:
@@ -118,7 +121,3 @@ def _of_run(run: Run | None, now: float) -> tuple[str, ...]:
         return (f"The run is {run.status}.",)
     when = "" if run.ended is None else f", and ended {now - run.ended:.0f} s ago"
     return (f"The run is {run.status}{when}.",)
-
-
-def _verdicts(signs: Iterable[LifeSign]) -> set[bool | None]:
-    return {sign.alive for sign in signs}

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from dataclasses import asdict, dataclass
 from logging.handlers import RotatingFileHandler
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.errors import ConfigError
@@ -62,6 +63,7 @@ class ChangeLog:
     def __init__(self, path: Path | None = None) -> None:
         self._kept: deque[Change] = deque(maxlen=KEPT_MAX)
         self._file: RotatingFileHandler | None = None
+        self._lock = Lock()
         if path is None:
             return
         try:
@@ -79,14 +81,17 @@ class ChangeLog:
     def add(self, change: Change) -> None:
         """Remember a change that was made."""
         text = json.dumps(asdict(change))
-        self._kept.append(change)
+        with self._lock:
+            self._kept.append(change)
         _log.info("%s", text)
         if self._file is not None:
-            self._file.emit(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
+            self._file.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
 
     def newest(self, pool: str | None = None) -> tuple[Change, ...]:
         """The changes that are kept, of one pool or of all, newest first."""
-        return tuple(c for c in reversed(self._kept) if pool in (None, c.pool))
+        with self._lock:  # Pages are made in threads of their own.
+            kept = tuple(reversed(self._kept))
+        return tuple(c for c in kept if pool in (None, c.pool))
 
     def limit_before_pause(self, pool: str) -> int | None:
         """The limit that a pool had before it was paused here; None if that is not known."""

@@ -57,7 +57,10 @@ class Streams:
         Raises:
             RequestRefusedError: There is no such page, it is not live, or too many are open.
         """
-        parts = urlsplit(request.query_params.get("page", ""))
+        try:
+            parts = urlsplit(request.query_params.get("page", ""))
+        except ValueError:  # Such as //[
+            parts = urlsplit("")
         found = find_page(parts.path, dict(parse_qsl(parts.query, errors="surrogatepass")))
         if found is None or not found[0].route.is_live:
             raise RequestRefusedError(404, "No page is live there.", remedy="Name one that is.")

@@ -52,12 +52,16 @@ class Recent:
         since = edge if self._until is None else max(edge, self._until - _MARGIN_SECONDS)
         runs = dict(self._runs)
         news = []
+        seen = set()
         for found in deployment.history(since):
             run = ended_by(ends, found)
+            seen.add(run.run_id)
             before = runs.get(run.run_id)
             if run != before:
                 runs[run.run_id] = run
                 news.append((before, run))
+        # Every run without an end is read each time: one that is not was deleted.
+        runs = {r.run_id: r for r in runs.values() if r.ended is not None or r.run_id in seen}
         kept_since = edge if first else max(edge, self._since)
         self._runs, self._since = _bounded(runs, kept_since)
         self._until = now
@@ -67,9 +71,10 @@ class Recent:
         """The runs that were not over before ``since``; None if that is more than is known."""
         if self._until is None or since < self._since:
             return None
-        if until is not None and until < self._until:
-            return None
-        return tuple(_from(self._runs, since))
+        found = _from(self._runs, since)
+        if until is not None:
+            found = (run for run in found if _begun(run) <= until)
+        return tuple(found)
 
 
 def ended_by(ends: Mapping[tuple[str, str], float], run: RunExecution) -> RunExecution:
@@ -90,6 +95,12 @@ def _from(runs: dict[str, RunExecution], since: float) -> Iterator[RunExecution]
     for run in runs.values():
         if run.ended is None or run.ended >= since:
             yield run
+
+
+def _begun(run: RunExecution) -> float:
+    """The first that is known of a run."""
+    known = (run.enqueued, run.dequeued, run.started)
+    return next((moment for moment in known if moment is not None), float("-inf"))
 
 
 def _bounded(runs: dict[str, RunExecution], since: float) -> tuple[dict[str, RunExecution], float]:

@@ -227,7 +227,10 @@ def _to_login(request: Request) -> Response:
 
 def own_address(text: str) -> str:
     """The address as one of this server, or else its first page: nobody is sent elsewhere."""
-    parts = urlsplit(text) if text.isprintable() and "\\" not in text else None
+    try:
+        parts = urlsplit(text) if text.isprintable() and "\\" not in text else None
+    except ValueError:  # Such as //[
+        return "/"
     is_ours = parts is not None and not parts.scheme and not parts.netloc
     return text if is_ours and text.startswith("/") and not text.startswith("//") else "/"
 
