@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import resource
 import shutil
@@ -131,6 +132,7 @@ def fill_event_logs(instance: dg.DagsterInstance, kind: str, runs: int) -> None:
 
         return made
 
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # The seed's events are no news.
     result = dg.materialize([asset(number) for number in range(STEPS)], instance=instance)
     assert result.success
     (record,) = instance.get_run_records()
