@@ -384,6 +384,19 @@ def _set_version(home: Home, version: int) -> None:
 
 
 class TestLimits:
+    def test_an_expression_names_each_of_its_pools(self, make_home: MAKE) -> None:
+        home = make_home("sqlite")
+        execute(home, asset_of("a", pool="orders+warehouse*2"), asset_of("b", pool="{asset}[x]"))
+        assert the(home, "pool-unlimited").names == ("orders", "warehouse")
+        with home.instance() as instance:
+            for pool, slots in (("orders", 1), ("warehouse", 8), ("b[x]", 1), ("spare", 1)):
+                instance.event_log_storage.set_concurrency_slots(pool, slots)
+        assert found(home, "pool-unlimited") == []
+        assert the(home, "limit-unused").names == ("spare",)
+        with home.instance() as instance:
+            instance.event_log_storage.set_concurrency_slots("warehouse", 0)
+        assert the(home, "limit-zero").names == ("warehouse",)
+
     def test_a_used_pool_without_any_limit(self, make_home: MAKE) -> None:
         home = make_home("sqlite", stock=True)
         execute(home, asset_of("a", pool="orders"))

@@ -39,7 +39,7 @@ def pool_unlimited(subject: Subject) -> Iterator[Told]:
     source="deployment",
 )
 def limit_unused(subject: Subject) -> Iterator[Told]:
-    unused = sorted(set(subject.deployment.limits()) - subject.used_pools)
+    unused = sorted(p for p in subject.deployment.limits() if not subject.may_be_used(p))
     if unused and subject.assets:
         yield Told(
             f"{enumerate_some(unused)}: limited, and asked for by no asset that has run.",

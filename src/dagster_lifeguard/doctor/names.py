@@ -104,7 +104,7 @@ def _deletions(subject: Subject, names: list[str]) -> list[str]:
     return [
         shlex.join(["dagster", "instance", "concurrency", "delete", name])
         for name in names
-        if name in own and name not in subject.used_pools
+        if name in own and not subject.may_be_used(name)
     ]
 
 

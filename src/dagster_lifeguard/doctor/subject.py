@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
+from dagster_lifeguard.insight.past import terms_of
+from dagster_lifeguard.names import Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,16 +145,29 @@ class Subject:
 
     @cached_property
     def assets(self) -> Mapping[str, tuple[str, ...]]:
-        """The pools of each asset that is known."""
-        return self.deployment.assets()
+        """The pools of each asset that is known; in a name, a template stands for any value."""
+        return {
+            asset: tuple(term.name for text in texts for term in terms_of(text, self.settings))
+            for asset, texts in self.deployment.assets().items()
+        }
 
     @cached_property
     def used_pools(self) -> frozenset[str]:
-        """The pools that assets, runs or steps name."""
-        of_assets = {pool for pools in self.assets.values() for pool in pools}
+        """The pools that assets, runs or steps name; without names that have a template."""
+        of_assets = {pool for pool in self._of_assets if not Term(pool).fields}
         of_runs = {pool for run in self.unfinished for pool in run.pools or ()}
         busy = {state.pool for state in self.pools if state.holding or state.waiting}
         return frozenset(of_assets | of_runs | busy)
+
+    def may_be_used(self, pool: str) -> bool:
+        """Whether this is one of ``used_pools``, or a name that a template of an asset fits."""
+        return pool in self.used_pools or any(
+            re.fullmatch(_pattern(Term(name)), pool) for name in self._of_assets
+        )
+
+    @cached_property
+    def _of_assets(self) -> frozenset[str]:
+        return frozenset(pool for pools in self.assets.values() for pool in pools)
 
     @cached_property
     def unfinished(self) -> tuple[Run, ...]:
@@ -175,6 +191,11 @@ class Subject:
     def latest_runs(self) -> tuple[dg.DagsterRun, ...]:
         """The newest runs of the instance, newest first."""
         return tuple(self.instance.get_runs(limit=_RUNS_MAX))
+
+
+def _pattern(term: Term) -> str:
+    """What the names look like for which a term may stand."""
+    return ".+".join(map(re.escape, term.fill(lambda _: "\0").name.split("\0")))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.past import terms_of
 from dagster_lifeguard.names import nearest
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def known_pool(deployment: Deployment, text: str) -> str:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
     pools = _pools(deployment)
-    if text in pools or text in (planned := _planned(deployment.assets())):
+    if text in pools or text in (planned := _planned(deployment, deployment.assets())):
         return text
     raise UnknownNameError(
         f"{deployment.name} knows no pool {text!r}.",
@@ -105,7 +106,7 @@ def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]
     assets = deployment.assets()
     if text in assets:
         return "asset"
-    pools = _pools(deployment) | _planned(assets)
+    pools = _pools(deployment) | _planned(deployment, assets)
     if text in pools:
         return "pool"
     raise UnknownNameError(
@@ -121,9 +122,11 @@ def _pools(deployment: Deployment) -> set[str]:
     return {state.pool for state in deployment.pools()}
 
 
-def _planned(assets: Mapping[str, Iterable[str]]) -> set[str]:
+def _planned(deployment: Deployment, assets: Mapping[str, Iterable[str]]) -> set[str]:
     """The pools that assets have."""
-    return {pool for pools in assets.values() for pool in pools}
+    settings = deployment.settings()
+    texts = {text for pools in assets.values() for text in pools}
+    return {term.name for text in texts for term in terms_of(text, settings)}
 
 
 def _run_or_step(deployment: Deployment, text: str) -> Subject | None:
