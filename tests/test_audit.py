@@ -15,8 +15,10 @@ from dagster_lifeguard.audit import spool as spool_module
 from dagster_lifeguard.audit.executions import Limits, audit_executions
 from dagster_lifeguard.audit.findings import Caveat, Wait
 from dagster_lifeguard.audit.ledger import audit_ledger
+from dagster_lifeguard.audit.report import Report
 from dagster_lifeguard.audit.spool import Spool
 from dagster_lifeguard.audit.waits import LONGEST_MAX, LongWaits
+from dagster_lifeguard.audit.wording import verdict_text
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read_ledger
 from dagster_lifeguard.history import ledger as ledger_module
@@ -168,6 +170,16 @@ def test_beside_one_that_left_no_end_it_is_doubted_and_not_judged():
     assert told(found) == []
     assert found.caveats[Caveat.UNFINISHED] == found.caveats[Caveat.DOUBTFUL] == 1
     assert audited(killed, one_step("b", 6.0, 9.0)).caveats[Caveat.DOUBTFUL] == 0
+
+
+def test_what_may_have_been_too_many_is_not_called_kept():
+    doubted = audited(one_step("a", 0, None), one_step("b", 2, None))
+    assert doubted.excess_count == 0
+    report = Report(doubted, doubted)
+    assert report.verdict == "in-doubt"
+    assert "perhaps one by executions without an end" in verdict_text(report)
+    kept = audited(one_step("a", 0, 1), one_step("b", 2, None))
+    assert Report(kept, kept).verdict == "kept"
 
 
 def test_one_that_left_no_end_did_begin_beside_another():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.audit.executions import Limits, audit_executions
+from dagster_lifeguard.audit.findings import Caveat
 from dagster_lifeguard.audit.ledger import audit_ledger
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.history import read_past
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Settings
 
 _Item = TypeVar("_Item")
-Verdict = Literal["kept", "exceeded", "no-evidence"]
+Verdict = Literal["kept", "exceeded", "in-doubt", "no-evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,14 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """``no-evidence`` when there was nothing to judge, which proves nothing."""
+        """``no-evidence`` when there was nothing to judge, which proves nothing.
+
+        ``in-doubt`` when executions of which no end is known may have been too many.
+        """
         if self.limits.excess_count:
             return "exceeded"
+        if self.limits.caveats.get(Caveat.DOUBTFUL):
+            return "in-doubt"
         return "kept" if self.limits.executions else "no-evidence"
 
 

@@ -22,6 +22,7 @@ def verdict_text(report: Report) -> str:
     said = {
         "kept": "no limit exceeded.",
         "exceeded": f"limits exceeded {often(found.excess_count)}.",
+        "in-doubt": "no limit exceeded for certain, and perhaps one by executions without an end.",
         "no-evidence": "nothing was executed that a limit could be judged by.",
     }
     return f"{what}: {said[report.verdict]}"

@@ -139,8 +139,9 @@ def print_report(report: Report, long_wait: float) -> None:
         for caveat, count in caveats.items():
             console.print(Text(f"  - {caveat.sentence(count)}", style="dim"))
         console.print()
-    style = {"kept": "bold green", "exceeded": "bold red", "no-evidence": "bold yellow"}
-    console.print(Text(verdict_text(report), style=style[report.verdict]))
+    styles = {"kept": "bold green", "exceeded": "bold red"}
+    style = styles.get(report.verdict, "bold yellow")
+    console.print(Text(verdict_text(report), style=style))
 
 
 def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], count: int) -> None:
