@@ -178,3 +178,5 @@ def test_a_page_comes_back_to_a_server_that_was_started_anew():
 def test_there_is_no_stream_for_what_is_no_page():
     with serving(Changing()) as url:
         assert httpx.get(f"{url}/live", params={"page": "/nothing"}).status_code == 404
+        long = {"page": f"/pools/orders?hours={'1' * 5000}"}
+        assert httpx.get(f"{url}/live", params=long).status_code == 414

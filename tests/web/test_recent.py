@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from typing import ClassVar
 
-from told import NOW, Told, executed
+from homes import eventually
+from told import NOW, Told, executed, pool
+from web_server import serving
 
+from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.recent import Recent
 
 HOUR = 3600.0
@@ -43,3 +48,41 @@ def test_a_look_of_a_moment_ago_is_answered_from_memory():
     assert [run.run_id for run in recent.history(NOW - HOUR / 2, NOW - 1)] == ["a", "b"]
     assert [run.run_id for run in recent.history(NOW - HOUR / 2, NOW - 11)] == ["a"]
     assert recent.history(NOW - 2 * HOUR) is None
+
+
+def test_percentiles_are_of_what_is_remembered_where_that_is_less_than_the_window(monkeypatch):
+    class Asked(Told):
+        asked: ClassVar[list[float]] = []
+
+        def history(self, since, until=None):
+            self.asked.append(since)
+            return super().history(since, until)
+
+    monkeypatch.setattr("dagster_lifeguard.web.recent.STEPS_MAX", 3)
+    begun = time.time() - NOW
+    told = Asked(
+        states=[pool("db")],
+        past=[_later(executed(str(i), {"s": "db"}, float(i)), begun) for i in range(5)],
+    )
+    with serving(told, window=HOUR):
+        eventually(lambda: len(told.asked) > 2)
+    assert sum(since < time.time() - HOUR + 60 for since in told.asked) == 1
+
+
+def _later(run, seconds):
+    def moved(moment):
+        return None if moment is None else moment + seconds
+
+    steps = tuple(
+        replace(s, started=s.started + seconds, ended=moved(s.ended), waiting=moved(s.waiting))
+        for s in run.steps
+    )
+    names = ("enqueued", "dequeued", "started", "ended")
+    return replace(run, steps=steps, **{name: moved(getattr(run, name)) for name in names})
+
+
+def test_expiries_are_forgotten_with_the_past_but_not_of_a_run_that_goes_on():
+    expiries = Expiries()
+    expiries.ends = {("old", "s"): 1.0, ("going on", "s"): 1.0, ("new", "s"): 9.0}
+    expiries.forget(5.0, {"going on"})
+    assert set(expiries.ends) == {("going on", "s"), ("new", "s")}

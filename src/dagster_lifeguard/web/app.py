@@ -32,7 +32,7 @@ from dagster_lifeguard.web.live import Streams
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
 from dagster_lifeguard.web.reading import Look, Reader
 from dagster_lifeguard.web.rendering import Templates
-from dagster_lifeguard.web.routes import QUERY_VALUE_MAX, Address, find_page
+from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
 from dagster_lifeguard.web.sessions import Sessions, refuse_forged, visitor_of
 from dagster_lifeguard.web.site import Site
@@ -156,8 +156,7 @@ class _Server:
 
     async def _page(self, request: Request) -> Response:
         query = dict(request.query_params)
-        if any(len(value) > QUERY_VALUE_MAX for value in query.values()):
-            raise RequestRefusedError(414, "The address says too much.", remedy="Say less.")
+        refuse_long(query)
         found = find_page(request.url.path, query)
         if found is None:
             raise HTTPException(404)

@@ -11,7 +11,7 @@ from dagster_lifeguard.model import EntryKind
 from dagster_lifeguard.storage.switch import store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
 
@@ -20,7 +20,8 @@ class Expiries:
     """Tells each expiry once; those before the first look are not told.
 
     Attributes:
-        ends: When it last happened to each step of a run, those before the first look included.
+        ends: When it last happened to each step of a run, those before the first look included,
+            until it is forgotten.
     """
 
     def __init__(self) -> None:
@@ -43,3 +44,11 @@ class Expiries:
         self._last = max((entry.at for entry in expired), default=since)
         self.ends = {**self.ends, **{(e.run_id, e.step_key): e.at for e in expired}}
         return [] if is_first else [entry.pool for entry in expired]
+
+    def forget(self, before: float, but: Collection[str]) -> None:
+        """Let go in ``ends`` of what happened before a moment, but not of these runs."""
+        self.ends = {
+            (run_id, step_key): at
+            for (run_id, step_key), at in self.ends.items()
+            if at >= before or run_id in but
+        }

@@ -13,7 +13,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.kept import is_current as is_current_page
-from dagster_lifeguard.web.routes import find_page
+from dagster_lifeguard.web.routes import find_page, refuse_long
 from dagster_lifeguard.web.site import trouble_text
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Streams:
             parts = urlsplit(request.query_params.get("page", ""))
         except ValueError:  # Such as //[
             parts = urlsplit("")
-        found = find_page(parts.path, dict(parse_qsl(parts.query, errors="surrogatepass")))
+        query = dict(parse_qsl(parts.query, errors="surrogatepass"))
+        refuse_long(query)
+        found = find_page(parts.path, query)
         if found is None or not found[0].route.is_live:
             raise RequestRefusedError(404, "No page is live there.", remedy="Name one that is.")
         if self._open >= STREAMS_MAX:

@@ -297,9 +297,12 @@ class Reader:
         news = self._recent.read(self._deployment, now, self._expiries.ends)
         for before, run in news:
             self._counts.executed(before, run, look.settings)
+        self._expiries.forget(now - self._window, self._recent.unfinished)
         past = None
         if is_due:
-            past = read_past(look.deployment, look.settings, now - self._window, now)
+            # No further back than is remembered: else the whole window is read each time.
+            since = max(now - self._window, self._recent.since)
+            past = read_past(look.deployment, look.settings, since, now)
         if news or past is not None:
             pools = {pool for _, run in news for pool, *_ in uses(run, look.settings)}
             self._loop.call_soon_threadsafe(self._tell_past, past, pools)

@@ -67,6 +67,16 @@ class Recent:
         self._until = now
         return [] if first else news
 
+    @property
+    def since(self) -> float:
+        """Since when all is known; infinite before the first ``read``."""
+        return self._since
+
+    @property
+    def unfinished(self) -> frozenset[str]:
+        """The ids of the runs that are not over."""
+        return frozenset(run_id for run_id, run in self._runs.items() if run.ended is None)
+
     def history(self, since: float, until: float | None = None) -> tuple[RunExecution, ...] | None:
         """The runs that were not over before ``since``; None if that is more than is known."""
         if self._until is None or since < self._since:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from dagster_lifeguard.web.addresses import JSON
+from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.pages.asset import asset_page
 from dagster_lifeguard.web.pages.audit import audit_page
 from dagster_lifeguard.web.pages.doctor import doctor_page
@@ -141,6 +142,16 @@ class Address:
     name: str
     query: tuple[tuple[str, str], ...]
     text: str
+
+
+def refuse_long(query: Mapping[str, str]) -> None:
+    """Refuse values that nobody needs, and that would be kept with the page.
+
+    Raises:
+        RequestRefusedError: A value is longer than ``QUERY_VALUE_MAX``.
+    """
+    if any(len(value) > QUERY_VALUE_MAX for value in query.values()):
+        raise RequestRefusedError(414, "The address says too much.", remedy="Say less.")
 
 
 def find_page(path: str, query: Mapping[str, str]) -> tuple[Address, bool] | None:
