@@ -156,6 +156,18 @@ class TestPlanCommand:
         )
         assert dict(deployment.limits()) == {"stripe_api": 6, "other": 7}
 
+    @pytest.mark.parametrize("columns", ["40", "80", "200"])
+    def test_a_name_stands_whole_however_narrow_the_terminal(
+        self, deployment, here, monkeypatch, columns
+    ):
+        monkeypatch.setenv("COLUMNS", columns)
+        name = "warehouse__analytics__orders_by_customer_daily"
+        (here / "lifeguard.yaml").write_text(
+            f"engine: lifeguard\npools: {{{name}: {{limit: 8, rate: 100/minute, burst: 10}}}}\n"
+        )
+        (line,) = [x for x in lifeguard("plan").output.splitlines() if x.startswith(name)]
+        assert line.split()[:2] == [name, "8"]
+
     def test_check_exits_with_1_on_drift_only(self, deployment):
         assert lifeguard("plan", "--check").exit_code == 1
         assert lifeguard("apply", "--yes").exit_code == 0
@@ -401,7 +413,10 @@ class TestRatesAndOrders:
         with closing(open_deployment()) as found:
             yield found
 
-    def test_apply_sets_them_with_the_limits_and_finds_nothing_to_do_afterwards(self, engine):
+    def test_apply_sets_them_with_the_limits_and_finds_nothing_to_do_afterwards(
+        self, engine, monkeypatch
+    ):
+        monkeypatch.setenv("COLUMNS", "200")
         shown = lifeguard("plan", "--check")
         assert shown.exit_code == 1
         assert "set 4; set rate 100/minute, burst 10" in shown.output

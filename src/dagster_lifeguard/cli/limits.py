@@ -8,7 +8,7 @@ import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
-from dagster_lifeguard.cli.tables import cell, new_console, plain_table
+from dagster_lifeguard.cli.tables import cell, plain_table, print_whole
 from dagster_lifeguard.findings import printable
 from dagster_lifeguard.order import format_order
 
@@ -139,7 +139,7 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
     )
     rows = [row for row in plan.pools if show_all or not row.is_as_declared]
     if rows:
-        new_console().print(_table(rows))
+        print_whole(_table(rows))
         click.echo()
     for row in rows:
         for line in affected(row):
@@ -149,12 +149,15 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
     click.echo(_sums(plan))
 
 
+_TO_DO_MIN = 20
+
+
 def _table(rows: Sequence[PoolPlan]) -> Table:
     table = plain_table()
-    table.add_column("pool", overflow="fold")
+    table.add_column("pool", no_wrap=True)
     for name in ("declared", "live", "held", "waiting"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("to do", no_wrap=True)
+    table.add_column("to do", overflow="fold", min_width=_TO_DO_MIN)
     styles = {"set": "green", "delete": "red", "impossible": "yellow"}
     for row in rows:
         table.add_row(
