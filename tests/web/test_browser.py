@@ -113,6 +113,22 @@ def test_what_changes_appears_without_a_reload_and_after_a_restart(browser):
     context.close()
 
 
+def test_a_pool_that_is_paused_elsewhere_can_be_resumed_on_an_open_page(browser):
+    told = Reachable(states=[pool("orders", 2)])
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(told, allow_changes=True) as url:
+        page.goto(f"{url}/pools/orders")
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        expect(page.locator("#live")).to_have_text("live")
+        told.states = [pool("orders", 0)]
+        expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+        page.get_by_role("button", name="Resume").click()
+        page.wait_for_url("**/change/resume?pool=orders")
+    context.close()
+
+
 def test_names_are_shown_and_never_executed(browser):
     context = browser.new_context()
     page = context.new_page()

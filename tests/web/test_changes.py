@@ -1,35 +1,65 @@
-"""The account of changes that were made over the page."""
+"""The account of changes: it is whole, or nothing is changed."""
 
 from __future__ import annotations
 
-import sys
-import threading
+import json
+import resource
+from contextlib import contextmanager
+from dataclasses import asdict
 
-from dagster_lifeguard.web.changes import KEPT_MAX, Change, ChangeLog
+import httpx
+import pytest
+from told import Told, pool
+from web_server import TOKEN, serving
+
+from dagster_lifeguard.web.changes import Change, ChangeLog
+from dagster_lifeguard.web.errors import RequestRefusedError
+
+CHANGE = Change(1.0, "somebody", "limit", "orders", 1, 2)
+FULL = 5_000_000
+BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 
 
-def change(number: int) -> Change:
-    return Change(float(number), "somebody", "limit", "orders", 1, number)
-
-
-def test_pages_may_be_made_while_changes_are():
-    changes = ChangeLog()
-    for number in range(KEPT_MAX):
-        changes.add(change(number))
-    stop = threading.Event()
-
-    def go_on():
-        while not stop.is_set():
-            changes.add(change(0))
-
-    thread = threading.Thread(target=go_on)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    thread.start()
+@contextmanager
+def full_disk():
+    """Files cannot grow beyond FULL bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, before[1]))
     try:
-        for _ in range(300):
-            assert len(changes.newest("orders")) == KEPT_MAX
+        yield
     finally:
-        stop.set()
-        thread.join()
-        sys.setswitchinterval(interval)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """An account that is as long as a file can be."""
+    path = tmp_path / "changes.jsonl"
+    path.write_text(json.dumps(asdict(CHANGE)).ljust(FULL - 1) + "\n")
+    return path
+
+
+def test_nothing_is_changed_where_it_cannot_be_written_down(path):
+    class Settable(Told):
+        def set_limits(self, limits, *_more):
+            self.states = [pool(name, limit) for name, limit in limits.items()]
+            yield from limits
+
+    told = Settable(states=[pool("orders", 1)])
+    form = {"pool": "orders", "limit": "2"}
+    with serving(told, allow_changes=True, change_log=path, token=TOKEN) as url:
+        with full_disk():
+            answer = httpx.post(f"{url}/change/limit", headers=BEARER, data=form)
+            assert answer.status_code == 503
+            assert "Nothing was changed" in answer.json()["error"]["message"]
+            assert told.states[0].limit == 1
+        assert path.stat().st_size == FULL
+        assert httpx.post(f"{url}/change/limit", headers=BEARER, data=form).status_code == 200
+    assert len(ChangeLog(path).newest()) == 2
+
+
+def test_who_made_a_change_is_told_that_it_is_not_written_down(path):
+    log = ChangeLog(path)
+    with full_disk(), pytest.raises(RequestRefusedError, match="was made, but"):
+        log.add(CHANGE)
+    assert len(log.newest("orders")) == 2

@@ -138,6 +138,7 @@ class Actions:
             )
         if plan.action == "none":
             return DonePage(())
+        self._log.refuse_full()
         list(self._deployment.set_limits({pool: limit}))
         change = Change(time.time(), visitor.who, "limit", pool, plan.live, limit)
         self._log.add(change)
@@ -168,6 +169,7 @@ class Actions:
         done = []
         for item in found:
             if item.is_safe or forces:
+                self._log.refuse_full()
                 self._deployment.free(item.run_id, item.step_key or None)
                 pools = {pool for pool, _ in item.holds}
                 change = Change(

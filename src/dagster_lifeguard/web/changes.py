@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from errno import ENOSPC
+from io import FileIO
 from logging.handlers import RotatingFileHandler
+from os import SEEK_END, strerror
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.web.errors import RequestRefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +24,8 @@ KEPT_MAX = 1000
 """So many of the newest changes are kept in memory."""
 
 _FILE_BYTES = 10_000_000
+_LINE_BYTES = 16_384
+_ROOM = "Make room on the disk, and look whether the file can be written."
 _log = logging.getLogger("dagster_lifeguard.web.changes")
 
 
@@ -49,6 +56,28 @@ class Change:
     forced: bool = False
 
 
+class _Account(RotatingFileHandler):
+    """The file; what cannot be written raises, instead of being told on standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        del record
+        raise  # noqa: PLE0704 - called while the error is handled
+
+    def try_room(self) -> None:
+        """Find out whether a line can be written; the file stays as it is.
+
+        Raises:
+            OSError: It cannot.
+        """
+        with self.lock or nullcontext(), FileIO(self.baseFilename, "a") as file:
+            size = file.seek(0, SEEK_END)
+            try:
+                if file.write(b" " * _LINE_BYTES) < _LINE_BYTES:
+                    raise OSError(ENOSPC, strerror(ENOSPC))
+            finally:
+                file.truncate(size)
+
+
 class ChangeLog:
     """Keeps the newest changes in memory, logs each, and writes each to a file if there is one.
 
@@ -62,7 +91,7 @@ class ChangeLog:
 
     def __init__(self, path: Path | None = None) -> None:
         self._kept: deque[Change] = deque(maxlen=KEPT_MAX)
-        self._file: RotatingFileHandler | None = None
+        self._file: _Account | None = None
         self._lock = Lock()
         if path is None:
             return
@@ -70,7 +99,7 @@ class ChangeLog:
             if path.exists():
                 with path.open(encoding="utf-8") as lines:
                     self._kept.extend(Change(**json.loads(line)) for line in lines)
-            self._file = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=1)
+            self._file = _Account(path, maxBytes=_FILE_BYTES, backupCount=1)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{path} cannot be used for an account of changes: {error}.",
@@ -78,14 +107,42 @@ class ChangeLog:
                 names=[str(path)],
             ) from error
 
+    def refuse_full(self) -> None:
+        """Refuse a change that could not be written down, before it is made.
+
+        Raises:
+            RequestRefusedError: The file takes no more.
+        """
+        if self._file is None:
+            return
+        try:
+            self._file.try_room()
+        except OSError as error:
+            raise RequestRefusedError(
+                503,
+                f"Nothing was changed: the account of changes cannot be written: {error}.",
+                remedy=_ROOM,
+            ) from error
+
     def add(self, change: Change) -> None:
-        """Remember a change that was made."""
+        """Remember a change that was made.
+
+        Raises:
+            RequestRefusedError: It could not be written to the file; it is remembered and logged.
+        """
         text = json.dumps(asdict(change))
         with self._lock:
             self._kept.append(change)
         _log.info("%s", text)
         if self._file is not None:
-            self._file.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
+            try:
+                self._file.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
+            except OSError as error:
+                raise RequestRefusedError(
+                    503,
+                    f"The change was made, but the account of changes lacks it: {error}.",
+                    remedy=f"{_ROOM} The server's log has the change.",
+                ) from error
 
     def newest(self, pool: str | None = None) -> tuple[Change, ...]:
         """The changes that are kept, of one pool or of all, newest first."""
