@@ -149,15 +149,12 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
     click.echo(_sums(plan))
 
 
-_TO_DO_MIN = 20
-
-
 def _table(rows: Sequence[PoolPlan]) -> Table:
     table = plain_table()
     table.add_column("pool", no_wrap=True)
     for name in ("declared", "live", "held", "waiting"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("to do", overflow="fold", min_width=_TO_DO_MIN)
+    table.add_column("to do", overflow="fold")
     styles = {"set": "green", "delete": "red", "impossible": "yellow"}
     for row in rows:
         table.add_row(

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from dagster_lifeguard.findings import printable
 
+_WRAPPED_MIN = 20
+
 
 def cell(text: str, style: str = "") -> Text:
     """A cell of a table."""
@@ -29,6 +31,8 @@ def new_console(width: int | None = None) -> Console:
 def print_whole(table: Table) -> None:
     """Print a table whose columns without wrapping stand whole, wider than the terminal if need be.
 
+    Those that wrap keep ``_WRAPPED_MIN`` columns of the screen.
+
     A name that is cut is of no use, and one that the terminal wraps can still be read and copied.
     """
     unbounded = new_console(width=10_000)
@@ -38,7 +42,7 @@ def print_whole(table: Table) -> None:
         for items in ([column.header, *column.cells] for column in table.columns)
     ]
     least = sum(
-        whole if is_fixed else min(whole, column.min_width or whole)
+        whole if is_fixed else min(whole, _WRAPPED_MIN)
         for column, whole, is_fixed in zip(table.columns, wholes, fixed, strict=True)
     )
     gaps = 3 * (len(table.columns) - 1)
