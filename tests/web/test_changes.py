@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -12,7 +14,7 @@ import pytest
 from told import Told, pool
 from web_server import TOKEN, serving
 
-from dagster_lifeguard.web.changes import Change, ChangeLog
+from dagster_lifeguard.web.changes import KEPT_MAX, Change, ChangeLog
 from dagster_lifeguard.web.errors import RequestRefusedError
 
 CHANGE = Change(1.0, "somebody", "limit", "orders", 1, 2)
@@ -63,3 +65,30 @@ def test_who_made_a_change_is_told_that_it_is_not_written_down(path):
     with full_disk(), pytest.raises(RequestRefusedError, match="was made, but"):
         log.add(CHANGE)
     assert len(log.newest("orders")) == 2
+
+
+def change(number: int) -> Change:
+    return Change(float(number), "somebody", "limit", "orders", 1, number)
+
+
+def test_pages_may_be_made_while_changes_are():
+    changes = ChangeLog()
+    for number in range(KEPT_MAX):
+        changes.add(change(number))
+    stop = threading.Event()
+
+    def go_on():
+        while not stop.is_set():
+            changes.add(change(0))
+
+    thread = threading.Thread(target=go_on)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert len(changes.newest("orders")) == KEPT_MAX
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
