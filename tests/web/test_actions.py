@@ -7,6 +7,7 @@ import json
 import re
 from contextlib import closing
 
+import dagster as dg
 import httpx
 import pytest
 from homes import Home, free_port, limit, serve
@@ -118,7 +119,10 @@ def test_a_new_pool_gets_a_limit_whatever_its_name(home, deployment):
         assert set(deployment.limits()) == {"new", "a/b[x]", '"><b>&', "..", "ü ß%2F", "orders"}
 
 
-def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, deployment, world):
+def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, home, deployment, world):
+    with home.instance() as instance:
+        over = dg.DagsterRunStatus.FAILURE
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="gone", status=over))
     assert claim("gone")
     assert not claim("next")
     with serving(deployment, allow_changes=True, token=TOKEN) as url:
