@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,10 +28,10 @@ from dagster_lifeguard.web.addresses import address_of
 from dagster_lifeguard.web.changes import ChangeLog
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
-from dagster_lifeguard.web.kept import KeptPages
+from dagster_lifeguard.web.kept import AT_ONCE, KeptPages
 from dagster_lifeguard.web.live import Streams
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
-from dagster_lifeguard.web.reading import Look, Reader
+from dagster_lifeguard.web.reading import LOOPS, Look, Reader
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dagster_lifeguard.web")
 _JSON = "application/json"
 _FIELDS_MAX = 20
+_CHANGES_AT_ONCE = 4
+_THREADS = LOOPS + AT_ONCE + _CHANGES_AT_ONCE + 4
+"""Of these, four are left for what asks the deployment nothing, should it answer nobody."""
+
 _REFRESH_SECONDS = "5"
 """After so long a browser asks again for a page that could not be made for want of an answer."""
 
@@ -124,6 +129,7 @@ class _Server:
         self._actions = Actions(deployment, changes)
         self._pages = KeptPages(self._reader, changes, self._templates, self._site_without_session)
         self._streams = Streams(self._reader, self._pages)
+        self._room = asyncio.Semaphore(_CHANGES_AT_ONCE)
         self._version = metadata.version("dagster-lifeguard")
 
     def routes(self) -> list[Route | Mount]:
@@ -144,6 +150,8 @@ class _Server:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Read while the application runs."""
         del app
+        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lifeguard")
+        asyncio.get_running_loop().set_default_executor(threads)
         reading = asyncio.create_task(self._reader.run())
         try:
             yield
@@ -203,13 +211,15 @@ class _Server:
             refuse_forged(visitor, fields.get("csrf"))
             if do is None:
                 raise HTTPException(405)
-            done = await asyncio.to_thread(do, fields, visitor)
+            async with self._room:
+                done = await asyncio.to_thread(do, fields, visitor)
             await self._reader.look_again()
             if as_json or visitor.is_program:
                 return Response(encode(done), media_type=_JSON)
             pool = fields.get("pool") or next((c.pool for c in done.changes if c.pool), "")
             return RedirectResponse(address_of("pools", pool) if pool else "/", 303)
-        page = await asyncio.to_thread(show, dict(request.query_params))
+        async with self._room:
+            page = await asyncio.to_thread(show, dict(request.query_params))
         if as_json:
             return Response(encode(page), media_type=_JSON)
         html = partial(self._templates.whole, template, page, self._site(request))

@@ -82,6 +82,10 @@ class Counts(Protocol):
         """Take the pools of which slots were taken back."""
 
 
+LOOPS = 3
+"""A reader looks from so many threads at once."""
+
+
 class Reader:
     """Looks again and again, and wakes who waits for news.
 
