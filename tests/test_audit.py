@@ -178,6 +178,8 @@ def test_what_may_have_been_too_many_is_not_called_kept():
     report = Report(doubted, doubted)
     assert report.verdict == "in-doubt"
     assert "perhaps one by executions without an end" in verdict_text(report)
+    before = audited(one_step("a", 0, None), one_step("b", 2, None), since=5.0)
+    assert Report(before, before).verdict == "in-doubt", "they began before, and go on still"
     kept = audited(one_step("a", 0, 1), one_step("b", 2, None))
     assert Report(kept, kept).verdict == "kept"
 

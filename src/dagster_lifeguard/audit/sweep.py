@@ -79,7 +79,7 @@ class Sweep:
             occupants = tuple(other.occupant for other in occupied.inside.values())
             found = Excess(lane, limit, occupied.held, occupant.started, None, occupants)
             occupied.open[key] = found
-        elif occupant.started >= self._since:
+        elif doubtful or occupant.started >= self._since:
             self.caveats[Caveat.DOUBTFUL] += 1
 
     def leave(self, lane: Lane, at: float, key: Hashable) -> bool:

@@ -155,7 +155,8 @@ class Subject:
     def used_pools(self) -> frozenset[str]:
         """The pools that assets, runs or steps name; without names that have a template."""
         of_assets = {pool for pool in self._of_assets if not Term(pool).fields}
-        of_runs = {pool for run in self.unfinished for pool in run.pools or ()}
+        texts = {text for run in self.unfinished for text in run.pools or ()}
+        of_runs = {term.name for text in texts for term in terms_of(text, self.settings)}
         busy = {state.pool for state in self.pools if state.holding or state.waiting}
         return frozenset(of_assets | of_runs | busy)
 
