@@ -14,7 +14,7 @@ from dagster_lifeguard.audit.spool import Spool
 from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.history.graphs import as_holders
+from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.names import Field, Term, safe_value
 from dagster_lifeguard.storage.expressions import demand_of
 

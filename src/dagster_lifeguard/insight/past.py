@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.history.graphs import as_holders
+from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.names import Field, Term, parse_expression, safe_value, split_hold
 
 if TYPE_CHECKING:
