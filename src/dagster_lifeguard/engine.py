@@ -154,8 +154,8 @@ class Engine:
         look_again = self._own.look_again_at(key, now)
         while True:
             session = self.session
-            if session is None:
-                return True
+            if session is None or not self._own.waits(key):
+                return True  # It lost its place, with its session or as nobody asked for it.
             if self._own.takes_wake(key):
                 return True
             left = min(deadline, look_again) - time.monotonic()
@@ -299,7 +299,7 @@ class Engine:
             )
         )
         for key in self._own.abandoned():
-            self.release(*key)
+            self._transactions.withdraw(key)
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
     def close(self) -> None:

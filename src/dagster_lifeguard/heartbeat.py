@@ -73,7 +73,9 @@ class Heartbeat:
                 good_since = begun
                 pause = self._lease_seconds / _BEATS_PER_LEASE
                 self._tidy()
-            except (TryAgainError, StoreUnavailableError) as error:
+            except Exception as error:
+                if not isinstance(error, (TryAgainError, StoreUnavailableError)):
+                    logger.exception("A heartbeat or a chore of it failed")
                 if time.monotonic() - good_since > self._lease_seconds:
                     logger.warning("The lease ran out while the database was away: %s", error)
                     self._lost()

@@ -169,6 +169,8 @@ class Transactions:
         fence: int | None = None,
         owner: str | None = None,
         by: str | None = None,
+        *,
+        waiting_only: bool = False,
     ) -> bool:
         """End what the scope names; False if there was nothing to end.
 
@@ -178,6 +180,7 @@ class Transactions:
             fence: Only the holding with this fence.
             owner: Only what nobody else owns.
             by: The session that ends it, for the ledger; this one by default.
+            waiting_only: Nothing that holds.
         """
         by = by or self._own.id or ""
         pools = scope.pools
@@ -189,6 +192,8 @@ class Transactions:
                 view = bookkeeping.with_default_limit(transaction.view, self._options.default_limit)
                 self._passing("viewed")
                 if bookkeeping.is_covered(view):
+                    if waiting_only:
+                        view = replace(view, holdings=())
                     if fence is not None:
                         kept = tuple(h for h in view.holdings if h.fence == fence)
                         view = replace(view, holdings=kept, tickets=())
@@ -207,6 +212,10 @@ class Transactions:
                     return True
             pools = ()  # They moved between the read and the lock: read again.
         raise AssertionError(f"{scope} found no stable view in {_LOOKS_MAX} looks")
+
+    def withdraw(self, key: TicketKey) -> bool:
+        """Let a ticket wait no more; one that was granted meanwhile stays as it is."""
+        return self.end(Scope((), *key), EntryKind.RELEASED, waiting_only=True)
 
     def reap(self) -> int:
         """End sessions whose lease has run out; how many were."""

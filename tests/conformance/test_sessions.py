@@ -7,6 +7,7 @@ import time
 import pytest
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.heartbeat import Heartbeat
 from dagster_lifeguard.model import Demand, Reason, TicketKey
 from dagster_lifeguard.options import EngineOptions
 from places import age_session, revoke_session
@@ -227,6 +228,58 @@ def test_a_waiting_ticket_that_nobody_asks_for_any_more_is_withdrawn(new_engine)
 
     assert engine.ticket("gone", "step") is None
     assert engine.ticket("a", "step") is not None
+    # Whoever waits for it all the same is told to ask anew, and need not be woken for that.
+    assert engine.wait("gone", "step", 0.001)
+    assert not engine.claim("gone", "step", ORDERS).granted
+    assert not engine.wait("gone", "step", 0.001)
+
+
+def test_what_was_granted_just_now_is_not_withdrawn(new_engine, monkeypatch):
+    """A ticket that was found abandoned may be claimed, and granted, before it is withdrawn."""
+    engine = new_engine()
+    engine.set_limit("orders", 1)
+    assert engine.claim("a", "step", ORDERS).granted
+    monkeypatch.setattr(engine._own, "abandoned", lambda: (TicketKey("a", "step"),))
+    engine.tidy()
+    assert [h.key.run_id for h in engine.snapshot("orders").holdings] == ["a"]
+    assert engine.release("a", "step")
+
+
+def test_each_step_that_waited_asks_anew_when_the_session_is_lost(place, new_engine):
+    late, other = new_engine(), new_engine()
+    other.set_limit("orders", 1)
+    other.claim("a", "step", ORDERS)
+    for run_id in "xy":
+        assert not late.claim(run_id, "step", ORDERS).granted
+    age_session(place, late.session)
+    other.reap()
+    assert not late.heartbeat()
+
+    assert not late.claim("x", "step", ORDERS).granted
+    assert late.wait("y", "step", 0.001)
+    assert not late.claim("y", "step", ORDERS).granted
+    assert not late.wait("y", "step", 0.001)
+
+
+def test_a_chore_that_fails_ends_no_heartbeat(caplog):
+    beats, lost = [], []
+
+    def beat():
+        beats.append(1)
+        return True
+
+    def tidy():
+        raise ValueError("a bug")
+
+    heartbeat = Heartbeat(6.0, beat, lambda: lost.append(1), tidy)
+    heartbeat.start()
+    for _ in range(1000):
+        if len(beats) > 2:
+            break
+        time.sleep(0.02)
+    heartbeat.stop()
+    assert (len(beats) > 2, lost) == (True, [])
+    assert "a bug" in caplog.text
 
 
 def test_waiting_times_out_and_looks_again_on_its_own(new_engine):
