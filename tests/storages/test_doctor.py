@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 from homes import Home, eventually, free_port, limit, serve
 
+from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.doctor import daemon, fixes, slots
@@ -386,8 +387,14 @@ def _set_version(home: Home, version: int) -> None:
 class TestLimits:
     def test_an_expression_names_each_of_its_pools(self, make_home: MAKE) -> None:
         home = make_home("sqlite")
-        execute(home, asset_of("a", pool="orders+warehouse*2"), asset_of("b", pool="{asset}[x]"))
-        assert the(home, "pool-unlimited").names == ("orders", "warehouse")
+        rules = (
+            Rule(assets="key:a", pools=("orders", "warehouse*2")),
+            Rule(assets="key:b", pools=("{asset}[x]",)),
+        )
+        defs = dg.Definitions(assets=[asset_of("a"), asset_of("b")])
+        defs = Policy(rules=rules, engine="lifeguard").apply(defs)
+        execute(home, *(defs.assets or ()))
+        assert the(home, "pool-unlimited").names == ("b[x]", "orders", "warehouse")
         with home.instance() as instance:
             for pool, slots in (("orders", 1), ("warehouse", 8), ("b[x]", 1), ("spare", 1)):
                 instance.event_log_storage.set_concurrency_slots(pool, slots)
