@@ -22,7 +22,7 @@ from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.doctor import daemon, fixes, slots
 from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
-from dagster_lifeguard.doctor.subject import Machine, examine_instance
+from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
@@ -403,6 +403,16 @@ class TestLimits:
         with home.instance() as instance:
             instance.event_log_storage.set_concurrency_slots("warehouse", 0)
         assert the(home, "limit-zero").names == ("warehouse",)
+
+    def test_a_template_stands_for_any_value(self) -> None:
+        subject = Subject("told", machine=Machine(None, Path("/")))
+        known = {"assets": {"a": ("days[{partition}]", "{group}.x")}, "unfinished": (), "pools": ()}
+        vars(subject).update(known)
+        assert subject.used_pools == frozenset()
+        assert subject.may_be_used("days[2024]")
+        assert subject.may_be_used("sales.x")
+        assert not subject.may_be_used("days[]")
+        assert not subject.may_be_used("salesyx")
 
     def test_a_used_pool_without_any_limit(self, make_home: MAKE) -> None:
         home = make_home("sqlite", stock=True)

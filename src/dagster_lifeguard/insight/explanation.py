@@ -180,7 +180,6 @@ class _Look:
         self._executions = {run.run_id: run for run in deployment.executions(ids)} if ids else {}
         if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
             unfinished = deployment.unfinished_runs()
-        self._unfinished = unfinished
         queued = {run.run_id for run in runs if run.status == "QUEUED"}
         self._places = (
             places_in_queue(deployment, queued, unfinished, settings, past, now) if queued else {}
