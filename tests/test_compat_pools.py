@@ -178,6 +178,33 @@ class TestSetLimits:
             assert slots(log, f"ours_{name}") == slots(log, f"theirs_{name}")
             assert slots(log, f"ours_{name}").count(False) == (limit or 0)
 
+    def test_slots_that_drain_count_when_the_limit_is_raised_again(self, log) -> None:
+        """Dagster's own verb forgets them, and lets as many in beside them."""
+        for by, raised in (
+            ("ours", lambda pool, limit: pools.set_limits(log, {pool: limit})),
+            ("theirs", log.set_concurrency_slots),
+        ):
+            log.set_concurrency_slots(by, 2)
+            for run_id in ("one", "two"):
+                assert log.claim_concurrency_slot(by, run_id, "step").is_claimed
+            queue(log, by, "three")
+            for limit in (1, 0, 2):
+                raised(by, limit)
+            let_in = log.claim_concurrency_slot(by, "three", "step").is_claimed
+            assert let_in == (by == "theirs")
+            assert len(pools.held_slots(log, [by])) == (3 if let_in else 2)
+
+    def test_slots_that_drain_go_as_far_as_the_new_limit_is_lower(self, log) -> None:
+        log.set_concurrency_slots("orders", 3)
+        for run_id in ("one", "two", "three"):
+            assert log.claim_concurrency_slot("orders", run_id, "step").is_claimed
+        for limit in (None, 2):
+            pools.set_limits(log, {"orders": limit})
+        assert slots(log, "orders") == [False, False, True]
+        for run_id in ("one", "two", "three"):
+            log.free_concurrency_slots_for_run(run_id)
+        assert slots(log, "orders") == [False, False]
+
     def test_a_new_slot_goes_to_the_first_in_line(self, log) -> None:
         log.set_concurrency_slots("orders", 1)
         assert log.claim_concurrency_slot("orders", "one", "step").is_claimed

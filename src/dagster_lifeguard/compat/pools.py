@@ -132,10 +132,13 @@ def set_limits(event_log: SqlEventLogStorage, limits: Mapping[str, int | None]) 
     Once they are set, no error follows: that nobody was given the slots that came with them is
     logged, and ``lifeguard doctor --fix`` gives them.
 
-    As ``set_concurrency_slots`` and ``delete_concurrency_limit`` do it for one pool.
+    As ``set_concurrency_slots`` and ``delete_concurrency_limit`` do it for one pool, except for
+    slots that were to go when they are freed, because the limit was lowered below what is held.
+    Dagster forgets them when the limit is raised again, and gives as many steps a slot beside
+    them; here they count.
 
     Relies on: ``_upsert_and_lock_limit_row``, ``_allocate_concurrency_slots``,
-    ``assign_pending_steps`` (1.10.0).
+    ``assign_pending_steps``, the column ``deleted`` of ``ConcurrencySlotsTable`` (1.10.0).
     """
     pool_limits(event_log)  # Fills the table of limits if there are only slots yet.
     has_default_column = event_log.has_default_pool_limit_col  # Asks over a connection of its own.
@@ -148,12 +151,26 @@ def set_limits(event_log: SqlEventLogStorage, limits: Mapping[str, int | None]) 
             elif has_table:
                 of_pool = ConcurrencyLimitsTable.c.concurrency_key == pool
                 connection.execute(ConcurrencyLimitsTable.delete().where(of_pool))
+            _keep_held(connection, pool, limit or 0)
             added = event_log._allocate_concurrency_slots(connection, pool, limit or 0)
             to_assign += added
     try:
         event_log.assign_pending_steps(to_assign)
     except db.exc.DBAPIError as error:
         logger.warning("The limits are set, but who waits was not told: %s", first_line(error))
+
+
+def _keep_held(connection: Any, pool: str, limit: int) -> None:
+    """Let held slots of a pool that were to go stay, as many as the limit has room for."""
+    slots: Any = ConcurrencySlotsTable
+    of_pool = slots.c.concurrency_key == pool
+    kept = db.select(db.func.count()).where(of_pool, slots.c.deleted.is_(False))
+    room = limit - connection.execute(kept).scalar_one()
+    if room > 0:
+        going = db.select(slots.c.id).where(of_pool, slots.c.deleted.is_(True)).limit(room)
+        ids = [slot for (slot,) in connection.execute(going.with_for_update()).fetchall()]
+        stays = slots.update().where(slots.c.id.in_(ids), slots.c.run_id.is_not(None))
+        connection.execute(stays.values(deleted=False))
 
 
 def _of(query: Any, column: Any, pools: Collection[str] | None) -> Any:
