@@ -1,6 +1,7 @@
 """Assets whose pools are known when a step claims, steered by a test."""
 
 import os
+import sys
 
 import dagster as dg
 from deployed import CONTROL, EXECUTORS, _be_steered, _begin
@@ -71,18 +72,74 @@ def charges() -> int:
     return charge(prepare())
 
 
+@dg.op(out=dg.DynamicOut())
+def fan():
+    for key in "ab":
+        yield dg.DynamicOutput(key, mapping_key=key)
+
+
+@dg.op
+def each(context: dg.OpExecutionContext, key: str) -> str:
+    _begin(f"each_{key}", context.run_id)
+    if key == "b" and not CONTROL.joinpath("mend.go").exists():
+        raise ValueError("as asked")
+    return key
+
+
+@dg.op
+def more(key: str) -> str:
+    return key
+
+
+@dg.op
+def collect(keys: list[str]) -> int:
+    return len(keys)
+
+
+@dg.graph_asset
+def mapped() -> int:
+    return collect(fan().map(each).map(more).collect())
+
+
+@dg.asset(op_tags={"dagster/priority": "-1"})
+def beside(context: dg.AssetExecutionContext) -> None:
+    """Asks for what ``mapped`` holds, in the same run, and does not wait for it."""
+    _begin("beside", context.run.run_id)
+
+
 policy = Policy(
     engine="lifeguard",
     naming="path",
     rules=[
-        Rule(assets="key:graph or key:charges", pools=["{asset}"], hold="asset"),
+        Rule(assets="key:graph or key:charges or key:mapped", pools=["{asset}"], hold="asset"),
+        Rule(assets="key:beside", pools=["mapped"]),
         Rule(assets="key:daily", pools=["{asset}[{partition}]"]),
         Rule(assets="*", pools=["{asset}", "warehouse*2"]),
     ],
 )
 defs = policy.apply(
     dg.Definitions(
-        assets=[models, daily, graph, charges],
+        assets=[models, daily, graph, charges, mapped, beside],
+        jobs=[dg.define_asset_job("mapped_job", [mapped, beside])],
         executor=EXECUTORS[os.environ.get("EXECUTOR", "in_process")],
     )
 )
+
+
+def mapped_job() -> dg.JobDefinition:
+    return defs.resolve_job_def("mapped_job")
+
+
+def execute(failed: str | None) -> None:
+    """Executes the job, or a failed run of it again from its failure."""
+    with dg.DagsterInstance.get() as instance:
+        again = None if failed is None else dg.ReexecutionOptions.from_failure(failed, instance)
+        job = dg.reconstructable(mapped_job)
+        result = dg.execute_job(job, instance, reexecution_options=again)
+        sys.exit(not result.success)
+
+
+if __name__ == "__main__":
+    import planned
+
+    planned.execute(*sys.argv[1:] or [None])

@@ -14,7 +14,7 @@ from dagster_lifeguard.storage.expressions import is_deferred
 
 def plan(*assets: str, partitions: tuple[str, ...] | None = None, step: str = "step") -> RunPlan:
     keys = tuple(AssetKey(name.split("/")) for name in assets)
-    return RunPlan({step: StepPlan(step, "any", keys, is_first=True)}, partitions)
+    return RunPlan({step: StepPlan(step, "any", keys)}, partitions)
 
 
 def slots(text: str, plan: RunPlan, limits: dict[str, int] | None = None) -> dict[str, int]:
@@ -87,7 +87,7 @@ class TestTickets:
 
     def test_its_members_are_the_steps_that_hold_together(self) -> None:
         def step(pool: str | None) -> StepPlan:
-            return StepPlan("any", pool, (), is_first=True)
+            return StepPlan("any", pool, ())
 
         held = "{hold:asset}orders"
         steps = {

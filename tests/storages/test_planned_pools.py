@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,29 @@ def test_a_graph_asset_that_fails_gives_its_pool_back_at_once(home, executor):
     with home.instance() as instance:
         turn = [("granted", "graph", 1), ("released", "graph", 1)]
         assert grants(instance, "graph") == turn
+
+
+@pytest.mark.parametrize(
+    ("kind", "executor"), [("sqlite", "multiprocess"), ("postgres", "in_process")]
+)
+def test_a_graph_asset_with_mapped_steps_holds_until_none_of_them_can_execute(home, executor):
+    def turns(*holders):
+        with home.instance() as instance:
+            told = [(kind, step) for step in holders for kind in ("granted", "released")]
+            assert [entry[:2] for entry in grants(instance, "mapped")] == told
+
+    first = home.start(sys.executable, str(PLANNED), EXECUTOR=executor)
+    assert first.wait() == 1, first.output()
+    (run_id,) = home.begun("each_b")
+    assert home.begun("beside").keys() == {run_id}
+    turns("mapped", "beside")
+
+    home.go("mend")
+    again = home.start(sys.executable, str(PLANNED), run_id, EXECUTOR=executor)
+    succeed(again)
+    assert len(home.begun("each_b")) == 2
+    assert len(home.begun("each_a")) == 1
+    turns("mapped", "beside", "mapped")
 
 
 @pytest.mark.parametrize(

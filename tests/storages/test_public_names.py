@@ -44,7 +44,7 @@ ADDED = {
     "limit_of",
     "open_whole_pools",
     "pools_by_default",
-    "last_events",
+    "step_progress",
 }
 
 WORDS = ("concurrency", "pool", "slot", "pending_step")

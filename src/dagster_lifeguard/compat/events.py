@@ -156,6 +156,18 @@ def asset_key_of(text: str) -> dg.AssetKey:
     return key
 
 
+def mapping_key_of(entry: dg.EventLogEntry) -> str | None:
+    """The mapping key of a dynamic output, if the event says that one was yielded.
+
+    Relies on: ``DagsterEvent.step_output_data.mapping_key`` (1.10.0).
+    """
+    event: Any = entry.dagster_event
+    if event is None or event.event_type is not Kind.STEP_OUTPUT:
+        return None
+    key: str | None = event.step_output_data.mapping_key
+    return key
+
+
 def innermost_error(event: str) -> str | None:
     """What the exception at the root said: Dagster wraps it in exceptions of its own.
 

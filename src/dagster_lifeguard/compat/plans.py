@@ -22,13 +22,13 @@ class StepPlan(NamedTuple):
     Attributes:
         pool: What stands in ``op.pool``, or in the tag that named a pool before; None if neither.
         asset_keys: The assets it makes, in the order of their names.
-        is_first: Whether it waits for no other step of the run.
+        after: The steps of the run that it waits for.
     """
 
     step_key: str
     pool: str | None
     asset_keys: tuple[dg.AssetKey, ...]
-    is_first: bool
+    after: frozenset[str] = frozenset()
 
 
 def step_plans(
@@ -36,7 +36,8 @@ def step_plans(
 ) -> tuple[StepPlan, ...] | None:
     """The steps that a run planned to execute, in the order of its plan; None if it left no plan.
 
-    A step that is made while the run goes on stands here once, its key with a ``?``.
+    A step that is made while the run goes on stands here once, its key with a ``?``; in a run that
+    was executed again from its failure, also those that its first run made.
 
     Args:
         instance: Where the run is.
@@ -61,8 +62,8 @@ def step_plans(
             pool = step.pool or (step.tags or {}).get(_OLDER_TAG)
             made = {o.properties.asset_key for o in step.outputs if o.properties is not None}
             keys = sorted(filter(None, made), key=lambda key: key.to_user_string())
-            is_first = before[step.key].isdisjoint(executed)
-            found.append(StepPlan(step.key, pool, tuple(keys), is_first))
+            after = frozenset(executed.intersection(before[step.key]))
+            found.append(StepPlan(step.key, pool, tuple(keys), after))
     return tuple(found)
 
 

@@ -276,7 +276,7 @@ class EndpointDeployment:
     def _plan(self, snapshot_id: str, pools: frozenset[str]) -> list[StepPlan]:
         """The steps of a job that have a pool; a run may have selected some of these steps."""
         return [
-            StepPlan(handle, pool, (), is_first=False)
+            StepPlan(handle, pool, ())
             for handle, pool in self._pools_by_handle(snapshot_id).items()
             if pool is not None and (not pools or pool in pools)
         ]

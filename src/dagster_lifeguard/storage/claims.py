@@ -51,15 +51,15 @@ class Claims:
 
     Args:
         engine: Decides.
-        look: Called before each question to the engine by a step that waits; may free what
-            others hold without right.
+        look: Called, with the run, before each question to the engine by a step that waits; may
+            free what is held without need.
         tags: Looks up the tags of a run; asked only if the order of a pool is fair.
     """
 
     def __init__(
         self,
         engine: Engine,
-        look: Callable[[], None],
+        look: Callable[[str], None],
         tags: Callable[[str], Mapping[str, str]],
     ) -> None:
         self._engine = engine
@@ -82,7 +82,7 @@ class Claims:
                 if not self._engine.wait(*key, self._pause_seconds(key)):
                     self._leave(key)
                     return before
-                self._look()
+                self._look(key.run_id)
             self._limits = None
             verdict = self._engine.claim(*key, demand, priority, partial(self._tags, key.run_id))
         if isinstance(verdict, Granted):

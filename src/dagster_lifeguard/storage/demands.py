@@ -94,7 +94,7 @@ class Demands:
     def __init__(
         self, load: Callable[[str], RunPlan], limit_of: Callable[[str], int | None]
     ) -> None:
-        self._plan = lru_cache(maxsize=_RUNS_KNOWN_MAX)(load)
+        self.plan = lru_cache(maxsize=_RUNS_KNOWN_MAX)(load)
         self._limit_of = limit_of
 
     def of(self, run_id: str, step_key: str, text: str) -> Asking:
@@ -106,11 +106,11 @@ class Demands:
         """
         if not is_deferred(text):
             return Asking(_ticket(run_id, step_key, text), demand_of(text))
-        return asked(run_id, step_key, text, self._plan(run_id), self._limit_of)
+        return asked(run_id, step_key, text, self.plan(run_id), self._limit_of)
 
     def members(self, ticket: TicketKey) -> frozenset[str]:
         """The planned steps that share the ticket of a graph asset."""
-        steps = self._plan(ticket.run_id).steps.items()
+        steps = self.plan(ticket.run_id).steps.items()
         return frozenset(
             key
             for key, step in steps
@@ -122,7 +122,7 @@ def asked(
     run_id: str, step_key: str, text: str, plan: RunPlan, limit_of: Callable[[str], int | None]
 ) -> Asking:
     """What a step of a run asks for; see ``Demands.of``."""
-    step = plan.steps.get(_key_in_plan(step_key))
+    step = plan.steps.get(step_key) or plan.steps.get(_key_in_plan(step_key))
     if step is None:
         raise ConfigError(
             f"Step {step_key} of run {run_id} is not in the plan of its run, so the pools in "
@@ -139,7 +139,10 @@ def _ticket(run_id: str, step_key: str, text: str) -> TicketKey:
 
 
 def _key_in_plan(step_key: str) -> str:
-    """A step that is mapped over what another yields is in the plan once, as ``step[?]``."""
+    """A step that is mapped over what another yields is in the plan once, as ``step[?]``.
+
+    Unless the run executes an earlier one again: then it may be there by its own key.
+    """
     name, bracket, _ = step_key.partition("[")
     return f"{name}[?]" if bracket else step_key
 

@@ -7,8 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError
+from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.expressions import (
     demand_of,
     is_deferred,
@@ -18,17 +19,18 @@ from dagster_lifeguard.storage.expressions import (
 )
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
-from dagster_lifeguard.storage.tickets import STEP_MOMENTS
+from dagster_lifeguard.store.contract import TryAgainError
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from dagster import DagsterEventType, EventLogEntry
+    from dagster import EventLogEntry
 
     from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.storage.config import StorageOptions
+    from dagster_lifeguard.storage.progress import Progress
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -320,10 +322,21 @@ class PoolMethods:
         if parts is not None:
             parts.events.stored(kind, step)
 
-    def last_events(self, run_id: str) -> Mapping[str, DagsterEventType]:
-        """For each step of a run that began or was skipped, what it did last."""
-        entries = cast("Any", self).get_logs_for_run(run_id, of_type=STEP_MOMENTS)
-        return {e.step_key: e.dagster_event_type for e in entries if e.step_key is not None}
+    def step_progress(self, run_id: str) -> Progress:
+        """What the steps of a run did, by the events that are stored.
+
+        Raises:
+            StoreUnavailableError: The database cannot be read.
+        """
+
+        def read() -> Progress:
+            try:
+                entries = cast("Any", self).get_logs_for_run(run_id, of_type=progress.EVENTS)
+            except storages.database_errors() as error:
+                raise TryAgainError(first_line(error)) from error
+            return progress.of_events(entries)
+
+        return retry(read)
 
     def dispose(self) -> None:
         """Let go of the database. What is held is held on until its lease runs out."""

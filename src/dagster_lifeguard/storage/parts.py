@@ -51,12 +51,14 @@ class Parts:
             ),
         )
         self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
-        self.claims = Claims(self.engine, self.respect_stock_slots, self.tags)
+        self.claims = Claims(self.engine, self._look, self.tags)
         self.demands = Demands(
             lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
         )
         self.planned = PlannedPools(lambda: storages.instance_of(event_log))
-        self.tickets = Tickets(self.engine, self.demands.members, event_log.last_events)
+        self.tickets = Tickets(
+            self.engine, self.demands.plan, self.demands.members, event_log.step_progress
+        )
         self.events = StepEvents(self.engine, self.claims, self.steps, self.tickets)
 
     def respect_stock_slots(self) -> None:
@@ -66,6 +68,13 @@ class Parts:
                 self.stock_slots.look(self.engine)
             except StoreUnavailableError as error:
                 logger.info("Cannot see who frees a stock slot: %s", error)  # The claim says more.
+
+    def _look(self, run_id: str) -> None:
+        self.respect_stock_slots()
+        try:
+            self.events.release_what_is_over(run_id)
+        except StoreUnavailableError as error:
+            logger.info("Cannot see what a graph asset holds still: %s", error)
 
 
 def _tags(event_log: PoolMethods, run_id: str) -> Mapping[str, str]:

@@ -66,7 +66,7 @@ class PoolsOfRuns:
                     continue
                 pools.update(asking.demand.pools)
                 whole_pools |= asking.whole_pools
-                if step.is_first and asking.ticket not in counted:
+                if not step.after and asking.ticket not in counted:
                     counted.add(asking.ticket)
                     _count(first, asking.demand, 1)
         event_log.open_whole_pools(whole_pools)

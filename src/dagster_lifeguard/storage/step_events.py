@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from dagster import DagsterEventType
 
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.names import graph_of
 
 if TYPE_CHECKING:
     from dagster_lifeguard.engine import Engine
@@ -28,6 +27,8 @@ STEP_BEGINS = frozenset(
 )
 STEP_FAILS = frozenset({DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY})
 _STEP_ENDS = STEP_FAILS | {DagsterEventType.STEP_SUCCESS}
+_STEP_STOPS = frozenset({DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED})
+"""What follows such a step may never begin."""
 _RUN_ENDS = frozenset(
     {
         DagsterEventType.RUN_SUCCESS,
@@ -69,8 +70,8 @@ class StepEvents:
             self._clear_after(step)
         if kind in _STEP_ENDS:
             self._steps.ended(ticket)
-        elif kind is DagsterEventType.STEP_SKIPPED:
-            self._skipped(step)
+        if kind in _STEP_STOPS:
+            self.release_what_is_over(step.run_id)
         elif kind in _RUN_ENDS and self._claims.holds_for(step.run_id):
             self._run_ended(step.run_id)
 
@@ -81,10 +82,14 @@ class StepEvents:
         except LifeguardError as error:
             logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
 
-    def _skipped(self, step: TicketKey) -> None:
-        """A step will not execute: nothing will be asked for, or given back, in its name."""
-        for ticket in self._claims.held_keys(step.run_id):
-            if graph_of(step.step_key) == ticket.step_key and self._tickets.is_over(ticket):
+    def release_what_is_over(self, run_id: str) -> None:
+        """Give back what graph assets of a run hold, once no step of theirs will execute any more.
+
+        Steps that were skipped, or wait for one that failed, give nothing back in their name. Of a
+        failure in another process this one is not told: it looks when a step of the run waits.
+        """
+        for ticket in self._claims.held_keys(run_id):
+            if self._tickets.is_over(ticket):
                 self._claims.release(ticket)
 
     def _run_ended(self, run_id: str) -> None:

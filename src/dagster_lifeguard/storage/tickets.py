@@ -4,50 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster import DagsterEventType
-
 from dagster_lifeguard.model import Holding, TicketKey
 from dagster_lifeguard.names import graph_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from dagster_lifeguard.engine import Engine
-
-_ENDS = frozenset(
-    {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_SKIPPED,
-    }
-)
-_BEGINS = frozenset({DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED})
-STEP_MOMENTS = _ENDS | _BEGINS | {DagsterEventType.STEP_UP_FOR_RETRY}
-"""The events that tell whether a step goes on."""
+    from dagster_lifeguard.storage.demands import RunPlan
+    from dagster_lifeguard.storage.progress import Progress
 
 
 class Tickets:
     """Knows the tickets that steps share, as far as this process has met them.
 
     A ticket that is shared bears the name of the graph asset in place of a step's. It holds from
-    the claim of the first of its steps until all of them have ended for good, between two steps
-    and between two tries of one as well.
+    the claim of the first of its steps until none of them will execute any more, between two
+    steps and between two tries of one as well.
 
     Args:
         engine: Where slots are held.
-        members: The steps that a run plans to execute on a shared ticket.
-        last_events: For each step of a run, the last of its ``STEP_MOMENTS``.
+        plan: What a run plans.
+        members: The steps that it plans to execute on a shared ticket.
+        progress: What its steps did.
     """
 
     def __init__(
         self,
         engine: Engine,
+        plan: Callable[[str], RunPlan],
         members: Callable[[TicketKey], frozenset[str]],
-        last_events: Callable[[str], Mapping[str, DagsterEventType]],
+        progress: Callable[[str], Progress],
     ) -> None:
         self._engine = engine
+        self._plan = plan
         self._members = members
-        self._last_events = last_events
+        self._progress = progress
         self._shared: dict[TicketKey, TicketKey] = {}
 
     def note(self, step: TicketKey, ticket: TicketKey) -> None:
@@ -64,12 +56,14 @@ class Tickets:
         ticket = TicketKey(step.run_id, graph_of(step.step_key))
         if ticket == step or step in self._shared:
             return self.of(step)
-        if isinstance(self._engine.ticket(*ticket), Holding):
+        # One whose lease has run out tells that the step comes too late.
+        is_held = isinstance(self._engine.ticket(*ticket), Holding)
+        if is_held or self._engine.has_expired(*ticket):
             self.note(step, ticket)
         return self.of(step)
 
     def is_over(self, ticket: TicketKey, *, run_ended: bool = False) -> bool:
-        """Whether a ticket is shared, and all its steps have ended for good.
+        """Whether a ticket is shared, and none of its steps will execute any more.
 
         Args:
             ticket: The ticket.
@@ -77,12 +71,10 @@ class Tickets:
         """
         if ticket not in self._shared.values():
             return False
-        last = self._last_events(ticket.run_id)
+        progress = self._progress(ticket.run_id)
         if run_ended:
-            return not any(
-                kind in _BEGINS for key, kind in last.items() if graph_of(key) == ticket.step_key
-            )
-        return all(last.get(key) in _ENDS for key in self._members(ticket))
+            return not any(graph_of(key) == ticket.step_key for key in progress.executing())
+        return self._members(ticket) <= progress.over(self._plan(ticket.run_id).steps)
 
     def forget(self, run_id: str) -> None:
         """The run has ended."""
