@@ -616,6 +616,26 @@ class TestUnderTheEngine:
         text = "{asset:underscore}+w" if can_subset else "m_a+m_b+w"
         assert self.given(models, pools=["{asset}", "w"]) == {"m/a": text, "m/b": text}
 
+    def test_the_steps_of_a_graph_ask_for_all_assets_of_it(self) -> None:
+        """A step before the last makes none of them, and works on them."""
+
+        @dg.op
+        def load():
+            return 1
+
+        @dg.op(out={"a": dg.Out(is_required=False), "b": dg.Out(is_required=False)})
+        def split(number):
+            yield dg.Output(number, "a")
+
+        @dg.graph_multi_asset(
+            outs={"a": dg.AssetOut(is_required=False), "b": dg.AssetOut(is_required=False)},
+            can_subset=True,
+        )
+        def both():
+            return split(load())
+
+        assert self.given(both, pools=["{asset}"]) == {"a": "a+b", "b": "a+b"}
+
     def test_a_clash_with_what_a_step_will_ask_for_is_seen(self) -> None:
         specs = [dg.AssetSpec(["m", name], skippable=True) for name in "ab"]
 

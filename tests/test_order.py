@@ -194,3 +194,7 @@ def test_a_group_that_comes_back_starts_level_with_the_next_one_and_has_no_claim
     assert turns_after(ticket("b"), 2, alone) == (9, 7)
     # The pool's turn does not pass that of one that waits, whoever is granted before it.
     assert turns_after(ticket("a"), 1, replace(alone, queue=(waits(1, "c"),))) == (10, 7)
+    # Unless it could not go in whoever left: then it would freeze the turn for all who come later.
+    later, larger = waits(1, "c")._replace(priority=-1), waits(1, "c")._replace(slots=9)
+    for stuck in (later, larger):
+        assert turns_after(ticket("a"), 1, replace(alone, limit=8, queue=(stuck,))) == (10, 9)

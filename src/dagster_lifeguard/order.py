@@ -132,7 +132,12 @@ def turns_after(ticket: Ticket, slots: int, pool: PoolView) -> tuple[int, int]:
         Where the next turn of the ticket's group begins, and the pool's turn.
     """
     group = ticket.groups.get(pool.pool, "")
-    asking = {group, *(waiter.group for waiter in pool.queue)}
+    # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
+    asking = {group} | {
+        waiter.group
+        for waiter in pool.queue
+        if waiter.priority >= ticket.priority and (pool.limit is None or waiter.slots <= pool.limit)
+    }
     begins = {name: max(pool.turns.get(name, 0), pool.turn) for name in asking}
     return begins[group] + slots, min(begins.values())
 

@@ -121,13 +121,13 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
                 self._instance.add_run_tags(run.run_id, {DUPLICATE_TAG: NO_DUPLICATE})
             # First the new run, so that nothing is lost if this process dies before the end.
             queued = super().submit_run(context)
-            executing = [
+            launched = [
                 other
                 for other in decision.dropped
-                if not self._cancel_before_it_begins(other, run, decision.drops)
+                if not self._cancel_in_queue(other, run, decision.drops)
             ]
         # A run worker may be slow to answer, and no other submission need wait for that.
-        for other in executing:
+        for other in launched:
             self._terminate(other, run)
         return queued
 
@@ -187,39 +187,48 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
         submissions.mark_cancelled(self._instance, run, message)
         return submissions.reloaded(self._instance, run.run_id)
 
-    def _cancel_before_it_begins(
+    def _cancel_in_queue(
         self, other: dg.DagsterRun, run: dg.DagsterRun, drops: frozenset[Droppable]
     ) -> bool:
-        """Cancel a run that has no run worker yet; whether that was the whole matter."""
+        """Cancel a run that was not launched yet; whether that was the whole matter."""
         other = submissions.reloaded(self._instance, other.run_id)
         if submissions.where(other) not in drops:  # it went on meanwhile, or is at its end
             return True
-        if other.status is dg.DagsterRunStatus.STARTED:
+        if submissions.where(other) != "queued":
             return False
+        self._cancel(other, run)
+        return True
+
+    def _cancel(self, other: dg.DagsterRun, run: dg.DagsterRun) -> None:
         message = f"Canceled in favour of run {run.run_id}, which does all that this run asks for."
         self._instance.add_run_tags(other.run_id, {DUPLICATE_TAG: run.run_id})
         submissions.tell(self._instance, other, f"{message} {_BECAUSE}", other=run.run_id)
         submissions.mark_cancelled(self._instance, other, message)
         self._tell_successor(run, other)
-        return True
 
     def _terminate(self, other: dg.DagsterRun, run: dg.DagsterRun) -> None:
-        """Have a run that executes ended, as a user would; if that fails, both go on."""
+        """Have a launched run ended, as a user would; if that fails, both go on.
+
+        A run whose worker the launcher does not reach before it has begun is marked as canceled,
+        as Dagster's UI does by force.
+        """
         message = (
             f"Terminated in favour of run {run.run_id}, which does all that this run asks for."
         )
         submissions.tell(self._instance, other, f"{message} {_BECAUSE}", other=run.run_id)
+        done, failure = False, None
         try:
             done = submissions.terminate(self._instance, other.run_id)
         except Exception as error:
             _logger.exception("Run %s could not be terminated", other.run_id)
-            self._tell_of_failure(run, other, error)
-            return
+            failure = error
         if done:
             self._instance.add_run_tags(other.run_id, {DUPLICATE_TAG: run.run_id})
             self._tell_successor(run, other)
+        elif submissions.has_not_begun(self._instance, other.run_id):
+            self._cancel(submissions.reloaded(self._instance, other.run_id), run)
         else:
-            self._tell_of_failure(run, other, None)
+            self._tell_of_failure(run, other, failure)
 
     def _tell_successor(self, run: dg.DagsterRun, other: dg.DagsterRun) -> None:
         message = f"Takes the place of run {other.run_id}. {_BECAUSE}"

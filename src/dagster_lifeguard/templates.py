@@ -58,8 +58,9 @@ class PoolNames:
             if is_own:
                 for new, key in zip(named, keys, strict=True):
                     self._note_owner(new.name, key.to_user_string())
-            if every and unit.assets.can_subset and len(keys) > 1:
-                # Which of them a step makes is known when it claims.
+            if every and unit.kind == "multi_asset" and unit.assets.can_subset and len(keys) > 1:
+                # Which of them a step makes is known when it claims. Of the steps of a graph only
+                # the last ones make assets, and all work on them.
                 filled.append(term.fill(partial(_deferred, unit, naming)))
             else:
                 filled += named

@@ -9,7 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dagster_lifeguard.errors import ConfigError, DeadlockError, SlotsTimeoutError
+from dagster_lifeguard.client.client import _demand
+from dagster_lifeguard.errors import (
+    ConfigError,
+    DeadlockError,
+    SlotsTimeoutError,
+    StoreUnavailableError,
+)
 from dagster_lifeguard.model import Demand, TicketKey
 
 STEP = TicketKey("run", "step")
@@ -157,6 +163,10 @@ class TestThreads:
             assert found.fence == 0
             assert held(one) == []
 
+    def test_a_template_is_no_name(self):
+        with pytest.raises(ConfigError, match="which nothing fills in here"):
+            _demand("orders[{partition}]", 1)
+
     def test_the_name_says_what_they_are_inside_of(self, process):
         one = process()
         one.engine.set_limit("p", 9)
@@ -213,6 +223,31 @@ class TestCoroutines:
 
         asyncio.run(work())
         assert held(one) == []
+
+    def test_a_database_that_fails_while_many_wait_does_not_leave_them(self, process, monkeypatch):
+        """The thread that watches for them asks on: who waits is told by its own claim."""
+        one, other = process(look_again_seconds=0.05), process()
+        one.engine.set_limit("p", 1)
+        holder = other.step("other", p=1)
+        wait, failures = one.desk.asking.wait, []
+
+        def fails_at_first(*arguments):
+            if len(failures) < 2:
+                failures.append(arguments)
+                raise StoreUnavailableError("away", remedy="none")
+            if len(failures) == 2:
+                failures.append(arguments)
+                other.end(holder)
+            return wait(*arguments)
+
+        monkeypatch.setattr(one.desk.asking, "wait", fails_at_first)
+
+        async def work() -> None:
+            async with one.slots(STEP, p=1) as found:
+                assert held(one) == [found.key]
+
+        asyncio.run(asyncio.wait_for(work(), 60))
+        assert len(failures) == 3
 
     def test_many_tasks_share_a_few_slots_and_the_loop_goes_on(self, process):
         one = process()

@@ -74,6 +74,21 @@ def test_another_puts_between_the_look_and_the_put(store, monkeypatch, exists):
     assert looks == [6, 7]
 
 
+def test_a_bucket_that_does_not_exist_is_an_error(store, monkeypatch):
+    """It was taken for an object that another deleted, and tried again for ever."""
+    puts = []
+
+    def no_bucket(*arguments, **keywords):
+        puts.append(arguments)
+        assert len(puts) < 10
+        raise FileNotFoundError("no such bucket")
+
+    monkeypatch.setattr(obstore, "put", no_bucket)
+    with pytest.raises(FileNotFoundError):
+        put_object(store, "orders", b"a", 1)
+    assert len(puts) == 1
+
+
 def test_metadata_of_the_writer_is_kept_beside_the_fence():
     store = MemoryStore()
     put_object(store, "orders", b"a", 1, attributes={"Content-Type": "text/csv"})

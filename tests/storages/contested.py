@@ -11,6 +11,18 @@ from dagster_lifeguard import Policy, Rule
 CONTROL = Path(os.environ.get("CONTROL", "."))
 
 
+def _wait_where_a_test_wants_it() -> None:
+    """Let whoever loads this take its time."""
+    waiting = CONTROL / "loading.wait"
+    if waiting.exists():
+        (CONTROL / "loading").touch()
+    while waiting.exists():
+        time.sleep(0.02)
+
+
+_wait_where_a_test_wants_it()
+
+
 def _be_steered(context, name: str) -> None:
     beginning = CONTROL / f"{name}.{context.run.run_id}.started"
     beginning.with_suffix(".tmp").write_text(str(os.getpid()))

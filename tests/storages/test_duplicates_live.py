@@ -153,6 +153,24 @@ def test_a_run_that_executes_is_terminated_in_favour_of_the_new_one(live: Site):
     eventually(lambda: live.status(new.run_id) == "SUCCESS")
 
 
+def test_a_run_whose_worker_begins_is_terminated_too(live: Site):
+    """Marked as canceled only, it would have executed beside the new one."""
+    hold = live.home.control / "loading.wait"
+    hold.touch()
+    old = live.launch_by_web("fresh")
+    eventually((live.home.control / "loading").exists)
+    assert live.status(old.run_id) == "STARTING"
+    new = live.launch_by_web("fresh")
+    assert live.status(old.run_id) == "CANCELING"
+    hold.unlink()
+    live.home.go("fresh")
+    # Dagster calls it a failure when a run worker is interrupted while it loads the code.
+    eventually(lambda: live.status(old.run_id) in ("CANCELED", "FAILURE"))
+    eventually(lambda: live.status(new.run_id) == "SUCCESS")
+    assert live.duplicate_of(old.run_id) == new.run_id
+    assert old.run_id not in live.home.begun("fresh")
+
+
 def test_a_backfill_gets_all_its_runs(live: Site):
     first = live.launch_by_web("lettered", tags={"dagster/partition": "a"})
     started(live, "lettered", first.run_id)

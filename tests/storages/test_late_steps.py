@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 from homes import eventually, kill
 
+from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import LeaseLostError
-from dagster_lifeguard.model import TicketKey
+from dagster_lifeguard.model import Demand, TicketKey
+from dagster_lifeguard.storage.claims import Claims
+from dagster_lifeguard.storage.demands import RunPlan
+from dagster_lifeguard.storage.progress import Progress
+from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
+from dagster_lifeguard.storage.tickets import Tickets
+from dagster_lifeguard.store.memory import MemoryStore
 
 
 def state_of(pid: int) -> tuple[int, str]:
@@ -97,3 +104,21 @@ def test_what_a_step_does_that_begins_too_late(make_home, caplog, on_lease_lost)
             assert "begins after the lease" in caplog.text
         assert not steps.runs_here(key)
         steps.started(TicketKey("run", "other"), None)  # It never held anything.
+
+
+def test_so_is_one_of_a_graph_asset_that_held_its_pool_as_a_whole():
+    """It asks by the ticket of its graph, and that is the one whose lease ran out."""
+    now = [0.0]
+    store = MemoryStore(lambda: now[0])
+    worker, successor, own = Engine(store), Engine(store), Engine(store)
+    worker.set_limit("orders", 1)
+    assert worker.claim("run", "graph", Demand.parse("orders")).granted
+    now[0] += 40
+    assert successor.claim("other", "step", Demand.parse("orders")).granted
+
+    steps = Steps(lambda: own, "terminate")
+    tickets = Tickets(own, lambda _: RunPlan({}, None), lambda _: frozenset(), lambda _: Progress())
+    events = StepEvents(own, Claims(own, lambda _: None, lambda _: {}), steps, tickets)
+    with pytest.raises(LeaseLostError, match="lease of its slots has run out"):
+        events.begins(TicketKey("run", "graph.load"))
+    events.begins(TicketKey("run", "other.load"))

@@ -20,7 +20,7 @@ from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Demand, TicketKey
 from dagster_lifeguard.storage.event_log import PoolMethods
-from dagster_lifeguard.storage.expressions import demand_of
+from dagster_lifeguard.storage.expressions import demand_of, is_deferred
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +105,12 @@ class LifeguardClient:
 
 
 def _demand(pool: str, n: int) -> Demand:
+    if is_deferred(pool):
+        raise ConfigError(
+            f"{pool!r} has a template in it, which nothing fills in here.",
+            remedy='Write the name as it is to be, such as f"orders[{context.partition_key}]".',
+            names=[pool],
+        )
     return Demand(tuple(replace(term, slots=term.slots * n) for term in demand_of(pool).terms))
 
 

@@ -85,7 +85,11 @@ class Desk:
                     return
             pause = _WATCH_SECONDS
             for key, notify in watched.items():
-                if self.asking.wait(key, pause):
+                try:
+                    should_claim = self.asking.wait(key, pause)
+                except LifeguardError:
+                    should_claim = True  # Which says what is wrong, to the one who waits.
+                if should_claim:
                     self.unwatch(key)
                     with suppress(RuntimeError):  # Its event loop is closed.
                         notify()

@@ -277,17 +277,25 @@ def _serializable(error: BaseException) -> Any:
 
 
 def mark_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
-    """End a run that has no run worker yet as CANCELED.
+    """End a run that has not begun as CANCELED.
 
-    A run worker that starts all the same finds its run canceled and does not begin it. This is
-    what Dagster's own coordinator does to a queued run, and its UI to a starting one that a user
-    forces to be canceled.
+    This is what Dagster's own coordinator does to a queued run, and its UI to a starting one that
+    a user forces to be canceled. A run worker that is launched afterwards does not begin the run;
+    one that has read already that it is to begin does.
 
     Relies on: ``report_run_canceling``, ``report_run_canceled`` (1.10.0).
     """
-    if run.status is not dg.DagsterRunStatus.NOT_STARTED:
+    if run.status not in (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.CANCELING):
         cast("Any", instance).report_run_canceling(run, message=message)
     cast("Any", instance).report_run_canceled(run, message=message)
+
+
+def has_not_begun(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run that was launched is not over, and no run worker said that it began it."""
+    if reloaded(instance, run_id).is_finished:
+        return False
+    began = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)
+    return not began
 
 
 def terminate(instance: dg.DagsterInstance, run_id: str) -> bool:

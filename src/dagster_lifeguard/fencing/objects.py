@@ -75,8 +75,12 @@ def put_object(
             raise _cannot(store, path, "its objects have no versions")
         try:
             obstore.put(store, path, data, mode=mode, attributes=metadata, use_multipart=False)
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError, FileNotFoundError):
-            continue  # Another has put or deleted it since the look: look again.
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            continue  # Another has put it since the look: look again.
+        except FileNotFoundError:
+            if mode == "create":  # It is the bucket that is not there.
+                raise
+            continue  # Another has deleted it since the look.
         except (NotImplementedError, exceptions.NotSupportedError) as error:
             raise _cannot(store, path, first_line(error)) from error
         return

@@ -49,6 +49,13 @@ class StorageOptions:
 
     def __post_init__(self) -> None:
         self.engine_options()
+        if self.abandon_seconds <= self.look_again_seconds:
+            raise ConfigError(
+                f"{KEY}: abandon_seconds is {self.abandon_seconds}, and look_again_seconds "
+                f"{self.look_again_seconds}: a waiting step would lose its place before it looks.",
+                remedy="Give abandon_seconds several times look_again_seconds.",
+                names=[KEY],
+            )
         if self.on_lease_lost not in ("terminate", "warn"):
             raise ConfigError(
                 f"{KEY}: on_lease_lost is {self.on_lease_lost!r}.",
