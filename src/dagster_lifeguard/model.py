@@ -28,6 +28,9 @@ PRIORITY_MAX = 2**31 - 1
 POOLS_PER_DEMAND_MAX = 1_000
 """The most pools one step may ask for, so that a claim locks a bounded number of rows."""
 
+SCRIPT_RUN = "script-"
+"""How the id begins under which a script asks, which has no run."""
+
 WAITERS_SEEN_MAX = 32
 """How many of a pool's best-ranked waiters a decision looks at."""
 

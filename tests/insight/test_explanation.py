@@ -116,6 +116,22 @@ class TestSteps:
         found = [(s.step_key, s.state) for s in why(told, "graph").steps]
         assert found == [("graph.load", State.WAITING), ("graph.inner.store", State.PENDING)]
 
+    @pytest.mark.parametrize("step", ["orders", "each[x]"])
+    def test_a_step_that_waits_for_slots_inside_it_waits(self, step):
+        plan = [PlannedStep("orders", "db", ("sales/orders",)), PlannedStep("each[?]", "db")]
+        states = [
+            pool("api", 1, [holds("z", "other[slots:1]")], [waits("a", f"{step}[slots:2]")]),
+            pool("db", 5, [holds("a", step)]),
+        ]
+        told = told_of(run("a", pools=frozenset({"db"})), states=states, plan=plan)
+        told.told_settings = replace(told.told_settings, engine=True)
+        (found,) = (s for s in why(told, f"a:{step}").steps)
+        assert (found.step_key, found.state) == (step, State.WAITING)
+        api = next(p for p in found.pools if p.pool.pool == "api")
+        assert (api.waiter.position, [h.run_id for h in api.holders]) == (1, ["z"])
+        assert step in [s.step_key for s in why(told, "a").steps]
+        assert not [s for s in why(told, "a").steps if "[slots" in s.step_key]
+
     def test_a_step_made_while_the_run_goes_on(self):
         plan = [PlannedStep("list", None), PlannedStep("each[?]", "db")]
         state = pool("db", 1, [holds("a", "each[x]")], [waits("a", "each[y]")])

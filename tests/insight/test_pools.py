@@ -134,6 +134,11 @@ class TestPool:
         assert found.holders[0].is_leaked
         assert found.queue[0].estimate.missing.value == "leaked"
 
+    def test_a_script_has_no_run_and_its_slots_are_its_own(self):
+        found = self.look(pool("db", 1, [holds("script-host-0a1b", "load.py")], [waits("b")]))
+        assert not found.holders[0].is_leaked
+        assert found.queue[0].estimate.missing.value != "leaked"
+
     def test_a_rate_is_a_reason_and_tells_when(self):
         queue = [waits("a"), waits("large", slots=3), waits("b"), waits("c")]
         state = replace(pool("api", 2, [], queue), rate=Rate.parse("60/minute"))

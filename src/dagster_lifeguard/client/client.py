@@ -18,7 +18,7 @@ from dagster_lifeguard.client.asking import AskingEngine, AskingStock
 from dagster_lifeguard.client.slots_held import Desk, Slots
 from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand, TicketKey
+from dagster_lifeguard.model import SCRIPT_RUN, Demand, TicketKey
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
 
@@ -75,7 +75,7 @@ class LifeguardClient:
     def __init__(self, instance: DagsterInstance, name: str | None = None) -> None:
         self._instance = instance
         self._is_own = False
-        run_id = f"script-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        run_id = f"{SCRIPT_RUN}{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._base = TicketKey(run_id, name or Path(sys.argv[0] or "script").name)
 
     @classmethod

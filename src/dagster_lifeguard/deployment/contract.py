@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.model import SCRIPT_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -186,6 +187,14 @@ class Run:
     def is_over(self) -> bool:
         """Whether it succeeded, failed or was canceled."""
         return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+
+
+def is_leaked(run_id: str, run: Run | None) -> bool:
+    """Whether nobody can work on what holds or waits under this id.
+
+    Its run is over, or was deleted. A script has no run; when it dies, its lease ends what it held.
+    """
+    return run.is_over if run is not None else not run_id.startswith(SCRIPT_RUN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.contract import is_leaked
 from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration, end_of
 from dagster_lifeguard.findings import number
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import (
         HoldingStep,
         PoolState,
-        Run,
         WaitingStep,
     )
     from dagster_lifeguard.doctor.subject import Subject
@@ -31,7 +31,7 @@ SILENT_SECONDS = 3600.0
 @check("slots-leaked", "A run that is over holds slots", severity="error", source="deployment")
 def slots_leaked(subject: Subject) -> Iterator[Told]:
     for state in subject.pools:
-        leaked = [s for s in state.holding if is_over(subject.users.get(s.run_id))]
+        leaked = [s for s in state.holding if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
             count = sum(step.slots for step in leaked)
             held = number(count, "slot")
@@ -51,7 +51,7 @@ def slots_leaked(subject: Subject) -> Iterator[Told]:
 )
 def waiters_leaked(subject: Subject) -> Iterator[Told]:
     for state in subject.pools:
-        leaked = [s for s in state.waiting if is_over(subject.users.get(s.run_id))]
+        leaked = [s for s in state.waiting if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
             promised = sum(s.slots for s in leaked if s.assigned is not None)
             yield Told(
@@ -114,11 +114,6 @@ def holder_silent(subject: Subject) -> Iterator[Told]:
                     names=[state.pool, step.run_id],
                     evidence=[f"step {step.step_key}, run {run.status}"],
                 )
-
-
-def is_over(run: Run | None) -> bool:
-    """Whether a run cannot execute any more: it has ended, or was deleted."""
-    return run is None or run.is_over
 
 
 def stuck_count(state: PoolState) -> int:

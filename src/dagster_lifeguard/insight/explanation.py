@@ -18,6 +18,7 @@ from dagster_lifeguard.insight.pools import (
 from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
+from dagster_lifeguard.model import TicketKey
 from dagster_lifeguard.names import ticket_name
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import (
         Deployment,
+        HoldingStep,
         PlannedStep,
         PoolState,
         Run,
         Settings,
+        WaitingStep,
     )
     from dagster_lifeguard.history import RunExecution, StepExecution
     from dagster_lifeguard.insight.past import Past
+    from dagster_lifeguard.insight.pools import Waiter
 
 RUNS_SEEN_MAX = 50
 """Of the unfinished runs that may make an asset, only so many of the oldest are looked at."""
@@ -144,6 +148,14 @@ def _may_use(run: Run, pools: Sequence[str]) -> bool:
     return not run.pools.isdisjoint(pools) or any("{" in pool for pool in pools)
 
 
+def _is_of(found: HoldingStep | WaitingStep | Waiter, run: Run, ticket: str) -> bool:
+    """Whether this is a ticket of a run, or of slots inside the step that has it."""
+    return found.run_id == run.run_id and ticket in (
+        found.step_key,
+        TicketKey(found.run_id, found.step_key).step.step_key,
+    )
+
+
 class _Look:
     """Everything that the answers need, read once."""
 
@@ -171,7 +183,8 @@ class _Look:
         for run in runs:
             names |= run.pools or frozenset()
         found = list(deployment.pools(names)) if names else []
-        if any(term.fields for term in terms):  # Which pools these are is known where they wait.
+        # Which pools a template names, and slots inside steps, is known where they wait and hold.
+        if settings.engine or any(term.fields for term in terms):
             found += [s for s in deployment.pools() if s.pool not in names]
         self.states: dict[str, PoolState] = {state.pool: state for state in found}
         self._runs = runs_in(deployment, found)
@@ -193,7 +206,7 @@ class _Look:
         here = [
             *(step.step_key for step in (execution.steps if execution else ())),
             *(
-                step.step_key
+                TicketKey(step.run_id, step.step_key).step.step_key
                 for state in self.states.values()
                 for step in state.everyone
                 if step.run_id == run.run_id and step.step_key
@@ -281,7 +294,7 @@ class _Look:
         }
         for name, state in self.states.items():
             for other in state.everyone:
-                if (other.run_id, other.step_key) == (run.run_id, ticket):
+                if _is_of(other, run, ticket):
                     slots.setdefault(name, other.slots)
         own_key = "" if self._settings.granularity == "run" else ticket
         return tuple(self._asked_pool(run, own_key, name, n) for name, n in slots.items())
@@ -294,7 +307,7 @@ class _Look:
 
     def _asked_pool(self, run: Run, key: str, name: str, slots: int) -> AskedPool:
         pool = self._pool(name)
-        own = [w for w in pool.queue if (w.run_id, w.step_key) == (run.run_id, key)]
+        own = [w for w in pool.queue if _is_of(w, run, key)]
         waiter = own[0] if own else None
         return AskedPool(
             pool=pool.summary,

@@ -7,6 +7,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.contract import is_leaked
 from dagster_lifeguard.insight.forecast import (
     Candidate,
     Estimate,
@@ -294,7 +295,7 @@ def _holder(
         typical=None if sample is None else sample.spread(),
         fence=step.fence,
         group=step.group,
-        is_leaked=run is None or run.is_over,
+        is_leaked=is_leaked(step.run_id, run),
     )
 
 
