@@ -271,6 +271,34 @@ class TestFindings:
         expected = [{"name": "a", "slots": 1, "limit": 1}, {"name": "w", "slots": 3, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
 
+    def test_limits_of_what_a_step_makes_and_of_partitions(self, project: Project) -> None:
+        """Names that are known when a step claims are judged by the assets and by their pattern."""
+        rules = """            engine: lifeguard
+            rules:
+              - {assets: "key:daily", pools: ["{asset}[{partition}]"]}
+              - {assets: "*", pools: ["{asset}*2"]}
+            pools: {"daily[%]": 4, "daily[2024-01-01]": 1, b: 2, c: 3, d: 4}
+        """
+        project.write("lifeguard.yaml", dedent(rules))
+        several = """
+@dg.multi_asset(specs=[dg.AssetSpec(k, skippable=True) for k in "abc"], can_subset=True)
+def several(context): ...
+"""
+        parts = "partitions_def=dg.StaticPartitionsDefinition(['x'])"
+        text = code(
+            several,
+            asset("daily", parts),
+            wrap="Policy.from_yaml('lifeguard.yaml').apply({})",
+        )
+        file = project.write("defs.py", text)
+        found = project.json("-f", file, "--ignore", "engine-off")
+        told = [
+            (f["code"], *f["names"])
+            for f in (*found["errors"], *found["warnings"])
+            if "on the instance" not in f["message"]
+        ]
+        assert told == [("slots-above-limit", "a", "a"), ("unused-pool", "d")]
+
     def test_limits_on_the_instance_that_no_demand_fits_into(self, project: Project) -> None:
         rules = """\
             engine: lifeguard

@@ -168,6 +168,12 @@ def fill_run_fields(term: Term, *, asset: Sequence[str] | None, partition: str |
     return term.fill(value_of)
 
 
+def stands_for(term: Term, name: str) -> bool:
+    """Whether a term may be this name once its templates are filled in, each with any value."""
+    fixed = term.fill(lambda _: "\0").name.split("\0")
+    return re.fullmatch(".+".join(map(re.escape, fixed)), name) is not None
+
+
 def split_hold(text: str) -> tuple[bool, str]:
     """Whether the pools of an expression are held across a whole graph asset, and its terms."""
     return text.startswith(HOLD_ASSET), text.removeprefix(HOLD_ASSET)

@@ -24,7 +24,7 @@ from dagster_lifeguard.errors import (
     NeedsEngineError,
     SelectionError,
 )
-from dagster_lifeguard.names import Term, parse_expression, split_hold
+from dagster_lifeguard.names import Term, fill_run_fields, parse_expression, split_hold
 from dagster_lifeguard.templates import PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
 
@@ -74,6 +74,12 @@ class Assignment:
     def terms(self) -> tuple[Term, ...]:
         """The pools that its steps ask for, by name, and how many slots of each."""
         return _terms(self.pools, self.engine)
+
+    @property
+    def own_terms(self) -> tuple[Term, ...]:
+        """The same for this asset alone: what it is executed with has pools of its own."""
+        key = dg.AssetKey.from_user_string(self.asset).path
+        return tuple(fill_run_fields(term, asset=key, partition=None) for term in self.terms)
 
     @property
     def current_terms(self) -> tuple[Term, ...]:

@@ -75,7 +75,7 @@ def demand_findings(
 ) -> Iterator[Finding]:
     """Find demands that no slots can ever meet."""
     for a in assignments:
-        for term in a.terms:
+        for term in a.own_terms:
             limit = limits[term.name]
             if limit is not None and 0 < limit < term.slots:
                 yield Finding(
@@ -97,7 +97,7 @@ def same_targets(
     for key, name, value in metadata_texts(items, TARGET_METADATA):
         assignment = by_asset.get(key)
         if assignment is not None:
-            writers[name, value][key] = frozenset(term.name for term in assignment.terms)
+            writers[name, value][key] = frozenset(term.name for term in assignment.own_terms)
     for (name, value), pools_of in sorted(writers.items()):
         assets = list(pools_of)
         same_op = set(by_asset[assets[0]].executed_with) | {assets[0]} >= set(assets)

@@ -99,7 +99,8 @@ def _inspect_repository(
     inside_of = [read_blocks(items, part, unreadable) for part in assignments_of]
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
     for (policy, _), part, inside in zip(plans, assignments_of, inside_of, strict=True):
-        for term in (*(t for a in part for t in a.terms), *(t for b in inside for t in b.terms)):
+        of_assets = (t for a in part for t in (*a.terms, *a.own_terms))
+        for term in (*of_assets, *(t for b in inside for t in b.terms)):
             declared[term.name].add(policy.limit_of(term.name))
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.check.inside import circle_findings
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
-from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.names import Term, enumerate_some, stands_for
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
@@ -99,7 +99,15 @@ def _circles_across(locations: Sequence[Location]) -> Iterator[Finding]:
 
 def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Finding]:
     used = {pool for location in locations for pool in location.limits}
-    unused = [name for name in config.pools if name not in used]
+    # The names of assets are filled in beside their templates, those of partitions are not known.
+    partitioned = [
+        Term(pool) for pool in used if {f.name for f in Term(pool).fields} == {"partition"}
+    ]
+    unused = [
+        name
+        for name in config.pools
+        if name not in used and not any(stands_for(term, name) for term in partitioned)
+    ]
     if unused:
         yield Finding(
             "unused-pool",
@@ -154,7 +162,11 @@ def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> 
         (location.limits[pool], asset, pool, slots)
         for location in locations
         for asset, pool, slots in (
-            *((a.asset, term.name, term.slots) for a in location.assignments for term in a.terms),
+            *(
+                (a.asset, term.name, term.slots)
+                for a in location.assignments
+                for term in a.own_terms
+            ),
             *((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items()),
         )
     }

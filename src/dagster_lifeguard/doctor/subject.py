@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.past import terms_of
-from dagster_lifeguard.names import Term
+from dagster_lifeguard.names import Term, stands_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -163,7 +162,7 @@ class Subject:
     def may_be_used(self, pool: str) -> bool:
         """Whether this is one of ``used_pools``, or a name that a template of an asset fits."""
         return pool in self.used_pools or any(
-            re.fullmatch(_pattern(Term(name)), pool) for name in self._of_assets
+            stands_for(Term(name), pool) for name in self._of_assets
         )
 
     @cached_property
@@ -192,11 +191,6 @@ class Subject:
     def latest_runs(self) -> tuple[dg.DagsterRun, ...]:
         """The newest runs of the instance, newest first."""
         return tuple(self.instance.get_runs(limit=_RUNS_MAX))
-
-
-def _pattern(term: Term) -> str:
-    """What the names look like for which a term may stand."""
-    return ".+".join(map(re.escape, term.fill(lambda _: "\0").name.split("\0")))
 
 
 @contextmanager
