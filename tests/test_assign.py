@@ -636,6 +636,12 @@ class TestUnderTheEngine:
 
         assert self.given(both, pools=["{asset}"]) == {"a": "a+b", "b": "a+b"}
 
+    def test_of_templates_that_come_out_as_one_pool_the_larger_counts(self) -> None:
+        @dg.asset(group_name="g", tags={"team": "g"})
+        def a(): ...
+
+        assert self.given(a, pools=["{group}", "{tag:team}*2", "w"]) == {"a": "g*2+w"}
+
     def test_a_clash_with_what_a_step_will_ask_for_is_seen(self) -> None:
         specs = [dg.AssetSpec(["m", name], skippable=True) for name in "ab"]
 

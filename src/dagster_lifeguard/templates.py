@@ -12,6 +12,7 @@ from dagster_lifeguard.errors import NameClashError, TemplateError
 from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX
 from dagster_lifeguard.names import (
     HOLD_ASSET,
+    Term,
     enumerate_some,
     format_expression,
     pool_name,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.config import Config
     from dagster_lifeguard.errors import LifeguardError
-    from dagster_lifeguard.names import Field, Naming, Term
+    from dagster_lifeguard.names import Field, Naming
     from dagster_lifeguard.units import Unit
 
 
@@ -64,6 +65,10 @@ class PoolNames:
                 filled.append(term.fill(partial(_deferred, unit, naming)))
             else:
                 filled += named
+        slots: dict[str, int] = {}  # Where two come out as one pool, the larger counts.
+        for term in filled:
+            slots[term.name] = max(slots.get(term.name, 0), term.slots)
+        filled = [Term(name, count) for name, count in slots.items()]
         if len(filled) > POOLS_PER_DEMAND_MAX:
             reason = f"it would ask for more than {POOLS_PER_DEMAND_MAX} pools"
             self._unfilled[rule_index, reason].append(unit.name)

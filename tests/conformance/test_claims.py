@@ -169,6 +169,19 @@ def test_a_ticket_that_moves_to_another_queue_lets_the_next_one_know(new_engine)
     assert ask(other, "c", "orders").granted
 
 
+def test_many_with_long_names_are_woken_at_once(new_engine):
+    """Their names are more than one notification of PostgreSQL takes."""
+    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
+    engine.set_limit("orders", 0)
+    runs = [f"{number}-{'x' * 600}" for number in range(20)]
+    for run in runs:
+        assert not ask(engine, run).granted
+    other.set_limit("orders", 20)
+    for run in runs:
+        assert engine.wait(run, "step", 20)
+        assert ask(engine, run).granted
+
+
 def test_a_paused_pool_admits_nobody_until_it_is_raised(engine):
     engine.set_limit("orders", 0)
 

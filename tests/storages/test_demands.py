@@ -68,6 +68,11 @@ class TestPartitions:
             "daily[%7Bx%7D]": 1,
         }
 
+    def test_of_terms_that_come_out_as_one_the_larger_counts(self) -> None:
+        two = plan("a", partitions=("d",))
+        assert slots("a*2+{asset}", two) == {"a": 2}
+        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%]": 1}
+
     def test_with_assets_each_has_its_own(self) -> None:
         found = slots("{asset:path}[{partition}]", plan("a", "b", partitions=("d",)))
         assert found == {"a[d]": 1, "a[%]": 1, "b[d]": 1, "b[%]": 1}

@@ -153,13 +153,16 @@ def _filled(
     partitions: tuple[str, ...] | None,
     limit_of: Callable[[str], int | None],
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """The slots of each pool that an expression asks for, and the pools of all partitions."""
+    """The slots of each pool that an expression asks for, and the pools of all partitions.
+
+    Of two terms that come out as one pool the larger counts.
+    """
     slots: dict[str, int] = {}
     whole_pools = set()
     for term in parse_expression(split_hold(text)[1]):
         for of_asset in _each_asset(term, assets):
             if not any(field.name == "partition" for field in of_asset.fields):
-                slots[of_asset.name] = of_asset.slots
+                slots[of_asset.name] = max(slots.get(of_asset.name, 0), of_asset.slots)
                 continue
             whole = _with_partition(of_asset, ANY_PARTITION)
             whole_pools.add(whole)
@@ -167,9 +170,10 @@ def _filled(
                 limit = limit_of(whole)
                 slots[whole] = max(1, SLOTS_MAX if limit is None else limit)
                 continue
-            slots[whole] = 1
+            slots[whole] = max(slots.get(whole, 0), 1)
             for partition in partitions:
-                slots[_with_partition(of_asset, safe_value(partition))] = of_asset.slots
+                name = _with_partition(of_asset, safe_value(partition))
+                slots[name] = max(slots.get(name, 0), of_asset.slots)
     return slots, frozenset(whole_pools)
 
 

@@ -9,7 +9,7 @@ from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.postgres_connection import COMMIT, PostgresConnection, Statement, call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Entry, Holding, TicketKey, View, Waiter
     from dagster_lifeguard.store.contract import Changes
 
-_PAYLOAD_KEYS_MAX = 20
+_PAYLOAD_BYTES_MAX = 7999
+"""Of a NOTIFY, as PostgreSQL's documentation has it."""
 
 
 class PostgresTransaction:
@@ -148,10 +149,22 @@ def wake_ups(wake: Sequence[Waiter]) -> list[Statement]:
     for waiter in wake:
         keys.setdefault(waiter.session, []).append(waiter.key)
     return [
-        Statement(
-            "SELECT pg_notify(%s, %s)",
-            (channel(session), json.dumps(found[start : start + _PAYLOAD_KEYS_MAX])),
-        )
+        Statement("SELECT pg_notify(%s, %s)", (channel(session), payload))
         for session, found in keys.items()
-        for start in range(0, len(found), _PAYLOAD_KEYS_MAX)
+        for payload in _payloads(found)
     ]
+
+
+def _payloads(keys: Iterable[TicketKey]) -> Iterator[str]:
+    """The keys as JSON, which is ASCII, in as few texts as there must be."""
+    batch: list[str] = []
+    length = 0
+    for text in map(json.dumps, keys):
+        if batch and length + len(text) + 2 > _PAYLOAD_BYTES_MAX:
+            yield f"[{', '.join(batch)}]"
+            batch, length = [], 0
+        if len(text) + 2 <= _PAYLOAD_BYTES_MAX:  # Else it looks again by itself, as all do.
+            batch.append(text)
+            length += len(text) + 2
+    if batch:
+        yield f"[{', '.join(batch)}]"
