@@ -14,7 +14,9 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 from homes import eventually
 
+from dagster_lifeguard import LifeguardClient
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.errors import SlotsTimeoutError
 from dagster_lifeguard.storage import switch
 from dagster_lifeguard.store.contract import Scope
 
@@ -138,6 +140,17 @@ def test_a_held_stock_slot_is_not_overwritten(make_home, kind):
             update = "UPDATE concurrency_slots SET run_id = :run_id, step_key = 's'"
             assert connection.execute(db.text(update), {"run_id": "second"}).rowcount == 0
             assert connection.execute(db.text(update), {"run_id": None}).rowcount == 1
+
+
+def test_slots_of_a_script_on_the_stock_storage_count_although_it_has_no_run(make_home, kind):
+    with both(make_home(kind)) as (stock, ours):
+        stock.event_log_storage.set_concurrency_slots("orders", 1)
+        with LifeguardClient(stock, "script").slots("orders"):
+            client = LifeguardClient(ours, "other")
+            with pytest.raises(SlotsTimeoutError), client.slots("orders", timeout=0):
+                raise AssertionError("let in")
+        with client.slots("orders", timeout=300):
+            pass
 
 
 @pytest.mark.parametrize("ends", ["released", "run ended", "freed on the page"])

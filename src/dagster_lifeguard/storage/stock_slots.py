@@ -32,7 +32,7 @@ from dagster import RunsFilter
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError, first_line
-from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey
+from dagster_lifeguard.model import SCRIPT_RUN, Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
 
@@ -254,11 +254,14 @@ def _refusing() -> Iterator[None]:
 
 
 def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
-    """Those of the runs that have ended, or never were."""
+    """Those of the runs that have ended, or never were.
+
+    Of a script, which has no run, it is not known: what it holds is held until it is freed.
+    """
     asked = sorted(run_ids)
     records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
     alive = {r.dagster_run.run_id for r in records if not r.dagster_run.is_finished}
-    return set(asked) - alive
+    return {run_id for run_id in asked if run_id not in alive and not run_id.startswith(SCRIPT_RUN)}
 
 
 def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:
