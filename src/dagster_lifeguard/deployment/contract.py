@@ -192,7 +192,8 @@ class Run:
 def is_leaked(run_id: str, run: Run | None) -> bool:
     """Whether nobody can work on what holds or waits under this id.
 
-    Its run is over, or was deleted. A script has no run; when it dies, its lease ends what it held.
+    Its run is over, or was deleted. A script has no run that tells; the engine ends what it held
+    with its lease, and on Dagster's own storage nobody knows that it died.
     """
     return run.is_over if run is not None else not run_id.startswith(SCRIPT_RUN)
 
