@@ -103,10 +103,9 @@ def of_partitions(
 ) -> tuple[float, list[float]]:
     """The cost of a demand for one of so many partitions."""
     engine = opened(new_store, EngineOptions(default_limit=1))
-    engine.set_limit("orders[%]", 1000)
     names = [f"orders[{number}]" for number in range(count)]
     engine.limits()
-    demands = [Demand.of({name: 1, "orders[%]": 1}) for name in names]
+    demands = [Demand.of({name: 1, "orders[%all]": 1}) for name in names]
     found = cycles(engine, demands, seconds)
     engine.close()
     return found

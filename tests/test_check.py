@@ -277,7 +277,7 @@ class TestFindings:
             rules:
               - {assets: "key:daily", pools: ["{asset}[{partition}]"]}
               - {assets: "*", pools: ["{asset}*2"]}
-            pools: {"daily[%]": 4, "daily[2024-01-01]": 1, b: 2, c: 3, d: 4}
+            pools: {"daily[2024-01-01]": 1, b: 2, c: 3, d: 4}
         """
         project.write("lifeguard.yaml", dedent(rules))
         several = """

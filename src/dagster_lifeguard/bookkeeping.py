@@ -15,6 +15,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Verdict,
     View,
+    limit_in_force,
 )
 from dagster_lifeguard.order import format_order, turns_after
 from dagster_lifeguard.rate import nanoseconds
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
     from dagster_lifeguard.rate import Rate
 
 
-def with_default_limit(view: View, default_limit: int | None) -> View:
-    """The view in which pools without a limit of their own have the default one."""
-    if default_limit is None or all(pool.limit is not None for pool in view.pools.values()):
-        return view
-    pools = {
-        name: pool if pool.limit is not None else replace(pool, limit=default_limit)
+def with_limits_in_force(view: View, default_limit: int | None) -> View:
+    """The view in which pools have the limits by which they are decided."""
+    limits = {
+        name: limit
         for name, pool in view.pools.items()
+        if (limit := limit_in_force(name, pool.limit, default_limit)) != pool.limit
     }
-    return replace(view, pools=pools)
+    if not limits:
+        return view
+    pools = {name: replace(view.pools[name], limit=limit) for name, limit in limits.items()}
+    return replace(view, pools={**view.pools, **pools})
 
 
 def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: int | None) -> View:
@@ -48,9 +51,9 @@ def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: in
     """
     pools = {}
     for pool in demand.pools:
-        limit = limits.get(pool)
-        known = default_limit if limit is None else limit
-        pools[pool] = PoolView(pool, limit, limit_known=known)
+        own = limits.get(pool)
+        known = limit_in_force(pool, own, default_limit)
+        pools[pool] = PoolView(pool, own, limit_known=known)
     return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
 
 
@@ -208,7 +211,7 @@ def configured(
     default_limit: int | None,
 ) -> Changes | None:
     """What setting limits, rates and orders at once writes; None when there is nothing to write."""
-    seen = with_default_limit(view, default_limit)
+    seen = with_limits_in_force(view, default_limit)
     by = (session, patience_seconds)
     parts = [
         *(rated(seen, pool, rate, *by) for pool, rate in rates.items()),
@@ -237,7 +240,7 @@ def limited(
 ) -> Changes:
     """What setting limits, or deleting them with None, writes."""
     after = [
-        replace(view.pools[pool], limit=default_limit if limit is None else limit)
+        replace(view.pools[pool], limit=limit_in_force(pool, limit, default_limit))
         for pool, limit in limits.items()
     ]
     return Changes(

@@ -24,7 +24,13 @@ from typing_extensions import Self
 
 from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import SLOTS_MAX, Naming, Term, parse_expression
+from dagster_lifeguard.names import (
+    SLOTS_MAX,
+    Naming,
+    Term,
+    parse_expression,
+    refuse_all_partitions,
+)
 from dagster_lifeguard.order import parse_order
 from dagster_lifeguard.rate import BURST_MAX, Rate
 
@@ -198,6 +204,7 @@ class Config(_Strict):
             terms = _expression(name)
             if len(terms) != 1 or terms[0].slots != 1 or terms[0].fields:
                 raise ValueError(f"{name!r} is an expression; a declared pool is a plain name.")
+        _value(lambda: refuse_all_partitions(pools))
         return pools
 
     def limit_of(self, pool: str) -> int | None:

@@ -20,6 +20,7 @@ from dagster_lifeguard.model import (
     Ticket,
     TicketKey,
     Verdict,
+    limit_in_force,
 )
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.session import Session
@@ -249,10 +250,12 @@ class Engine:
         """The same for each of these pools, in their order, at one moment."""
         found = retry(lambda: self.store.snapshots(pools))
         default = self.options.default_limit
-        if default is None:
-            return found
         return tuple(
-            s if s.limit is not None else replace(s, limit=default, from_default=True)
+            replace(
+                s,
+                limit=limit_in_force(s.pool, s.limit, default),
+                from_default=s.limit is None and default is not None,
+            )
             for s in found
         )
 

@@ -12,7 +12,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import SLOTS_MAX, Term, format_expression, parse_expression
+from dagster_lifeguard.names import (
+    SLOTS_MAX,
+    Term,
+    format_expression,
+    is_of_all_partitions,
+    parse_expression,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +28,28 @@ if TYPE_CHECKING:
 LIMIT_MAX = SLOTS_MAX
 """The highest limit of a pool, which is Dagster's own default maximum."""
 
+
+def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int | None:
+    """The limit by which a pool is decided; None: it is unlimited.
+
+    Args:
+        pool: The pool.
+        own: Its own limit in Dagster's table.
+        default_limit: The limit of pools that have none of their own.
+    """
+    if is_of_all_partitions(pool):  # Or who asks for all of its slots could not be alone.
+        return LIMIT_MAX
+    return default_limit if own is None else own
+
+
 PRIORITY_MAX = 2**31 - 1
 """The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
 
-POOLS_PER_DEMAND_MAX = 1_000
-"""The most pools one step may ask for, so that a claim locks a bounded number of rows."""
+POOLS_PER_DEMAND_MAX = 10_000
+"""The most pools one step may ask for, so that the locks of a claim are held for seconds at most.
+
+Measured at 10,000 pools: a claim takes 0.8 s on SQLite, 1.6 s on PostgreSQL.
+"""
 
 SCRIPT_RUN = "script-"
 """How the id begins under which a script asks, which has no run."""

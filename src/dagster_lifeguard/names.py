@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 Naming = Literal["underscore", "path"]
 
@@ -32,6 +32,12 @@ FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "p
 """Templates a pool name may hold; ``tag`` and ``metadata`` take a key after a colon.
 
 ``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.
+"""
+
+ALL_PARTITIONS = "%all"
+"""In place of ``{partition}``: the pool that stands for all of them.
+
+No other name has it: in what a template is filled in with, ``%`` is written ``%25``.
 """
 
 HOLD_ASSET = "{hold:asset}"
@@ -172,6 +178,27 @@ def stands_for(term: Term, name: str) -> bool:
     """Whether a term may be this name once its templates are filled in, each with any value."""
     fixed = term.fill(lambda _: "\0").name.split("\0")
     return re.fullmatch(".+".join(map(re.escape, fixed)), name) is not None
+
+
+def is_of_all_partitions(pool: str) -> bool:
+    """Whether a pool stands for all partitions of something."""
+    return ALL_PARTITIONS in pool
+
+
+def refuse_all_partitions(pools: Iterable[str]) -> None:
+    """Refuse to set anything of pools that stand for all partitions.
+
+    Raises:
+        ConfigError: One of them does.
+    """
+    wrong = [pool for pool in pools if is_of_all_partitions(pool)]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]!r} stands for all partitions: it always has {SLOTS_MAX} slots.",
+            remedy="To limit or pause partitions together, let their rule name one more pool, "
+            "such as orders[{partition}]+orders, and set that.",
+            names=wrong,
+        )
 
 
 def split_hold(text: str) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.names import (
+    ALL_PARTITIONS,
     Term,
     fill_run_fields,
     parse_expression,
@@ -143,8 +144,9 @@ def _names(term: Term, step: StepExecution) -> Iterator[str]:
     """The pools that a term stood for: one for each asset and partition that it names."""
     fields = {field.name for field in term.fields}
     keys = [tuple(key.path) for key in step.asset_keys] if "asset" in fields else [()]
-    # All partitions of something share the pool with the name "%".
-    partitions = ["%", *map(safe_value, step.partitions)] if "partition" in fields else [""]
+    partitions = (
+        [ALL_PARTITIONS, *map(safe_value, step.partitions)] if "partition" in fields else [""]
+    )
     for path, partition in product(keys, partitions):
         yield fill_run_fields(term, asset=path, partition=partition).name
 

@@ -71,7 +71,7 @@ class Transactions:
         default_limit = self._options.default_limit
         presumed = bookkeeping.presumed(self.limits_seen, ticket.demand, default_limit)
         session = self._own.open()
-        view = bookkeeping.with_default_limit(presumed, default_limit)
+        view = bookkeeping.with_limits_in_force(presumed, default_limit)
         patience_seconds = self._options.patience_seconds
         verdict, changes = bookkeeping.claimed(view, ticket, {}, session, patience_seconds)
         if not isinstance(verdict, Granted) or changes is None:
@@ -98,7 +98,7 @@ class Transactions:
             with self._store.begin(scope) as transaction:
                 view = transaction.view
                 self.limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
-                view = bookkeeping.with_default_limit(view, self._options.default_limit)
+                view = bookkeeping.with_limits_in_force(view, self._options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
                 # Looked up without the locks in hand, and only where somebody asks for it.
@@ -154,7 +154,7 @@ class Transactions:
         """End this very grant; False if it has ended already."""
 
         def next_up(view: View) -> tuple[Waiter, ...]:
-            view = bookkeeping.with_default_limit(view, self._options.default_limit)
+            view = bookkeeping.with_limits_in_force(view, self._options.default_limit)
             return bookkeeping.next_up(view, self._options.patience_seconds)
 
         self._passing("begin")
@@ -189,7 +189,9 @@ class Transactions:
                 pools = self._store.pools_of(scope.run_id, scope.step_key, scope.ended)
             self._passing("begin")
             with self._store.begin(replace(scope, pools=pools)) as transaction:
-                view = bookkeeping.with_default_limit(transaction.view, self._options.default_limit)
+                view = bookkeeping.with_limits_in_force(
+                    transaction.view, self._options.default_limit
+                )
                 self._passing("viewed")
                 if bookkeeping.is_covered(view):
                     if waiting_only:

@@ -7,7 +7,7 @@ from dagster import AssetKey
 
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import TicketKey
+from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, TicketKey
 from dagster_lifeguard.storage.demands import PARTITIONS_MAX, Demands, RunPlan, asked
 from dagster_lifeguard.storage.expressions import is_deferred
 
@@ -17,8 +17,8 @@ def plan(*assets: str, partitions: tuple[str, ...] | None = None, step: str = "s
     return RunPlan({step: StepPlan(step, "any", keys)}, partitions)
 
 
-def slots(text: str, plan: RunPlan, limits: dict[str, int] | None = None) -> dict[str, int]:
-    demand = asked("run", next(iter(plan.steps)), text, plan, (limits or {}).get).demand
+def slots(text: str, plan: RunPlan) -> dict[str, int]:
+    demand = asked("run", next(iter(plan.steps)), text, plan).demand
     return {} if demand is None else {term.name: term.slots for term in demand.terms}
 
 
@@ -44,26 +44,26 @@ class TestPartitions:
         assert slots("daily[{partition}]*2", plan("daily", partitions=("d1", "d2"))) == {
             "daily[d1]": 2,
             "daily[d2]": 2,
-            "daily[%]": 1,
+            "daily[%all]": 1,
         }
 
     @pytest.mark.parametrize("partitions", [None, ("d",) * (PARTITIONS_MAX + 1)])
     def test_many_or_unlisted_partitions_are_all_of_them(self, partitions) -> None:
         assert slots("daily[{partition}]", plan("daily", partitions=partitions)) == {
-            "daily[%]": 1000
+            "daily[%all]": 1000
         }
 
-    def test_all_of_them_is_as_many_as_may_execute_at_once(self) -> None:
-        limits = {"daily[%]": 4}
-        assert slots("daily[{partition}]", plan("daily"), limits) == {"daily[%]": 4}
-        limits = {"daily[%]": 0}  # Paused: it waits.
-        assert slots("daily[{partition}]", plan("daily"), limits) == {"daily[%]": 1}
+    def test_more_pools_than_a_demand_may_name_are_all_of_their_partitions(self) -> None:
+        models = tuple(f"m{number}" for number in range(POOLS_PER_DEMAND_MAX // 4))
+        three, four = (plan(*models, partitions=tuple("abcd")[:n]) for n in (3, 4))
+        assert len(slots("{asset}[{partition}]", three)) == POOLS_PER_DEMAND_MAX
+        assert slots("{asset}[{partition}]", four) == {f"{m}[%all]": 1000 for m in models}
 
     def test_a_partition_is_never_taken_for_all_of_them_nor_for_an_operator(self) -> None:
-        found = slots("daily[{partition}]", plan("daily", partitions=("%", "a b+c*2", "{x}")))
+        found = slots("daily[{partition}]", plan("daily", partitions=("%all", "a b+c*2", "{x}")))
         assert found == {
-            "daily[%]": 1,
-            "daily[%25]": 1,
+            "daily[%all]": 1,
+            "daily[%25all]": 1,
             "daily[a%20b%2Bc%2A2]": 1,
             "daily[%7Bx%7D]": 1,
         }
@@ -71,16 +71,16 @@ class TestPartitions:
     def test_of_terms_that_come_out_as_one_the_larger_counts(self) -> None:
         two = plan("a", partitions=("d",))
         assert slots("a*2+{asset}", two) == {"a": 2}
-        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%]": 1}
+        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%all]": 1}
 
     def test_with_assets_each_has_its_own(self) -> None:
         found = slots("{asset:path}[{partition}]", plan("a", "b", partitions=("d",)))
-        assert found == {"a[d]": 1, "a[%]": 1, "b[d]": 1, "b[%]": 1}
+        assert found == {"a[d]": 1, "a[%all]": 1, "b[d]": 1, "b[%all]": 1}
 
 
 class TestTickets:
     def ticket(self, text: str, step: str) -> TicketKey:
-        return asked("run", step, text, plan("a", step=step), {}.get).ticket
+        return asked("run", step, text, plan("a", step=step)).ticket
 
     def test_a_step_asks_for_itself(self) -> None:
         assert self.ticket("orders", "graph.op") == ("run", "graph.op")
@@ -102,25 +102,25 @@ class TestTickets:
             "graph.d": step(None),
             "graph2.a": step(held),
         }
-        demands = Demands(lambda _: RunPlan(steps, None), {}.get)
+        demands = Demands(lambda _: RunPlan(steps, None))
         assert demands.members(TicketKey("run", "graph")) == {"graph.a", "graph.in.b"}
 
 
 class TestWhatIsNotKnown:
     def test_a_mapped_step_is_in_the_plan_once(self) -> None:
         found = plan("a", step="graph.op[?]")
-        asking = asked("run", "graph.op[x]", "{asset}", found, {}.get)
+        asking = asked("run", "graph.op[x]", "{asset}", found)
         assert asking.ticket == ("run", "graph.op[x]")
         assert asking.demand is not None
         assert asking.demand.pools == ("a",)
 
     def test_a_step_that_no_plan_knows_is_an_error_and_not_unlimited(self) -> None:
         with pytest.raises(ConfigError, match="not in the plan"):
-            asked("run", "step", "{asset}", RunPlan({}, None), {}.get)
+            asked("run", "step", "{asset}", RunPlan({}, None))
 
     def test_a_plan_is_read_only_where_it_is_needed_and_once(self) -> None:
         read = []
-        demands = Demands(lambda run_id: read.append(run_id) or plan("a"), {}.get)
+        demands = Demands(lambda run_id: read.append(run_id) or plan("a"))
         assert demands.of("run", "step", "orders+b*2").demand is not None
         assert read == []
         for _ in range(3):

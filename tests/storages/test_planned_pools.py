@@ -6,8 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from homes import eventually, holders, limit, waiters
+
+from dagster_lifeguard import Policy, Rule
 
 PLANNED = Path(__file__).with_name("planned.py")
 
@@ -76,10 +81,10 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
     with home.instance() as instance:
         ((again, _),) = eventually(lambda: waiters(instance, "daily[2024-01-02]"))
         whole = materialize(home, "daily", "--partition-range", "2024-01-01...2024-03-31")
-        ((long, _),) = eventually(lambda: waiters(instance, "daily[%]"))
+        ((long, _),) = eventually(lambda: waiters(instance, "daily[%all]"))
         assert {again, long}.isdisjoint(began)
         partitions = {"daily[2024-01-01]", "daily[2024-01-02]"}
-        assert shown(home) == {"warehouse", "daily[%]", *partitions}
+        assert shown(home) == {"warehouse", "daily[%all]", *partitions}
         home.go("daily")
         succeed(one, other, same, whole)
         assert (
@@ -90,9 +95,46 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
             ]
             * 2
         )
-        assert ("granted", "daily", 1000) in grants(instance, "daily[%]")
+        assert ("granted", "daily", 1000) in grants(instance, "daily[%all]")
         # Nobody holds, waits for or plans the pools of partitions any more.
-        assert shown(home) == {"warehouse", "daily[%]"}
+        assert shown(home) == {"warehouse"}
+
+
+def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
+    defs = Policy(engine="lifeguard", rules=[Rule(assets="*", pools=["daily[{partition}]"])]).apply(
+        dg.Definitions([dg.AssetSpec("other"), _daily])
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    with home.instance() as instance:
+        log = instance.event_log_storage
+
+        def stored(tags):
+            plan = create_execution_plan(job, tags=tags)
+            return instance.create_run_for_job(job, execution_plan=plan, tags=tags)
+
+        one, same, other = (
+            stored({"dagster/partition": f"2024-01-{day}"}) for day in ("01", "01", "02")
+        )
+        whole = stored(
+            {
+                "dagster/asset_partition_range_start": "2024-01-01",
+                "dagster/asset_partition_range_end": "2024-03-31",
+            }
+        )
+        assert log.claim_concurrency_slot("daily[{partition}]", one.run_id, "_daily").is_claimed
+        queued = [same, other, whole]
+        counter = GlobalOpConcurrencyLimitsCounter(
+            instance, queued, [], log.get_concurrency_keys(), log.get_pool_limits()
+        )
+        assert [counter.is_blocked(run) for run in queued] == [True, False, False]
+        assert whole.run_op_concurrency.root_key_counts == {"daily[%all]": 1000}
+
+
+@dg.asset(
+    partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-04-01"),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def _daily(): ...
 
 
 @pytest.mark.parametrize("executor", ["in_process", "multiprocess"])

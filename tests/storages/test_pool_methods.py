@@ -162,6 +162,20 @@ def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
         assert [info.slot_count for info in log.get_concurrency_infos("abc").values()] == [7] * 3
 
 
+def test_nothing_can_be_set_of_a_pool_of_all_partitions(make_home, kind):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        for refused in (
+            lambda: log.set_concurrency_slots("daily[%all]", 3),
+            lambda: log.set_limits({"a": 1, "daily[%all]": 3}),
+            lambda: log.set_rate("daily[%all]", Rate.parse("1/day")),
+            lambda: log.set_order("daily[%all]", "team"),
+        ):
+            with pytest.raises(ConfigError, match="stands for all partitions: it always has 1000"):
+                refused()
+        assert log.get_pool_limits() == []
+
+
 def test_runs_without_pools_are_stored_as_they_are(make_home):
     with make_home("sqlite").instance() as instance:
         run = DagsterRun(job_name="job")

@@ -41,8 +41,6 @@ ADDED = {
     "set_limits",
     "set_rate",
     "set_order",
-    "limit_of",
-    "open_whole_pools",
     "pools_by_default",
     "step_progress",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import dagster as dg
 import httpx
@@ -14,6 +14,7 @@ from homes import Home, free_port, limit, serve
 from web_server import TOKEN, serving
 
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.model import Demand
 
 BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 
@@ -66,6 +67,22 @@ class Browser:
         action = re.search(r'action="([^"]+)"', form)[1]
         fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
         return self.client.post(action, data={k: html.unescape(v) for k, v in fields})
+
+
+def test_of_a_pool_of_all_partitions_nothing_can_be_set(world, home, deployment):
+    with ExitStack() as stack:
+        if world == "engine":
+            engine = stack.enter_context(home.instance()).event_log_storage.lifeguard.engine
+            assert engine.claim("run", "step", Demand.of({"daily[%all]": 1})).granted
+        browser = Browser(stack.enter_context(serving(deployment, allow_changes=True)))
+        assert "Pause" in browser.page("/pools/orders")
+        if world == "engine":
+            page = browser.page("/pools/daily[%25all]")
+            assert ("1,000" in page, "Pause" in page) == (True, False)
+        for path, query in (("limit", {"limit": "3"}), ("pause", {})):
+            answer = browser.client.get(f"/change/{path}", params={"pool": "daily[%all]", **query})
+            assert answer.status_code == 400
+            assert "stands for all partitions" in answer.text
 
 
 def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):

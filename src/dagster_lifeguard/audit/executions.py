@@ -15,6 +15,7 @@ from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
+from dagster_lifeguard.model import limit_in_force
 from dagster_lifeguard.names import Field, Term, safe_value
 from dagster_lifeguard.storage.expressions import demand_of
 
@@ -44,7 +45,7 @@ class Limits:
 
     def of(self, pool: str) -> int | None:
         """A pool's limit; None if it is unlimited."""
-        return self.limits.get(pool, self.default_limit)
+        return limit_in_force(pool, self.limits.get(pool), self.default_limit)
 
 
 def audit_executions(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.audit.findings import Audit, Caveat, Lane, Occupant, Wait
 from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
-from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.model import EntryKind, limit_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,8 +51,8 @@ def audit_ledger(
     for entry in entries:
         lane = Lane("pool", entry.pool)
         if entry.kind is EntryKind.LIMIT:
-            own = entry.limit
-            sweep.set_limit(lane, entry.at, default_limit if own is None else own)
+            limit = limit_in_force(entry.pool, entry.limit, default_limit)
+            sweep.set_limit(lane, entry.at, limit)
             continue
         key = (entry.run_id, entry.step_key, entry.fence)
         if entry.kind is EntryKind.GRANTED:

@@ -15,7 +15,7 @@ from dagster_lifeguard.deployment.contract import (
     refuse_without_engine,
 )
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import LIMIT_MAX
+from dagster_lifeguard.model import LIMIT_MAX, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class EnginePools:
         idle = [
             PoolState(
                 pool,
-                own.get(pool, default_limit),
+                limit_in_force(pool, own.get(pool), default_limit),
                 from_default=pool not in own and default_limit is not None,
                 rate=rates.get(pool),
                 fair_by=orders.get(pool),
@@ -265,7 +265,8 @@ def with_runs(
     known = {state.pool: state for state in states}
     if names is None:
         for pool in (holding.keys() | waiting.keys()) - known.keys():
-            known[pool] = PoolState(pool, default_limit, default_limit is not None)
+            limit = limit_in_force(pool, None, default_limit)
+            known[pool] = PoolState(pool, limit, default_limit is not None)
     return [
         replace(
             state,

@@ -1,22 +1,23 @@
 """What each step of a run asks for, and by which ticket: expressions filled in from its plan.
 
 Partitions. ``orders[{partition}]`` asks for the pool of each partition of the run, and for one slot
-of ``orders[%]``, which stands for them all. A run of more than ``PARTITIONS_MAX`` partitions, or
-of a range that its run does not list, asks for every slot of ``orders[%]`` instead: it meets each
-run of a single partition there. So a limit on ``orders[%]`` is also a limit on how many partitions
-execute at once. No partition is named ``%``, for one that is would be written ``%25``.
+of ``orders[%all]``, which stands for them all and has as many slots as a pool can have, always. A
+run of more than ``PARTITIONS_MAX`` partitions, of more than a demand may name, or of a range that
+its run does not list, asks for every slot of ``orders[%all]`` instead: so it meets each run of a
+single partition there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat.plans import partition_keys, step_plans
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand, TicketKey
+from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
 from dagster_lifeguard.names import (
+    ALL_PARTITIONS,
     SLOTS_MAX,
     fill_run_fields,
     parse_expression,
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 PARTITIONS_MAX = 30
 """So many partitions of one run are asked for one by one."""
-
-ANY_PARTITION = "%"
-"""Stands for a partition in the name of the pool of them all."""
 
 _RUNS_KNOWN_MAX = 64
 
@@ -75,12 +73,10 @@ class Asking:
     Attributes:
         ticket: The ticket by which it asks: its own, or the one of its graph asset.
         demand: The pools and slots; None when there is nothing to ask for.
-        whole_pools: Those of the pools that stand for all partitions of something.
     """
 
     ticket: TicketKey
     demand: Demand | None
-    whole_pools: frozenset[str] = frozenset()
 
 
 class Demands:
@@ -88,14 +84,10 @@ class Demands:
 
     Args:
         load: Reads the plan of a run.
-        limit_of: The limit that a pool has now, None if it has none of its own.
     """
 
-    def __init__(
-        self, load: Callable[[str], RunPlan], limit_of: Callable[[str], int | None]
-    ) -> None:
+    def __init__(self, load: Callable[[str], RunPlan]) -> None:
         self.plan = lru_cache(maxsize=_RUNS_KNOWN_MAX)(load)
-        self._limit_of = limit_of
 
     def of(self, run_id: str, step_key: str, text: str) -> Asking:
         """What a step asks for whose pool is this text.
@@ -106,7 +98,7 @@ class Demands:
         """
         if not is_deferred(text):
             return Asking(_ticket(run_id, step_key, text), demand_of(text))
-        return asked(run_id, step_key, text, self.plan(run_id), self._limit_of)
+        return asked(run_id, step_key, text, self.plan(run_id))
 
     def members(self, ticket: TicketKey) -> frozenset[str]:
         """The planned steps that share the ticket of a graph asset."""
@@ -118,9 +110,7 @@ class Demands:
         )
 
 
-def asked(
-    run_id: str, step_key: str, text: str, plan: RunPlan, limit_of: Callable[[str], int | None]
-) -> Asking:
+def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> Asking:
     """What a step of a run asks for; see ``Demands.of``."""
     step = plan.steps.get(step_key) or plan.steps.get(_key_in_plan(step_key))
     if step is None:
@@ -130,8 +120,13 @@ def asked(
             remedy="Launch the run through Dagster, which stores its plan.",
             names=[step_key],
         )
-    slots, whole_pools = _filled(text, step.asset_keys, plan.partitions, limit_of)
-    return Asking(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None, whole_pools)
+    listed = plan.partitions
+    if listed is not None and len(listed) > PARTITIONS_MAX:
+        listed = None
+    slots = _filled(text, step.asset_keys, listed)
+    if listed is not None and len(slots) > POOLS_PER_DEMAND_MAX:
+        slots = _filled(text, step.asset_keys, None)
+    return Asking(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None)
 
 
 def _ticket(run_id: str, step_key: str, text: str) -> TicketKey:
@@ -148,33 +143,21 @@ def _key_in_plan(step_key: str) -> str:
 
 
 def _filled(
-    text: str,
-    assets: Iterable[AssetKey],
-    partitions: tuple[str, ...] | None,
-    limit_of: Callable[[str], int | None],
-) -> tuple[dict[str, int], frozenset[str]]:
-    """The slots of each pool that an expression asks for, and the pools of all partitions.
+    text: str, assets: Iterable[AssetKey], partitions: tuple[str, ...] | None
+) -> dict[str, int]:
+    """The slots of each pool that an expression asks for; of terms that come out as one the most.
 
-    Of two terms that come out as one pool the larger counts.
+    Args:
+        text: The expression.
+        assets: The assets that the step makes.
+        partitions: Those to ask for one by one; None for all that there are.
     """
     slots: dict[str, int] = {}
-    whole_pools = set()
     for term in parse_expression(split_hold(text)[1]):
         for of_asset in _each_asset(term, assets):
-            if not any(field.name == "partition" for field in of_asset.fields):
-                slots[of_asset.name] = max(slots.get(of_asset.name, 0), of_asset.slots)
-                continue
-            whole = _with_partition(of_asset, ANY_PARTITION)
-            whole_pools.add(whole)
-            if partitions is None or len(partitions) > PARTITIONS_MAX:
-                limit = limit_of(whole)
-                slots[whole] = max(1, SLOTS_MAX if limit is None else limit)
-                continue
-            slots[whole] = max(slots.get(whole, 0), 1)
-            for partition in partitions:
-                name = _with_partition(of_asset, safe_value(partition))
-                slots[name] = max(slots.get(name, 0), of_asset.slots)
-    return slots, frozenset(whole_pools)
+            for filled in _each_partition(of_asset, partitions):
+                slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
+    return slots
 
 
 def _each_asset(term: Term, assets: Iterable[AssetKey]) -> Iterator[Term]:
@@ -185,5 +168,11 @@ def _each_asset(term: Term, assets: Iterable[AssetKey]) -> Iterator[Term]:
         yield fill_run_fields(term, asset=key.path, partition=None)
 
 
-def _with_partition(term: Term, text: str) -> str:
-    return fill_run_fields(term, asset=None, partition=text).name
+def _each_partition(term: Term, partitions: tuple[str, ...] | None) -> Iterator[Term]:
+    if not any(field.name == "partition" for field in term.fields):
+        yield term
+        return
+    whole = fill_run_fields(term, asset=None, partition=ALL_PARTITIONS)
+    yield replace(whole, slots=SLOTS_MAX if partitions is None else 1)
+    for partition in partitions or ():
+        yield fill_run_fields(term, asset=None, partition=safe_value(partition))

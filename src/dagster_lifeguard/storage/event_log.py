@@ -15,7 +15,7 @@ from dagster_lifeguard.storage.expressions import (
     is_deferred,
     is_expression,
     limit_of,
-    refuse_expression,
+    require_settable,
 )
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
@@ -23,7 +23,7 @@ from dagster_lifeguard.store.contract import TryAgainError
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagster import EventLogEntry
 
@@ -100,8 +100,6 @@ class PoolMethods:
         if asking.demand is None:
             return storages.claim_status(concurrency_key, claimed=True, priority=priority)
         parts.tickets.note(TicketKey(run_id, step_key), asking.ticket)
-        if is_deferred(concurrency_key):
-            self.open_whole_pools(asking.whole_pools)
         verdict = parts.claims.claim(asking.ticket, asking.demand, priority or 0)
         granted = isinstance(verdict, Granted)
         return storages.claim_status(
@@ -219,7 +217,7 @@ class PoolMethods:
         """Set a pool's limit. What is held beyond it is not taken away.
 
         Raises:
-            ConfigError: Out of bounds, or the name is a pool expression.
+            ConfigError: Out of bounds, or the name is an expression or of all partitions.
         """
         _refuse_limit(concurrency_key, num)
         self.lifeguard.engine.set_limit(concurrency_key, num)
@@ -237,13 +235,13 @@ class PoolMethods:
         slots is told by ``lifeguard engine status``.
 
         Raises:
-            ConfigError: Out of bounds, or a name is a pool expression.
+            ConfigError: Out of bounds, or a name is a pool expression or stands for all partitions.
         """
         for pool, limit in limits.items():
             if limit is not None:
                 _refuse_limit(pool, limit)
         for pool in (*(rates or ()), *(orders or ())):
-            refuse_expression(pool)
+            require_settable(pool)
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -259,18 +257,18 @@ class PoolMethods:
         """Set how many steps may start in a pool per time or, with None, delete that.
 
         Raises:
-            ConfigError: The name is a pool expression.
+            ConfigError: The name is a pool expression, or stands for all partitions.
         """
-        refuse_expression(pool)
+        require_settable(pool)
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
         """Share a pool fairly among the runs with each value of a tag; None: first come first.
 
         Raises:
-            ConfigError: The name is a pool expression.
+            ConfigError: The name is a pool expression, or stands for all partitions.
         """
-        refuse_expression(pool)
+        require_settable(pool)
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
@@ -284,20 +282,6 @@ class PoolMethods:
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
         return True
-
-    def limit_of(self, pool: str) -> int | None:
-        """The limit that a pool has of its own."""
-        return next((row.limit for row in self.lifeguard.claims.limits() if row.pool == pool), None)
-
-    def open_whole_pools(self, pools: Collection[str]) -> None:
-        """Make the pools that stand for all partitions of something as large as a pool can be.
-
-        Those that were given a limit before keep it.
-        """
-        known = {row.pool for row in self.lifeguard.claims.limits()}
-        for pool in sorted(set(pools) - known):
-            self.lifeguard.engine.set_limit(pool, LIMIT_MAX)
-            self._limits_changed(pool)
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
@@ -356,7 +340,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
-    refuse_expression(pool)
+    require_settable(pool)
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

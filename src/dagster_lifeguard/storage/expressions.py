@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import Demand
-from dagster_lifeguard.names import Term, parse_expression, split_hold
+from dagster_lifeguard.names import Term, parse_expression, refuse_all_partitions, split_hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,12 +64,13 @@ def limit_of(demand: Demand, limits: Mapping[str, int], default_limit: int | Non
     return min(found, default=None)
 
 
-def refuse_expression(pool: str) -> None:
-    """Refuse what is set of one pool for an expression.
+def require_settable(pool: str) -> None:
+    """Refuse to set anything of an expression, or of a pool that stands for all partitions.
 
     Raises:
         ConfigError: It is one.
     """
+    refuse_all_partitions([pool])
     if is_expression(pool):
         terms = parse_expression(split_hold(pool)[1])
         raise ConfigError(

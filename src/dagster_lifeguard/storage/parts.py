@@ -52,9 +52,7 @@ class Parts:
         )
         self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
         self.claims = Claims(self.engine, self._look, self.tags)
-        self.demands = Demands(
-            lambda run_id: plan_by_id(storages.instance_of(event_log), run_id), event_log.limit_of
-        )
+        self.demands = Demands(lambda run_id: plan_by_id(storages.instance_of(event_log), run_id))
         self.planned = PlannedPools(lambda: storages.instance_of(event_log))
         self.tickets = Tickets(
             self.engine, self.demands.plan, self.demands.members, event_log.step_progress

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.names import SLOTS_MAX, is_of_all_partitions
 from dagster_lifeguard.storage.demands import asked, plan_of
 from dagster_lifeguard.storage.expressions import demand_of, needs_plan
 
@@ -21,6 +22,8 @@ class PoolsOfRuns:
     Guarantees:
         The run queue sees pools, never expressions: it blocks and counts by the slots that a run's
         first steps ask for (granularity ``op``), or by all pools of the run (granularity ``run``).
+        A pool that stands for all partitions holds up no run that asks for single ones: such a pool
+        has a free slot nearly always, and Dagster lets a run go that finds one.
 
     Not guaranteed:
         Under granularity ``op`` a run leaves the queue as soon as one pool of its first steps has
@@ -51,25 +54,21 @@ class PoolsOfRuns:
         for text, demand in demands.items():
             _count(first, demand, concurrency.root_key_counts.get(text, 0))
         pools = {pool for demand in demands.values() for pool in demand.pools}
-        whole_pools: set[str] = set()
 
         instance = storages.instance_of(self)
-        event_log: Any = instance.event_log_storage
         counted: set[TicketKey] = set()
         if planned:
             plan = plan_of(instance, run)
             for key, step in plan.steps.items():
                 if step.pool not in planned:
                     continue
-                asking = asked(run.run_id, key, step.pool, plan, event_log.limit_of)
+                asking = asked(run.run_id, key, step.pool, plan)
                 if asking.demand is None:
                     continue
                 pools.update(asking.demand.pools)
-                whole_pools |= asking.whole_pools
                 if not step.after and asking.ticket not in counted:
                     counted.add(asking.ticket)
                     _count(first, asking.demand, 1)
-        event_log.open_whole_pools(whole_pools)
         return storages.RunOpConcurrency(
             root_key_counts=dict(first),
             has_unconstrained_root_nodes=concurrency.has_unconstrained_root_nodes,
@@ -80,4 +79,5 @@ class PoolsOfRuns:
 def _count(slots: Counter[str], demand: Demand, times: int) -> None:
     if times:
         for term in demand.terms:
-            slots[term.name] += term.slots * times
+            if term.slots == SLOTS_MAX or not is_of_all_partitions(term.name):
+                slots[term.name] += term.slots * times

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dagster_lifeguard.names import is_of_all_partitions
 from dagster_lifeguard.web.pictures import FILTERS
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self.environment.filters.update(FILTERS)
+        self.environment.tests["of_all_partitions"] = is_of_all_partitions
 
     def whole(self, name: str, page: object, site: Site) -> str:
         """A page as HTML."""

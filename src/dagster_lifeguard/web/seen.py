@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.deployment.contract import NOTHING, PoolState
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.run_queue import count_queued
+from dagster_lifeguard.model import limit_in_force
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -81,7 +82,8 @@ class SeenDeployment:
             return tuple(self._states.values())
         default = self._settings.default_limit
         return tuple(
-            self._states.get(name) or PoolState(name, default, default is not None)
+            self._states.get(name)
+            or PoolState(name, limit_in_force(name, None, default), default is not None)
             for name in sorted(set(names))
         )
 
