@@ -22,7 +22,14 @@ from dagster_lifeguard.model import (
     Waiter,
     Waiting,
 )
-from dagster_lifeguard.order import queue_of, rank_of, ranked, turns_after
+from dagster_lifeguard.order import (
+    SLOT,
+    queue_of,
+    rank_of,
+    ranked,
+    turns_after,
+    turns_of_new_groups,
+)
 from dagster_lifeguard.rate import Rate, nanoseconds
 
 POOLS = ("x", "y", "z")
@@ -53,7 +60,7 @@ def situations(draw, *, whole=None):
         fair_by = draw(st.sampled_from([None, "team"]))
         holders = {slot: draw(st.sampled_from("ab")) for slot in sorted(taken)}
         held = Counter(holders.values()) if fair_by else None
-        turns = {"a": 3, "b": draw(st.integers(0, 5))}
+        turns = {"a": 3 * SLOT, "b": draw(st.integers(0, 5)) * SLOT}
         pools[pool] = PoolView(
             pool=pool,
             limit=limit,
@@ -302,13 +309,24 @@ class Floor:
                     ticket, len(verdict.slots[pool]), view.pools[pool]
                 )
                 self.turns[pool][self.groups[name]] = begins
+                self.forget_turns(pool)
             for pool in ticket.demand.pools:
                 if pool in self.rates:
                     now_ns = nanoseconds(self.now)
                     self.due[pool] = self.rates[pool].due_after_start(self.due[pool], now_ns)
         else:
             self.tickets[name] = replace(ticket, queue_at=verdict.queue_at)
+            groups = {pool: group for pool, group in ticket.groups.items() if pool in self.fair}
+            begun = turns_of_new_groups(groups, (view.pools[pool] for pool in verdict.queue_at))
+            for pool, turn in begun.items():
+                self.turns[pool][groups[pool]] = turn
         return verdict
+
+    def forget_turns(self, pool):
+        in_line = {self.groups[n] for n, t in self.tickets.items() if pool in t.queue_at}
+        for group in [g for g, begins in self.turns[pool].items() if begins <= self.turn[pool]]:
+            if group not in in_line:
+                del self.turns[pool][group]
 
 
 @settings(max_examples=40, deadline=None)
@@ -350,6 +368,48 @@ def test_nobody_starves_under_an_endless_stream_of_its_own_priority(streams, rat
             floor.look(name)
             if name in floor.holding:
                 leaves[name] = tick + random.randint(1, 5)
+        if "victim" in floor.holding:
+            return
+    raise AssertionError("the victim starved")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    limit=st.integers(1, 3),
+    served=st.integers(1, 4),
+    arrivals=st.integers(1, 3),
+    patience=st.sampled_from([5.0, float("inf")]),
+    random=st.randoms(use_true_random=False),
+)
+def test_new_groups_without_end_do_not_starve_one_that_was_served_before(
+    limit, served, arrivals, patience, random
+):
+    """However many come: each that comes after the turn of the pool is its own is behind it."""
+    floor = Floor({"x": limit}, patience=patience, fair={"x"})
+    one = Demand.of({"x": 1})
+    for number in range(served):
+        floor.arrive(f"before{number}", one, group="own")
+        assert floor.look(f"before{number}").granted
+        floor.holding.clear()
+    for number in range(limit):
+        floor.arrive(f"holder{number}", one, group=f"held{number}")
+        assert floor.look(f"holder{number}").granted
+    # The pool's turn lags by what one grant gave, which it makes up for by a part with each.
+    for tick in range(4 * (WAITERS_SEEN_MAX + limit)):
+        floor.now = float(tick)
+        for number in range(arrivals * limit):
+            name = f"new{tick}.{number}"
+            floor.arrive(name, one, group=name)
+            floor.look(name)
+        if tick == 0:
+            floor.arrive("victim", one, group="own")
+            floor.look("victim")
+        floor.holding.clear()
+        names = [w.key.run_id for _, w in queue_of(floor.view(floor.tickets["victim"]).pools["x"])]
+        for name in random.sample(names, len(names)):
+            floor.look(name)
+        if "victim" in floor.tickets:  # It may be out of sight.
+            floor.look("victim")
         if "victim" in floor.holding:
             return
     raise AssertionError("the victim starved")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, PoolView, Ticket, TicketKey, Waiter
 from dagster_lifeguard.order import (
+    SLOT,
     format_order,
     members_to_see,
     parse_order,
@@ -37,12 +38,13 @@ def queues(draw, count_max=80):
         waiters.append(
             Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
         )
-    turns = draw(st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 9)))
+    some_turn = st.integers(0, 9).map(lambda slots: slots * SLOT)
+    turns = draw(st.dictionaries(st.sampled_from(GROUPS), some_turn))
     return (
         waiters,
         Counter(draw(st.lists(st.sampled_from(GROUPS), max_size=6))),
         turns,
-        draw(st.integers(0, 5)),
+        draw(some_turn),
     )
 
 
@@ -52,7 +54,7 @@ def one_by_one(waiters, held, turns, turn):
     Of several, the one with the earliest turn, and then the one whose first came first.
     """
     left, has, found = list(waiters), Counter(held), []
-    begins = {group: max(turns.get(group, 0), turn) for group in GROUPS}
+    begins = {group: turns.get(group, turn) for group in GROUPS}
     while left:
         priority = max(w.priority for w in left)
         firsts = {}
@@ -63,7 +65,7 @@ def one_by_one(waiters, held, turns, turn):
         able = [w for group, w in firsts.items() if has[group] == least]
         earliest = min(begins[w.group] for w in able)
         best = min((w for w in able if begins[w.group] == earliest), key=lambda w: w.number)
-        begins[best.group] += best.slots
+        begins[best.group] += best.slots * SLOT
         has[best.group] += best.slots
         left.remove(best)
         found.append(best)
@@ -121,8 +123,8 @@ def test_the_front_of_many_groups_is_the_front_of_all():
             for number, team in enumerate(teams, 1)
         ]
         held = Counter(chance.choices(teams, k=60))
-        turns = {team: chance.randrange(9) for team in set(teams[:20])}
-        assert_the_front_is_that_of_all(waiters, held, turns, chance.randrange(5))
+        turns = {team: chance.randrange(9) * SLOT for team in set(teams[:20])}
+        assert_the_front_is_that_of_all(waiters, held, turns, chance.randrange(5) * SLOT)
 
 
 def assert_the_front_is_that_of_all(waiters, held, *turns):
@@ -182,19 +184,41 @@ def test_what_is_not_an_order_is_refused(text):
         parse_order(text)
 
 
+def granted(group, slots, turns, turn, *asking, limit=8):
+    """Where the group's next turn begins, and the pool's turn, in slots."""
+    ticket = Ticket(TicketKey(group, "s"), Demand.of({"x": slots}), groups={"x": group})
+    queue = tuple(
+        Waiter(number, priority, asks, 0.0, TicketKey(name, "s"), "s", name)
+        for number, (name, asks, priority) in enumerate(asking, start=1)
+    )
+    before = view_of(queue, {}, {name: at * SLOT for name, at in turns.items()}, turn * SLOT)
+    after = turns_after(ticket, slots, replace(before, limit=limit))
+    return tuple(at / SLOT for at in after)
+
+
 def test_a_group_that_comes_back_starts_level_with_the_next_one_and_has_no_claim_to_the_past():
-    def ticket(group):
-        return Ticket(TicketKey(group, "s"), Demand.of({"x": 1}), groups={"x": group})
+    # Alone, it takes the pool's turn with it, to where the turn begins that it has now.
+    assert granted("a", 1, {"a": 9}, 7) == (10, 9)
+    # Whoever comes begins where the pool's is.
+    assert granted("b", 2, {"a": 9}, 7) == (9, 8)
+    # It goes on from its own turn for as long as that is later.
+    assert granted("a", 1, {"a": 9}, 3, ("b", 1, 0), ("c", 1, 0)) == (10, 3.25)
 
-    def waits(number, group):
-        return Waiter(number, 0, 1, 0.0, TicketKey(group, "s"), "s", group)
 
-    alone = replace(view_of((), {}, {"a": 9}, 7), queue=())
-    assert turns_after(ticket("a"), 1, alone) == (10, 9)
-    assert turns_after(ticket("b"), 2, alone) == (9, 7)
-    # The pool's turn does not pass that of one that waits, whoever is granted before it.
-    assert turns_after(ticket("a"), 1, replace(alone, queue=(waits(1, "c"),))) == (10, 7)
-    # Unless it could not go in whoever left: then it would freeze the turn for all who come later.
-    later, larger = waits(1, "c")._replace(priority=-1), waits(1, "c")._replace(slots=9)
-    for stuck in (later, larger):
-        assert turns_after(ticket("a"), 1, replace(alone, limit=8, queue=(stuck,))) == (10, 9)
+def test_the_turn_of_a_pool_moves_on_by_what_each_group_that_asks_might_have_got():
+    a, b, c = ((name, 1, 0) for name in "abc")
+    level = dict.fromkeys("abcd", 7)
+    assert granted("a", 1, level, 7, a, b, c) == (8, 7.25)
+    assert granted("a", 2, level, 7, b, c) == (9, 7.5)
+    # At least to the earliest of those that ask, and not beyond the end of what is granted.
+    assert granted("a", 1, {**level, "b": 9, "a": 8}, 7, a, b) == (9, 8)
+    assert granted("a", 3, {"a": 5, "b": 7}, 7.5, b) == (8, 8)
+    assert granted("a", 1, {"a": 5, "b": 7}, 7.5, b) == (6, 7.5)  # Nor does it ever go back.
+
+
+def test_who_cannot_go_in_whoever_leaves_does_not_hold_the_turn_of_a_pool_back():
+    """Or it would freeze the turn for all who come later."""
+    turns = {"a": 9, "c": 7}
+    assert granted("a", 1, turns, 7, ("c", 1, 0), ("d", 1, 0)) == (10, 7.25)
+    for stuck in (("c", 1, -1), ("c", 9, 0)):
+        assert granted("a", 1, turns, 7, stuck) == (10, 9)

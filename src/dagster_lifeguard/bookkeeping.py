@@ -17,7 +17,7 @@ from dagster_lifeguard.model import (
     View,
     limit_in_force,
 )
-from dagster_lifeguard.order import format_order, turns_after
+from dagster_lifeguard.order import format_order, turns_after, turns_of_new_groups
 from dagster_lifeguard.rate import nanoseconds
 from dagster_lifeguard.store.contract import Changes
 
@@ -115,13 +115,17 @@ def claimed(
             limits_known=known,
             ledger=(*noticed, *entries),
         )
+    stands_at = [view.pools[pool] for pool in verdict.queue_at]
+    begun = turns_of_new_groups(groups, stands_at)
+    waits = Changes(
+        session=session,
+        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
+        limits_known=known,
+        ledger=noticed,
+    )
     if ticket.number is None:
-        return verdict, Changes(
-            session=session,
-            enqueue=replace(ticket, queue_at=verdict.queue_at, session=session),
-            limits_known=known,
-            ledger=noticed,
-        )
+        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
+        return verdict, replace(waits, enqueue=enqueued)
     if (
         set(verdict.queue_at) != set(ticket.queue_at)
         or ticket.session != session
@@ -132,14 +136,12 @@ def claimed(
         )
     ):
         left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
-        return verdict, Changes(
-            session=session,
+        return verdict, replace(
+            waits,
             requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
-            limits_known=known,
-            ledger=noticed,
             wake=_to_wake(left, (), {key}, view.now, patience_seconds),
         )
-    return verdict, Changes(limits_known=known, ledger=noticed) if known else None
+    return verdict, waits if known or begun else None
 
 
 def adopted(view: View, session: str) -> Changes | None:

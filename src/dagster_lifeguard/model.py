@@ -220,7 +220,7 @@ class PoolView:
         fair_by: The tag whose values are the groups that share fairly; None: first come, first
             served.
         holders: Of a pool whose order is fair, the group that holds each slot.
-        turn: And its turn, see ``order``.
+        turn: And its turn, in 1/1000 of a slot, see ``order``.
         turns: And where the turns of groups begin; of those missing, with the pool's.
     """
 

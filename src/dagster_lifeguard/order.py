@@ -4,12 +4,17 @@ Priority first. Then, where the order is fair, the smaller share: the slots that
 holds in this pool, and those that waiters of its group ahead of it ask for; and of equal shares,
 the earlier turn. Then the smaller number; a number is given once, so there are no ties.
 
-Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996), counted in
-slots. A group's turn is where its last one ended, or the pool's if that is later; a grant ends it
-so many slots further on. The pool's turn is the earliest of all that wait, as in WF2Q+ (Bennett and
-Zhang, 1997), and never goes back: so a group that comes, or comes back, starts level with the one
-that is served next, and has no claim to what it did not ask for. What a turn is does not depend on
-who looks first of those that go in together.
+Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). The turn of a
+group that comes to the queue, or comes back, begins where its last one ended, or where the pool's
+turn is if that is later; a grant ends it so many slots further on. So it starts level with those
+that are served next, and has no claim to what it did not ask for. What a turn is does not depend on
+who looks first of those that waited and go in together.
+
+The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997): each slot that is granted
+moves it on, by the part that each group would get if all that ask, and the next one to come, shared
+it, but not beyond the end of the turn that is granted; and at least to the earliest turn of those
+that ask. It never goes back. So one that waits is passed by those that come later only until the
+pool's turn is where its own begins, even if they are new groups without end.
 """
 
 from __future__ import annotations
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 BACKFILL_TAG = "dagster/backfill"
 """The tag by which Dagster tells the runs of a backfill."""
 
+SLOT = 1_000
+"""One slot, in the units of turns."""
+
 _ORDER = re.compile(r"fifo|fair\((?:tag:(?P<tag>[^\s()]+)|backfill)\)")
 
 Rank = tuple[int, int, int, float]
@@ -48,7 +56,7 @@ def ranked(
         waiters: Of one pool; with each of them all of its group that are ahead of it.
         held: Slots held by each group where the order is fair; None where it is not.
         turns: Where the turn of each group begins; of those missing, with the pool's.
-        turn: The pool's, before which none begins.
+        turn: The pool's.
     """
     in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
     if held is None:
@@ -57,7 +65,7 @@ def ranked(
     found = []
     for waiter in in_line:
         share = held.get(waiter.group, 0) + ahead[waiter.group]
-        begins = max((turns or {}).get(waiter.group, 0), turn) + ahead[waiter.group]
+        begins = (turns or {}).get(waiter.group, turn) + ahead[waiter.group] * SLOT
         ahead[waiter.group] += waiter.slots
         found.append(((-waiter.priority, share, begins, waiter.number), waiter))
     return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
@@ -96,7 +104,7 @@ def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
         for w in pool.queue
         if w.group == group and (-w.priority, w.number) < (-ticket.priority, number)
     )
-    begins = max(pool.turns.get(group, 0), pool.turn) + ahead
+    begins = pool.turns.get(group, pool.turn) + ahead * SLOT
     return -ticket.priority, pool.held.get(group, 0) + ahead, begins, number
 
 
@@ -138,8 +146,24 @@ def turns_after(ticket: Ticket, slots: int, pool: PoolView) -> tuple[int, int]:
         for waiter in pool.queue
         if waiter.priority >= ticket.priority and (pool.limit is None or waiter.slots <= pool.limit)
     }
-    begins = {name: max(pool.turns.get(name, 0), pool.turn) for name in asking}
-    return begins[group] + slots, min(begins.values())
+    begins = {name: pool.turns.get(name, pool.turn) for name in asking}
+    end = begins[group] + slots * SLOT
+    moved = pool.turn + math.ceil(slots * SLOT / (len(asking) + 1))
+    return end, max(pool.turn, min(moved, end), min(begins.values()))
+
+
+def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:
+    """Where a ticket's group comes to the queue of a fair pool: by pool, where its turn begins.
+
+    Args:
+        groups: The ticket's group in each fair pool.
+        pools: Those at whose queue it is to stand.
+    """
+    return {
+        pool.pool: pool.turn
+        for pool in pools
+        if pool.pool in groups and groups[pool.pool] not in pool.turns
+    }
 
 
 def parse_order(text: str) -> str | None:

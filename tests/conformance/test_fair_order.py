@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
+from dagster_lifeguard.order import SLOT
 from dagster_lifeguard.store.contract import Scope
 
 ORDERS = Demand.of({"orders": 1})
@@ -213,18 +214,45 @@ def test_slots_that_come_free_together_go_to_each_group_in_turn_whoever_looks_fi
 
 
 def test_turns_that_are_past_are_forgotten(fair):
+    def turns():
+        with fair.store.begin(Scope(("orders",))) as transaction:
+            pool = transaction.view.pools["orders"]
+        return pool.turn, dict(pool.turns)
+
     for number in range(4):
         ask(fair, f"a{number}", "a")
         fair.release(f"a{number}", "step")
     ask(fair, "b0", "b")
-    with fair.store.begin(Scope(("orders",))) as transaction:
-        pool = transaction.view.pools["orders"]
     # The first of b began where the last of a did, and nobody else waited.
-    assert (pool.turn, dict(pool.turns)) == (3, {"a": 4, "b": 4})
-    ask(fair, "b1", "b")
-    with fair.store.begin(Scope(("orders",))) as transaction:
-        pool = transaction.view.pools["orders"]
-    assert (pool.turn, dict(pool.turns)) == (4, {"b": 5})
+    assert turns() == (3.5 * SLOT, {"a": 4 * SLOT, "b": 4 * SLOT})
+    ask(fair, "c0", "c")
+    assert turns() == (4 * SLOT, {"c": 4.5 * SLOT})
+    ask(fair, "d0", "d")
+    ask(fair, "e0", "e")
+    fair.release("b0", "step")
+    assert ask(fair, "d0", "d").granted
+    # Who waits keeps its own, however far the pool's moves on.
+    assert turns() == (4_334, {"c": 4.5 * SLOT, "d": 5 * SLOT, "e": 4 * SLOT})
+    assert fair.release("e0", "step")
+    assert fair.release("c0", "step")
+    assert ask(fair, "f0", "f").granted
+    assert turns() == (4_834, {"d": 5 * SLOT, "f": 5_334})
+
+
+def test_new_groups_without_end_do_not_starve_one_that_was_served_before(fair):
+    fair.set_limit("orders", 1)
+    for run_id, team in (("holder", "own"), ("new", "new"), ("victim", "own")):
+        ask(fair, run_id, team)
+    inside = "holder"
+    for number in range(9):
+        ask(fair, f"new{number}", f"new{number}")
+        fair.release(inside, "step")
+        waiting = [ticket.key.run_id for ticket in fair.snapshot("orders").waiting]
+        inside = waiting[0]
+        assert ask(fair, inside, "own" if inside == "victim" else inside).granted
+        if inside == "victim":
+            return
+    raise AssertionError(f"the victim starved behind {waiting}")
 
 
 def test_who_looks_at_a_pool_sees_who_waits_in_the_order_in_which_they_go_in(fair):

@@ -127,7 +127,7 @@ defs = policy.apply(
 
 
 def mapped_job() -> dg.JobDefinition:
-    return defs.resolve_job_def("mapped_job")
+    return defs.get_repository_def().get_job("mapped_job")
 
 
 def execute(failed: str | None) -> None:

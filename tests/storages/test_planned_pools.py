@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from inspect import signature
 from pathlib import Path
 
 import dagster as dg
@@ -104,7 +105,7 @@ def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
     defs = Policy(engine="lifeguard", rules=[Rule(assets="*", pools=["daily[{partition}]"])]).apply(
         dg.Definitions([dg.AssetSpec("other"), _daily])
     )
-    job = defs.resolve_implicit_global_asset_job_def()
+    job = defs.get_repository_def().get_job("__ASSET_JOB")
     with home.instance() as instance:
         log = instance.event_log_storage
 
@@ -123,11 +124,22 @@ def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
         )
         assert log.claim_concurrency_slot("daily[{partition}]", one.run_id, "_daily").is_claimed
         queued = [same, other, whole]
+        limits = {"pool_limits": log.get_pool_limits()}
         counter = GlobalOpConcurrencyLimitsCounter(
-            instance, queued, [], log.get_concurrency_keys(), log.get_pool_limits()
+            instance,
+            queued,
+            [],
+            log.get_concurrency_keys(),
+            **{
+                k: v for k, v in limits.items() if k in parameters(GlobalOpConcurrencyLimitsCounter)
+            },
         )
         assert [counter.is_blocked(run) for run in queued] == [True, False, False]
         assert whole.run_op_concurrency.root_key_counts == {"daily[%all]": 1000}
+
+
+def parameters(of):
+    return signature(of).parameters
 
 
 @dg.asset(

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 import dagster as dg
 import httpx
 import pytest
-from homes import Home, free_port, limit, serve
+from homes import Home, eventually, free_port, limit, serve
 from web_server import TOKEN, serving
 
 from dagster_lifeguard.deployment.open import open_deployment
@@ -156,4 +156,4 @@ def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, home, deployment, w
         (change,) = done.json()["changes"]
         assert (change["what"], change["run_id"], change["pool"]) == ("free", "gone", "orders")
         assert (change["who"], change["forced"]) == ("127.0.0.1 (bearer)", world == "engine")
-        assert claim("next")
+        assert eventually(lambda: claim("next"))

@@ -141,6 +141,7 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
     expect(person.holds).to_contain_text(dead[:8])
     assert person.loaded_nothing()
     person.does(f"Free what {dead[:8]} second holds")
+    expect(page.locator(".finding")).to_be_visible()
     if world == "engine":
         eventually(lambda: page.reload() and page.get_by_text("It will be freed.").is_visible())
         person.confirms("Free 1 step")

@@ -76,7 +76,7 @@ class Changes:
         orders: The tags by which pools are to be fair; None for first come, first served. Who
             waits or holds without a group gets the empty one.
         turns: Of fair pools: a group, where its next turn begins, and the pool's turn. Groups whose
-            turn does not begin after the pool's need not be remembered.
+            turn does not begin after the pool's need not be remembered unless they stand in line.
         ledger: Rows to append; the store stamps them with its clock.
         wake: Tickets that should look again.
     """

@@ -74,7 +74,8 @@ CREATE TABLE lifeguard_holdings (
 );
 CREATE INDEX lifeguard_holdings_by_ticket ON lifeguard_holdings (run_id, step_key);
 
--- One row for each group whose next turn at a fair pool begins after the pool's own.
+-- One row for each group that stands in line at a fair pool, or whose next turn there begins after
+-- the pool's own.
 CREATE TABLE lifeguard_groups (
   pool TEXT NOT NULL,
   "group" TEXT NOT NULL,

@@ -106,9 +106,9 @@ WITH RECURSIVE groups (name) AS (
   SELECT groups.name, -w.priority AS minus_priority, share.slots AS share, w.slots,
     row_number() OVER (
       ORDER BY w.priority DESC, share.slots,
-        greatest((SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text),
-                 (SELECT s.begins FROM lifeguard_groups s
-                  WHERE s.pool = $1::text AND s."group" = groups.name)),
+        coalesce((SELECT s.begins FROM lifeguard_groups s
+                  WHERE s.pool = $1::text AND s."group" = groups.name),
+                 (SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text)),
         w.number) AS place
   FROM groups CROSS JOIN LATERAL (
     SELECT coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0) AS slots
@@ -313,7 +313,9 @@ ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 UPDATE lifeguard_pools SET turn = $2::bigint WHERE pool = $1::text;
 
 -- name: forget_turns
-DELETE FROM lifeguard_groups WHERE pool = $1::text AND begins <= $2::bigint;
+DELETE FROM lifeguard_groups s WHERE s.pool = $1::text AND s.begins <= $2::bigint AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_queue q
+  WHERE q.pool = $1::text AND q."group" = s."group" AND q.queued);
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;

@@ -191,7 +191,9 @@ ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 UPDATE lifeguard_pools SET turn = :turn WHERE pool = :pool;
 
 -- name: forget_turns
-DELETE FROM lifeguard_groups WHERE pool = :pool AND begins <= :turn;
+DELETE FROM lifeguard_groups WHERE pool = :pool AND begins <= :turn AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_queue q
+  WHERE q.pool = :pool AND q."group" = lifeguard_groups."group" AND q.queued = 1);
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
