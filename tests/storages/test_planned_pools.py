@@ -124,22 +124,16 @@ def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
         )
         assert log.claim_concurrency_slot("daily[{partition}]", one.run_id, "_daily").is_claimed
         queued = [same, other, whole]
-        limits = {"pool_limits": log.get_pool_limits()}
+        known = {
+            "concurrency_keys": log.get_concurrency_keys(),
+            "pool_limits": log.get_pool_limits(),
+        }
+        asked = signature(GlobalOpConcurrencyLimitsCounter).parameters.keys() & known
         counter = GlobalOpConcurrencyLimitsCounter(
-            instance,
-            queued,
-            [],
-            log.get_concurrency_keys(),
-            **{
-                k: v for k, v in limits.items() if k in parameters(GlobalOpConcurrencyLimitsCounter)
-            },
+            instance, queued, [], **{name: known[name] for name in asked}
         )
         assert [counter.is_blocked(run) for run in queued] == [True, False, False]
         assert whole.run_op_concurrency.root_key_counts == {"daily[%all]": 1000}
-
-
-def parameters(of):
-    return signature(of).parameters
 
 
 @dg.asset(
