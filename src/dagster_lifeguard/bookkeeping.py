@@ -209,79 +209,42 @@ def configured(
     rates: Mapping[str, Rate | None],
     orders: Mapping[str, str | None],
     session: str,
-    patience_seconds: float,
-    default_limit: int | None,
 ) -> Changes | None:
-    """What setting limits, rates and orders at once writes; None when there is nothing to write."""
-    seen = with_limits_in_force(view, default_limit)
-    by = (session, patience_seconds)
-    parts = [
-        *(rated(seen, pool, rate, *by) for pool, rate in rates.items()),
-        *(ordered(seen, pool, fair_by, *by) for pool, fair_by in orders.items()),
-    ]
-    if limits:
-        parts.append(limited(view, limits, *by, default_limit))
-    found = [part for part in parts if part is not None]
-    if not found:
+    """What setting limits, rates and orders at once writes; None when there is nothing to write.
+
+    Who may go in by them can be told only by the view after it: see ``to_be_told``.
+    """
+    before = view.pools
+    new_rates = tuple(item for item in rates.items() if before[item[0]].rate != item[1])
+    new_orders = tuple(item for item in orders.items() if before[item[0]].fair_by != item[1])
+    if not (limits or new_rates or new_orders):
         return None
     return Changes(
         limits=tuple(limits.items()),
-        rates=tuple(item for part in found for item in part.rates),
-        orders=tuple(item for part in found for item in part.orders),
-        ledger=tuple(entry for part in found for entry in part.ledger),
-        wake=tuple({waiter.number: waiter for part in found for waiter in part.wake}.values()),
-    )
-
-
-def limited(
-    view: View,
-    limits: Mapping[str, int | None],
-    session: str,
-    patience_seconds: float,
-    default_limit: int | None,
-) -> Changes:
-    """What setting limits, or deleting them with None, writes."""
-    after = [
-        replace(view.pools[pool], limit=limit_in_force(pool, limit, default_limit))
-        for pool, limit in limits.items()
-    ]
-    return Changes(
-        limits=tuple(limits.items()),
-        ledger=tuple(
-            _limit_entry(pool, limit, session)
-            for pool, limit in limits.items()
-            if view.pools[pool].limit != limit or view.pools[pool].limit_known != limit
+        rates=new_rates,
+        orders=new_orders,
+        ledger=(
+            *(
+                Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
+                for pool, rate in new_rates
+            ),
+            *(
+                Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
+                for pool, fair_by in new_orders
+            ),
+            *(
+                _limit_entry(pool, limit, session)
+                for pool, limit in limits.items()
+                if before[pool].limit != limit or before[pool].limit_known != limit
+            ),
         ),
-        wake=_to_wake(after, (), set(), view.now, patience_seconds),
     )
 
 
-def rated(
-    view: View, pool: str, rate: Rate | None, session: str, patience_seconds: float
-) -> Changes | None:
-    """What setting a pool's rate, or deleting it with None, writes; None when it is so already."""
-    before = view.pools[pool]
-    if before.rate == rate:
-        return None
-    # Whoever was told when it may start is told anew.
-    told = next_in_line([before], view.now, patience_seconds=patience_seconds)
-    entry = Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
-    return Changes(rates=((pool, rate),), ledger=(entry,), wake=told)
-
-
-def ordered(
-    view: View, pool: str, fair_by: str | None, session: str, patience_seconds: float
-) -> Changes | None:
-    """What setting a pool's order writes; None when it is so already."""
-    before = view.pools[pool]
-    if before.fair_by == fair_by:
-        return None
-    entry = Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
-    return Changes(
-        orders=((pool, fair_by),),
-        ledger=(entry,),
-        wake=next_in_line([before], view.now, patience_seconds=patience_seconds),
-    )
+def to_be_told(view: View, patience_seconds: float) -> Changes | None:
+    """What telling all that may go in, or when they may, writes; None if there are none."""
+    told = next_in_line(view.pools.values(), view.now, patience_seconds=patience_seconds)
+    return Changes(wake=told) if told else None
 
 
 def _to_wake(

@@ -42,6 +42,15 @@ def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int
     return default_limit if own is None else own
 
 
+def most_slots(pool: str, limit: int | None, limit_known: int | None) -> int:
+    """The most slots that can be had of a pool at once, as far as the engine has seen its limit.
+
+    Who asks for more stands in nobody's way, and only a higher limit can help it.
+    """
+    most = limit_in_force(pool, limit, limit_known)
+    return SLOTS_MAX if most is None else most
+
+
 PRIORITY_MAX = 2**31 - 1
 """The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
 
@@ -211,7 +220,8 @@ class PoolView:
     Attributes:
         limit: How many slots the pool has; 0 is paused, None is unlimited.
         taken: The slot numbers held, which may exceed the limit after it was lowered.
-        queue: The best-ranked live waiters at this pool's queue, best first.
+        queue: The best-ranked live waiters at this pool's queue, best first; without those that
+            ask for more slots than the limit.
         whole: Whether ``queue`` is the whole queue and not just its front.
         fence: The largest fence given so far.
         limit_known: The limit that the engine last saw or set; differs when another wrote it.

@@ -9,13 +9,14 @@ time and never a slot.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.model import EntryKind, Granted, TicketKey, Verdict
-from dagster_lifeguard.store.contract import Scope
+from dagster_lifeguard.store.contract import Scope, TryAgainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.session import Session
     from dagster_lifeguard.store.contract import Store
+
+logger = logging.getLogger(__name__)
 
 REAP_COUNT_MAX = 100
 """The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
@@ -243,15 +246,24 @@ class Transactions:
         with self._store.begin(Scope(pools)) as transaction:
             self._passing("viewed")
             changes = bookkeeping.configured(
-                transaction.view,
-                limits,
-                rates,
-                orders,
-                self._own.id or "",
-                self._options.patience_seconds,
-                self._options.default_limit,
+                transaction.view, limits, rates, orders, self._own.id or ""
             )
             self._passing("decided")
             if changes is not None:
                 transaction.commit(changes)
         self._passing("committed")
+        if changes is not None:
+            self._tell(pools)
+
+    def _tell(self, pools: tuple[str, ...]) -> None:
+        """Wake who may go in now. That is a hint: who misses it looks again by itself."""
+        try:
+            with self._store.begin(Scope(pools)) as transaction:
+                view = bookkeeping.with_limits_in_force(
+                    transaction.view, self._options.default_limit
+                )
+                told = bookkeeping.to_be_told(view, self._options.patience_seconds)
+                if told is not None:
+                    transaction.commit(told)
+        except TryAgainError as error:
+            logger.info("A wake-up was lost: %s", error)

@@ -519,3 +519,35 @@ def test_the_ledger_is_trimmed_from_its_old_end(engine):
     assert engine.store.trim_ledger(-3600.0, 2) == 2
     assert [e.limit for e in engine.store.ledger()] == [5, 4, 3]
     assert engine.store.trim_ledger(-3600.0, 100) == 3
+
+
+@pytest.mark.parametrize("order", [None, "team"])
+@pytest.mark.parametrize("own_limit", [True, False])
+def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_limit, order):
+    """However many they are; and they are told when it is raised."""
+    engine = new_engine(default_limit=1)
+    engine.set_order("orders", order)
+    if own_limit:
+        engine.set_limit("orders", 2)
+        assert engine.claim("holder", "step", Demand.of({"orders": 2})).granted
+    else:
+        assert engine.claim("holder", "step", ORDERS).granted
+    large = Demand.of({"orders": 2})
+    for number in range(WAITERS_SEEN_MAX + 1):
+        assert not engine.claim(f"large{number}", "step", large).granted
+    patient = new_engine(default_limit=1, look_again_seconds=3600.0)
+    assert not patient.claim("small", "step", ORDERS).granted
+    if own_limit:
+        engine.set_limit("orders", 1)
+
+    engine.release("holder", "step")
+    assert patient.wait("small", "step", 20)
+    assert patient.claim("small", "step", ORDERS).granted
+    assert patient.release("small", "step")
+
+    assert not patient.claim("another", "step", large).granted
+    for number in range(WAITERS_SEEN_MAX + 1):
+        engine.release(f"large{number}", "step")
+    engine.set_limit("orders", 2)
+    assert patient.wait("another", "step", 20)
+    assert patient.claim("another", "step", large).granted

@@ -24,6 +24,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
     Waiter,
+    most_slots,
 )
 from dagster_lifeguard.order import line, ranked
 from dagster_lifeguard.store import rows
@@ -261,6 +262,8 @@ class MemoryStore(ByLook):
             for ticket in rows.tickets.values()
             if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
         ]
+        most = most_slots(pool, row.limit if row else None, rows.limits_known.get(pool))
+        waiters = [waiter for waiter in waiters if waiter.slots <= most]
         held = Counter(holders.values()) if pool in rows.fair_by else None
         turn = rows.turn.get(pool, 0)
         turns = {group: begins for (name, group), begins in rows.turns.items() if name == pool}

@@ -43,7 +43,7 @@ SET idle_in_transaction_session_timeout = '10s';
 SET client_min_messages = warning
 """
 
-_FRAGMENTS = ("clock", "state", "pools", "holdings", "tickets")
+_FRAGMENTS = ("clock", "most", "state", "pools", "holdings", "tickets")
 """Parts of statements; only ``clock`` stands for itself as well."""
 
 

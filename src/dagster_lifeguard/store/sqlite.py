@@ -29,6 +29,7 @@ from dagster_lifeguard.model import (
     Ticket,
     TicketKey,
     View,
+    most_slots,
 )
 from dagster_lifeguard.order import members_to_see, queue_of
 from dagster_lifeguard.rate import Rate
@@ -129,20 +130,23 @@ class SqliteStore(ByLook):
         if row is None:
             connection.execute(_SQL["add_pool"], (pool,))
             row = connection.execute(_SQL["pool"], (pool,)).fetchone()
+        _, limit_known, limit, *_ = row
+        seen = {"pool": pool, "now": now, "most": most_slots(pool, limit, limit_known)}
         queue = connection.execute(
-            _SQL["queue"], {"pool": pool, "now": now, "count": WAITERS_SEEN_MAX + 1}
+            _SQL["queue"], {**seen, "count": WAITERS_SEEN_MAX + 1}
         ).fetchall()
         taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
         view = rows.pool_view(pool, row, taken, queue)
-        return view if view.fair_by is None else self._fair_view(connection, view, now)
+        return view if view.fair_by is None else self._fair_view(connection, view, seen)
 
-    def _fair_view(self, connection: sqlite3.Connection, view: PoolView, now: float) -> PoolView:
+    def _fair_view(
+        self, connection: sqlite3.Connection, view: PoolView, seen: Mapping[str, object]
+    ) -> PoolView:
         holders = connection.execute(_SQL["holders"], (view.pool,)).fetchall()
         turns = connection.execute(_SQL["turns"], (view.pool,)).fetchall()
 
         # Whoever is among the best of all is behind the first of their group.
-        of_pool = {"pool": view.pool, "now": now}
-        heads = connection.execute(_SQL["first_of_groups"], of_pool).fetchall()
+        heads = connection.execute(_SQL["first_of_groups"], seen).fetchall()
         firsts = tuple(map(rows.waiter, heads))
         view = replace(view, holders=dict(holders), turns=dict(turns), queue=firsts, whole=True)
         queue: list[Any] = []
@@ -150,7 +154,7 @@ class SqliteStore(ByLook):
             if count == 1:
                 queue.append(heads[firsts.index(head)])
             else:
-                of_group = {**of_pool, "group": head.group, "count": count}
+                of_group = {**seen, "group": head.group, "count": count}
                 queue += connection.execute(_SQL["queue_of_group"], of_group).fetchall()
         return rows.fair_view(view, holders, turns, queue)
 

@@ -69,6 +69,10 @@ ORDER BY asked.place;
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
 (SELECT min(lease_until) FROM lifeguard_sessions);
 
+-- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
+-- name: most
+CASE WHEN strpos(p.pool, '%all') > 0 THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
+
 -- name: pools
 SELECT json_agg(json_build_array(
   p.pool, p.fence, p.limit_known, l."limit",
@@ -80,7 +84,7 @@ SELECT json_agg(json_build_array(
          FROM lifeguard_queue q
          JOIN lifeguard_tickets t ON t.number = q.number
          JOIN lifeguard_sessions s ON s.session = t.session
-         WHERE q.pool = p.pool AND q.queued AND s.lease_until > ({clock})
+         WHERE q.pool = p.pool AND q.queued AND q.slots <= ({most}) AND s.lease_until > ({clock})
          ORDER BY q.priority DESC, q.number LIMIT 33) AS w)))
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
@@ -99,6 +103,11 @@ WITH RECURSIVE groups (name) AS (
           WHERE q.pool = $1::text AND q.queued AND q."group" > groups.name
           ORDER BY q."group" LIMIT 1)
   FROM groups WHERE groups.name IS NOT NULL
+), slots (most) AS (
+  SELECT ({most}) FROM lifeguard_pools p
+  LEFT JOIN concurrency_limits l
+    ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
+  WHERE p.pool = $1::text
 ), held AS (
   SELECT coalesce(h."group", '') AS name, count(*) AS slots
   FROM lifeguard_holdings h WHERE h.pool = $1::text GROUP BY 1
@@ -117,7 +126,8 @@ WITH RECURSIVE groups (name) AS (
     FROM lifeguard_queue q
     JOIN lifeguard_tickets t ON t.number = q.number
     JOIN lifeguard_sessions s ON s.session = t.session
-    WHERE q.pool = $1::text AND q.queued AND q."group" = groups.name AND s.lease_until > ({clock})
+    WHERE q.pool = $1::text AND q.queued AND q."group" = groups.name
+      AND q.slots <= (SELECT slots.most FROM slots) AND s.lease_until > ({clock})
     ORDER BY q.priority DESC, q.number LIMIT 1) AS w
 ), worst AS (
   SELECT minus_priority, share FROM firsts WHERE place = 33
@@ -135,7 +145,7 @@ SELECT
            JOIN lifeguard_tickets t ON t.number = q.number
            JOIN lifeguard_sessions s ON s.session = t.session
            WHERE q.pool = $1::text AND q.queued AND q."group" = firsts.name
-             AND s.lease_until > ({clock})
+             AND q.slots <= (SELECT slots.most FROM slots) AND s.lease_until > ({clock})
            ORDER BY q.priority DESC, q.number
            LIMIT CASE WHEN EXISTS (
              SELECT 1 FROM worst

@@ -15,13 +15,13 @@ INSERT INTO lifeguard_pools (pool) VALUES (?) ON CONFLICT (pool) DO NOTHING;
 -- name: taken
 SELECT slot_no FROM lifeguard_holdings WHERE pool = ?;
 
--- The best-ranked live waiters. CROSS JOIN pins the order: along the index, rank by rank.
+-- The best-ranked live waiters that the limit has slots enough for. CROSS JOIN pins the order: along the index, rank by rank.
 -- name: queue
 SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
 FROM lifeguard_queue q
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
 CROSS JOIN lifeguard_sessions s ON s.session = t.session
-WHERE q.pool = :pool AND q.queued = 1 AND s.lease_until > :now
+WHERE q.pool = :pool AND q.queued = 1 AND q.slots <= :most AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
 
@@ -42,7 +42,8 @@ CROSS JOIN lifeguard_queue q ON q.pool = :pool AND q.number = (
   FROM lifeguard_queue w
   CROSS JOIN lifeguard_tickets u ON u.number = w.number
   CROSS JOIN lifeguard_sessions s ON s.session = u.session
-  WHERE w.pool = :pool AND w.queued = 1 AND w."group" = found.name AND s.lease_until > :now
+  WHERE w.pool = :pool AND w.queued = 1 AND w."group" = found.name AND w.slots <= :most
+    AND s.lease_until > :now
   ORDER BY w.priority DESC, w.number LIMIT 1)
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
 WHERE found.name IS NOT NULL;
@@ -52,7 +53,8 @@ SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, 
 FROM lifeguard_queue q
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
 CROSS JOIN lifeguard_sessions s ON s.session = t.session
-WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND s.lease_until > :now
+WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND q.slots <= :most
+  AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
 
