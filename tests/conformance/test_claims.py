@@ -521,7 +521,7 @@ def test_the_ledger_is_trimmed_from_its_old_end(engine):
     assert engine.store.trim_ledger(-3600.0, 100) == 3
 
 
-@pytest.mark.parametrize("order", [None, "team"])
+@pytest.mark.parametrize("order", [None, "team", "none"])
 @pytest.mark.parametrize("own_limit", [True, False])
 def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_limit, order):
     """However many they are; and they are told when it is raised."""
@@ -533,8 +533,9 @@ def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_
     else:
         assert engine.claim("holder", "step", ORDERS).granted
     large = Demand.of({"orders": 2})
-    for number in range(WAITERS_SEEN_MAX + 1):
-        assert not engine.claim(f"large{number}", "step", large).granted
+    for number in range(WAITERS_SEEN_MAX + 1):  # Each of a group of its own, or all of one.
+        team = {"team": f"team{number}"} if order == "team" else {}
+        assert not engine.claim(f"large{number}", "step", large, tags=lambda t=team: t).granted
     patient = new_engine(default_limit=1, look_again_seconds=3600.0)
     assert not patient.claim("small", "step", ORDERS).granted
     if own_limit:

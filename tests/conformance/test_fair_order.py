@@ -213,11 +213,26 @@ def test_slots_that_come_free_together_go_to_each_group_in_turn_whoever_looks_fi
     assert Counter(map(runs.get, served)) == {"a": 6, "b": 6, "c": 6}
 
 
+def turns_of(engine):
+    with engine.store.begin(Scope(("orders",))) as transaction:
+        pool = transaction.view.pools["orders"]
+    return pool.turn, dict(pool.turns)
+
+
+def test_who_waits_already_when_a_pool_becomes_fair_gets_a_turn_when_it_asks_again(engine):
+    """Or it would be level with whoever comes last, and behind by its number at best."""
+    engine.set_limit("orders", 1)
+    ask(engine, "holder")
+    ask(engine, "waits")
+    engine.set_order("orders", "team")
+    assert turns_of(engine) == (0, {})
+    ask(engine, "waits")
+    assert turns_of(engine) == (0, {"": 0})
+
+
 def test_turns_that_are_past_are_forgotten(fair):
     def turns():
-        with fair.store.begin(Scope(("orders",))) as transaction:
-            pool = transaction.view.pools["orders"]
-        return pool.turn, dict(pool.turns)
+        return turns_of(fair)
 
     for number in range(4):
         ask(fair, f"a{number}", "a")

@@ -106,7 +106,7 @@ class Tables:
         for pool, group, begins, turn in changes.turns:
             self.turns[pool, group] = begins
             self.turn[pool] = turn
-            in_line = {t.groups.get(pool) for t in self.tickets.values() if pool in t.queue_at}
+            in_line = {t.groups.get(pool, "") for t in self.tickets.values() if pool in t.queue_at}
             for key in [k for k, at in self.turns.items() if k[0] == pool and at <= turn]:
                 if key[1] not in in_line:
                     del self.turns[key]
