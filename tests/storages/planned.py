@@ -107,19 +107,51 @@ def beside(context: dg.AssetExecutionContext) -> None:
     _begin("beside", context.run.run_id)
 
 
+@dg.asset
+def raw(context: dg.AssetExecutionContext) -> int:
+    _be_steered("raw", context.run.run_id)
+    return 1
+
+
+@dg.asset
+def source(context: dg.AssetExecutionContext, raw: int) -> int:
+    """Asks for what ``fed`` holds, in the same run, before the last step of it."""
+    _begin("source", context.run.run_id)
+    return raw
+
+
+@dg.op
+def early(context: dg.OpExecutionContext) -> int:
+    _begin("early", context.run_id)
+    return 1
+
+
+@dg.op
+def load(number: int, source: int) -> int:
+    return number + source
+
+
+@dg.graph_asset(ins={"source": dg.AssetIn("source")})
+def fed(source: int) -> int:
+    return load(early(), source)
+
+
 policy = Policy(
     engine="lifeguard",
     naming="path",
     rules=[
         Rule(assets="key:graph or key:charges or key:mapped", pools=["{asset}"], hold="asset"),
         Rule(assets="key:beside", pools=["mapped"]),
+        Rule(assets="key:fed", pools=["fed"], hold="asset"),
+        Rule(assets="key:source", pools=["fed"]),
+        Rule(assets="key:raw", pools=[]),
         Rule(assets="key:daily", pools=["{asset}[{partition}]"]),
         Rule(assets="*", pools=["{asset}", "warehouse*2"]),
     ],
 )
 defs = policy.apply(
     dg.Definitions(
-        assets=[models, daily, graph, charges, mapped, beside],
+        assets=[models, daily, graph, charges, mapped, beside, raw, source, fed],
         jobs=[dg.define_asset_job("mapped_job", [mapped, beside])],
         executor=EXECUTORS[os.environ.get("EXECUTOR", "in_process")],
     )

@@ -200,6 +200,23 @@ def test_a_graph_asset_with_mapped_steps_holds_until_none_of_them_can_execute(ho
 @pytest.mark.parametrize(
     ("kind", "executor"), [("sqlite", "multiprocess"), ("postgres", "in_process")]
 )
+def test_a_graph_asset_asks_once_what_it_needs_of_its_run_has_ended(home, executor):
+    """Its first step could begin at once, and would keep ``source`` from its pool for ever."""
+    run = materialize(home, "raw,source,fed", EXECUTOR=executor)
+    home.started(1, "raw")
+    assert home.begun("early") == {}
+    home.go("raw")
+    succeed(run)
+    assert len(home.begun("early")) == 1
+    with home.instance() as instance:
+        assert grants(instance, "fed") == [
+            (kind, step, 1) for step in ("source", "fed") for kind in ("granted", "released")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "executor"), [("sqlite", "multiprocess"), ("postgres", "in_process")]
+)
 def test_slots_inside_a_graph_asset_that_holds_its_pool(home, executor):
     limit(home, pool="api")
     run = materialize(home, "charges", EXECUTOR=executor)

@@ -94,6 +94,11 @@ class Claims:
         self._leave(key)
         return verdict
 
+    def put_off(self, key: TicketKey) -> None:
+        """Do not ask yet; returns within the pause."""
+        time.sleep(self._pause_seconds(key))
+        self._leave(key)
+
     def release(self, key: TicketKey) -> None:
         """Give back what the step holds, whoever owns it, or withdraw it."""
         self._end_waiting(key)

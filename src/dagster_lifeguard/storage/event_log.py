@@ -100,6 +100,9 @@ class PoolMethods:
         if asking.demand is None:
             return storages.claim_status(concurrency_key, claimed=True, priority=priority)
         parts.tickets.note(TicketKey(run_id, step_key), asking.ticket)
+        if not parts.tickets.may_ask(asking.ticket):
+            parts.claims.put_off(asking.ticket)
+            return storages.claim_status(concurrency_key, claimed=False, priority=priority)
         verdict = parts.claims.claim(asking.ticket, asking.demand, priority or 0)
         granted = isinstance(verdict, Granted)
         return storages.claim_status(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import Holding, TicketKey
@@ -15,12 +17,26 @@ if TYPE_CHECKING:
     from dagster_lifeguard.storage.progress import Progress
 
 
+_LOOK_PART = 20
+"""A look at the events of a run is followed by a pause so many times as long."""
+
+
+@dataclass
+class _PutOff:
+    """What a shared ticket needs of the rest of its run, and when to look again."""
+
+    needs: frozenset[str]
+    look_at: float = 0.0
+
+
 class Tickets:
     """Knows the tickets that steps share, as far as this process has met them.
 
     A ticket that is shared bears the name of the graph asset in place of a step's. It holds from
     the claim of the first of its steps until none of them will execute any more, between two
-    steps and between two tries of one as well.
+    steps and between two tries of one as well. It does not ask before all has ended that one of
+    its steps needs of the rest of the run, which may need the same pool: or a run would wait for
+    itself.
 
     Args:
         engine: Where slots are held.
@@ -41,6 +57,7 @@ class Tickets:
         self._members = members
         self._progress = progress
         self._shared: dict[TicketKey, TicketKey] = {}
+        self._put_off: dict[TicketKey, _PutOff] = {}
 
     def note(self, step: TicketKey, ticket: TicketKey) -> None:
         """A step asks by this ticket."""
@@ -62,6 +79,23 @@ class Tickets:
             self.note(step, ticket)
         return self.of(step)
 
+    def may_ask(self, ticket: TicketKey) -> bool:
+        """Whether all has ended that the steps of a shared ticket need of the rest of the run."""
+        if ticket not in self._shared.values():
+            return True
+        if ticket not in self._put_off:
+            steps, members = self._plan(ticket.run_id).steps, self._members(ticket)
+            needs = frozenset[str]().union(*(steps[key].after for key in members)) - members
+            self._put_off[ticket] = _PutOff(needs)
+        found = self._put_off[ticket]
+        if found.needs and time.monotonic() >= found.look_at:
+            begin = time.monotonic()
+            over = self._progress(ticket.run_id).over(self._plan(ticket.run_id).steps)
+            found.needs -= over
+            end = time.monotonic()
+            found.look_at = end + _LOOK_PART * (end - begin)
+        return not found.needs
+
     def is_over(self, ticket: TicketKey, *, run_ended: bool = False) -> bool:
         """Whether a ticket is shared, and none of its steps will execute any more.
 
@@ -78,5 +112,6 @@ class Tickets:
 
     def forget(self, run_id: str) -> None:
         """The run has ended."""
-        for step in [step for step in self._shared if step.run_id == run_id]:
-            del self._shared[step]
+        for known in (self._shared, self._put_off):
+            for key in [key for key in known if key.run_id == run_id]:
+                del known[key]
