@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 import catalogue
-from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
+from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency, templates
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import leaf_ops
 from dagster_lifeguard.errors import (
@@ -663,11 +663,12 @@ class TestUnderTheEngine:
         found = self.given(graph, make("a"), pools=["{asset}"], hold="asset")
         assert found == {"graph": "{hold:asset}graph", "a": "a"}
 
-    def test_more_pools_than_a_step_may_ask_for(self) -> None:
-        specs = [dg.AssetSpec(f"a{number}", skippable=True) for number in range(1001)]
+    def test_more_pools_than_a_step_may_ask_for(self, monkeypatch) -> None:
+        monkeypatch.setattr(templates, "POOLS_PER_DEMAND_MAX", 20)
+        specs = [dg.AssetSpec(f"a{number}", skippable=True) for number in range(21)]
 
         @dg.multi_asset(specs=specs)
         def models(): ...
 
-        with pytest.raises(TemplateError, match="more than 1000 pools"):
+        with pytest.raises(TemplateError, match="more than 20 pools"):
             self.given(models, pools=["{asset}"])

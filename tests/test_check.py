@@ -237,9 +237,14 @@ class TestFindings:
         assert project.codes("-f", project.write("defs.py", text)) == ["name-clash"]
 
     def test_unused_pool(self, project: Project) -> None:
-        project.write("lifeguard.yaml", "pools: {warehouse: 8, a: 2}\n")
-        file = project.write("defs.py", code(asset("a")))
-        assert project.codes("-f", file) == ["unused-pool"]
+        project.write("lifeguard.yaml", "pools: {warehouse: 8, inside: 3, a: 2}\n")
+        inside = """metadata={"lifeguard/slots": "inside"}"""
+        file = project.write("defs.py", code(asset("a", inside)))
+        with dg.DagsterInstance.get() as instance:
+            instance.event_log_storage.set_concurrency_slots("a", 2)
+            instance.event_log_storage.set_concurrency_slots("inside", 3)
+        (found,) = project.json("-f", file)["warnings"]
+        assert (found["code"], found["names"]) == ("unused-pool", ["warehouse"])
         expected = [{"name": "a", "slots": 1, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
 
@@ -267,7 +272,11 @@ class TestFindings:
         project.write("lifeguard.yaml", dedent(rules))
         file = project.write("defs.py", code(asset("a"), wrap="{}"))
         # The definitions have no pools yet, and the instance is a stock one.
-        assert project.codes("-f", file) == ["not-applied", "slots-above-limit", "engine-off"]
+        assert project.codes("-f", file, "--ignore", "limit-in-force") == [
+            "not-applied",
+            "slots-above-limit",
+            "engine-off",
+        ]
         expected = [{"name": "a", "slots": 1, "limit": 1}, {"name": "w", "slots": 3, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
 
@@ -291,7 +300,8 @@ def several(context): ...
             wrap="Policy.from_yaml('lifeguard.yaml').apply({})",
         )
         file = project.write("defs.py", text)
-        found = project.json("-f", file, "--ignore", "engine-off")
+        ignored = ("--ignore", "engine-off", "--ignore", "limit-in-force")
+        found = project.json("-f", file, *ignored)
         told = [
             (f["code"], *f["names"])
             for f in (*found["errors"], *found["warnings"])
@@ -491,13 +501,16 @@ def several(context): ...
         project.write("lifeguard.yaml", "pools: {a: 8}\n")
         wrap = "Policy.from_yaml('lifeguard.yaml').apply({})"
         file = project.write("wrapped.py", code(asset("a"), asset("b"), wrap=wrap))
-        assert project.codes("-f", file) == []
+        for has in ("the default limit 1", "the limit 1"):
+            (found,) = project.json("-f", file)["warnings"]
+            assert (found["code"], found["names"]) == ("limit-in-force", ["a"])
+            assert f"the pool a has {has}; the policy declares 8" in found["message"]
+            with dg.DagsterInstance.get() as instance:
+                instance.event_log_storage.set_concurrency_slots("a", 1)
+                instance.event_log_storage.set_concurrency_slots("b", 1)
         with dg.DagsterInstance.get() as instance:
-            instance.event_log_storage.set_concurrency_slots("a", 1)
-            instance.event_log_storage.set_concurrency_slots("b", 1)
-        (found,) = project.json("-f", file)["warnings"]
-        assert found["code"] == "limit-in-force"
-        assert "the pool a has the limit 1; the policy declares 8" in found["message"]
+            instance.event_log_storage.set_concurrency_slots("a", 8)
+        assert project.codes("-f", file) == []
 
     @pytest.mark.parametrize("settings", ["", "concurrency: {pools: {default_limit: 5}}"])
     def test_default_limit(self, project: Project, home: Path, settings: str) -> None:

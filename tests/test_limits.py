@@ -413,6 +413,16 @@ class TestRatesAndOrders:
         with closing(open_deployment()) as found:
             yield found
 
+    @pytest.mark.parametrize("command", ["plan", "apply"])
+    def test_a_file_for_stock_may_not_declare_them_as_the_policy_says_too(
+        self, engine, here, command
+    ):
+        (here / "lifeguard.yaml").write_text(KEPT.replace("engine: lifeguard", "engine: stock"))
+        refused = lifeguard(command)
+        assert refused.exit_code == 2
+        assert "Pool 'api' has a rate (100/minute): needs engine: lifeguard." in refused.output
+        assert engine.limits() == {}
+
     def test_apply_sets_them_with_the_limits_and_finds_nothing_to_do_afterwards(
         self, engine, monkeypatch
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from typing_extensions import Self
 
 from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
-from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.errors import ConfigError, NeedsEngineError
 from dagster_lifeguard.names import (
     SLOTS_MAX,
     Naming,
@@ -211,6 +211,18 @@ class Config(_Strict):
         """Return the limit that this configuration declares for a pool; None if unlimited."""
         spec = self.pools.get(pool)
         return self.default_limit if spec is None or spec.limit is None else spec.limit
+
+    def pools_beyond_stock(self) -> Iterator[NeedsEngineError]:
+        """An error for each pool of which something is declared that needs another engine."""
+        for name, pool in self.pools.items() if self.engine == "stock" else ():
+            asked = [f"a rate ({pool.rate})"] if pool.rate is not None else []
+            asked += [f"the order {pool.order}"] if pool.fair_by is not None else []
+            if asked:
+                yield NeedsEngineError(
+                    f"Pool {name!r} has {' and '.join(asked)}: needs engine: lifeguard.",
+                    remedy="Under engine: stock give it a limit alone.",
+                    names=[name],
+                )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

@@ -199,9 +199,12 @@ def make_plan(
         prune: Delete the limits, rates and orders of pools that the file does not name.
 
     Raises:
+        NeedsEngineError: The file declares a rate or an order under ``engine: stock``.
         UnknownNameError: One of the names is neither declared nor live.
         DeploymentError: It does not answer, or a limit is out of its bounds.
     """
+    for error in config.pools_beyond_stock():
+        raise error
     settings = deployment.settings()
     own = deployment.limits()
     declared = _declared(config, settings)

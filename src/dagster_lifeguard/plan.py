@@ -289,13 +289,8 @@ def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
                     names=[name],
                 ),
             )
-    for name, pool in policy.pools.items():
-        asked = [f"a rate ({pool.rate})"] if pool.rate is not None else []
-        asked += [f"the order {pool.order}"] if pool.fair_by is not None else []
-        if asked:
-            message = f"Pool {name!r} has {' and '.join(asked)}: needs engine: lifeguard."
-            remedy = "Under engine: stock give it a limit alone."
-            yield None, NeedsEngineError(message, remedy=remedy, names=[name])
+    for error in policy.pools_beyond_stock():
+        yield None, error
 
 
 def _beyond_stock(rule: Rule) -> Iterator[str]:

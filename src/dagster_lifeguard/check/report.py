@@ -13,7 +13,7 @@ from dagster_lifeguard.names import Term, enumerate_some, stands_for
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.compat.instance import PoolSettings
@@ -113,7 +113,8 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
             "unused-pool",
             "warning",
             f"No asset uses the declared pool {enumerate_some(unused)}.",
-            "Correct the name, use it in a rule, or drop it.",
+            "Correct the name, use it in a rule, or drop it. If an asset takes slots of it inside, "
+            "say so in its metadata: lifeguard/slots.",
             tuple(unused),
         )
 
@@ -129,7 +130,7 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
         )
     used = sorted({pool for location in locations for pool in location.limits})
     unset = [pool for pool in used if pool not in settings.limits]
-    yield from _other_limits(locations, settings.limits)
+    yield from _other_limits(locations, settings)
     yield from _too_few_in_force(locations, settings)
     declared = {limit for location in locations for limit in location.default_limits}
     if unset and settings.default_limit not in declared:
@@ -200,17 +201,31 @@ def _without_coordinator(
         )
 
 
-def _other_limits(locations: Sequence[Location], in_force: Mapping[str, int]) -> Iterator[Finding]:
-    declared = {pool: n for location in locations for pool, n in location.limits.items()}
-    differing = sorted(p for p, n in declared.items() if p in in_force and in_force[p] != n)
+def _other_limits(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+    default = settings.default_limit
+    declared = {
+        pool: (limit, location.default_limits)
+        for location in locations
+        for pool, limit in location.limits.items()
+    }
+    # Of those that are by default on both sides the default limits are compared, elsewhere.
+    differing = sorted(
+        pool
+        for pool, (limit, by_default) in declared.items()
+        if settings.limits.get(pool, default) != limit
+        and (pool in settings.limits or limit not in by_default)
+    )
     if differing:
         first = differing[0]
+        has = f"the limit {settings.limits.get(first)}"
+        if first not in settings.limits:
+            has = "no limit" if default is None else f"the default limit {default}"
         yield Finding(
             "limit-in-force",
             "warning",
-            f"On the instance the pool {first} has the limit {in_force[first]}; the policy "
-            f"declares {limit_text(declared[first])}"
+            f"On the instance the pool {first} has {has}; the policy declares "
+            f"{limit_text(declared[first][0])}"
             + (f". So too: {enumerate_some(differing[1:])}." if differing[1:] else "."),
-            "Set the one or declare the other: dagster instance concurrency set POOL LIMIT.",
+            "Set what is declared: lifeguard apply. Or declare what is set: lifeguard pull.",
             tuple(differing),
         )

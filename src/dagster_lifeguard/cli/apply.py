@@ -11,6 +11,7 @@ from dagster_lifeguard.cli.changes import consented
 from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -51,8 +52,8 @@ def apply_command(
         print_plan(plan, source=config_path, deployment=deployment.name, show_all=False)
     if plan.touched and as_json and not yes:
         raise click.UsageError("Nothing was changed: say --yes with --json, which does not ask.")
-    what = "pools" if plan.rates or plan.orders else "limits"
-    question = f"Change {len(plan.touched)} {what} in {deployment.name}?"
+    what = "pool" if plan.rates or plan.orders else "limit"
+    question = f"Change {number(len(plan.touched), what)} in {deployment.name}?"
     if plan.touched and not consented(question, "Nothing was changed", yes=yes):
         return
     done, error = _do(plan, deployment)
@@ -64,7 +65,7 @@ def apply_command(
             click.echo(f"Done: {', '.join(done)}.\nNot done: {', '.join(left)}.", err=True)
         raise error
     if not as_json and done:
-        click.echo(f"Changed {len(done)} {what} in {deployment.name}.")
+        click.echo(f"Changed {number(len(done), what)} in {deployment.name}.")
     impossible = any(row.action == "impossible" for row in plan.pools)
     if plan.default_drifts or impossible or plan.needing_engine:
         raise SystemExit(1)
