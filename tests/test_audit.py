@@ -24,6 +24,7 @@ from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read
 from dagster_lifeguard.history import ledger as ledger_module
 from dagster_lifeguard.history.ledger import read_past
 from dagster_lifeguard.model import Demand, Entry, EntryKind, Holding, TicketKey
+from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store.memory import MemoryStore
 from places import write_limit_as_another_would
 
@@ -328,9 +329,65 @@ def limit(at, slots, *, pool="orders"):
     return Entry(EntryKind.LIMIT, pool, limit=slots, at=at)
 
 
-def by_ledger(*entries, limits=None, since=0.0, **more):
+def rate(at, text, *, pool="orders"):
+    return Entry(EntryKind.RATE, pool, detail=text, at=at)
+
+
+def by_ledger(*entries, limits=None, rates=None, since=0.0, **more):
     begin = entries[0].at if entries else None
-    return audit_ledger(entries, limits or {}, begin=begin, since=since, until=FOREVER, **more)
+    limits, rates = limits or {}, rates or {}
+    return audit_ledger(entries, limits, rates, begin=begin, since=since, until=FOREVER, **more)
+
+
+def early(found):
+    return [(e.pool, e.rate, e.seconds, e.occupant.started) for e in found.early]
+
+
+def test_a_start_before_its_time_is_found_in_the_ledger():
+    starts = [grant(at, f"r{at}", n) for n, at in enumerate((10.0, 16.0, 21.0, 22.0, 40.0))]
+    found = by_ledger(*starts, rates={"orders": Rate.parse("10/minute")})
+    assert early(found) == [
+        ("orders", "10/minute", 1.0, 21.0),
+        ("orders", "10/minute", 6.0, 22.0),  # It is due after the one that came too early.
+    ]
+    assert (found.early_count, found.rated_pools) == (2, 1)
+    assert [e.occupant.run_id for e in found.early] == ["r21.0", "r22.0"]
+    assert by_ledger(*starts, rates={"orders": Rate.parse("10/minute", 2)}).early_count == 0
+    assert by_ledger(*starts, rates={"other": Rate.parse("1/day")}).rated_pools == 0
+    since = by_ledger(*starts, rates={"orders": Rate.parse("10/minute")}, since=22.0)
+    assert early(since) == [("orders", "10/minute", 6.0, 22.0)]
+
+
+def test_a_rate_holds_from_when_it_was_set():
+    def starts(*moments):
+        return [grant(at, f"r{at}", int(at)) for at in moments]
+
+    found = by_ledger(
+        *starts(1.0, 1.1),
+        rate(2.0, "10/minute, burst 2"),
+        *starts(3.0, 3.1, 3.2),
+        rate(4.0, None),
+        *starts(4.1, 4.2, 4.3),
+    )
+    assert [(e[1], e[3]) for e in early(found)] == [("10/minute, burst 2", 3.2)]
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=25).map(sorted),
+    st.integers(1, 4),
+    st.sampled_from([20, 60]),
+)
+def test_what_is_found_early_is_more_than_a_rate_allows_in_some_span(moments, burst, starts):
+    """And what is not is within it: of each span of time all that started are counted."""
+    rated = Rate(starts, 60, burst)
+    entries = [grant(float(at), f"r{n}", n) for n, at in enumerate(moments)]
+    found = by_ledger(*entries, rates={"orders": rated})
+    kept = all(
+        later - earlier + 1 <= burst + (moments[later] - moments[earlier]) * starts / 60
+        for earlier in range(len(moments))
+        for later in range(earlier, len(moments))
+    )
+    assert kept == (found.early_count == 0)
 
 
 def test_a_grant_over_the_limit_is_found_in_the_ledger():
@@ -547,6 +604,28 @@ class TestReadingTheLedger:
             found, expected = by_ledger(*part, since=since), by_ledger(*whole_of_pool, since=since)
             assert (found.executions, found.excesses) == (expected.executions, expected.excesses)
             assert found.caveats[Caveat.BEGAN_BEFORE] == 0
+
+    def test_an_engine_at_work_keeps_rates(self, engine):
+        engine.set_limit("orders", 1000)
+        engine.set_rate("orders", Rate.parse("100/second", 3))
+        demand, began, number = Demand.parse("orders"), time.monotonic(), 0
+        while number < 20:
+            assert time.monotonic() < began + 60
+            if engine.claim(f"r{number}", "s", demand).granted:
+                number += 1
+        engine.set_rate("orders", Rate.parse("1/hour"))
+        entries = list(read_ledger(engine.store))
+        found = by_ledger(*entries)
+        assert (found.executions, found.rated_pools, early(found)) == (20, 1, [])
+        hurried = [e for e in entries if e.kind is EntryKind.GRANTED]
+        assert by_ledger(*hurried, rates={"orders": Rate.parse("1/hour")}).early_count == 19
+
+    def test_a_rate_that_changed_is_not_known_from_today(self, engine):
+        engine.set_rate("changed", Rate.parse("1/hour"))
+        today = {"still": Rate.parse("2/hour"), "changed": Rate.parse("1/hour")}
+        past = read_past(engine.store, {}, today, since=after(engine))
+        assert past.rates == {"still": Rate.parse("2/hour")}
+        assert [(e.kind, e.detail) for e in past.before] == [(EntryKind.RATE, "1/hour")]
 
     def test_an_engine_at_work_is_clean(self, engine):
         engine.set_limit("orders", 1)

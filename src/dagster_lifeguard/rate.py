@@ -89,6 +89,12 @@ class Rate:
             )
         return cls(int(found[1]), UNITS[found[2]], burst)
 
+    @classmethod
+    def read(cls, text: str) -> Rate:
+        """The rate that was written as text: the inverse of ``str``."""
+        rate, _, burst = text.partition(", burst ")
+        return cls.parse(rate, int(burst or 1))
+
     @property
     def interval_ns(self) -> int:
         """The time from one start to the next when they are spread evenly."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
-from homes import limit
+import sqlalchemy as db
+from click.testing import CliRunner
+from homes import eventually, limit
 
+from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.rate import Rate
 
@@ -25,6 +29,47 @@ def test_runs_at_once_start_no_closer_than_the_rate(make_home, kind):
         starts = sorted(entry.at for entry in ledger if entry.kind.value == "granted")
         assert len(starts) == len(executors)
         assert all(later - earlier >= 1 - 1e-6 for earlier, later in pairwise(starts))
+
+
+def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatch):
+    home = make_home(kind)
+    limit(home, 10)
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.set_rate("orders", Rate(5, 1))
+        log.set_rate("unlimited", Rate(1, 1))
+        for run_id in "abc":
+            eventually(lambda r=run_id: log.claim_concurrency_slot("orders", r, "step").is_claimed)
+        monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+
+        def audited():
+            found = CliRunner().invoke(main, ["audit", "--json", "--pool", "orders"])
+            return found.exit_code, json.loads(found.stdout)
+
+        code, found = audited()
+        assert (code, found["verdict"], found["rates"]) == (
+            0, "kept", {"pools": 1, "exceeded": 0, "found": []},
+        )  # fmt: skip
+        text = " ".join(CliRunner().invoke(main, ["audit"]).output.split())
+        assert "no limit exceeded, rates of 1 pool kept." in text
+        assert "Of pools with a rate and without a limit the ledger does not tell" in text
+        by_events = CliRunner().invoke(main, ["audit", "--by", "event-logs"]).output
+        assert "Rates are judged by the engine's ledger alone" in by_events
+
+        # As if another had counted wrong.
+        log.set_rate("orders", Rate(1, 86400))
+        eventually(lambda: log.claim_concurrency_slot("orders", "last", "step").is_claimed)
+        with log.index_transaction() as connection:
+            connection.execute(db.text("UPDATE lifeguard_pools SET due_ns = 0"))
+        assert log.claim_concurrency_slot("orders", "early", "step").is_claimed
+        code, found = audited()
+        (early,) = found["rates"]["found"]
+        assert (code, found["verdict"], found["rates"]["exceeded"]) == (1, "exceeded", 1)
+        assert (early["pool"], early["rate"], early["run_id"]) == ("orders", "1/day", "early")
+        text = " ".join(CliRunner().invoke(main, ["audit"]).output.split())
+        assert "A rate was exceeded once." in text
+        assert "too early for 1/day run early step step" in text
+        assert text.endswith("by the engine's ledger: rates exceeded once.")
 
 
 def test_an_expression_has_no_rate_of_its_own(make_home, kind):

@@ -61,6 +61,22 @@ class Excess:
     occupants: tuple[Occupant, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyStart:
+    """One execution started before the rate of its pool allowed.
+
+    Attributes:
+        rate: In force when it started.
+        seconds: By how much it was too early.
+        occupant: What started, and when.
+    """
+
+    pool: str
+    rate: str
+    seconds: float
+    occupant: Occupant
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Wait:
     """An execution, or a run in the run queue, that waited for its turn.
@@ -92,6 +108,8 @@ class Caveat(str, Enum):
     LIMIT_UNKNOWN = "limit-unknown"
     BEGAN_BEFORE = "began-before"
     EXPIRED = "expired"
+    RATES_BY_LEDGER = "rates-by-ledger"
+    STARTS_UNWRITTEN = "starts-unwritten"
 
     def sentence(self, count: int) -> str:
         """Say it of so many executions."""
@@ -117,6 +135,9 @@ _SENTENCES = {
     Caveat.BEGAN_BEFORE: "{them} had begun before the ledger does: not counted beside others.",
     Caveat.EXPIRED: "{them} lost the slots with the lease: the ledger does not tell whether the "
     "work went on.",
+    Caveat.RATES_BY_LEDGER: "Rates are judged by the engine's ledger alone: not judged.",
+    Caveat.STARTS_UNWRITTEN: "Of pools with a rate and without a limit the ledger does not tell "
+    "what started: not judged.",
 }
 
 
@@ -132,6 +153,9 @@ class Audit:
         pools: Of how many pools.
         excesses: Where a pool's limit was exceeded, by time; the first ``KEPT_MAX``.
         excess_count: How often that was, in all.
+        rated_pools: Of how many pools it was judged whether starts kept a rate.
+        early: Starts before the rate of a pool allowed; the first ``KEPT_MAX``.
+        early_count: How many there were, in all.
         duplicates: Where two runs made one partition of one asset at once; the first.
         duplicate_count: How often that was, in all.
         waits: The longest, longest first.
@@ -146,6 +170,9 @@ class Audit:
     pools: int
     excesses: tuple[Excess, ...] = ()
     excess_count: int = 0
+    rated_pools: int = 0
+    early: tuple[EarlyStart, ...] = ()
+    early_count: int = 0
     duplicates: tuple[Excess, ...] = ()
     duplicate_count: int = 0
     waits: tuple[Wait, ...] = ()

@@ -1,4 +1,4 @@
-"""An audit of the engine's ledger: every grant, release and limit, in the order of the commits.
+"""An audit of the engine's ledger: every grant, release, limit and rate, as they were committed.
 
 Nothing is estimated. Of one pool, the order of the entries is the order in which the engine
 decided, whatever the clocks say: a pool is locked while an entry of it is written.
@@ -10,9 +10,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.audit.findings import Audit, Caveat, Lane, Occupant, Wait
+from dagster_lifeguard.audit.starts import Starts
 from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
 from dagster_lifeguard.model import EntryKind, limit_in_force
+from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 def audit_ledger(
     entries: Iterable[Entry],
     limits: Mapping[str, int | None],
+    rates: Mapping[str, Rate] | None = None,
     *,
     default_limit: int | None = None,
     begin: float | None,
@@ -36,6 +39,7 @@ def audit_ledger(
         entries: Oldest first. Those before ``since`` say what was held and in force then.
         limits: Of the pools whose limit did not change since the ledger begins; of others their
             first change is the first that is known.
+        rates: The same of rates.
         default_limit: Of a pool from when its own limit is deleted; None: it is unlimited then.
         begin: When the ledger begins; None if there is none.
         since: What was over before is not judged.
@@ -43,6 +47,7 @@ def audit_ledger(
         long_seconds: Waits as long as this are counted.
     """
     sweep = Sweep({Lane("pool", pool): limit for pool, limit in limits.items()}, since)
+    starts = Starts(rates or {}, since)
     caveats: Counter[Caveat] = Counter()
     waits = LongWaits(long_seconds)
     pools: set[str] = set()
@@ -54,10 +59,14 @@ def audit_ledger(
             limit = limit_in_force(entry.pool, entry.limit, default_limit)
             sweep.set_limit(lane, entry.at, limit)
             continue
+        if entry.kind is EntryKind.RATE:
+            starts.set_rate(entry.pool, Rate.read(entry.detail) if entry.detail else None)
+            continue
         key = (entry.run_id, entry.step_key, entry.fence)
         if entry.kind is EntryKind.GRANTED:
             occupant = Occupant(entry.run_id, entry.step_key, entry.at, entry.slots)
             sweep.enter(lane, occupant, key)
+            starts.start(entry.pool, occupant)
             if entry.at >= since:
                 count += key != last  # one that asks for several pools has an entry for each
                 last = key
@@ -81,6 +90,9 @@ def audit_ledger(
         pools=len(pools),
         excesses=sweep.found("pool"),
         excess_count=sweep.counts["pool"],
+        rated_pools=len(starts.pools),
+        early=tuple(starts.found),
+        early_count=starts.count,
         waits=waits.longest(),
         wait_count=waits.count,
         caveats=+caveats,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.audit.executions import Limits, audit_executions
@@ -15,10 +15,11 @@ from dagster_lifeguard.history import read_past
 from dagster_lifeguard.insight.ledger import open_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.audit.findings import Audit, Source
     from dagster_lifeguard.deployment.contract import Deployment, Settings
+    from dagster_lifeguard.rate import Rate
 
 _Item = TypeVar("_Item")
 Verdict = Literal["kept", "exceeded", "in-doubt", "no-evidence"]
@@ -43,7 +44,7 @@ class Report:
 
         ``in-doubt`` when executions of which no end is known may have been too many.
         """
-        if self.limits.excess_count:
+        if self.limits.excess_count or self.limits.early_count:
             return "exceeded"
         if self.limits.caveats.get(Caveat.DOUBTFUL):
             return "in-doubt"
@@ -108,10 +109,13 @@ def _audit(
         per_run=settings.granularity == "run",
         expressions=settings.engine is not False,
     )
+    rates = {n: r for n, r in (deployment.rates() or {}).items() if pool in (None, n)}
     if by == "ledger":
         of_limits = _by_ledger(
-            deployment, settings, limits, since, until, pool, long_seconds, progress
+            deployment, settings, limits, rates, since, until, pool, long_seconds, progress
         )
+        unwritten = sum(limits.of(name) is None for name in rates)
+        of_limits = _with_caveat(of_limits, Caveat.STARTS_UNWRITTEN, unwritten)
     of_executions = audit_executions(
         _counted(deployment.history(since, until), "runs", progress),
         limits,
@@ -120,13 +124,21 @@ def _audit(
         pool=pool,
         long_seconds=long_seconds,
     )
-    return Report(of_limits if by == "ledger" else of_executions, of_executions)
+    if by == "ledger":
+        return Report(of_limits, of_executions)
+    judged = _with_caveat(of_executions, Caveat.RATES_BY_LEDGER, len(rates))
+    return Report(judged, judged)
+
+
+def _with_caveat(found: Audit, caveat: Caveat, count: int) -> Audit:
+    return replace(found, caveats={**found.caveats, caveat: count}) if count else found
 
 
 def _by_ledger(
     deployment: Deployment,
     settings: Settings,
     limits: Limits,
+    rates: Mapping[str, Rate],
     since: float,
     until: float,
     pool: str | None,
@@ -142,10 +154,13 @@ def _by_ledger(
                 names=[deployment.name],
             )
         names = {state.pool for state in deployment.pools()} if pool is None else {pool}
-        past = read_past(store, {name: limits.of(name) for name in names}, since=since, pool=pool)
+        past = read_past(
+            store, {name: limits.of(name) for name in names}, rates, since=since, pool=pool
+        )
         return audit_ledger(
             _counted(past, "entries of the ledger", progress),
             past.limits,
+            past.rates,
             default_limit=settings.default_limit,
             begin=past.begin,
             since=since,

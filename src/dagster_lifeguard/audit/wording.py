@@ -19,9 +19,15 @@ def verdict_text(report: Report) -> str:
         f"Audited {number(found.executions, 'execution')} of {number(found.pools, 'pool')} from "
         f"{date_text(found.since)} to {date_text(found.until)} by {source}"
     )
+    rated = f", rates of {number(found.rated_pools, 'pool')} kept" if found.rated_pools else ""
+    exceeded = [
+        f"{what} exceeded {often(count)}"
+        for what, count in (("limits", found.excess_count), ("rates", found.early_count))
+        if count
+    ]
     said = {
-        "kept": "no limit exceeded.",
-        "exceeded": f"limits exceeded {often(found.excess_count)}.",
+        "kept": f"no limit exceeded{rated}.",
+        "exceeded": f"{' and '.join(exceeded)}.",
         "in-doubt": "no limit exceeded for certain, and perhaps one by executions without an end.",
         "no-evidence": "nothing was executed that a limit could be judged by.",
     }

@@ -23,7 +23,7 @@ from dagster_lifeguard.times import date_text, duration_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dagster_lifeguard.audit.findings import Audit, Caveat, Excess, Wait
+    from dagster_lifeguard.audit.findings import Audit, Caveat, EarlyStart, Excess, Wait
     from dagster_lifeguard.audit.report import Report
     from dagster_lifeguard.deployment.contract import Deployment
 
@@ -64,7 +64,7 @@ def audit_command(
     *,
     as_json: bool,
 ) -> None:
-    """Prove from history that no limit was exceeded, or list where one was.
+    """Prove from history that no limit and no rate was exceeded, or list where one was.
 
     Also lists where two runs made the same partition of the same asset at once, and long waits.
     What the history does not tell is said, and counted.
@@ -75,7 +75,7 @@ def audit_command(
       lifeguard audit --since 24h --pool warehouse
       lifeguard audit --json | jq '.limits.exceeded'
 
-    Exit code: 0 no limit exceeded, 1 a limit was exceeded, 2 a mistake in what was asked.
+    Exit code: 0 nothing exceeded, 1 a limit or a rate was exceeded, 2 a mistake in what was asked.
     """
     from dagster_lifeguard.audit.report import audit  # noqa: PLC0415 - slow
 
@@ -126,6 +126,7 @@ def print_report(report: Report, long_wait: float) -> None:
         limits.excesses,
         limits.excess_count,
     )
+    _print_early(console, limits)
     _print_excesses(
         console,
         f"Two runs made one asset at once {often(executions.duplicate_count)}.",
@@ -172,6 +173,21 @@ def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], c
     console.print()
 
 
+def _print_early(console: Console, found: Audit) -> None:
+    if not found.early_count:
+        return
+    console.print(Text(f"A rate was exceeded {often(found.early_count)}.", style="bold"))
+    for early in found.early[:SHOWN_MAX]:
+        started = early.occupant
+        who = f"run {started.run_id} step {started.step_key} at {_clock(started.started)}"
+        how = f"  {_seconds(early.seconds)} too early for {early.rate}"
+        console.print(Text.assemble("  ", (printable(early.pool), "red"), how))
+        console.print(Text(f"      {printable(who)}", style="dim"))
+    if found.early_count > SHOWN_MAX:
+        console.print(Text(f"  and {found.early_count - SHOWN_MAX:,} more"))
+    console.print()
+
+
 def _print_waits(console: Console, found: Audit, long_wait: float) -> None:
     if not found.wait_count:
         return
@@ -215,6 +231,11 @@ def report_as_json(report: Report) -> dict[str, Any]:
             "found": [_excess(excess) for excess in limits.excesses],
             "caveats": _caveats(limits.caveats),
         },
+        "rates": {
+            "pools": limits.rated_pools,
+            "exceeded": limits.early_count,
+            "found": [_early(early) for early in limits.early],
+        },
         "duplicates": {
             "source": executions.source,
             "count": executions.duplicate_count,
@@ -247,6 +268,17 @@ def _excess(excess: Excess) -> dict[str, Any]:
             }
             for occupant in excess.occupants
         ],
+    }
+
+
+def _early(early: EarlyStart) -> dict[str, Any]:
+    return {
+        "pool": early.pool,
+        "rate": early.rate,
+        "seconds": early.seconds,
+        "run_id": early.occupant.run_id,
+        "step_key": early.occupant.step_key,
+        "started": early.occupant.started,
     }
 
 

@@ -13,6 +13,7 @@ from dagster_lifeguard.store.retry import retry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
 
 PAGE = 10_000
@@ -75,13 +76,15 @@ class Past:
         begin: When its oldest entry was written; None if it has none.
         limits: Those in force when it begins, as far as it tells: of a pool whose limit it saw
             change, it tells the new one.
-        before: What counts of what happened before the moment: each limit, and the grants of
-            those who still held then; oldest first.
+        rates: The same of rates.
+        before: What counts of what happened before the moment: each limit and rate, and the grants
+            of those who still held then; oldest first.
         since: All that happened from that moment on, oldest first.
     """
 
     begin: float | None
     limits: Mapping[str, int | None]
+    rates: Mapping[str, Rate]
     before: tuple[Entry, ...]
     since: Iterator[Entry]
 
@@ -95,7 +98,12 @@ class Past:
 
 
 def read_past(
-    store: Store, limits: Mapping[str, int | None], *, since: float, pool: str | None = None
+    store: Store,
+    limits: Mapping[str, int | None],
+    rates: Mapping[str, Rate] | None = None,
+    *,
+    since: float,
+    pool: str | None = None,
 ) -> Past:
     """What the ledger tells since then, without reading all that was before.
 
@@ -106,6 +114,7 @@ def read_past(
     Args:
         store: Where the ledger is.
         limits: The limits of pools that are in force now.
+        rates: And the rates.
         since: From when on; seconds since the epoch.
         pool: Only this pool.
 
@@ -115,7 +124,10 @@ def read_past(
     oldest = retry(lambda: store.entries(pool=pool, count_max=1))
     changes = tuple(read_ledger(store, pool=pool, kind=EntryKind.LIMIT))
     changed = {entry.pool for entry in changes}
-    before = [entry for entry in changes if entry.at < since]
+    of_rates = tuple(read_ledger(store, pool=pool, kind=EntryKind.RATE))
+    rate_changed = {entry.pool for entry in of_rates}
+    before = [entry for entry in (*changes, *of_rates) if entry.at < since]
+    before.sort(key=lambda entry: entry.at)
     if oldest and oldest[0][1].at < since:
         # Whoever gives slots back in between is told of twice, and never missed.
         grants = {_grant(entry): entry for entry in _held_now(store, pool) if entry.at < since}
@@ -126,6 +138,7 @@ def read_past(
     return Past(
         begin=oldest[0][1].at if oldest else None,
         limits={name: limit for name, limit in limits.items() if name not in changed},
+        rates={name: rate for name, rate in (rates or {}).items() if name not in rate_changed},
         before=tuple(before),
         since=read_ledger(store, pool=pool, since=since),
     )

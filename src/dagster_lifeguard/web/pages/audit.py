@@ -62,6 +62,7 @@ def _shown(found: Audit) -> Audit:
     return replace(
         found,
         excesses=found.excesses[:SHOWN_MAX],
+        early=found.early[:SHOWN_MAX],
         duplicates=found.duplicates[:SHOWN_MAX],
         waits=found.waits[:SHOWN_MAX],
     )
