@@ -169,9 +169,25 @@ class TestSteps:
             plan=[PlannedStep("orders", "db[{partition}]", ("sales/orders",))],
             told_settings=replace(SETTINGS, engine=True),
         )
-        (step,) = why(told, "sales/orders").steps
+        found = why(told, "sales/orders")
+        assert (found.pools, found.pools_by_partition) == ((), ("db[{partition}]",))
+        (step,) = found.steps
         assert [asked.pool.pool for asked in step.pools] == ["db[2024]"]
         assert step.state is State.WAITING
+
+    def test_of_what_makes_several_assets_the_pool_of_this_one(self):
+        assets = ("sales/orders", "sales/lines")
+        told = told_of(
+            run("a", pools=frozenset({"sales/lines"})),
+            run("b", pools=frozenset({"sales/orders"})),
+            states=[pool("sales/orders", 1, [holds("b", "models")])],
+            plan=[PlannedStep("models", "{asset:path}", assets)],
+            told_settings=replace(SETTINGS, engine=True),
+        )
+        found = why(told, "sales/orders")
+        assert [p.pool for p in found.pools] == ["sales/orders"]
+        assert found.pools_by_partition == ()
+        assert [step.run_id for step in found.steps] == ["b"]
 
     def test_not_limited_at_all(self):
         told = told_of(run("a"), plan=[NOTES])

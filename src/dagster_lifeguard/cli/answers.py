@@ -70,7 +70,9 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
     yield _head(found)
     for pool in found.pools:
         yield Text(f"  its pool {_pool(pool)}")
-    if found.kind == "asset" and not found.pools:
+    for pool_name in found.pools_by_partition:
+        yield Text(f"  its pool {printable(pool_name)}: one for each partition")
+    if found.kind == "asset" and not (found.pools or found.pools_by_partition):
         yield Text("  It has no pool, so nothing limits it: any number of runs may execute it.")
     shown = [step for step in found.steps if found.kind == "step" or step.state in _TOLD]
     for _, answers in groupby(shown, key=lambda step: (step.run_id, step.state)):

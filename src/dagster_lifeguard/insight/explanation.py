@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dagster import AssetKey
+
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of
 from dagster_lifeguard.insight.pools import (
@@ -19,7 +21,7 @@ from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, place
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
 from dagster_lifeguard.model import TicketKey
-from dagster_lifeguard.names import ticket_name
+from dagster_lifeguard.names import fill_run_fields, ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.history import RunExecution, StepExecution
     from dagster_lifeguard.insight.past import Past
     from dagster_lifeguard.insight.pools import Waiter
+    from dagster_lifeguard.names import Term
 
 RUNS_SEEN_MAX = 50
 """Of the unfinished runs that may make an asset, only so many of the oldest are looked at."""
@@ -56,6 +59,7 @@ class Explanation:
         engine: Whether the engine admits steps; None where that cannot be seen.
         window: The seconds before ``at`` that estimates are drawn from.
         pools: The pools of the asset's steps.
+        pools_by_partition: Those of them that are one for each partition, by their template.
         steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
             those of its unfinished runs, in the order in which they go in.
         runs_unseen: Unfinished runs that may make the asset and were too many to look at.
@@ -70,6 +74,7 @@ class Explanation:
     window: float
     pools: tuple[PoolSummary, ...]
     steps: tuple[StepAnswer, ...]
+    pools_by_partition: tuple[str, ...] = ()
     runs_unseen: int = 0
 
     @property
@@ -87,12 +92,13 @@ def explain(
         UnknownNameError: The run has no such step.
     """
     unseen = 0
+    named: tuple[Term, ...] = ()
     own_pools: tuple[str, ...] = ()
     if subject.kind == "asset":
-        texts = deployment.assets().get(subject.name, ())
-        own_pools = tuple(dict.fromkeys(t.name for x in texts for t in terms_of(x, settings)))
+        named = _pools_of_asset(deployment, subject.name, settings)
+        own_pools = tuple(term.name for term in named if not term.fields)
         unfinished = deployment.unfinished_runs()
-        runs = [run for run in unfinished if _may_use(run, own_pools)]
+        runs = [run for run in unfinished if _may_use(run, named)]
         unseen = max(0, len(runs) - RUNS_SEEN_MAX)
         runs = runs[:RUNS_SEEN_MAX]
     else:
@@ -123,8 +129,21 @@ def explain(
         window=past.until - past.since,
         pools=tuple(summarize(look.states[pool], past, now) for pool in own_pools),
         steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
+        pools_by_partition=tuple(term.name for term in named if term.fields),
         runs_unseen=unseen,
     )
+
+
+def _pools_of_asset(deployment: Deployment, asset: str, settings: Settings) -> tuple[Term, ...]:
+    """The pools that steps which make an asset ask for, as far as the asset alone tells."""
+    key = AssetKey.from_user_string(asset).path
+    texts = deployment.assets().get(asset, ())
+    terms = (
+        fill_run_fields(term, asset=key, partition=None)
+        for text in texts
+        for term in terms_of(text, settings)
+    )
+    return tuple({term.name: term for term in terms}.values())
 
 
 def _making(steps: Sequence[PlannedStep], asset: str) -> tuple[PlannedStep, ...]:
@@ -140,12 +159,12 @@ def _node(step_key: str) -> str:
     return step_key.partition("[")[0].partition(".")[0]
 
 
-def _may_use(run: Run, pools: Sequence[str]) -> bool:
+def _may_use(run: Run, pools: Sequence[Term]) -> bool:
     """Whether a run may execute a step with these pools, as far as the run itself tells."""
     if not pools or run.pools is None:
         return True
     # A name with a template in it is known only once a step claims.
-    return not run.pools.isdisjoint(pools) or any("{" in pool for pool in pools)
+    return any(term.fields or term.name in run.pools for term in pools)
 
 
 def _is_of(found: HoldingStep | WaitingStep | Waiter, run: Run, ticket: str) -> bool:
