@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 import sqlalchemy as db
 from homes import eventually
@@ -120,6 +121,25 @@ def test_a_port_where_no_server_answers_fails_the_claim(impatient, listens):
         engine = Engine(PostgresStore(connector(url.render_as_string(hide_password=False))))
         with pytest.raises(StoreUnavailableError, match="timeout" if listens else "refused"):
             engine.claim("run", "step", Demand.of({"orders": 1}))
+
+
+@pytest.mark.parametrize(("lease", "silent", "connects"), [(6.0, 4000, 2), (90.0, 20000, 10)])
+def test_a_silent_network_is_given_up_in_time_to_give_up_the_lease(
+    make_home, monkeypatch, lease, silent, connects
+):
+    home, connect, asked = make_home("postgres", lease_seconds=lease), psycopg2.connect, []
+
+    def noting(*arguments, **options):
+        asked.append(options)
+        return connect(*arguments, **options)
+
+    with home.instance() as instance, monkeypatch.context() as patched:
+        store = instance.event_log_storage.make_store()
+        patched.setattr(psycopg2, "connect", noting)
+        store.migrate()
+        store.close()
+    (options,) = asked
+    assert (options["tcp_user_timeout"], options["connect_timeout"]) == (silent, connects)
 
 
 @pytest.mark.parametrize("table", ["lifeguard_holdings", "lifeguard_sessions"])

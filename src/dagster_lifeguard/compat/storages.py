@@ -107,8 +107,13 @@ def postgres_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def postgres_opener(event_log: Any) -> Callable[[], Any]:
+def postgres_opener(event_log: Any, lease_seconds: float = 30.0) -> Callable[[], Any]:
     """What opens psycopg2 connections to an event log's database, with its credentials.
+
+    Args:
+        event_log: The event log storage.
+        lease_seconds: The lease that is extended over such a connection, which is given up in time
+            when the network falls silent; not where Dagster itself opens connections with a token.
 
     Relies on: ``PostgresEventLogStorage.postgres_url`` and, where there is one (1.13),
     ``_token_provider`` with ``create_pg_engine``.
@@ -117,7 +122,7 @@ def postgres_opener(event_log: Any) -> Callable[[], Any]:
 
     provider = getattr(event_log, "_token_provider", None)
     if provider is None:
-        return connector(event_log.postgres_url)
+        return connector(event_log.postgres_url, lease_seconds)
 
     def connect() -> Any:
         pooled = event_log._engine.raw_connection()

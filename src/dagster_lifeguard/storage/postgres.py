@@ -22,7 +22,8 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
     """Dagster's event log on PostgreSQL, with the engine's pools in the same database."""
 
     def make_store(self) -> PostgresStore:
-        return PostgresStore(storages.postgres_opener(self))
+        lease_seconds = self._lifeguard_options.lease_seconds
+        return PostgresStore(storages.postgres_opener(self, lease_seconds))
 
 
 class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):

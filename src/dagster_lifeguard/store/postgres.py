@@ -57,26 +57,31 @@ logger = logging.getLogger(__name__)
 
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _POOLS_KNOWN_MAX = 100_000
-_PATIENCE = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 20_000,
-}
-"""How long libpq waits for a sign of life; in seconds, but for the last, in milliseconds."""
 
 
-def connector(url: str) -> Callable[[], Any]:
+def connector(url: str, lease_seconds: float = 30.0) -> Callable[[], Any]:
     """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names.
 
     A server that does not answer is given up after 10 s, and a machine that is gone while it is
-    asked something after 20 s, unless the URL says otherwise.
+    asked something after 20 s, unless the URL says otherwise; with a shorter lease than 30 s so
+    much earlier, for a process should learn in time that it cannot extend it.
+
+    Args:
+        url: The URL.
+        lease_seconds: The lease that is extended over such a connection.
     """
+    lease = min(lease_seconds, 30.0)
+    patience = {
+        "connect_timeout": max(2, int(lease / 3)),  # In seconds; libpq takes no less than 2.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": int(lease * 2000 / 3),  # In milliseconds.
+    }
     parsed = make_url(url).set(drivername="postgresql+psycopg2")
     dialect: Any = parsed.get_dialect()()
     arguments, options = dialect.create_connect_args(parsed)
-    for name, value in _PATIENCE.items():
+    for name, value in patience.items():
         options.setdefault(name, value)
     return lambda: psycopg2.connect(*arguments, **options)
 
