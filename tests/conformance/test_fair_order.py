@@ -213,6 +213,19 @@ def test_slots_that_come_free_together_go_to_each_group_in_turn_whoever_looks_fi
     assert Counter(map(runs.get, served)) == {"a": 6, "b": 6, "c": 6}
 
 
+def test_another_tag_makes_all_groups_anew(fair):
+    for run_id, team in (("h0", "a"), ("h1", "b"), ("waits", "a"), ("other", "c")):
+        ask(fair, run_id, team)
+    fair.set_order("orders", "area")
+    found = fair.snapshot("orders")
+    assert {holding.groups["orders"] for holding in found.holdings} == {""}
+    assert {ticket.groups["orders"] for ticket in found.waiting} == {""}
+    assert turns_of(fair)[1] == {}
+    assert not fair.claim("waits", "step", ORDERS, tags=lambda: {"area": "north"}).granted
+    groups = {t.key.run_id: t.groups["orders"] for t in fair.snapshot("orders").waiting}
+    assert groups == {"waits": "north", "other": ""}
+
+
 def turns_of(engine):
     with engine.store.begin(Scope(("orders",))) as transaction:
         pool = transaction.view.pools["orders"]

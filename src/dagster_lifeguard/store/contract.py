@@ -74,7 +74,7 @@ class Changes:
         rates: Rates to set; None deletes one.
         due: What the rates of pools count with from now on.
         orders: The tags by which pools are to be fair; None for first come, first served. Who
-            waits or holds without a group gets the empty one.
+            waits or holds is in the empty group from then on, and turns begin anew.
         turns: Of fair pools: a group, where its next turn begins, and the pool's turn. Groups whose
             turn does not begin after the pool's need not be remembered unless they stand in line.
         ledger: Rows to append; the store stamps them with its clock.

@@ -115,4 +115,17 @@ class Tables:
                 self.fair_by.pop(pool, None)
             else:
                 self.fair_by[pool] = fair_by
+                self._ungroup(pool)
         self.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
+
+    def _ungroup(self, pool: str) -> None:
+        for key, ticket in self.tickets.items():
+            if pool in ticket.demand.pools:
+                groups = {**ticket.groups, pool: ""}
+                self.tickets[key] = dataclasses.replace(ticket, groups=groups)
+        for key, holding in self.holdings.items():
+            if pool in holding.slots:
+                groups = {**holding.groups, pool: ""}
+                self.holdings[key] = dataclasses.replace(holding, groups=groups)
+        for group in [group for group in self.turns if group[0] == pool]:
+            del self.turns[group]

@@ -102,7 +102,7 @@ class PostgresTransaction:
         for pool, fair_by in changes.orders:
             yield call("set_order", pool, fair_by)
             if fair_by is not None:
-                yield call("group_the_rest", pool)
+                yield call("ungroup", pool)
         for name, arguments in rows.groups(changes):
             yield call(name, *arguments.values())
         yield from wake_ups(changes.wake)

@@ -111,7 +111,8 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
     for pool, fair_by in changes.orders:
         execute(_SQL["set_order"], {"pool": pool, "fair_by": fair_by})
         if fair_by is not None:
-            execute(_SQL["group_the_rest"], (pool,))
+            for name in ("ungroup_queue", "ungroup_holdings", "drop_groups"):
+                execute(_SQL[name], (pool,))
     for name, arguments in rows.groups(changes):
         execute(_SQL[name], arguments)
     for e in changes.ledger:

@@ -304,8 +304,14 @@ SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL;
 -- name: set_order
 UPDATE lifeguard_pools SET fair_by = $2::text WHERE pool = $1::text;
 
--- name: group_the_rest
-UPDATE lifeguard_queue SET "group" = '' WHERE pool = $1::text AND "group" IS NULL;
+-- Nobody's group by one tag says anything about another.
+-- name: ungroup
+WITH queue AS (
+  UPDATE lifeguard_queue SET "group" = '' WHERE pool = $1::text
+), holdings AS (
+  UPDATE lifeguard_holdings SET "group" = '' WHERE pool = $1::text
+)
+DELETE FROM lifeguard_groups WHERE pool = $1::text;
 
 -- name: set_group
 UPDATE lifeguard_queue SET "group" = $4::text WHERE pool = $1::text AND number =

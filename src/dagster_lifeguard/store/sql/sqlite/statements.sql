@@ -174,8 +174,15 @@ UPDATE lifeguard_pools SET rate_starts = ?, rate_seconds = ?, rate_burst = ? WHE
 -- name: set_order
 UPDATE lifeguard_pools SET fair_by = :fair_by WHERE pool = :pool;
 
--- name: group_the_rest
-UPDATE lifeguard_queue SET "group" = '' WHERE pool = ? AND "group" IS NULL;
+-- Nobody's group by one tag says anything about another.
+-- name: ungroup_queue
+UPDATE lifeguard_queue SET "group" = '' WHERE pool = ?;
+
+-- name: ungroup_holdings
+UPDATE lifeguard_holdings SET "group" = '' WHERE pool = ?;
+
+-- name: drop_groups
+DELETE FROM lifeguard_groups WHERE pool = ?;
 
 -- name: set_group
 UPDATE lifeguard_queue SET "group" = :group WHERE pool = :pool AND number =
