@@ -17,6 +17,12 @@ OnConflict = Literal["queue", "skip_new", "cancel_running", "replace_queued"]
 
 ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
 
+DUPLICATE_TAG = "lifeguard/duplicate_of"
+"""On a run that was dropped: the id of the run that does the work."""
+
+NO_DUPLICATE = "none"
+"""The value of that tag on a run which took it over from its parent, and was not dropped."""
+
 Droppable = Literal["new", "queued", "running"]
 """A run, by where it stands when the new one is submitted."""
 

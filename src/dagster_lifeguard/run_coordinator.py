@@ -13,6 +13,8 @@ from dagster_lifeguard.compat import submissions
 from dagster_lifeguard.compat.exclusion import exclusion
 from dagster_lifeguard.duplicates import (
     DROPS,
+    DUPLICATE_TAG,
+    NO_DUPLICATE,
     covers,
     on_conflict_of,
     outputs_of,
@@ -26,12 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from dagster_lifeguard.duplicates import Droppable, PlannedStep
-
-DUPLICATE_TAG = f"{submissions.TAG_PREFIX}duplicate_of"
-"""On a run that was dropped: the id of the run that does the work."""
-
-NO_DUPLICATE = "none"
-"""The value of that tag on a run which took it over from its parent, and was not dropped."""
 
 KEY = "lifeguard"
 

@@ -9,6 +9,7 @@ from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
+from dagster_lifeguard.duplicates import DUPLICATE_TAG
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, explain
 from dagster_lifeguard.insight.past import read_past
@@ -174,6 +175,12 @@ class TestSteps:
         (step,) = found.steps
         assert [asked.pool.pool for asked in step.pools] == ["db[2024]"]
         assert step.state is State.WAITING
+
+    @pytest.mark.parametrize(("tag", "told"), [("other", "other"), ("none", None), (None, None)])
+    def test_a_run_that_was_dropped_names_the_one_that_does_its_work(self, tag, told):
+        tags = {} if tag is None else {DUPLICATE_TAG: tag}
+        dropped = replace(run("a", "CANCELED", pools=frozenset({"db"})), tags=tags)
+        assert why(told_of(dropped), "a").duplicate_of == told
 
     def test_of_what_makes_several_assets_the_pool_of_this_one(self):
         assets = ("sales/orders", "sales/lines")

@@ -68,6 +68,8 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
     shown_max = None if in_full else SHOWN_MAX
     yield Text(printable(name), style="dim")
     yield _head(found)
+    if found.duplicate_of is not None:
+        yield Text(f"  It was dropped: run {printable(found.duplicate_of)} does the same work.")
     for pool in found.pools:
         yield Text(f"  its pool {_pool(pool)}")
     for pool_name in found.pools_by_partition:

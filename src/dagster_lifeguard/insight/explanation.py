@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dagster import AssetKey
 
+from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of
 from dagster_lifeguard.insight.pools import (
@@ -62,6 +63,7 @@ class Explanation:
         pools_by_partition: Those of them that are one for each partition, by their template.
         steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
             those of its unfinished runs, in the order in which they go in.
+        duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.
         runs_unseen: Unfinished runs that may make the asset and were too many to look at.
     """
 
@@ -75,6 +77,7 @@ class Explanation:
     pools: tuple[PoolSummary, ...]
     steps: tuple[StepAnswer, ...]
     pools_by_partition: tuple[str, ...] = ()
+    duplicate_of: str | None = None
     runs_unseen: int = 0
 
     @property
@@ -130,8 +133,14 @@ def explain(
         pools=tuple(summarize(look.states[pool], past, now) for pool in own_pools),
         steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
         pools_by_partition=tuple(term.name for term in named if term.fields),
+        duplicate_of=_duplicate_of(subject.run),
         runs_unseen=unseen,
     )
+
+
+def _duplicate_of(run: Run | None) -> str | None:
+    found = None if run is None else run.tags.get(DUPLICATE_TAG)
+    return None if found == NO_DUPLICATE else found
 
 
 def _pools_of_asset(deployment: Deployment, asset: str, settings: Settings) -> tuple[Term, ...]:
