@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 Point = Literal["begin", "viewed", "decided", "committed"]
 """Where a transaction is: before its locks, with its view, with its verdict, after its commit."""
 
+DUE_SECONDS = 0.002
+"""Who is next at a pool with a rate, and may start so soon, waits for that with the locks in hand.
+
+So it is not late, which would be lost for good where no burst makes up for it. Nobody else could
+start there before it.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:

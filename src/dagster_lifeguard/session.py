@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.heartbeat import Heartbeat
 from dagster_lifeguard.model import TicketKey, Waiting
+from dagster_lifeguard.options import DUE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -191,9 +192,11 @@ class Session:
         # lease that has run out by now could not be reaped just before: not at once again.
         if verdict.ahead == 0 and view.lease_ends is not None and not view.expired:
             pause = min(pause, view.lease_ends - view.now)
-        # Who waits for a rate knows its time, and nobody wakes it.
+        # Who waits for a rate knows its time, and nobody wakes it. The next comes early rather than
+        # late: it waits for the rest with the locks in hand.
         if verdict.ready_at is not None:
-            pause = min(pause, verdict.ready_at - view.now)
+            early = 0.0 if verdict.ahead else DUE_SECONDS / 2
+            pause = min(pause, max(0.0, verdict.ready_at - view.now - early))
         return pause
 
     def waits(self, key: TicketKey) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.model import EntryKind, Granted, TicketKey, Verdict
+from dagster_lifeguard.options import DUE_SECONDS
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ REAP_COUNT_MAX = 100
 """The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
 
 _LOOKS_MAX = 20
+
+
+def _due_soon(verdict: Verdict, now: float) -> float | None:
+    """When the ticket may start, if it is next and that is worth waiting for."""
+    if isinstance(verdict, Granted) or verdict.ready_at is None or verdict.ahead:
+        return None
+    return verdict.ready_at if verdict.ready_at - now <= DUE_SECONDS else None
 
 
 class Transactions:
@@ -108,9 +116,16 @@ class Transactions:
                 lacks_tags = tags is None and bool(bookkeeping.fair_pools(view))
                 can_decide = view.session_alive and not asks_otherwise and not lacks_tags
                 if can_decide and (reaped or not view.expired):
+                    patience = self._options.patience_seconds
                     verdict, changes = bookkeeping.claimed(
-                        view, ticket, tags or {}, session, self._options.patience_seconds
+                        view, ticket, tags or {}, session, patience
                     )
+                    due_at = _due_soon(verdict, view.now)
+                    if due_at is not None:
+                        view = replace(view, now=transaction.wait_until(due_at).now)
+                        verdict, changes = bookkeeping.claimed(
+                            view, ticket, tags or {}, session, patience
+                        )
                     self._passing("decided")
                     if changes is not None:
                         transaction.commit(changes)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import (
     Demand,
+    Entry,
     EntryKind,
     Granted,
     Reason,
@@ -13,9 +15,10 @@ from dagster_lifeguard.model import (
     View,
     Waiting,
 )
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.options import DUE_SECONDS, EngineOptions
 from dagster_lifeguard.rate import Rate, nanoseconds
 from dagster_lifeguard.session import Session
+from dagster_lifeguard.store.contract import Changes, Scope
 from dagster_lifeguard.store.memory import MemoryStore
 from places import age_rate
 
@@ -225,15 +228,52 @@ def test_times_are_whole_microseconds(engine):
     assert [round(at * 10**6) / 10**6 for at in times] == times
 
 
-def test_the_next_look_begins_as_early_as_the_last_one_was_slow():
-    """So that it sees the database when its time comes, not a way to the database later."""
+@pytest.mark.parametrize(("ahead", "early"), [(0, DUE_SECONDS / 2), (1, 0.0)])
+def test_the_next_look_begins_as_early_as_the_last_one_was_slow(ahead, early):
+    """So that it sees the database when its time comes, not a way to the database later.
+
+    Who is next comes a little earlier still.
+    """
     session = Session(MemoryStore(), EngineOptions(), tidy=lambda: None)
     name, key = session.open(), TicketKey("run", "step")
     view = View(now=1000.0, session_alive=True, lease_ends=None, pools={})
-    verdict = Waiting("api", Reason.RATE, ahead=0, queue_at=("api",), ready_at=1002.0)
+    verdict = Waiting("api", Reason.RATE, ahead, queue_at=("api",), ready_at=1002.0)
     assert session.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
-    assert session.look_again_at(key, now=500.3) == 502.0
+    assert session.look_again_at(key, now=500.3) == 502.0 - early
     session.leave()
+
+
+def test_who_is_next_and_a_little_early_waits_for_its_time_and_is_not_late():
+    now = [1000.0]
+    store = MemoryStore(clock=lambda: now[0])
+    engine = Engine(store, EngineOptions(lease_seconds=1e6))
+    engine.set_limit("api", 10)
+    engine.set_rate("api", Rate(1, 1))
+    assert ask(engine, "a").granted
+    for run_id in "bc":
+        assert not ask(engine, run_id).granted
+    now[0] = 1001.0 - 2 * DUE_SECONDS
+    assert ask(engine, "b").ready_at == 1001.0
+    now[0] = 1001.0 - DUE_SECONDS / 2
+    assert not ask(engine, "c").granted  # It is not next.
+    assert ask(engine, "b").granted
+    assert granted_at(engine) == [1000.0, 1001.0]
+    now[0] = 1001.0
+    assert ask(engine, "c").ready_at == 1002.0
+    engine.leave()
+
+
+def test_a_transaction_may_wait_for_a_time_and_writes_by_it(place, engine):
+    engine.set_limit("api", 1)
+    with engine.store.begin(Scope(("api",))) as transaction:
+        began = transaction.view.now
+        assert transaction.wait_until(began - 1).now == began
+        assert transaction.wait_until(began + 0.05).now == began + 0.05
+        transaction.commit(Changes(ledger=(Entry(EntryKind.RATE, "api", detail="1/hour"),)))
+    (written, *_) = engine.store.ledger(pool="api")
+    assert (written.detail, written.at) == ("1/hour", pytest.approx(began + 0.05, abs=EPSILON))
+    with engine.store.begin(Scope(("api",))) as transaction:
+        assert transaction.view.now >= began + 0.05
 
 
 def test_changes_of_rates_are_in_the_ledger_once(engine):

@@ -106,6 +106,9 @@ class Transaction(Protocol):
     def view(self) -> View:
         """What is true while the locks are held: no other can grant slots of these pools."""
 
+    def wait_until(self, at: float) -> View:
+        """Hold the locks until this time, which is near; the view as of then, to be written by."""
+
     def commit(self, changes: Changes) -> None:
         """Write all changes, release the locks, wake. A slot already held is an error."""
 

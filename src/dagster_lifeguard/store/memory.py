@@ -31,6 +31,7 @@ from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
 from dagster_lifeguard.store.clock import clock
 from dagster_lifeguard.store.memory_tables import Tables
+from dagster_lifeguard.store.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -291,11 +292,11 @@ class MemoryStore(ByLook):
             self._wake.notify_all()
 
 
-class MemoryTransaction:
+class MemoryTransaction(Viewed):
     """Holds the store's one lock until it is left."""
 
     def __init__(self, store: MemoryStore, view: View) -> None:
-        self.view = view
+        super().__init__(view)
         self._store = store
 
     def commit(self, changes: Changes) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.postgres_connection import COMMIT, PostgresConnection, Statement, call
+from dagster_lifeguard.store.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,11 @@ _PAYLOAD_BYTES_MAX = 7999
 """Of a NOTIFY, as PostgreSQL's documentation has it."""
 
 
-class PostgresTransaction:
+class PostgresTransaction(Viewed):
     """Holds row locks until it is left."""
 
     def __init__(self, connection: PostgresConnection, view: View) -> None:
-        self.view = view
+        super().__init__(view)
         self._connection = connection
 
     def commit(self, changes: Changes) -> None:

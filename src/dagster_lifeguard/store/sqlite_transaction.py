@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.sql import statements
+from dagster_lifeguard.store.viewed import Viewed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _SQL = statements("sqlite")
 
 
-class SqliteTransaction:
+class SqliteTransaction(Viewed):
     """Holds the file's write lock until it is left.
 
     Args:
@@ -31,7 +32,7 @@ class SqliteTransaction:
     """
 
     def __init__(self, file: SqliteConnection, connection: sqlite3.Connection, view: View) -> None:
-        self.view = view
+        super().__init__(view)
         self._file = file
         self._connection = connection
 
