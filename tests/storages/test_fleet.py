@@ -274,6 +274,23 @@ def test_what_fails_while_switching_on_puts_the_file_back(make_home, monkeypatch
     assert text_of(home) == before
 
 
+def test_an_instance_that_does_not_open_is_one_line_with_what_to_do(make_home, monkeypatch):
+    """As where SQLAlchemy looks for another driver of PostgreSQL than dagster-postgres brings."""
+    home = make_home("sqlite", stock=True)
+    before = text_of(home)
+
+    def fail(home):
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+
+    monkeypatch.setattr(dg.DagsterInstance, "from_config", fail)
+    result = CliRunner().invoke(main, ["engine", "enable", "--yes", "--home", str(home.path)])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert f"The instance in {home.path} cannot be opened: No module named 'psycopg'." in said
+    assert "Write postgresql+psycopg2:// in postgres_url" in said
+    assert text_of(home) == before
+
+
 def test_a_storage_that_is_none_of_ours_is_left_alone(make_home):
     home = make_home("sqlite", stock=True)
     (home.path / "dagster.yaml").write_text("storage:\n  mysql:\n    mysql_url: x\n")

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from dagster import DagsterInstance
 
 from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.cli.changes import Change, agreed, read
+from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from dagster import DagsterInstance
 
 _START_AGAIN = "Start webserver, daemon and code servers again if you have not since."
 
@@ -58,7 +60,7 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
     in what was asked.
     """
     home = _checked(home)
-    with DagsterInstance.from_config(str(home)) as instance:
+    with instance_in(str(home)) as instance:
         found = switch.status(instance)
     if as_json:
         click.echo(json.dumps({"version": 1, **dataclasses.asdict(found)}, indent=2))
@@ -159,7 +161,7 @@ def _edited(
         change.write()
         click.echo(f"Wrote {change.path}.")
     try:
-        with DagsterInstance.from_config(str(home)) as instance:
+        with instance_in(str(home)) as instance:
             yield instance
     except BaseException:
         if change is not None:

@@ -55,15 +55,30 @@ def open_instance() -> InstanceDeployment:
             remedy="Set it to the instance's directory, such as /opt/dagster/home.",
             names=[home],
         )
+    return InstanceDeployment(instance_in(home), home)
+
+
+def instance_in(home: str) -> dg.DagsterInstance:
+    """Open the instance in a directory.
+
+    Raises:
+        DeploymentError: Dagster cannot open it.
+    """
     try:
-        instance = dg.DagsterInstance.get()
+        return dg.DagsterInstance.from_config(home)
     except LifeguardError:
         raise
     except Exception as error:
         cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
+        remedy = f"Mend {Path(home) / 'dagster.yaml'}; dagster instance info says the same."
+        if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
+            remedy = (
+                "SQLAlchemy 2.1 and later look for psycopg 3 behind postgresql://, which "
+                "dagster-postgres does not bring. Write postgresql+psycopg2:// in postgres_url, "
+                "or scheme: postgresql+psycopg2 under postgres_db."
+            )
         raise DeploymentError(
             f"The instance in {home} cannot be opened: {first_line(error)}{cause}.",
-            remedy=f"Mend {Path(home) / 'dagster.yaml'}; dagster instance info says the same.",
+            remedy=remedy,
             names=[home],
         ) from error
-    return InstanceDeployment(instance, home)
