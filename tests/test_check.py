@@ -423,7 +423,7 @@ def several(context): ...
             "remedy": "Let all ask for these pools in one order, or for all at once.",
             "names": ["north", "other", "b", "a"],
             "evidence": [
-                "north asks for b while it holds a+north",
+                "north asks for b while it holds north+a",
                 "other asks for a while it holds b",
             ],
             "commands": [],

@@ -20,6 +20,7 @@ from dagster_lifeguard.model import (
     Ticket,
     TicketKey,
     Verdict,
+    is_by_default,
     limit_in_force,
 )
 from dagster_lifeguard.options import EngineOptions
@@ -254,7 +255,7 @@ class Engine:
             replace(
                 s,
                 limit=limit_in_force(s.pool, s.limit, default),
-                from_default=s.limit is None and default is not None,
+                from_default=is_by_default(s.pool, s.limit, default),
             )
             for s in found
         )

@@ -42,6 +42,11 @@ def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int
     return default_limit if own is None else own
 
 
+def is_by_default(pool: str, own: int | None, default_limit: int | None) -> bool:
+    """Whether the limit by which a pool is decided is the default one."""
+    return own is None and default_limit is not None and not is_of_all_partitions(pool)
+
+
 def most_slots(pool: str, limit: int | None, limit_known: int | None) -> int:
     """The most slots that can be had of a pool at once, as far as the engine has seen its limit.
 

@@ -72,7 +72,7 @@ class Assignment:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The pools that its steps ask for, by name, and how many slots of each."""
+        """The pools that its steps ask for, as written, and how many slots of each."""
         return _terms(self.pools, self.engine)
 
     @property
@@ -101,7 +101,7 @@ def _terms(texts: Iterable[str], engine: Engine) -> tuple[Term, ...]:
         except ConfigError:
             terms = None
         found.update((term.name, term) for term in terms or (Term(text),))
-    return tuple(found[name] for name in sorted(found))
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def engine(new_engine, request):
 def test_single_partitions_execute_side_by_side(engine):
     assert all(engine.claim(f"run{p}", "step", single(p)).granted for p in "abcd")
     found = engine.snapshot(ALL)
-    assert (found.limit, len(found.holdings)) == (SLOTS_MAX, 4)
+    assert (found.limit, found.from_default, len(found.holdings)) == (SLOTS_MAX, False, 4)
 
 
 def test_who_asks_for_all_waits_for_each_and_each_for_it(engine):

@@ -15,7 +15,7 @@ from dagster_lifeguard.deployment.contract import (
     refuse_without_engine,
 )
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import LIMIT_MAX, limit_in_force
+from dagster_lifeguard.model import LIMIT_MAX, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class EnginePools:
             PoolState(
                 pool,
                 limit_in_force(pool, own.get(pool), default_limit),
-                from_default=pool not in own and default_limit is not None,
+                from_default=is_by_default(pool, own.get(pool), default_limit),
                 rate=rates.get(pool),
                 fair_by=orders.get(pool),
             )
@@ -131,6 +131,15 @@ class EnginePools:
         orders: Mapping[str, str | None],
     ) -> None:
         self._event_log.set_limits(limits, rates, orders)
+
+
+def idle(pool: str, default_limit: int | None) -> PoolState:
+    """A pool of which nothing is known but its name."""
+    return PoolState(
+        pool,
+        limit_in_force(pool, None, default_limit),
+        is_by_default(pool, None, default_limit),
+    )
 
 
 def _state(found: PoolSnapshot) -> PoolState:
@@ -265,8 +274,7 @@ def with_runs(
     known = {state.pool: state for state in states}
     if names is None:
         for pool in (holding.keys() | waiting.keys()) - known.keys():
-            limit = limit_in_force(pool, None, default_limit)
-            known[pool] = PoolState(pool, limit, default_limit is not None)
+            known[pool] = idle(pool, default_limit)
     return [
         replace(
             state,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import NOTHING, PoolState
+from dagster_lifeguard.deployment.pools import idle
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.run_queue import count_queued
-from dagster_lifeguard.model import limit_in_force
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -81,11 +81,7 @@ class SeenDeployment:
         if names is None:
             return tuple(self._states.values())
         default = self._settings.default_limit
-        return tuple(
-            self._states.get(name)
-            or PoolState(name, limit_in_force(name, None, default), default is not None)
-            for name in sorted(set(names))
-        )
+        return tuple(self._states.get(name) or idle(name, default) for name in sorted(set(names)))
 
     def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
         found = self._recent.history(since, until)
