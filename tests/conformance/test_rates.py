@@ -20,6 +20,7 @@ from dagster_lifeguard.rate import Rate, nanoseconds
 from dagster_lifeguard.session import Session
 from dagster_lifeguard.store.contract import Changes, Scope
 from dagster_lifeguard.store.memory import MemoryStore
+from dagster_lifeguard.store.viewed import Viewed
 from places import age_rate
 
 HOURLY = Rate(1, 3600)
@@ -260,6 +261,23 @@ def test_who_is_next_and_a_little_early_waits_for_its_time_and_is_not_late():
     assert granted_at(engine) == [1000.0, 1001.0]
     now[0] = 1001.0
     assert ask(engine, "c").ready_at == 1002.0
+    engine.leave()
+
+
+def test_who_is_not_next_waits_without_the_locks(monkeypatch):
+    """Its time is near, at so high a rate, and it would not be let in then."""
+    store = MemoryStore(clock=lambda: 1000.0)
+    engine = Engine(store, EngineOptions(lease_seconds=1e6))
+    engine.set_limit("api", 10)
+    engine.set_rate("api", Rate(1, 1))
+    for run_id in "ab":
+        ask(engine, run_id)
+    engine.set_rate("api", Rate(1000, 1))
+    store.rows.due_ns["api"] = 1000 * 10**9
+    waited = []
+    monkeypatch.setattr(Viewed, "wait_until", lambda self, at: waited.append(at) or self.view)
+    assert not ask(engine, "c").granted
+    assert waited == []
     engine.leave()
 
 
