@@ -105,7 +105,7 @@ def of_partitions(
     engine = opened(new_store, EngineOptions(default_limit=1))
     names = [f"orders[{number}]" for number in range(count)]
     engine.limits()
-    demands = [Demand.of({name: 1, "orders[%all]": 1}) for name in names]
+    demands = [Demand.of({name: 1, "orders[%all%]": 1}) for name in names]
     found = cycles(engine, demands, seconds)
     engine.close()
     return found

@@ -354,8 +354,9 @@ def test_a_start_before_its_time_is_found_in_the_ledger():
     assert [e.occupant.run_id for e in found.early] == ["r21.0", "r22.0"]
     assert by_ledger(*starts, rates={"orders": Rate.parse("10/minute", 2)}).early_count == 0
     assert by_ledger(*starts, rates={"other": Rate.parse("1/day")}).rated_pools == 0
-    since = by_ledger(*starts, rates={"orders": Rate.parse("10/minute")}, since=22.0)
-    assert early(since) == [("orders", "10/minute", 6.0, 22.0)]
+    # Of what was before, the rate that was in force is not known.
+    since = by_ledger(*starts, rates={"orders": Rate.parse("10/minute")}, since=21.0)
+    assert early(since) == [("orders", "10/minute", 5.0, 22.0)]
 
 
 def test_a_rate_holds_from_when_it_was_set():
@@ -620,12 +621,22 @@ class TestReadingTheLedger:
         hurried = [e for e in entries if e.kind is EntryKind.GRANTED]
         assert by_ledger(*hurried, rates={"orders": Rate.parse("1/hour")}).early_count == 19
 
-    def test_a_rate_that_changed_is_not_known_from_today(self, engine):
-        engine.set_rate("changed", Rate.parse("1/hour"))
+    def test_a_rate_that_changed_is_known_from_its_change_on(self, engine):
+        for text in ("9/hour", "1/hour"):
+            engine.set_rate("changed", Rate.parse(text))
+        engine.set_rate("gone", Rate.parse("1/hour"))
+        engine.set_rate("gone", None)
         today = {"still": Rate.parse("2/hour"), "changed": Rate.parse("1/hour")}
         past = read_past(engine.store, {}, today, since=after(engine))
-        assert past.rates == {"still": Rate.parse("2/hour")}
-        assert [(e.kind, e.detail) for e in past.before] == [(EntryKind.RATE, "1/hour")]
+        assert past.rates == today
+        assert past.before == ()
+        assert read_past(engine.store, {}, today, since=0.0).rates == {"still": today["still"]}
+
+    def test_rates_are_in_the_order_of_their_commits_whatever_the_clocks_say(self):
+        store = MemoryStore(clock=lambda: FOREVER)
+        store.rows.ledger += [rate(50.0, "1/hour"), rate(40.0, "100/second")]
+        past = read_past(store, {}, {"orders": Rate.parse("100/second")}, since=60.0)
+        assert past.rates == {"orders": Rate.parse("100/second")}
 
     def test_an_engine_at_work_is_clean(self, engine):
         engine.set_limit("orders", 1)

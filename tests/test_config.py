@@ -172,8 +172,8 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             ["2:3: pools: 'a+b' is an expression; a declared pool is a plain name."],
         ),
         (
-            "pools:\n  d[%all]: 3\n",
-            ["2:3: pools: 'd[%all]' stands for all partitions: it always has 1000 slots. To limit or pause partitions together, let their rule name one more pool, such as orders[{partition}]+orders, and set that."],
+            "pools:\n  d[%all%]: 3\n",
+            ["2:3: pools: 'd[%all%]' stands for all partitions: it always has 1000 slots. To limit or pause partitions together, let their rule name one more pool, such as orders[{partition}]+orders, and set that."],
         ),
         (
             'rules:\n  - assets: "*"\n    pools: []\n    on_conflict: skip\n',

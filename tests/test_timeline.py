@@ -83,7 +83,7 @@ class TestBars:
         ("{asset}+w", "a_b", True),
         ("{asset:path}", "a/c", False),
         ("d[{partition}]", "d[x%20y]", True),
-        ("d[{partition}]", "d[%all]", True),
+        ("d[{partition}]", "d[%all%]", True),
         ("d[{partition}]", "d[z]", False),
         ("no {expression", "no {expression", True),
         ("no {expression", "expression", False),

@@ -34,7 +34,7 @@ FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "p
 ``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.
 """
 
-ALL_PARTITIONS = "%all"
+ALL_PARTITIONS = "%all%"
 """In place of ``{partition}``: the pool that stands for all of them.
 
 No other name has it: in what a template is filled in with, ``%`` is written ``%25``.

@@ -14,7 +14,9 @@ The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997): each slo
 moves it on, by the part that each group would get if all that ask, and the next one to come, shared
 it, but not beyond the end of the turn that is granted; and at least to the earliest turn of those
 that ask. It never goes back. So one that waits is passed by those that come later only until the
-pool's turn is where its own begins, even if they are new groups without end.
+pool's turn is where its own begins, even if they are new groups without end. Nor does a turn lag
+behind the pool's by more than all slots of it, however long its group stays in line for something
+else.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Waiter
+from dagster_lifeguard.model import Waiter, most_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -150,6 +152,15 @@ def turns_after(ticket: Ticket, slots: int, pool: PoolView) -> tuple[int, int]:
     end = begins[group] + slots * SLOT
     moved = pool.turn + math.ceil(slots * SLOT / (len(asking) + 1))
     return end, max(pool.turn, min(moved, end), min(begins.values()))
+
+
+def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Where turns begin: none lags behind the pool's by more than all slots of it.
+
+    One that stays in line while it cannot go in would save up turns, and then let nobody else in.
+    """
+    earliest = pool.turn - most_slots(pool.pool, pool.limit, pool.limit_known) * SLOT
+    return {group: max(begins, earliest) for group, begins in turns}
 
 
 def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard import bookkeeping
 from dagster_lifeguard.model import EntryKind, Granted, TicketKey, Verdict
 from dagster_lifeguard.options import DUE_SECONDS
+from dagster_lifeguard.rate import nanoseconds
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 
 if TYPE_CHECKING:
@@ -36,11 +37,15 @@ REAP_COUNT_MAX = 100
 _LOOKS_MAX = 20
 
 
-def _due_soon(verdict: Verdict, now: float) -> float | None:
+def _due_soon(verdict: Verdict, view: View) -> float | None:
     """When the ticket may start, if it is next and that is worth waiting for."""
     if isinstance(verdict, Granted) or verdict.ready_at is None or verdict.ahead:
         return None
-    return verdict.ready_at if verdict.ready_at - now <= DUE_SECONDS else None
+    rate = view.pools[verdict.pool].rate
+    # At a high rate somebody would wait with the locks nearly always.
+    if rate is None or rate.interval_ns < nanoseconds(5 * DUE_SECONDS):
+        return None
+    return verdict.ready_at if verdict.ready_at - view.now <= DUE_SECONDS else None
 
 
 class Transactions:
@@ -120,7 +125,7 @@ class Transactions:
                     verdict, changes = bookkeeping.claimed(
                         view, ticket, tags or {}, session, patience
                     )
-                    due_at = _due_soon(verdict, view.now)
+                    due_at = _due_soon(verdict, view)
                     if due_at is not None:
                         view = replace(view, now=transaction.wait_until(due_at).now)
                         verdict, changes = bookkeeping.claimed(
@@ -267,8 +272,7 @@ class Transactions:
             if changes is not None:
                 transaction.commit(changes)
         self._passing("committed")
-        if changes is not None:
-            self._tell(pools)
+        self._tell(pools)  # Also when there was no change: it may be that only the answer was lost.
 
     def _tell(self, pools: tuple[str, ...]) -> None:
         """Wake who may go in now. That is a hint: who misses it looks again by itself."""

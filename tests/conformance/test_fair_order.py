@@ -226,6 +226,34 @@ def test_another_tag_makes_all_groups_anew(fair):
     assert groups == {"waits": "north", "other": ""}
 
 
+@pytest.mark.parametrize("priority", [0, -1])
+def test_who_stays_in_line_and_cannot_go_in_saves_up_no_turns(fair, priority):
+    """It asks for more than the limit, or at a lower priority; others are served meanwhile."""
+    fair.set_limit("orders", 1)
+    assert ask(fair, "busy", "busy", priority=1).granted
+    stuck = Demand.of({"orders": 1 if priority else 2})
+    assert not ask(fair, "stuck", "a", priority, stuck).granted
+    for number in range(40):
+        ask(fair, f"next{number}", "busy", priority=1)
+        fair.release("busy" if number == 0 else f"next{number - 1}", "step")
+        assert ask(fair, f"next{number}", "busy", priority=1).granted
+    for number in range(6):
+        ask(fair, f"a{number}", "a")
+    for number in range(3):
+        ask(fair, f"b{number}", "b")
+    inside, served = "next39", []
+    for _ in range(8):
+        fair.release(inside, "step")
+        waiting = [t for t in fair.snapshot("orders").waiting if t.key.run_id != "stuck"]
+        inside = next(
+            t.key.run_id for t in waiting if ask(fair, t.key.run_id, t.key.run_id[0]).granted
+        )
+        served.append(inside[0])
+    # A poolful, which is one here, is all it is ahead.
+    assert served.index("b") <= 2
+    assert served[:6].count("b") >= 2
+
+
 def turns_of(engine):
     with engine.store.begin(Scope(("orders",))) as transaction:
         pool = transaction.view.pools["orders"]

@@ -44,26 +44,26 @@ class TestPartitions:
         assert slots("daily[{partition}]*2", plan("daily", partitions=("d1", "d2"))) == {
             "daily[d1]": 2,
             "daily[d2]": 2,
-            "daily[%all]": 1,
+            "daily[%all%]": 1,
         }
 
     @pytest.mark.parametrize("partitions", [None, ("d",) * (PARTITIONS_MAX + 1)])
     def test_many_or_unlisted_partitions_are_all_of_them(self, partitions) -> None:
         assert slots("daily[{partition}]", plan("daily", partitions=partitions)) == {
-            "daily[%all]": 1000
+            "daily[%all%]": 1000
         }
 
     def test_more_pools_than_a_demand_may_name_are_all_of_their_partitions(self) -> None:
         models = tuple(f"m{number}" for number in range(POOLS_PER_DEMAND_MAX // 4))
         three, four = (plan(*models, partitions=tuple("abcd")[:n]) for n in (3, 4))
         assert len(slots("{asset}[{partition}]", three)) == POOLS_PER_DEMAND_MAX
-        assert slots("{asset}[{partition}]", four) == {f"{m}[%all]": 1000 for m in models}
+        assert slots("{asset}[{partition}]", four) == {f"{m}[%all%]": 1000 for m in models}
 
     def test_a_partition_is_never_taken_for_all_of_them_nor_for_an_operator(self) -> None:
-        found = slots("daily[{partition}]", plan("daily", partitions=("%all", "a b+c*2", "{x}")))
+        found = slots("daily[{partition}]", plan("daily", partitions=("%all%", "a b+c*2", "{x}")))
         assert found == {
-            "daily[%all]": 1,
-            "daily[%25all]": 1,
+            "daily[%all%]": 1,
+            "daily[%25all%25]": 1,
             "daily[a%20b%2Bc%2A2]": 1,
             "daily[%7Bx%7D]": 1,
         }
@@ -71,11 +71,11 @@ class TestPartitions:
     def test_of_terms_that_come_out_as_one_the_larger_counts(self) -> None:
         two = plan("a", partitions=("d",))
         assert slots("a*2+{asset}", two) == {"a": 2}
-        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%all]": 1}
+        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%all%]": 1}
 
     def test_with_assets_each_has_its_own(self) -> None:
         found = slots("{asset:path}[{partition}]", plan("a", "b", partitions=("d",)))
-        assert found == {"a[d]": 1, "a[%all]": 1, "b[d]": 1, "b[%all]": 1}
+        assert found == {"a[d]": 1, "a[%all%]": 1, "b[d]": 1, "b[%all%]": 1}
 
 
 class TestTickets:

@@ -166,10 +166,10 @@ def test_nothing_can_be_set_of_a_pool_of_all_partitions(make_home, kind):
     with make_home(kind).instance() as instance:
         log = instance.event_log_storage
         for refused in (
-            lambda: log.set_concurrency_slots("daily[%all]", 3),
-            lambda: log.set_limits({"a": 1, "daily[%all]": 3}),
-            lambda: log.set_rate("daily[%all]", Rate.parse("1/day")),
-            lambda: log.set_order("daily[%all]", "team"),
+            lambda: log.set_concurrency_slots("daily[%all%]", 3),
+            lambda: log.set_limits({"a": 1, "daily[%all%]": 3}),
+            lambda: log.set_rate("daily[%all%]", Rate.parse("1/day")),
+            lambda: log.set_order("daily[%all%]", "team"),
         ):
             with pytest.raises(ConfigError, match="stands for all partitions: it always has 1000"):
                 refused()

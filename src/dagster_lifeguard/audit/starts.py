@@ -22,7 +22,7 @@ class Starts:
     Args:
         rates: The rate of each pool at the beginning. A pool without one is not judged until
             ``set_rate`` says which it has.
-        since: A start before it counts, and is not told.
+        since: A start before it does not count: which rate was in force then is not known.
     """
 
     def __init__(self, rates: Mapping[str, Rate], since: float) -> None:
@@ -43,13 +43,11 @@ class Starts:
     def start(self, pool: str, occupant: Occupant) -> None:
         """A step starts."""
         rate = self._rates.get(pool)
-        if rate is None:
+        if rate is None or occupant.started < self._since:
             return
         now_ns = nanoseconds(occupant.started)
         due_ns = self._due_ns.get(pool, 0)
         self._due_ns[pool] = rate.due_after_start(due_ns, now_ns)
-        if occupant.started < self._since:
-            return
         self.pools.add(pool)
         early_ns = rate.start_at(due_ns, now_ns) - now_ns
         if early_ns > 0:

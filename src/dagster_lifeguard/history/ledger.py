@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import Entry, EntryKind
+from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
 
 PAGE = 10_000
@@ -76,9 +76,9 @@ class Past:
         begin: When its oldest entry was written; None if it has none.
         limits: Those in force when it begins, as far as it tells: of a pool whose limit it saw
             change, it tells the new one.
-        rates: The same of rates.
-        before: What counts of what happened before the moment: each limit and rate, and the grants
-            of those who still held then; oldest first.
+        rates: Those in force at that moment, as far as it tells.
+        before: What counts of what happened before the moment: each limit, and the grants of
+            those who still held then; oldest first.
         since: All that happened from that moment on, oldest first.
     """
 
@@ -124,10 +124,7 @@ def read_past(
     oldest = retry(lambda: store.entries(pool=pool, count_max=1))
     changes = tuple(read_ledger(store, pool=pool, kind=EntryKind.LIMIT))
     changed = {entry.pool for entry in changes}
-    of_rates = tuple(read_ledger(store, pool=pool, kind=EntryKind.RATE))
-    rate_changed = {entry.pool for entry in of_rates}
-    before = [entry for entry in (*changes, *of_rates) if entry.at < since]
-    before.sort(key=lambda entry: entry.at)
+    before = [entry for entry in changes if entry.at < since]
     if oldest and oldest[0][1].at < since:
         # Whoever gives slots back in between is told of twice, and never missed.
         grants = {_grant(entry): entry for entry in _held_now(store, pool) if entry.at < since}
@@ -138,10 +135,27 @@ def read_past(
     return Past(
         begin=oldest[0][1].at if oldest else None,
         limits={name: limit for name, limit in limits.items() if name not in changed},
-        rates={name: rate for name, rate in (rates or {}).items() if name not in rate_changed},
+        rates=_rates_at(since, rates or {}, read_ledger(store, pool=pool, kind=EntryKind.RATE)),
         before=tuple(before),
         since=read_ledger(store, pool=pool, since=since),
     )
+
+
+def _rates_at(since: float, rates: Mapping[str, Rate], changes: Iterable[Entry]) -> dict[str, Rate]:
+    """The rates in force at a moment; of a pool whose rate only changed later it is not known.
+
+    Args:
+        since: The moment.
+        rates: Those in force now.
+        changes: All that the ledger knows of, in the order in which they were committed.
+    """
+    found: dict[str, Rate | None] = {}
+    for entry in changes:
+        if entry.at < since:
+            found[entry.pool] = Rate.read(entry.detail) if entry.detail else None
+        else:
+            found.setdefault(entry.pool, None)
+    return {name: rate for name, rate in {**rates, **found}.items() if rate is not None}
 
 
 def _held_now(store: Store, pool: str | None) -> Iterator[Entry]:

@@ -1,9 +1,9 @@
 """What each step of a run asks for, and by which ticket: expressions filled in from its plan.
 
 Partitions. ``orders[{partition}]`` asks for the pool of each partition of the run, and for one slot
-of ``orders[%all]``, which stands for them all and has as many slots as a pool can have, always. A
+of ``orders[%all%]``, which stands for them all and has as many slots as a pool can have, always. A
 run of more than ``PARTITIONS_MAX`` partitions, of more than a demand may name, or of a range that
-its run does not list, asks for every slot of ``orders[%all]`` instead: so it meets each run of a
+its run does not list, asks for every slot of ``orders[%all%]`` instead: so it meets each run of a
 single partition there.
 """
 

@@ -243,8 +243,9 @@ class PoolMethods:
         for pool, limit in limits.items():
             if limit is not None:
                 _refuse_limit(pool, limit)
-        for pool in (*(rates or ()), *(orders or ())):
-            require_settable(pool)
+        for pool, asked in (*(rates or {}).items(), *(orders or {}).items()):
+            if asked is not None:
+                require_settable(pool)
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -262,7 +263,8 @@ class PoolMethods:
         Raises:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
-        require_settable(pool)
+        if rate is not None:
+            require_settable(pool)
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
@@ -271,7 +273,8 @@ class PoolMethods:
         Raises:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
-        require_settable(pool)
+        if fair_by is not None:
+            require_settable(pool)
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.model import Demand, limit_in_force
 from dagster_lifeguard.names import Term, parse_expression, refuse_all_partitions, split_hold
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def limit_of(demand: Demand, limits: Mapping[str, int], default_limit: int | Non
     found = [
         limit // term.slots
         for term in demand.terms
-        if (limit := limits.get(term.name, default_limit)) is not None
+        if (limit := limit_in_force(term.name, limits.get(term.name), default_limit)) is not None
     ]
     return min(found, default=None)
 

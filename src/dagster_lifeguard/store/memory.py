@@ -26,7 +26,7 @@ from dagster_lifeguard.model import (
     Waiter,
     most_slots,
 )
-from dagster_lifeguard.order import line, ranked
+from dagster_lifeguard.order import line, ranked, turns_in_force
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
 from dagster_lifeguard.store.clock import clock
@@ -267,14 +267,10 @@ class MemoryStore(ByLook):
         waiters = [waiter for waiter in waiters if waiter.slots <= most]
         held = Counter(holders.values()) if pool in rows.fair_by else None
         turn = rows.turn.get(pool, 0)
-        turns = {group: begins for (name, group), begins in rows.turns.items() if name == pool}
-        queue = [waiter for _, waiter in ranked(waiters, held, turns, turn)]
-        return PoolView(
+        found = PoolView(
             pool=pool,
             limit=row.limit if row else None,
             taken=frozenset(number for name, number in rows.slots if name == pool),
-            queue=tuple(queue[:WAITERS_SEEN_MAX]),
-            whole=len(queue) <= WAITERS_SEEN_MAX,
             fence=rows.fences[pool],
             limit_known=rows.limits_known.get(pool),
             rate=rows.rates.get(pool),
@@ -282,7 +278,15 @@ class MemoryStore(ByLook):
             fair_by=rows.fair_by.get(pool),
             holders=holders,
             turn=turn,
+        )
+        stored = ((group, at) for (name, group), at in rows.turns.items() if name == pool)
+        turns = turns_in_force(found, stored)
+        queue = [waiter for _, waiter in ranked(waiters, held, turns, turn)]
+        return dataclasses.replace(
+            found,
             turns=turns,
+            queue=tuple(queue[:WAITERS_SEEN_MAX]),
+            whole=len(queue) <= WAITERS_SEEN_MAX,
         )
 
     def _wake_up(self, waiters: Iterable[Waiter]) -> None:

@@ -18,7 +18,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Waiter,
 )
-from dagster_lifeguard.order import line, queue_of
+from dagster_lifeguard.order import line, queue_of, turns_in_force
 from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def fair_view(
     pool = replace(
         found,
         holders=dict(holders),
-        turns=dict(turns),
+        turns=turns_in_force(found, turns),
         queue=tuple(map(waiter, queue)),
         whole=True,
     )

@@ -31,7 +31,7 @@ from dagster_lifeguard.model import (
     View,
     most_slots,
 )
-from dagster_lifeguard.order import members_to_see, queue_of
+from dagster_lifeguard.order import members_to_see, queue_of, turns_in_force
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
@@ -148,7 +148,13 @@ class SqliteStore(ByLook):
         # Whoever is among the best of all is behind the first of their group.
         heads = connection.execute(_SQL["first_of_groups"], seen).fetchall()
         firsts = tuple(map(rows.waiter, heads))
-        view = replace(view, holders=dict(holders), turns=dict(turns), queue=firsts, whole=True)
+        view = replace(
+            view,
+            holders=dict(holders),
+            turns=turns_in_force(view, turns),
+            queue=firsts,
+            whole=True,
+        )
         queue: list[Any] = []
         for head, count in members_to_see(queue_of(view), WAITERS_SEEN_MAX + 1):
             if count == 1:

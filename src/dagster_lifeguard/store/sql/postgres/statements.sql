@@ -71,7 +71,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 
 -- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
 -- name: most
-CASE WHEN strpos(p.pool, '%all') > 0 THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
+CASE WHEN strpos(p.pool, '%all%') > 0 THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
 
 -- name: pools
 SELECT json_agg(json_build_array(
@@ -103,8 +103,8 @@ WITH RECURSIVE groups (name) AS (
           WHERE q.pool = $1::text AND q.queued AND q."group" > groups.name
           ORDER BY q."group" LIMIT 1)
   FROM groups WHERE groups.name IS NOT NULL
-), slots (most) AS (
-  SELECT ({most}) FROM lifeguard_pools p
+), slots (most, turn) AS (
+  SELECT ({most}), p.turn FROM lifeguard_pools p
   LEFT JOIN concurrency_limits l
     ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
   WHERE p.pool = $1::text
@@ -115,11 +115,12 @@ WITH RECURSIVE groups (name) AS (
   SELECT groups.name, -w.priority AS minus_priority, share.slots AS share, w.slots,
     row_number() OVER (
       ORDER BY w.priority DESC, share.slots,
-        coalesce((SELECT s.begins FROM lifeguard_groups s
+        coalesce((SELECT greatest(s.begins, slots.turn - slots.most * 1000)
+                  FROM lifeguard_groups s
                   WHERE s.pool = $1::text AND s."group" = groups.name),
-                 (SELECT p.turn FROM lifeguard_pools p WHERE p.pool = $1::text)),
+                 slots.turn),
         w.number) AS place
-  FROM groups CROSS JOIN LATERAL (
+  FROM groups CROSS JOIN slots CROSS JOIN LATERAL (
     SELECT coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0) AS slots
   ) AS share CROSS JOIN LATERAL (
     SELECT q.priority, q.number, q.slots
