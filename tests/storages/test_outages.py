@@ -15,7 +15,6 @@ from homes import eventually
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
 from dagster_lifeguard.model import Demand
-from dagster_lifeguard.store import postgres as postgres_module
 from dagster_lifeguard.store import retry as retry_module
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from servers import own_server
@@ -33,7 +32,7 @@ def server():
 def impatient(monkeypatch):
     """Half a minute is too long for a test."""
     monkeypatch.setattr(retry_module, "SECONDS_MAX", 1.0)
-    monkeypatch.setitem(postgres_module._PATIENCE, "connect_timeout", 2)
+    return 6.0  # A lease with which a try to connect takes 2 s.
 
 
 @pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
@@ -91,7 +90,7 @@ def test_a_run_that_waits_fails_when_its_server_stays_away_and_runs_nothing(make
 
 @pytest.mark.parametrize("claimed_before", [False, True])
 def test_a_server_that_is_stopped_fails_the_claim(make_home, server, impatient, claimed_before):
-    home = make_home("postgres", server=server.url)
+    home = make_home("postgres", server=server.url, lease_seconds=impatient)
     with home.instance() as instance:
         instance.event_log_storage.set_concurrency_slots("orders", 1)
     with home.instance() as instance:
@@ -118,7 +117,8 @@ def test_a_port_where_no_server_answers_fails_the_claim(impatient, listens):
         if listens:
             taken.listen()  # Lets everybody connect, and never says a word.
         url = db.URL.create("postgresql", host="127.0.0.1", port=taken.getsockname()[1])
-        engine = Engine(PostgresStore(connector(url.render_as_string(hide_password=False))))
+        address = url.render_as_string(hide_password=False)
+        engine = Engine(PostgresStore(connector(address, impatient)))
         with pytest.raises(StoreUnavailableError, match="timeout" if listens else "refused"):
             engine.claim("run", "step", Demand.of({"orders": 1}))
 

@@ -64,7 +64,7 @@ def audit_command(
     *,
     as_json: bool,
 ) -> None:
-    """Prove from history that no limit and no rate was exceeded, or list where one was.
+    """Prove from history that no limit or rate was exceeded, or list where one was.
 
     Also lists where two runs made the same partition of the same asset at once, and long waits.
     What the history does not tell is said, and counted.

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dagster import AssetKey
-
 from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of
@@ -145,6 +143,8 @@ def _duplicate_of(run: Run | None) -> str | None:
 
 def _pools_of_asset(deployment: Deployment, asset: str, settings: Settings) -> tuple[Term, ...]:
     """The pools that steps which make an asset ask for, as far as the asset alone tells."""
+    from dagster import AssetKey  # noqa: PLC0415 - a shell that completes a name does without
+
     key = AssetKey.from_user_string(asset).path
     texts = deployment.assets().get(asset, ())
     terms = (
