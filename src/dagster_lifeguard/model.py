@@ -60,10 +60,7 @@ PRIORITY_MAX = 2**31 - 1
 """The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
 
 POOLS_PER_DEMAND_MAX = 10_000
-"""The most pools one step may ask for, so that the locks of a claim are held for seconds at most.
-
-Measured at 10,000 pools: a claim takes 0.8 s on SQLite, 1.6 s on PostgreSQL.
-"""
+"""The most pools one step may ask for, so that a claim locks a bounded number of rows."""
 
 SCRIPT_RUN = "script-"
 """How the id begins under which a script asks, which has no run."""
