@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
@@ -331,19 +332,7 @@ class Engine:
         A later claim opens another. When the database cannot be reached, the lease ends what is
         held.
         """
-        session = self._own.id
-        keys = self._own.tickets()
-        try:
-            for key in keys if session is not None else ():
-                scope = Scope((), *key)
-                retry(
-                    lambda scope=scope: self._transactions.end(  # type: ignore[misc]
-                        scope, EntryKind.RELEASED, owner=session, by=session
-                    )
-                )
-        except StoreUnavailableError as error:
-            logger.warning("What is held is left to its lease: %s", error)
-        self._own.leave(None)
+        self._end(self._own.tickets())
         self._own.part()
 
     def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
@@ -355,6 +344,25 @@ class Engine:
             keys: Of what this engine holds; all by default, and then its session ends too, unless
                 others need it.
         """
-        self._own.leave(keys)
-        if keys is None:
-            self._own.part()
+        if keys is not None:
+            self._own.leave(keys)
+            return
+        self._end(tuple(self._own.asked))
+        self._own.part()
+
+    def _end(self, keys: Iterable[TicketKey]) -> None:
+        """Give back or withdraw what no other process owns."""
+        session = self._own.id
+        try:
+            for key in keys if session is not None else ():
+                retry(
+                    partial(
+                        self._transactions.end,
+                        Scope((), *key),
+                        EntryKind.RELEASED,
+                        owner=session,
+                        by=session,
+                    )
+                )
+        except StoreUnavailableError as error:
+            logger.warning("What is held is left to its lease: %s", error)

@@ -153,21 +153,17 @@ class Session:
     def part(self, member: Member) -> None:
         """This engine needs the session no more. With the last one it ends."""
         with self.lock:
-            self._members.discard(member)
+            self._let_go([member])
             is_last = not self._members
+        self.hand_over()
         if is_last:
             self._retire()
 
     def tidy(self) -> None:
         """Chores of each heartbeat: for the engines, and for those that are gone."""
         with self.lock:
-            gone = [member for member in self._members if member.user is None]
-            self._members.difference_update(gone)
+            self._let_go([member for member in self._members if member.user is None])
             members = tuple(self._members)
-            for member in gone:
-                for key in member.asked if members else ():
-                    members[0].owe(key, None)  # To withdraw it.
-                self._left.update(dict.fromkeys(member.take_all()))
             if any(member.tickets() for member in members):
                 self._used_at = process_clock()
             is_idle = process_clock() - self._used_at > self._lease_seconds
@@ -177,6 +173,14 @@ class Session:
         self.hand_over()
         if is_idle or not members:
             self._retire()
+
+    def _let_go(self, gone: Iterable[Member]) -> None:
+        """Leave what these still hold; another member withdraws what waits, or the lease does."""
+        for member in gone:
+            self._members.discard(member)
+            for other in tuple(self._members)[:1]:
+                other.owed.update(dict.fromkeys(member.asked))
+            self._left.update(dict.fromkeys(member.take_all()))
 
     def used(self, held: TicketKey | None = None) -> None:
         """Something was asked, and perhaps granted: to be called with the lock."""
@@ -328,10 +332,10 @@ class Member:
         if (user := self.user) is not None:
             user.lost(held, by_clock=by_clock)
 
-    def leave(self, keys: Iterable[TicketKey] | None) -> None:
-        """Own these of the held tickets no more, or all, and give nothing back."""
+    def leave(self, keys: Iterable[TicketKey]) -> None:
+        """Own these of the held tickets no more, and give nothing back."""
         with self._session.lock:
-            left = [key for key in (keys or tuple(self.held)) if self.held.pop(key, None)]
+            left = [key for key in keys if self.held.pop(key, None)]
             self._session.leave(left)
         self._session.hand_over()
 
