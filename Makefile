@@ -5,8 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 IN_PARALLEL := --numprocesses auto --dist worksteal
 OPTIONS ?=
-DAGSTER ?= newest
-SUITES := .dagster-tests/$(DAGSTER)
+SUITES := .dagster-tests/environment
 
 help:  ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +25,7 @@ check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, beside its own (DAGSTER=oldest: on the oldest)
+test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, beside its own (long; one suite: OPTIONS="--suite TEXT")
 	$(SUITES)/bin/python tests/dagster_suites/run.py $(OPTIONS)
 
 torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours, resumed; short: OPTIONS="--claims 20000")
@@ -76,11 +75,11 @@ $(READY): pyproject.toml constraints/newest.txt
 	@touch $(READY)
 
 # What Dagster's own tests need besides is kept out of the development environment.
-$(SUITES)/.ready: pyproject.toml constraints/$(DAGSTER).txt tests/dagster_suites/requirements.txt
+$(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/requirements.txt
 	@echo "==> Making an environment for Dagster's own tests in $(SUITES) (once, a minute or two)"
 	@$(PYTHON) -m venv $(SUITES)
 	$(SUITES)/bin/python -m pip install --disable-pip-version-check --progress-bar on \
-	  --constraint constraints/$(DAGSTER).txt --requirement tests/dagster_suites/requirements.txt \
+	  --constraint constraints/newest.txt --requirement tests/dagster_suites/requirements.txt \
 	  --editable '.[postgres]'
 	@touch $@
 

@@ -2,8 +2,8 @@
 
 Dagster's tests make instances with ``instance_for_test``. It is the only thing of Dagster's that is
 replaced: the instance that it makes is given another ``storage`` in its ``dagster.yaml``, if the
-test did not ask for some storage that has nothing to do with pools. For the control it stays on
-Dagster's own storage.
+test did not ask for some storage that has nothing to do with pools. For the control on SQLite nothing
+is replaced; for the control on PostgreSQL the instance is given Dagster's own storage there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ ORDER = json.loads(os.environ["DAGSTER_SUITES"])
 ``results`` (a file) and ``not_run`` (regular expressions)."""
 
 LIFEGUARD = ORDER["storage"] == "lifeguard"
+ON_ANOTHER = LIFEGUARD or ORDER["database"] != "sqlite"
+"""Whether the tests are run on another storage than they were written for."""
+
 COUNTING = "ConcurrencyEnabledSqliteTestEventLogStorage"
 """Dagster's SQLite storage that counts how often a claim is checked."""
 
@@ -69,7 +73,8 @@ def instance_for_test(overrides=None, set_dagster_home=True, temp_dir=None, **op
             temp_dir = stack.enter_context(folder)
         overrides = dict(overrides or {})
         counting = _take_counting(overrides)
-        storage = _storage(overrides, temp_dir)
+        # What another instance stored there is to be found by the next.
+        storage = _storage(overrides, counting["base_dir"] if counting else temp_dir)
         if storage is not None:
             overrides["storage"] = storage
             if LIFEGUARD:
@@ -82,8 +87,9 @@ def instance_for_test(overrides=None, set_dagster_home=True, temp_dir=None, **op
         yield instance
 
 
-for module in (home, test_utils, dg):
-    module.instance_for_test = instance_for_test  # Before a test imports it.
+if ON_ANOTHER:
+    for module in (home, test_utils, dg):
+        module.instance_for_test = instance_for_test  # Before a test imports it.
 test_utils.ensure_dagster_tests_import = lambda: None  # They are on the path.
 
 
@@ -108,17 +114,24 @@ def _storage(overrides: dict[str, Any], folder: str) -> dict[str, Any] | None:
 def _default_storage(folder: str) -> dict[str, Any]:
     if ORDER["database"] == "sqlite":
         return {"sqlite": {"base_dir": folder}}
-    return {"postgres": {"postgres_url": _new_database()}}
+    return {"postgres": {"postgres_url": _database_of(folder)}}
 
 
 def _count_checks(event_log: Any, sleep_interval: float | None) -> None:
-    """Make an event log storage count what Dagster's counting one counts."""
+    """Make an event log storage count what Dagster's counting one counts.
+
+    Dagster's storages check a claim within each call that claims, and ours decide it there.
+    """
 
     class Counting(type(event_log)):
         def check_concurrency_claim(self, concurrency_key, run_id, step_key):
             self.checks[step_key] += 1
-            status = super().check_concurrency_claim(concurrency_key, run_id, step_key)
-            return status.with_sleep_interval(float(sleep_interval)) if sleep_interval else status
+            return with_interval(super().check_concurrency_claim(concurrency_key, run_id, step_key))
+
+        def claim_concurrency_slot(self, concurrency_key, run_id, step_key, priority=None):
+            self.checks[step_key] += LIFEGUARD
+            claim = super().claim_concurrency_slot
+            return with_interval(claim(concurrency_key, run_id, step_key, priority))
 
         def get_check_calls(self, step_key):
             return self.checks[step_key]
@@ -130,11 +143,20 @@ def _count_checks(event_log: Any, sleep_interval: float | None) -> None:
         def get_records_for_run_calls(self, run_id):
             return self.reads[run_id]
 
+    def with_interval(status):
+        return status.with_sleep_interval(float(sleep_interval)) if sleep_interval else status
+
     event_log.checks, event_log.reads = Counter(), Counter()
     event_log.__class__ = Counting
 
 
 # ---- PostgreSQL, without docker --------------------------------------------------------------------
+
+
+@cache
+def _database_of(folder: str) -> str:
+    """A database for what would be stored in a folder."""
+    return _new_database()
 
 
 def _new_database() -> str:

@@ -20,18 +20,34 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 from sources import installed, tests_of
 from suites import SUITES, Suite
-from verdict import FAILED, NOT_RUN, PASSED, SKIPPED, Expected, Verdict, expected_in, judge, merged
+from verdict import (
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    SKIPPED,
+    Expected,
+    Result,
+    Verdict,
+    expected_of,
+    judge,
+    merged,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".dagster-tests"
 EXPECTED = HERE / "expected_differences.yaml"
 OUTCOMES = (PASSED, FAILED, SKIPPED)
+LOOK_SECONDS = 1.0
 TESTS_RAN = (0, 1)
 """Exit codes of pytest: all passed; some failed."""
 
@@ -59,26 +75,27 @@ def main() -> int:
     console.print("==> Fetching their source distributions (once)")
     tests = tests_of(versions, CACHE)
     lists = yaml.safe_load(EXPECTED.read_text())
-    expected = {
-        key: expected_in(lists[key] or (), [suite.name for suite in chosen], names)
-        for key in ("differences", "not_run")
-    }
+    expected = {key: expected_of(lists[key] or (), names) for key in ("differences", "not_run")}
     verdicts = {}
     with postgres() as server:
         for number, suite in enumerate(chosen, 1):
             here = {
-                key: [entry for entry in entries if entry.concerns(suite.name, versions["dagster"])]
+                key: [entry for entry in entries if suite.name in entry.suites]
                 for key, entries in expected.items()
             }
             results = {}
             for storage in ("stock", "lifeguard"):
-                console.print(f"==> {number} of {len(chosen)}: {suite.name}, {storage}", end=" ")
+                title = f"==> {number} of {len(chosen)}: {suite.name}, {storage}:"
                 begun = time.monotonic()
                 order = {"storage": storage, "database": suite.database, "server": server}
-                results[storage] = run(suite, tests, order, here["not_run"], options.jobs)
+                with console.status(title) as status:
+                    results[storage] = run(
+                        suite, tests, order, here["not_run"], options.jobs,
+                        lambda done, title=title: status.update(f"{title} {done} tests so far"),
+                    )  # fmt: skip
                 counts = Counter(result.outcome for result in results[storage].values())
                 told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-                console.print(f"{told} ({time.monotonic() - begun:.0f} s)")
+                console.print(f"{title} {told} ({time.monotonic() - begun:.0f} s)")
             verdict = judge(results["stock"], results["lifeguard"], **here)
             verdicts[suite.name] = verdict
             tell(console, verdict)
@@ -108,8 +125,13 @@ def postgres():
 
 
 def run(
-    suite: Suite, tests: Path, order: dict[str, str], not_run: list[Expected], jobs: str
-) -> dict:
+    suite: Suite,
+    tests: Path,
+    order: dict[str, str],
+    not_run: list[Expected],
+    jobs: str,
+    on_progress: Callable[[int], None],
+) -> dict[str, Result]:
     """Run the suite on one storage, in a pytest of its own: a result for each test."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
@@ -123,7 +145,7 @@ def run(
             *suite.tests,
         ]  # fmt: skip
         with log.open("w") as stream:
-            ended = subprocess.run(
+            pytest = subprocess.Popen(
                 command,
                 cwd=tests,
                 env={
@@ -137,11 +159,13 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                check=False,
             )
+            while pytest.poll() is None:
+                on_progress(len(results.read_text().splitlines()))
+                time.sleep(LOOK_SECONDS)
         found = merged(json.loads(line) for line in results.read_text().splitlines())
-    if ended.returncode not in TESTS_RAN or not found:
-        sys.exit(f"pytest ended with {ended.returncode}; see {log}\n{log.read_text()[-3000:]}")
+    if pytest.returncode not in TESTS_RAN or not found:
+        sys.exit(f"pytest ended with {pytest.returncode}; see {log}\n{log.read_text()[-3000:]}")
     return found
 
 

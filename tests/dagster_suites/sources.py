@@ -30,7 +30,10 @@ def tests_of(versions: dict[str, str], cache: Path) -> Path:
         for archive in downloads.iterdir():
             _unpack(archive, tests)
         for package in versions:
-            assert (tests / _tests_package(package)).is_dir(), f"{package} comes without its tests"
+            if not (tests / _tests_package(package)).is_dir():
+                sys.exit(
+                    f"The source distribution of {package} comes without tests; update Dagster."
+                )
         tests.rename(folder)
     return folder
 

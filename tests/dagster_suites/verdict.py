@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packaging.specifiers import SpecifierSet
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -40,17 +38,12 @@ class Expected:
         suites: The names of the suites that it is expected in.
         reason: Why.
         says: A text that the failure has, so that no other failure of the test passes for it.
-        dagster: The versions of Dagster concerned, as in requirements; all if empty.
     """
 
     test: str
     suites: tuple[str, ...]
     reason: str
     says: str = ""
-    dagster: str = ""
-
-    def concerns(self, suite: str, dagster: str) -> bool:
-        return suite in self.suites and dagster in SpecifierSet(self.dagster)
 
     @property
     def pattern(self) -> str:
@@ -60,9 +53,7 @@ class Expected:
         return re.fullmatch(self.pattern, test) is not None
 
 
-def expected_in(
-    found: Iterable[Mapping[str, Any]], suites: Sequence[str], names: Sequence[str]
-) -> list[Expected]:
+def expected_of(found: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Expected]:
     """Read one list of the file.
 
     Raises:
@@ -78,7 +69,7 @@ def expected_in(
         if unknown or not expected.reason:
             raise ValueError(f"{expected.test}: unknown suites {unknown} or no reason")
         entries.append(expected)
-    return [entry for entry in entries if set(entry.suites) & set(suites)]
+    return entries
 
 
 def merged(lines: Iterable[Mapping[str, Any]]) -> dict[str, Result]:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torture
-from slices import DATABASES, SIZES, State, games, seed_of
+from slices import DATABASES, SIZES, Game, State, games, seed_of
 
 
 def test_each_slice_has_a_seed_of_its_own_that_follows_from_the_main_one():
@@ -147,14 +147,28 @@ def test_another_seed_needs_a_fresh_start(rehearse, capsys):
     assert (code, arena.played) == (0, [seed_of(8, database, 0) for database in DATABASES])
 
 
-def test_a_real_slice_counts_what_the_oracle_saw(tmp_path, capsys):
-    state = tmp_path / "state.json"
-    options = ["--claims", "60", "--slice", "60", "--seed", "7", "--state", str(state)]
+@pytest.fixture(scope="module")
+def arena():
+    made = torture.Arena()
+    yield made
+    made.close()
 
-    assert torture.main(options) == 0
-    done = State.read(state).done
-    for database in DATABASES:
-        # The turns with the stock storage come on top.
-        at_least = sum(game.grants for game in games(seed_of(7, database, 0), 60))
-        assert at_least < done[database].claims
-    assert "0 slices broken" in capsys.readouterr().out
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_real_slice_counts_what_the_oracle_saw(arena, database):
+    claims, broken = arena.play_slice(database, 7, 60)
+
+    assert broken == []
+    # The turns with the stock storage come on top.
+    assert claims > sum(game.grants for game in games(7, 60))
+    assert arena.fleet.oracle.inside.value == 0
+
+
+def test_a_slice_finds_an_engine_that_lets_in_too_many(arena, monkeypatch):
+    set_limit = torture.Engine.set_limit
+    monkeypatch.setattr(
+        torture.Engine, "set_limit", lambda engine, pool, limit: set_limit(engine, pool, limit + 1)
+    )
+    _, broken = arena.play("sqlite", Game("claim_together", 4, 1, 20, 0.001, 7))
+
+    assert broken == ["claim_together: 80 over"]  # Each of four processes sees it in each round.
