@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -169,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(f"seed {state.seed}, slices of {state.slice_claims:,} claims")
 
     arena = Arena()
+    before = signal.signal(signal.SIGINT, stop)
     try:
         if options.rerun:
             return rerun(console, arena, state, options.rerun)
@@ -180,8 +182,15 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         arena.close()
+        signal.signal(signal.SIGINT, before)
     tell(console, state, databases, options.claims)
     return int(bool(state.broken))
+
+
+def stop(*_: object) -> None:
+    """Interrupt, once: a second Ctrl-C would leave processes behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def go_on(console: Console, arena: Arena, state: State, databases, options) -> None:
