@@ -11,7 +11,7 @@ from network import Network, NoNetworkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HOSTS = ("db", "one", "two", "three", "desk")
+HOSTS = ("desk", "db", "one", "two", "three")
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class Network:
     """Some hosts on one wire.
 
     Args:
-        names: Of the hosts.
+        names: Of the hosts. The first is for the test itself: what it starts there it has to end.
 
     Raises:
         NoNetworkError: This machine does not let a test make one.
@@ -71,6 +71,7 @@ class Network:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # It outlives an interrupted test for as long as it has to.
         )
         assert self._wire.stdout is not None
         begun = json.loads(self._wire.stdout.readline())

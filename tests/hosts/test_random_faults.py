@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from homes import eventually
-from scale import TIMES
+from scale import TIMES, some
 
 NAMES = {"one": "first", "two": "next", "three": "third"}
 FAULTS = 4
@@ -45,8 +45,28 @@ def test_hosts_take_turns_whatever_happens_to_the_network(deploy, number):
     hosts.assert_one_at_a_time()
 
 
+@pytest.mark.parametrize("delay", some([], 2.0, 5.0))
+def test_a_host_on_a_slow_link_lets_the_others_take_turns(deploy, delay):
+    """While it asks for the slot, it has the pool's lock for as long as its answers take."""
+    hosts = deploy(30.0)
+    for host, name in NAMES.items():
+        hosts.script(host, "turns", name)
+    _wait_for_turns(hosts, NAMES.values())
+
+    hosts.network.degrade("one", "db", delay=delay)
+    hosts.network.degrade("db", "one", delay=delay)
+
+    _wait_for_turns(hosts, ["next", "third"])
+    hosts.network.mend()
+    _wait_for_turns(hosts, NAMES.values())
+    hosts.home.go("turns")
+    for name in NAMES.values():
+        hosts.ends(name)
+    hosts.assert_one_at_a_time()
+
+
 def _wait_for_turns(hosts, names) -> None:
-    """Wait until some worker of these had more turns, and at the end all of them."""
+    """Wait until each of these had more turns."""
     before = {name: _turns(hosts, name) for name in names}
     for name, turns in before.items():
         eventually(partial(lambda name, least: _turns(hosts, name) >= least, name, turns + TURNS))

@@ -5,7 +5,9 @@
 Each host has a loopback and one TUN device with an address; this process carries each packet from
 device to device, or loses it, or keeps it back, as it is told for each direction. So nothing but
 TUN is asked of the kernel: no bridge, no packet filter, no module. The namespaces have no names and
-are gone with the last process in them, so nothing has to be tidied up, whatever ends a test.
+are gone with the last process in them. When standard input ends, every process that is still on a
+host is killed, so nothing is left whatever ended the test; but not on the first host, which is for
+the test itself.
 
 Prints one line of JSON, ``{"hosts": {NAME: {"address": ..., "namespace": path}}}`` or
 ``{"error": text}``. Then each line of standard input is a command, and answered by one line with
@@ -13,7 +15,6 @@ the number of packets that were lost so far in each direction, ``[[SOURCE, TARGE
 
     {"source": NAME, "target": NAME, "lose": 0.0 to 1.0, "delay": seconds}
 
-Ends with its standard input.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ import json
 import os
 import random
 import select
+import signal
 import socket
 import struct
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 _NEW_NETWORK = 0x40000000
 _SET_TUN = 0x400454CA
@@ -143,6 +147,16 @@ class Wire:
         return True
 
 
+def _end_all(hosts: list[Host]) -> None:
+    """Kill every process but this one that is on one of the hosts."""
+    namespaces = {os.fstat(host.namespace).st_ino for host in hosts}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_there = (process / "ns" / "net").stat().st_ino in namespaces
+            if is_there and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 def _say(what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
@@ -163,7 +177,10 @@ def main() -> None:
             }
         }
     )
-    Wire(hosts).carry()
+    try:
+        Wire(hosts).carry()
+    finally:
+        _end_all(list(hosts.values())[1:])
 
 
 if __name__ == "__main__":
