@@ -24,7 +24,7 @@ from dagster_lifeguard.model import (
     limit_in_force,
 )
 from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.session import Session
+from dagster_lifeguard.session import Member, Session
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
 from dagster_lifeguard.transactions import Transactions
@@ -32,7 +32,7 @@ from dagster_lifeguard.transactions import Transactions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from dagster_lifeguard.model import Demand
+    from dagster_lifeguard.model import Demand, Granted
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
@@ -55,6 +55,7 @@ class Engine:
         options: Sessions and waiting.
         passing: Called at each point of each transaction, so that a test can order two of them
             exactly; does nothing by default.
+        session: The process's session, on the same store; one of its own by default.
 
     A fork of the process gets its own session. Slots held before the fork stay the parent's.
     """
@@ -64,10 +65,11 @@ class Engine:
         store: Store,
         options: EngineOptions | None = None,
         passing: Callable[[Point], None] = _pass_by,
+        session: Session | None = None,
     ) -> None:
         self.store = store
         self.options = options or EngineOptions()
-        self._own = Session(store, self.options, self.tidy)
+        self._own = Member(session or Session(store, self.options.lease_seconds), self)
         self._transactions = Transactions(store, self.options, self._own, passing)
 
     # ---- verbs ---------------------------------------------------------------------------------
@@ -306,30 +308,53 @@ class Engine:
             self._transactions.withdraw(key)
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
-    def close(self) -> None:
-        """End this process's session; what only it owns is freed. A later claim opens another.
+    def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
+        """The session is no more: tell whoever executes on what it held; see ``SessionUser``."""
+        if self.options.on_lease_lost is not None:
+            gone = (key for key, grant in held.items() if by_clock or not self._regains(key, grant))
+            self.options.on_lease_lost(tuple(gone))
 
-        When the database cannot be reached, the session's lease ends it.
+    def _regains(self, key: TicketKey, grant: Granted) -> bool:
+        """Become an owner again of slots that another owner has kept."""
+        try:
+            holding = self.store.ticket(key)
+            if not isinstance(holding, Holding) or holding.fence != grant.fence:
+                return False
+            return self.adopt(*key) == grant.fence
+        except (TryAgainError, StoreUnavailableError) as error:
+            logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
+            return False
+
+    def close(self) -> None:
+        """Give back what only this process owns, and end its session unless others need it.
+
+        A later claim opens another. When the database cannot be reached, the lease ends what is
+        held.
         """
-        session = self._own.leave()
-        if session is not None:
-            scope = Scope((), ended=(session,), expired_only=False)
-            try:
-                retry(lambda: self._transactions.end(scope, EntryKind.RELEASED, by=session))
-            except StoreUnavailableError as error:
-                logger.warning("The session is left to its lease: %s", error)
-        self.store.close()
+        session = self._own.id
+        keys = self._own.tickets()
+        try:
+            for key in keys if session is not None else ():
+                scope = Scope((), *key)
+                retry(
+                    lambda scope=scope: self._transactions.end(  # type: ignore[misc]
+                        scope, EntryKind.RELEASED, owner=session, by=session
+                    )
+                )
+        except StoreUnavailableError as error:
+            logger.warning("What is held is left to its lease: %s", error)
+        self._own.leave(None)
+        self._own.part()
 
     def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
-        """Stop saying that this process lives, and give nothing back.
+        """Own these no more, and give nothing back.
 
-        What it holds stays held until its lease has run out, and beyond that while another owner
-        lives. A later claim opens another session, and so does one that is under way.
+        The slots stay held until the lease has run out, and beyond that while another owner lives.
 
         Args:
-            keys: Of what it holds, leave these: at once if it holds nothing else, and else with
-                the rest. All by default.
+            keys: Of what this engine holds; all by default, and then its session ends too, unless
+                others need it.
         """
-        left = self._own.leave(keys)
-        if keys is None or left is not None:
-            self.store.close()
+        self._own.leave(keys)
+        if keys is None:
+            self._own.part()

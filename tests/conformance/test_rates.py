@@ -17,7 +17,6 @@ from dagster_lifeguard.model import (
 )
 from dagster_lifeguard.options import DUE_SECONDS, EngineOptions
 from dagster_lifeguard.rate import Rate, nanoseconds
-from dagster_lifeguard.session import Session
 from dagster_lifeguard.store.contract import Changes, Scope
 from dagster_lifeguard.store.memory import MemoryStore
 from dagster_lifeguard.store.viewed import Viewed
@@ -235,13 +234,14 @@ def test_the_next_look_begins_as_early_as_the_last_one_was_slow(ahead, early):
 
     Who is next comes a little earlier still.
     """
-    session = Session(MemoryStore(), EngineOptions(), tidy=lambda: None)
-    name, key = session.open(), TicketKey("run", "step")
+    engine = Engine(MemoryStore())
+    own = engine._own
+    name, key = own.open(), TicketKey("run", "step")
     view = View(now=1000.0, session_alive=True, lease_ends=None, pools={})
     verdict = Waiting("api", Reason.RATE, ahead, queue_at=("api",), ready_at=1002.0)
-    assert session.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
-    assert session.look_again_at(key, now=500.3) == 502.0 - early
-    session.leave()
+    assert own.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
+    assert own.look_again_at(key, now=500.3) == 502.0 - early
+    engine.leave()
 
 
 def test_who_is_next_and_a_little_early_waits_for_its_time_and_is_not_late():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dagster_lifeguard.client.asking import AskingEngine, AskingStock
 from dagster_lifeguard.client.slots_held import Desk, Slots
 from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import SCRIPT_RUN, Demand, TicketKey
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_desks.clear)  # Their threads are not in a fork.

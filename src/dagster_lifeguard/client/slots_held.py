@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 import uuid
@@ -119,6 +120,7 @@ class Slots:
     fence: int = field(init=False, default=0)
     _outer: TicketKey | None = field(init=False, default=None)
     _begun: float | None = field(init=False, default=None)
+    _process: int = field(init=False, default=0)
 
     def _begin(self) -> None:
         if self._begun is not None:
@@ -128,6 +130,7 @@ class Slots:
                 names=self.demand.pools,
             )
         self._begun = time.monotonic()
+        self._process = os.getpid()
         self._outer = _innermost.get()
         is_ours = self._outer is not None and self._outer.step == self.base
         inside = self._outer if self._outer is not None and is_ours else self.base
@@ -160,6 +163,8 @@ class Slots:
         return self
 
     def _give_back(self) -> None:
+        if self._process != os.getpid():
+            return  # A fork leaves its parent's block: the slots are the parent's.
         try:
             self.desk.asking.release(self.key)
         except LifeguardError as error:  # What failed is not the block.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
+from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.session import shared_session
 from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.expressions import (
     demand_of,
@@ -59,7 +60,7 @@ class PoolMethods:
     def use_options(self, options: StorageOptions) -> None:
         """Set up how the engine behaves; before anything is asked of it."""
         self._lifeguard_options = options
-        self._lifeguard_lock = threading.Lock()
+        self._lifeguard_lock = ProcessLock()
         self._lifeguard_parts: Parts | None = None
         self._lifeguard_met: dict[str, None] = {}
 
@@ -67,9 +68,15 @@ class PoolMethods:
         """The store on this storage's database."""
         raise NotImplementedError
 
+    def database_name(self) -> str:
+        """What tells this storage's database from others."""
+        raise NotImplementedError
+
     @property
     def lifeguard(self) -> Parts:
-        """Engine and claims of this process.
+        """Engine and claims of this instance.
+
+        All instances of the process on this database share one session and one connection.
 
         Raises:
             StoreUnavailableError: The database cannot be read or written.
@@ -79,8 +86,11 @@ class PoolMethods:
         if parts is None:
             with self._lifeguard_lock:
                 if self._lifeguard_parts is None:
-                    store, options = self.make_store(), self._lifeguard_options
-                    self._lifeguard_parts = retry(lambda: Parts(self, store, options))
+                    options = self._lifeguard_options
+                    session = shared_session(
+                        self.database_name(), options.lease_seconds, self.make_store
+                    )
+                    self._lifeguard_parts = retry(lambda: Parts(self, session, options))
                 parts = self._lifeguard_parts
         return parts
 

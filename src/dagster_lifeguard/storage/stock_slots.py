@@ -21,7 +21,6 @@ and go without a pause. It is kept out, not queued.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from dagster import RunsFilter
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError, first_line
+from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import SCRIPT_RUN, Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
@@ -138,7 +138,7 @@ class StockSlots:
     ) -> None:
         self._event_log = event_log
         self._has_ended = has_ended
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._looked_at = 0.0
         self.some_left = False
 

@@ -66,6 +66,7 @@ class Changes:
         enqueue: A new ticket.
         requeue: A waiting ticket with its new queues or session.
         adopt: A holding gets ``session`` as one more owner.
+        disown: A holding loses this session as an owner.
         drop_tickets: Tickets that stop waiting.
         drop_holdings: Holdings that end, with all their owners.
         drop_sessions: Sessions that end, with whatever they own besides others.
@@ -86,6 +87,7 @@ class Changes:
     enqueue: Ticket | None = None
     requeue: Ticket | None = None
     adopt: TicketKey | None = None
+    disown: tuple[TicketKey, str] | None = None
     drop_tickets: tuple[Ticket, ...] = ()
     drop_holdings: tuple[Holding, ...] = ()
     drop_sessions: tuple[str, ...] = ()
@@ -123,7 +125,7 @@ class Transaction(Protocol):
 
 
 class Store(Protocol):
-    """The tables, for threads of one process and for its forks; each fork connects anew.
+    """The tables, for the threads of one process; a fork connects anew.
 
     Any verb may raise ``TryAgainError`` (do it again) or ``StoreUnavailableError``.
     """
@@ -179,8 +181,12 @@ class Store(Protocol):
     ) -> tuple[str, ...]:
         """The pools where these tickets hold or wait, without a lock: verify under one."""
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
         """Record a live process, trusted for ``lease_seconds`` from now by the store's clock.
+
+        ``is_listening``: this process polls for the session's wake-ups from now on.
 
         Whoever keeps out others while there are sessions (see ``storage.stock_slots``) lets none
         of them slip in beside this one: they are before it, and committed, or after it.

@@ -78,8 +78,10 @@ class MemoryStore(ByLook):
             pools = {pool for holding in holdings for pool in holding.slots}
             return tuple(sorted(pools.union(*(ticket.demand.pools for ticket in tickets))))
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
-        del label
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
+        del label, is_listening
         with self._lock:
             self.rows.lease_until[session] = self._clock() + lease_seconds
 

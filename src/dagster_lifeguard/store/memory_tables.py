@@ -90,6 +90,9 @@ class Tables:
                     self.slots[pool, number] = grant.key
         if changes.adopt is not None:
             self.owners[changes.adopt].add(changes.session)
+        if changes.disown is not None:
+            disowned, session = changes.disown
+            self.owners[disowned].discard(session)
         for pool, limit in changes.limits:
             if limit is None:
                 self.limits.pop(pool, None)

@@ -251,10 +251,13 @@ class PostgresStore:
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
         with self._using():
             # First, so that no wake-up for its tickets is missed.
-            self.connection.listen(channel(session))
+            if is_listening:
+                self.connection.listen(channel(session))
             self._call("open_session", session, label, lease_seconds)
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:

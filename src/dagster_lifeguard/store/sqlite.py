@@ -62,7 +62,7 @@ class SqliteStore(ByLook):
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = os.fspath(path)
         self.connection = SqliteConnection(self.path, busy_seconds)
-        # What ``poll`` saw last; of no use in a fork, and harmless there.
+        # What ``poll`` saw last.
         self._seen: tuple[int, int, int] | None = None
         self._wakes: dict[TicketKey, int] = {}
 
@@ -200,7 +200,10 @@ class SqliteStore(ByLook):
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
+        del is_listening  # Wake-ups are rows.
         now = clock()
         with self.connection.writing() as connection:
             connection.execute(_SQL["open_session"], (session, label, now, now + lease_seconds))
@@ -231,7 +234,7 @@ class SqliteStore(ByLook):
             # Changes with every commit of another connection, and costs a look at shared memory.
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             # Wake-ups by a thread of this process come over this very connection.
-            seen = (id(connection), version, connection.total_changes)
+            seen = (self.connection.opened, version, connection.total_changes)
             if seen == self._seen:
                 return frozenset()
             found = {

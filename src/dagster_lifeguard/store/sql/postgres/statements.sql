@@ -282,6 +282,10 @@ UPDATE lifeguard_tickets SET session = $2::text WHERE number = $1::bigint;
 -- name: adopt
 INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ($1::text, $2::text, $3::text);
 
+-- name: disown
+DELETE FROM lifeguard_owners
+WHERE run_id = $1::text AND step_key = $2::text AND session = $3::text;
+
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
 VALUES ($1::text, $2::integer, FALSE)

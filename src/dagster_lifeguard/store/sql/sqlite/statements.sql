@@ -144,6 +144,9 @@ UPDATE lifeguard_pools SET fence = ? WHERE pool = ?;
 -- name: add_owner
 INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES (?, ?, ?);
 
+-- name: drop_owner
+DELETE FROM lifeguard_owners WHERE run_id = ? AND step_key = ? AND session = ?;
+
 -- name: drop_holding
 DELETE FROM lifeguard_holdings WHERE run_id = ? AND step_key = ?;
 
