@@ -26,6 +26,7 @@ check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 torture: $(READY)  ## Run the races at length (minutes): seeds and a summary table are printed
 	$(BIN)/python tests/races/torture.py
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
+	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 
 bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
 	$(BIN)/python benchmarks/engine.py

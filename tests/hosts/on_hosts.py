@@ -2,9 +2,10 @@
 
     python on_hosts.py hold NAME            hold the slot until a test lets it go
     python on_hosts.py turns NAME           hold it again and again until a test lets it go
-    python on_hosts.py hog NAME SECONDS     hold it, and the interpreter too for so long
 
-An asset whose run has ``TALKS`` in its environment writes to Dagster's event log as it works.
+By what is in their environment they are different: with ``TALKS`` an asset writes to Dagster's event
+log as it works; with ``BUSY`` work never pauses; with ``HOGS_SECONDS`` it begins with a call of C
+that lets no other thread of Python go on for so long.
 """
 
 import ctypes
@@ -34,18 +35,16 @@ if "GRACE_SECONDS" in os.environ:
 
 def hold(name: str, found: int, also: Callable[[], object] = lambda: None) -> None:
     with executing(name, found) as work:
+        if "HOGS_SECONDS" in os.environ:
+            work()
+            ctypes.PyDLL(None).sleep(int(os.environ["HOGS_SECONDS"]))
         while not GO[name].exists():
             work()
             also()
-            time.sleep(WORK_SECONDS)
-
-
-def hog(name: str, found: int, seconds: int) -> None:
-    """Hold the interpreter in a call of C that lets no other thread of Python go on."""
-    with executing(name, found) as work:
-        work()
-        ctypes.PyDLL(None).sleep(seconds)
-        work()
+            if "BUSY" in os.environ:
+                sum(number * number for number in range(100_000))
+            else:
+                time.sleep(WORK_SECONDS)
 
 
 def _holding(name: str) -> dg.AssetsDefinition:
@@ -83,16 +82,13 @@ def take_turns(client: LifeguardClient, name: str) -> None:
             sys.stderr.write(f"{time.monotonic():.2f} {type(error).__name__}: {error}\n")
 
 
-def main(what: str, name: str, *more: str) -> None:
+def main(what: str, name: str) -> None:
     with LifeguardClient.from_home() as client:
         if what == "turns":
             take_turns(client, name)
             return
         with client.slots("orders") as found:
-            if what == "hog":
-                hog(name, found.fence, int(*more))
-            else:
-                hold(name, found.fence)
+            hold(name, found.fence)
 
 
 if __name__ == "__main__":

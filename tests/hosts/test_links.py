@@ -11,19 +11,19 @@ QUESTIONS, ANSWERS = BOTH[:1], BOTH[1:]
 
 
 @pytest.mark.parametrize(
-    ("kind", "lost"),
+    ("kind", "lost", "lease"),
     some(
-        [("multiprocess", BOTH), ("script", ANSWERS), ("talking", BOTH)],
-        ("in_process", BOTH),
-        ("step_delegating", BOTH),
-        ("script", BOTH),
-        ("multiprocess", QUESTIONS),
-        ("multiprocess", ANSWERS),
-        ("script", QUESTIONS),
-        ("talking", ANSWERS),
+        [("multiprocess", BOTH, 4.0), ("script", ANSWERS, 4.0), ("talking", BOTH, 4.0)],
+        ("in_process", BOTH, 4.0),
+        ("step_delegating", BOTH, 4.0),
+        ("script", BOTH, 10.0),
+        ("script", QUESTIONS, 4.0),
+        ("multiprocess", BOTH, 30.0),
+        ("multiprocess", ANSWERS, 10.0),
+        ("multiprocess", QUESTIONS, 4.0),
+        ("talking", ANSWERS, 4.0),
     ),
 )
-@pytest.mark.parametrize("lease", some([4.0], 3.0, 10.0, 30.0))
 def test_a_host_that_is_cut_off_stops_before_its_successor_begins(deploy, kind, lost, lease):
     hosts = deploy(lease)
     hosts.begin(kind, "one", "first")
