@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import scale
 from database import HostServer
 from deployment_on_hosts import Deployment
 from marks import Marks
@@ -10,6 +11,8 @@ from network import Network, NoNetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+collect_ignore = [] if scale.TIMES > 1 else ["test_long_outages.py"]
 
 HOSTS = ("desk", "db", "one", "two", "three")
 

@@ -99,6 +99,11 @@ class Network:
         self.degrade(one, other, lose=1.0)
         self.degrade(other, one, lose=1.0)
 
+    def slow_down(self, one: str, other: str, seconds: float) -> None:
+        """Delay all packets between two hosts by so much in each direction."""
+        self.degrade(one, other, delay=seconds)
+        self.degrade(other, one, delay=seconds)
+
     def mend(self) -> None:
         """Let everything pass at once, between all hosts."""
         for source in self.hosts:

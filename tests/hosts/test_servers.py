@@ -30,23 +30,3 @@ def test_a_server_that_comes_back_within_the_lease_changes_nothing(deploy, kind,
     hosts.go("next")
     hosts.ends("next")
     hosts.assert_one_at_a_time()
-
-
-@pytest.mark.parametrize("kind", some([], "script", "multiprocess"))
-def test_a_server_that_stays_away_for_longer_than_the_lease_ends_the_holder(deploy, kind):
-    hosts = deploy(4.0)
-    hosts.begin(kind, "one", "first")
-    first = hosts.executes("first")
-    hosts.beats(first.pid)
-    hosts.begin("script", "two", "next")
-    hosts.waits("next")
-
-    hosts.server.kill()
-
-    assert hosts.stops("first").how == "interrupted"
-    hosts.server.start()
-    hosts.executes("next")
-    hosts.go("next")
-    hosts.ends("next")
-    hosts.ends("first", well=False)
-    hosts.assert_one_at_a_time()

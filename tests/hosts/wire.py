@@ -165,7 +165,7 @@ def _say(what: object) -> None:
 def main() -> None:
     try:
         hosts = {name: Host(number) for number, name in enumerate(sys.argv[1:], 1)}
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # Forbidden, no TUN, or not Linux.
         _say({"error": str(error)})
         return
     descriptors = f"/proc/{os.getpid()}/fd"
