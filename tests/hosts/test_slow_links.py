@@ -16,7 +16,7 @@ def test_a_holder_whose_answers_come_in_time_goes_on(deploy, delay, lease):
 
     hosts.network.slow_down("one", "db", delay)
 
-    hosts.beats(first.pid, 4)  # Three of them fill a lease.
+    hosts.beats(first.pid, 4)  # More than a lease later, for three of them are sent in one.
     assert [e.name for e in hosts.marks.executions()] == ["first"]
     assert hosts.executes("first").how == "work"
     hosts.go("first")
