@@ -31,6 +31,7 @@ test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, besi
 torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours, resumed; short: OPTIONS="--claims 20000")
 	$(BIN)/python tests/races/torture.py $(OPTIONS)
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
+	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 
 bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
 	$(BIN)/python benchmarks/engine.py
