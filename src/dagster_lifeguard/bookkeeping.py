@@ -82,7 +82,7 @@ def claimed(
     ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
-    noticed = tuple(_limit_entry(pool, limit, session) for pool, limit in known)
+    noticed = tuple(_limit_entry(view.pools[pool], limit, session) for pool, limit in known)
     if isinstance(verdict, Granted):
         due = tuple(
             (p.pool, p.rate.due_after_start(p.due_ns, nanoseconds(view.now)))
@@ -233,7 +233,7 @@ def configured(
                 for pool, fair_by in new_orders
             ),
             *(
-                _limit_entry(pool, limit, session)
+                _limit_entry(before[pool], limit, session)
                 for pool, limit in limits.items()
                 if before[pool].limit != limit or before[pool].limit_known != limit
             ),
@@ -294,5 +294,5 @@ def _entries(
         yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
 
 
-def _limit_entry(pool: str, limit: int | None, session: str) -> Entry:
-    return Entry(EntryKind.LIMIT, pool, session=session, limit=limit)
+def _limit_entry(pool: PoolView, limit: int | None, session: str) -> Entry:
+    return Entry(EntryKind.LIMIT, pool.pool, fence=pool.fence, session=session, limit=limit)

@@ -5,7 +5,7 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import product
@@ -209,13 +209,16 @@ def _makes(deployment: Deployment, run_id: str, step_key: str, asset: str) -> bo
 
 
 def _newest(bars: Iterable[Bar], since: float, until: float, count_max: int) -> Timeline:
-    kept: deque[Bar] = deque(maxlen=count_max)
+    """The bars that began last of those within the window, whichever order they come in."""
+    kept: list[tuple[float, int, Bar]] = []
     count = 0
     for bar in bars:
         spans = tuple(span for span in bar.spans if span.ended >= since and span.started <= until)
         if spans:
             count += 1
-            kept.append(replace(bar, spans=spans))
-    ordered = sorted(kept, key=lambda bar: bar.spans[0].started)
-    edge = max(since, ordered[0].spans[0].started) if ordered else since
-    return Timeline(edge, until, tuple(ordered), count - len(kept))
+            heapq.heappush(kept, (bar.spans[0].started, count, replace(bar, spans=spans)))
+            if len(kept) > count_max:
+                heapq.heappop(kept)
+    ordered = sorted(kept, key=lambda item: (item[2].spans[0].started, item[1]))
+    edge = max(since, ordered[0][2].spans[0].started) if ordered else since
+    return Timeline(edge, until, tuple(bar for *_, bar in ordered), count - len(kept))

@@ -48,13 +48,16 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
 
         code, found = audited()
         assert (code, found["verdict"], found["rates"]) == (
-            0, "kept", {"pools": 1, "exceeded": 0, "found": []},
+            0, "kept", {"pools": 1, "exceeded": 0, "found": [], "caveats": []},
         )  # fmt: skip
         text = " ".join(CliRunner().invoke(main, ["audit"]).output.split())
         assert "no limit exceeded, rates of 1 pool kept." in text
-        assert "Of pools with a rate and without a limit the ledger does not tell" in text
+        unwritten = "Of 1 pool with a rate and without a limit the ledger does not tell"
+        assert f"Rates: nothing found - {unwritten}" in text
         by_events = CliRunner().invoke(main, ["audit", "--by", "event-logs"]).output
-        assert "Rates are judged by the engine's ledger alone" in by_events
+        only = "Only the engine's ledger tells this: not judged."
+        for subject in ("Rates", "Fences", "Steps after their lease"):
+            assert f"{subject}: nothing found - {only}" in " ".join(by_events.split())
 
         # As if another had counted wrong.
         log.set_rate("orders", Rate(1, 86400))

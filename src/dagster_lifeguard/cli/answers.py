@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard.findings import number, printable, short
+from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import blockage_text, estimate_text, reason_text
@@ -70,6 +71,8 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
     yield _head(found)
     if found.duplicate_of is not None:
         yield Text(f"  It was dropped: run {printable(found.duplicate_of)} does the same work.")
+    if found.deadline is not None:
+        yield Text(f"  {deadline_text(found.deadline)}")
     for pool in found.pools:
         yield Text(f"  its pool {_pool(pool)}")
     for pool_name in found.pools_by_partition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
@@ -103,6 +104,28 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
 
 
 @check(
+    "sessions-of-one-process",
+    "A process has several sessions of the engine",
+    severity="warning",
+    source="instance",
+)
+def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
+    found = _status(subject)
+    alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
+    several = {label: count for label, count in alive.items() if count > 1}
+    if several:
+        yield Told(
+            f"{enumerate_some(list(several))}: one process has several sessions of the engine, "
+            "each with a thread and connections of its own. It opens instances and does not close "
+            "them, or opens them with different settings of the storage.",
+            "Open one DagsterInstance in a process and keep it, or close each with dispose(); give "
+            "all the same settings. To end what leaked, start the process again.",
+            names=list(several),
+            evidence=[f"{label}: {count} sessions" for label, count in several.items()],
+        )
+
+
+@check(
     "engine-tables",
     "The engine's tables are of another version",
     severity="error",
@@ -160,5 +183,6 @@ CHECKS = (
     slots_unmatched,
     engine_tables,
     fleet_mixed,
+    sessions_of_one_process,
     engine_off,
 )

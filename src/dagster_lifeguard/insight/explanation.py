@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
+from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of
 from dagster_lifeguard.insight.pools import (
@@ -62,6 +63,7 @@ class Explanation:
         steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
             those of its unfinished runs, in the order in which they go in.
         duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.
+        deadline: Of a run or a step: when Dagster ends the run for its age.
         runs_unseen: Unfinished runs that may make the asset and were too many to look at.
     """
 
@@ -76,6 +78,7 @@ class Explanation:
     steps: tuple[StepAnswer, ...]
     pools_by_partition: tuple[str, ...] = ()
     duplicate_of: str | None = None
+    deadline: Deadline | None = None
     runs_unseen: int = 0
 
     @property
@@ -132,6 +135,7 @@ def explain(
         steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
         pools_by_partition=tuple(term.name for term in named if term.fields),
         duplicate_of=_duplicate_of(subject.run),
+        deadline=deadline_of(deployment, subject.run),
         runs_unseen=unseen,
     )
 

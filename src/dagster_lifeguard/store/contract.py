@@ -5,7 +5,6 @@ Every store keeps the same guarantees, and one conformance suite holds them to i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -245,23 +244,39 @@ class Store(Protocol):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
-        """The next rows of the ledger and their numbers, oldest first: read it in pages so.
+    ) -> tuple[Entry, ...]:
+        """The next rows of the ledger, in the order of their numbers: read it in pages so.
+
+        The rows of one pool are numbered in the order of their commits: a number is given, and its
+        row committed, while the pool's row is locked, by claims, releases, expiries and changes of
+        limits alike. On PostgreSQL a row of another pool with a smaller number may come later; on
+        SQLite, which has one writer, and in memory none does.
 
         Args:
             pool: Only this pool's.
             kind: Only these.
-            since: Only what happened then or later.
-            begun_before: Only what was held, or waited for, since before then.
-            after: Only rows with a larger number, which were written later.
+            since: Only what the clock says happened then or later.
+            after: Only rows with a larger number.
             count_max: The most rows.
         """
 
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        """The grants of what was held when this number was given, by pool and fence.
+
+        As they would be told, without their numbers and the seconds that they waited.
+        """
+
+    def now(self) -> float:
+        """The clock of the database."""
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
-        """Delete at most so many rows older than that; how many were."""
+        """Delete at most so many of the oldest rows, up to the first that is younger than that.
+
+        Returns:
+            How many were deleted.
+        """
 
     def close(self) -> None:
         """Close this process's connection; the next verb opens another."""

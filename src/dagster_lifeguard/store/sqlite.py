@@ -12,7 +12,6 @@ Dagster's own included, until it goes on: SQLite has nothing against that.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from dataclasses import replace
@@ -327,10 +326,9 @@ class SqliteStore(ByLook):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
+    ) -> tuple[Entry, ...]:
         name = "entries" if pool is None else "entries_of_pool"
         with self.connection.reading() as connection:
             found = connection.execute(
@@ -339,12 +337,19 @@ class SqliteStore(ByLook):
                     "pool": pool,
                     "kind": None if kind is None else kind.value,
                     "since": since,
-                    "begun_before": begun_before,
                     "after": after,
                     "count": count_max,
                 },
             )
-            return tuple((row[0], rows.entry(row[1:])) for row in found)
+            return tuple(rows.entry(row) for row in found)
+
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL["held_at"], {"number": number, "pool": pool})
+            return tuple(rows.entry(row) for row in found)
+
+    def now(self) -> float:
+        return clock()
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         before = clock() - keep_seconds
