@@ -658,6 +658,16 @@ class TestNames:
         finding = the(home, "names-old-naming")
         assert finding.commands == ("dagster instance concurrency delete finance/revenue",)
         assert "unlimited, used by a" in finding.evidence[1]
+
+    def test_a_limit_that_the_engine_would_not_find(self, make_home: MAKE) -> None:
+        home = make_home("sqlite", stock=True)
+        limit(home, pool="{hold:step}a+b")
+        limit(home, pool="a+b")
+        assert found(home, "name-reserved") == []
+        home.write()
+        finding = the(home, "name-reserved")
+        assert finding.names == ("{hold:step}a+b",)
+        assert finding.commands == ("dagster instance concurrency delete '{hold:step}a+b'",)
         add_run(home, "run-a")
         assert claim(home, "run-a", pool="finance/revenue")
         assert found(home, "names-old-naming") == []  # Both are used: they are two assets'.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.model import SCRIPT_RUN
-from dagster_lifeguard.names import refuse_all_partitions
+from dagster_lifeguard.names import refuse_unsettable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -69,9 +69,9 @@ class Settings:
 
         Raises:
             DeploymentError: There are some.
-            ConfigError: One is of a pool that stands for all partitions.
+            ConfigError: One is of an expression, or of a pool that stands for all partitions.
         """
-        refuse_all_partitions(pool for pool, limit in limits.items() if limit is not None)
+        refuse_unsettable(pool for pool, limit in limits.items() if limit is not None)
         wrong = [
             pool
             for pool, limit in limits.items()

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.names import is_expression, refuse_unsettable
 from dagster_lifeguard.storage import progress
-from dagster_lifeguard.storage.expressions import (
-    demand_of,
-    is_deferred,
-    is_expression,
-    limit_of,
-    require_settable,
-)
+from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 from dagster_lifeguard.store.contract import TryAgainError
@@ -245,7 +240,7 @@ class PoolMethods:
                 _refuse_limit(pool, limit)
         for pool, asked in (*(rates or {}).items(), *(orders or {}).items()):
             if asked is not None:
-                require_settable(pool)
+                refuse_unsettable([pool])
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -264,7 +259,7 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if rate is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
@@ -274,16 +269,16 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if fair_by is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Take note that this pool is asked for. Nothing is written: it has the default limit.
 
         Raises:
-            ConfigError: The text has an operator in it and is no expression.
+            ConfigError: See ``names.asked_by``.
         """
-        demand_of(concurrency_key)
+        is_deferred(concurrency_key)
         self._lifeguard_met[concurrency_key] = None
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
@@ -346,7 +341,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
-    require_settable(pool)
+    refuse_unsettable([pool])
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

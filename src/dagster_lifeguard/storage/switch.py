@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import enumerate_some, is_reserved
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import Process, processes
 from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
@@ -108,9 +110,22 @@ def take_over(instance: DagsterInstance) -> int:
 
     Returns:
         How many steps hold slots of the stock storage. These count as held until they are freed.
+
+    Raises:
+        ConfigError: A pool has a limit, and a name that the engine would not take for that pool's.
     """
     event_log = instance.event_log_storage
     assert isinstance(event_log, PoolMethods)
+    limits = event_log.lifeguard.engine.limits()
+    reserved = sorted(row.pool for row in limits if is_reserved(row.pool))
+    if reserved:
+        raise ConfigError(
+            f"{enumerate_some(reserved)}: limited, and would not be under the engine, which has "
+            "its own use for names that begin so.",
+            remedy="Give the pool another name, and delete this limit: dagster instance "
+            "concurrency delete NAME",
+            names=reserved,
+        )
     slots = event_log.lifeguard.stock_slots
     slots.match(slots.unmatched())
     return len({holder.key for holder in slots.holders()})
