@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.client import LifeguardClient
-from dagster_lifeguard.errors import ConfigError, SlotsTimeoutError
+from dagster_lifeguard.errors import ConfigError, DeadlockError
 
 NAMES = [
     "etl+load",
@@ -140,8 +140,8 @@ def test_the_engine_is_not_switched_on_over_the_limit_of_such_a_name(make_home, 
     assert enable.wait() == 2, enable.output()
     assert "{all}daily[*] and {hold:step}a+b" in " ".join(enable.output().split())
     assert (home.path / "dagster.yaml").read_text() == before
-    home.run("dagster", "instance", "concurrency", "delete", "{all}daily[*]")
-    home.run("dagster", "instance", "concurrency", "delete", "{hold:step}a+b")
+    (home.path / "lifeguard.yaml").write_text("pools: {}\n")
+    home.run("lifeguard", "apply", "--prune", "--yes", "{all}daily[*]", "{hold:step}a+b")
     home.run("lifeguard", "engine", "enable", "--yes")
 
 
@@ -177,7 +177,7 @@ def test_slots_inside_take_the_pool_of_that_name_where_it_has_a_limit(make_home,
         client = LifeguardClient(instance)
         with client.slots("etl+load"):
             assert log.get_concurrency_keys() == {"etl+load"}
-            with pytest.raises(SlotsTimeoutError), client.slots("etl+load", timeout=0):
+            with pytest.raises(DeadlockError), client.slots("etl+load", timeout=0):
                 pass
         with client.slots("etl+other"):
             assert log.get_concurrency_keys() == {"etl+load", "etl", "other"}

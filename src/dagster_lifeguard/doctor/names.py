@@ -69,9 +69,7 @@ def name_reserved(subject: Subject) -> Iterator[Told]:
             "Give the pool another name, and delete this limit.",
             names=names,
             evidence=[f"{name}: limit {subject.deployment.limits()[name]}" for name in names],
-            commands=[
-                shlex.join(["dagster", "instance", "concurrency", "delete", name]) for name in names
-            ],
+            commands=[_deletion(name) for name in names],
         )
 
 
@@ -122,11 +120,12 @@ def _told(subject: Subject, names: list[str]) -> list[str]:
 def _deletions(subject: Subject, names: list[str]) -> list[str]:
     """How to delete the limits of those that nothing uses."""
     own = subject.deployment.limits()
-    return [
-        shlex.join(["dagster", "instance", "concurrency", "delete", name])
-        for name in names
-        if name in own and not subject.may_be_used(name)
-    ]
+    return [_deletion(name) for name in names if name in own and not subject.may_be_used(name)]
+
+
+def _deletion(pool: str) -> str:
+    """What deletes a limit that no ``lifeguard.yaml`` declares; Dagster's CLI has no command."""
+    return shlex.join(["lifeguard", "apply", "--prune", pool])
 
 
 CHECKS = (names_differ_by_case, names_old_naming, name_reserved, key_tag)

@@ -122,8 +122,8 @@ def take_over(instance: DagsterInstance) -> int:
         raise ConfigError(
             f"{enumerate_some(reserved)}: limited, and would not be under the engine, which has "
             "its own use for names that begin so.",
-            remedy="Give the pool another name, and delete this limit: dagster instance "
-            "concurrency delete NAME",
+            remedy="Give the pool another name, and delete this limit: "
+            "lifeguard apply --prune NAME.",
             names=reserved,
         )
     slots = event_log.lifeguard.stock_slots
