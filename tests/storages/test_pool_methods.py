@@ -76,6 +76,15 @@ def test_a_broken_expression_is_an_error_and_has_no_limit_of_its_own(make_home):
             log.set_concurrency_slots("{hold:step}a+b", 1)
 
 
+@pytest.mark.parametrize("limit", [1001, 99999, -1])
+def test_a_limit_out_of_bounds_is_refused_as_dagster_refuses_it(make_home, kind, limit):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        with pytest.raises(dg.DagsterInvalidInvocationError, match="1000"):
+            log.set_concurrency_slots("orders", limit)
+        assert log.get_pool_limits() == []
+
+
 @pytest.mark.parametrize("default", [2, 4, None])
 def test_a_pool_that_is_asked_about_has_the_default_limit_and_no_row(make_home, kind, default):
     home = make_home(kind)

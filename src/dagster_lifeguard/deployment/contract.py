@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import SCRIPT_RUN
+from dagster_lifeguard.model import is_script
 from dagster_lifeguard.names import refuse_unsettable
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def is_leaked(run_id: str, run: Run | None) -> bool:
     Its run is over, or was deleted. A script has no run that tells; the engine ends what it held
     with its lease, and on Dagster's own storage nobody knows that it died.
     """
-    return run.is_over if run is not None else not run_id.startswith(SCRIPT_RUN)
+    return run.is_over if run is not None else not is_script(run_id)
 
 
 @dataclass(frozen=True, slots=True)

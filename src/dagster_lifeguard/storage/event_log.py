@@ -6,6 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+from dagster import DagsterInvalidInvocationError
+
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
@@ -39,6 +41,10 @@ _TEXTS_KNOWN_MAX = 10_000
 """Of so many pools and expressions a process remembers that it was asked about them."""
 
 
+class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
+    """A limit cannot be set. Also what Dagster's own storages raise then."""
+
+
 class PoolMethods:
     """Mixed into a stock event log storage, before it; everything else is the stock storage's.
 
@@ -68,7 +74,8 @@ class PoolMethods:
 
         Raises:
             StoreUnavailableError: The database cannot be read or written.
-            SchemaError: Its tables are too old or too new.
+            SchemaError: The engine's tables are too new.
+            OldSchemaError: Dagster's tables are too old.
         """
         parts = self._lifeguard_parts
         if parts is None:
@@ -215,10 +222,15 @@ class PoolMethods:
         """Set a pool's limit. What is held beyond it is not taken away.
 
         Raises:
-            ConfigError: Out of bounds, or the name is an expression or of all partitions.
+            LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
         """
-        _refuse_limit(concurrency_key, num)
-        self.lifeguard.engine.set_limit(concurrency_key, num)
+        try:
+            _refuse_limit(concurrency_key, num)
+            self.lifeguard.engine.set_limit(concurrency_key, num)
+        except ConfigError as error:
+            raise LimitRefusedError(
+                error.message, remedy=error.remedy, names=error.names
+            ) from error
         self._limits_changed(concurrency_key)
 
     def set_limits(
@@ -283,6 +295,24 @@ class PoolMethods:
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
         return True
+
+    # ---- runs that are deleted -----------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """Delete all events, and end whatever runs hold and wait for, with the engine's ledger.
+
+        What is set of pools stays: limits, rates, orders. So do fences, which never go back, and
+        what scripts hold. A process that executes steps all the same learns it at its next
+        heartbeat, as if its lease were lost.
+        """
+        parts = self.lifeguard
+        limits = {row.pool: row.limit for row in parts.engine.limits()}
+        cast("Any", super()).wipe()
+        parts.engine.set_limits(limits)  # Dagster's PostgreSQL storage has deleted them.
+        for run_id in sorted(parts.engine.wipe()):
+            parts.claims.forget_run(run_id)
+            parts.tickets.forget(run_id)
+        self._limits_changed(*limits)  # Dagster has deleted the rows of its slots.
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
