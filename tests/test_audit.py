@@ -124,11 +124,13 @@ def test_of_a_pool_without_a_limit_nothing_can_be_said():
 
 
 def test_slots_of_an_expression_count_under_the_engine():
-    runs = [one_step(r, at, 9.0, pool="orders*2+x") for r, at in (("a", 1.0), ("b", 2.0))]
+    runs = [
+        one_step(r, at, 9.0, pool="{hold:step}orders*2+x") for r, at in (("a", 1.0), ("b", 2.0))
+    ]
     found = audited(*runs, limit=3, default=9, engine=True)
     assert told(found) == [("orders", 4, 2.0, 9.0, ["a", "b"])]
     assert (found.executions, found.pools) == (2, 2)
-    assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "orders*2+x"
+    assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "{hold:step}orders*2+x"
 
 
 def test_a_graph_that_holds_its_pool_is_one_holder():
@@ -148,7 +150,7 @@ def test_a_graph_that_holds_its_pool_is_one_holder():
 
 def test_a_pool_for_each_partition_is_filled_in():
     def made(run_id, partition):
-        return one_step(run_id, 1.0, 4.0, pool="o/{partition}", partitions=[partition])
+        return one_step(run_id, 1.0, 4.0, pool="{hold:step}o/{partition}", partitions=[partition])
 
     assert told(audited(made("a", "x y"), made("b", "z"), default=1, engine=True)) == []
     found = audited(made("a", "x y"), made("b", "x y"), default=1, engine=True)
@@ -157,7 +159,7 @@ def test_a_pool_for_each_partition_is_filled_in():
 
 @pytest.mark.parametrize("pool", ["a++b", "o/{partition}", "o/{tag:x}"])
 def test_a_pool_that_cannot_be_told_is_a_caveat(pool):
-    found = audited(one_step("a", 1.0, 4.0, pool=pool), default=1, engine=True)
+    found = audited(one_step("a", 1.0, 4.0, pool="{hold:step}" + pool), default=1, engine=True)
     assert (found.executions, found.caveats["limits"][Caveat.POOL_UNKNOWN]) == (0, 1)
 
 
@@ -287,7 +289,7 @@ intervals = st.tuples(
 @given(st.lists(intervals, max_size=12), st.integers(0, 4), st.integers(0, 12))
 def test_an_oracle_that_looks_at_every_moment_agrees(found, limit, since):
     runs = [
-        one_step(f"r{n}", float(start), float(start + length), pool=f"{pool}*{slots}")
+        one_step(f"r{n}", float(start), float(start + length), pool=f"{{hold:step}}{pool}*{slots}")
         for n, (start, length, pool, slots) in enumerate(found)
     ]
     report = audit_executions(

@@ -22,6 +22,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Verdict,
     is_by_default,
+    is_script,
     limit_in_force,
 )
 from dagster_lifeguard.options import EngineOptions
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SLICE_SECONDS = 0.025
 _TRIM_COUNT_MAX = 1000
+_NOW_SECONDS = 1.0
+"""Rows of the ledger that are not even this old are of this moment: a wipe clears them too."""
 
 
 def _pass_by(point: Point) -> None:
@@ -137,6 +140,32 @@ class Engine:
     def release_run(self, run_id: str) -> bool:
         """Release every ticket of a run, whoever owns it. Idempotent."""
         return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
+
+    def wipe(self) -> frozenset[str]:
+        """Release every ticket of every run, end the sessions that own some, and clear the ledger.
+
+        What scripts hold stays, with their sessions. A process whose session has ended learns it
+        at its next heartbeat, as after a lost lease. Limits, rates, orders and fences stay.
+
+        Returns:
+            The runs that held or waited.
+        """
+        owners: set[str] = set()
+        of_scripts: set[str] = set()
+        for pool in self.snapshots(self.busy_pools()):
+            for holding in pool.holdings:
+                (of_scripts if is_script(holding.key.run_id) else owners).update(holding.owners)
+            for ticket in pool.waiting:
+                (of_scripts if is_script(ticket.key.run_id) else owners).add(ticket.session)
+        runs = frozenset(run_id for run_id in self.run_ids() if not is_script(run_id))
+        for run_id in sorted(runs):
+            self.release_run(run_id)
+        for session in sorted(owners - of_scripts - {self.session}):
+            scope = Scope((), ended=(session,), expired_only=False)
+            retry(partial(self._transactions.end, scope, EntryKind.RELEASED))
+        while retry(partial(self.store.trim_ledger, -_NOW_SECONDS, _TRIM_COUNT_MAX)):
+            pass
+        return runs
 
     def adopt(self, run_id: str, step_key: str) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.

@@ -65,6 +65,12 @@ POOLS_PER_DEMAND_MAX = 10_000
 SCRIPT_RUN = "script-"
 """How the id begins under which a script asks, which has no run."""
 
+
+def is_script(run_id: str) -> bool:
+    """Whether this is the id under which a script asks, and not that of a run."""
+    return run_id.startswith(SCRIPT_RUN)
+
+
 WAITERS_SEEN_MAX = 32
 """How many of a pool's best-ranked waiters a decision looks at."""
 

@@ -153,7 +153,7 @@ class TestSteps:
                 pool("api", 4, [], [waits("a", "orders", slots=2)]),
                 pool("db", 1, [holds("z")], [waits("a", "orders")]),
             ],
-            plan=[PlannedStep("orders", "db+api*2", ("sales/orders",))],
+            plan=[PlannedStep("orders", "{hold:step}db+api*2", ("sales/orders",))],
             told_settings=replace(SETTINGS, engine=True),
         )
         (step,) = why(told, "sales/orders").steps
@@ -167,7 +167,7 @@ class TestSteps:
         told = told_of(
             run("a", pools=frozenset()),
             states=[pool("db[2024]", 1, [holds("z")], [waits("a", "orders")])],
-            plan=[PlannedStep("orders", "db[{partition}]", ("sales/orders",))],
+            plan=[PlannedStep("orders", "{hold:step}db[{partition}]", ("sales/orders",))],
             told_settings=replace(SETTINGS, engine=True),
         )
         found = why(told, "sales/orders")
@@ -188,7 +188,7 @@ class TestSteps:
             run("a", pools=frozenset({"sales/lines"})),
             run("b", pools=frozenset({"sales/orders"})),
             states=[pool("sales/orders", 1, [holds("b", "models")])],
-            plan=[PlannedStep("models", "{asset:path}", assets)],
+            plan=[PlannedStep("models", "{hold:step}{asset:path}", assets)],
             told_settings=replace(SETTINGS, engine=True),
         )
         found = why(told, "sales/orders")

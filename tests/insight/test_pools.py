@@ -45,14 +45,18 @@ class TestPast:
         assert found.own_holds["api", "job"].seconds == (10.0,)
 
     @pytest.mark.parametrize(
-        ("engine", "pools"), [(True, {"db", "api"}), (None, {"db", "api"}), (False, {"db+api*2"})]
+        ("engine", "pools"),
+        [(True, {"db", "api"}), (None, {"db", "api"}), (False, {"{hold:step}db+api*2"})],
     )
     def test_an_expression_is_several_pools_where_there_may_be_an_engine(self, engine, pools):
         settings = replace(SETTINGS, engine=engine)
-        assert past(executed("a", {"x": "db+api*2"}, 1.0), settings=settings).holds.keys() == pools
+        assert (
+            past(executed("a", {"x": "{hold:step}db+api*2"}, 1.0), settings=settings).holds.keys()
+            == pools
+        )
 
     def test_a_partition_is_filled_in(self):
-        execution = executed("a", {"x": "db[{partition}]"}, 1.0)
+        execution = executed("a", {"x": "{hold:step}db[{partition}]"}, 1.0)
         steps = tuple(replace(step, partitions=("2024 01",)) for step in execution.steps)
         settings = replace(SETTINGS, engine=True)
         found = past(replace(execution, steps=steps), settings=settings)

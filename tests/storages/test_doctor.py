@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from dataclasses import replace
@@ -663,9 +664,9 @@ class TestNames:
         execute(home, asset_of("a", pool="orders"))
         finding = the(home, "names-differ-by-case")
         assert finding.names == ("Orders", "orders")
-        assert finding.commands == ("dagster instance concurrency delete Orders",)
-        with home.instance() as instance:
-            instance.event_log_storage.delete_concurrency_limit("Orders")
+        assert finding.commands == ("lifeguard apply --prune Orders",)
+        (home.path / "lifeguard.yaml").write_text("pools: {}\n")
+        home.run(*shlex.split(finding.commands[0]), "--yes")
         assert found(home, "names-differ-by-case") == []
 
     def test_names_of_another_naming(self, make_home: MAKE) -> None:
@@ -673,8 +674,18 @@ class TestNames:
         limit(home, pool="finance/revenue")
         execute(home, asset_of("a", pool="finance_revenue"))
         finding = the(home, "names-old-naming")
-        assert finding.commands == ("dagster instance concurrency delete finance/revenue",)
+        assert finding.commands == ("lifeguard apply --prune finance/revenue",)
         assert "unlimited, used by a" in finding.evidence[1]
+
+    def test_a_limit_that_the_engine_would_not_find(self, make_home: MAKE) -> None:
+        home = make_home("sqlite", stock=True)
+        limit(home, pool="{hold:step}a+b")
+        limit(home, pool="a+b")
+        assert found(home, "name-reserved") == []
+        home.write()
+        finding = the(home, "name-reserved")
+        assert finding.names == ("{hold:step}a+b",)
+        assert finding.commands == ("lifeguard apply --prune '{hold:step}a+b'",)
         add_run(home, "run-a")
         assert claim(home, "run-a", pool="finance/revenue")
         assert found(home, "names-old-naming") == []  # Both are used: they are two assets'.

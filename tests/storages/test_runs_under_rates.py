@@ -78,6 +78,6 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
 def test_an_expression_has_no_rate_of_its_own(make_home, kind):
     with (
         make_home(kind).instance() as instance,
-        pytest.raises(ConfigError, match=r"'a\+b' is a pool expression"),
+        pytest.raises(ConfigError, match=r"a\+b' is a pool expression"),
     ):
-        instance.event_log_storage.set_rate("a+b", Rate(1, 1))
+        instance.event_log_storage.set_rate("{hold:step}a+b", Rate(1, 1))

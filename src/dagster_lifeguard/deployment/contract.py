@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import SCRIPT_RUN
-from dagster_lifeguard.names import refuse_all_partitions
+from dagster_lifeguard.model import is_script
+from dagster_lifeguard.names import refuse_unsettable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -69,9 +69,9 @@ class Settings:
 
         Raises:
             DeploymentError: There are some.
-            ConfigError: One is of a pool that stands for all partitions.
+            ConfigError: One is of an expression, or of a pool that stands for all partitions.
         """
-        refuse_all_partitions(pool for pool, limit in limits.items() if limit is not None)
+        refuse_unsettable(pool for pool, limit in limits.items() if limit is not None)
         wrong = [
             pool
             for pool, limit in limits.items()
@@ -198,7 +198,7 @@ def is_leaked(run_id: str, run: Run | None) -> bool:
     Its run is over, or was deleted. A script has no run that tells; the engine ends what it held
     with its lease, and on Dagster's own storage nobody knows that it died.
     """
-    return run.is_over if run is not None else not run_id.startswith(SCRIPT_RUN)
+    return run.is_over if run is not None else not is_script(run_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration
 from dagster_lifeguard.names import enumerate_some
 from dagster_lifeguard.storage import switch
-from dagster_lifeguard.store.sql import migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,14 +131,15 @@ def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def engine_tables(subject: Subject) -> Iterator[Told]:
-    newest = len(migrations("sqlite"))
+    newest = switch.TABLES_NEWEST
     found = _status(subject)
     if found is None or found.tables is None or found.tables == newest:
         return
     is_newer = found.tables > newest
     if is_newer or found.is_ours:
         yield Told(
-            f"The engine's tables are of version {found.tables}, this package's are {newest}.",
+            f"The engine's tables are of version {found.tables}, "
+            f"{'newer' if is_newer else 'older'} than this package's {newest}.",
             "Install the newest dagster-lifeguard everywhere."
             if is_newer
             else "Any process of this package brings them up to date when it claims.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.names import Field, Term, parse_expression, safe_value, split_hold
+from dagster_lifeguard.names import Field, Term, asked_by, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -141,7 +141,7 @@ def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
     if settings.engine is False:
         return (Term(pool),)
     try:
-        return parse_expression(split_hold(pool)[1])
+        return asked_by(pool)
     except ConfigError:
         return (Term(pool),)
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+from dagster import DagsterInvalidInvocationError
+
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.names import is_expression, refuse_unsettable
 from dagster_lifeguard.session import shared_session
 from dagster_lifeguard.storage import progress
-from dagster_lifeguard.storage.expressions import (
-    demand_of,
-    is_deferred,
-    is_expression,
-    limit_of,
-    require_settable,
-)
+from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 from dagster_lifeguard.store.contract import TryAgainError
@@ -43,6 +40,10 @@ expression for an unlimited pool."""
 
 _TEXTS_KNOWN_MAX = 10_000
 """Of so many pools and expressions a process remembers that it was asked about them."""
+
+
+class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
+    """A limit cannot be set. Also what Dagster's own storages raise then."""
 
 
 class PoolMethods:
@@ -80,7 +81,8 @@ class PoolMethods:
 
         Raises:
             StoreUnavailableError: The database cannot be read or written.
-            SchemaError: Its tables are too old or too new.
+            SchemaError: The engine's tables are too new.
+            OldSchemaError: Dagster's tables are too old.
         """
         parts = self._lifeguard_parts
         if parts is None:
@@ -230,10 +232,15 @@ class PoolMethods:
         """Set a pool's limit. What is held beyond it is not taken away.
 
         Raises:
-            ConfigError: Out of bounds, or the name is an expression or of all partitions.
+            LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
         """
-        _refuse_limit(concurrency_key, num)
-        self.lifeguard.engine.set_limit(concurrency_key, num)
+        try:
+            _refuse_limit(concurrency_key, num)
+            self.lifeguard.engine.set_limit(concurrency_key, num)
+        except ConfigError as error:
+            raise LimitRefusedError(
+                error.message, remedy=error.remedy, names=error.names
+            ) from error
         self._limits_changed(concurrency_key)
 
     def set_limits(
@@ -255,7 +262,7 @@ class PoolMethods:
                 _refuse_limit(pool, limit)
         for pool, asked in (*(rates or {}).items(), *(orders or {}).items()):
             if asked is not None:
-                require_settable(pool)
+                refuse_unsettable([pool])
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -274,7 +281,7 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if rate is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
@@ -284,20 +291,38 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if fair_by is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Take note that this pool is asked for. Nothing is written: it has the default limit.
 
         Raises:
-            ConfigError: The text has an operator in it and is no expression.
+            ConfigError: See ``names.asked_by``.
         """
-        demand_of(concurrency_key)
+        is_deferred(concurrency_key)
         self._lifeguard_met[concurrency_key] = None
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
         return True
+
+    # ---- runs that are deleted -----------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """Delete all events, and end whatever runs hold and wait for, with the engine's ledger.
+
+        What is set of pools stays: limits, rates, orders. So do fences, which never go back, and
+        what scripts hold. A process that executes steps all the same learns it at its next
+        heartbeat, as if its lease were lost.
+        """
+        parts = self.lifeguard
+        limits = {row.pool: row.limit for row in parts.engine.limits()}
+        cast("Any", super()).wipe()
+        parts.engine.set_limits(limits)  # Dagster's PostgreSQL storage has deleted them.
+        for run_id in sorted(parts.engine.wipe()):
+            parts.claims.forget_run(run_id)
+            parts.tickets.forget(run_id)
+        self._limits_changed(*limits)  # Dagster has deleted the rows of its slots.
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
@@ -356,7 +381,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
-    require_settable(pool)
+    refuse_unsettable([pool])
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

@@ -35,7 +35,7 @@ class PoolsOfRuns:
         """Store the run with the pools that it is to ask for.
 
         Raises:
-            ConfigError: A pool is no expression. The run is not stored.
+            ConfigError: See ``names.asked_by``. The run is not stored.
         """
         concurrency = dagster_run.run_op_concurrency
         if concurrency is not None:

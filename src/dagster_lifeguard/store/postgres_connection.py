@@ -46,6 +46,8 @@ SET client_min_messages = warning
 _FRAGMENTS = ("clock", "most", "state", "pools", "holdings", "tickets")
 """Parts of statements; only ``clock`` stands for itself as well."""
 
+_FRAGMENT = re.compile(r"\{(" + "|".join(_FRAGMENTS) + r")\}")
+
 
 class Statement(NamedTuple):
     """A statement with a ``%s`` for each of its arguments."""
@@ -73,7 +75,7 @@ def prepared() -> dict[str, str]:
     named = statements("postgres")
 
     def fill(text: str) -> str:
-        return re.sub(r"\{(\w+)\}", lambda match: fill(named[match[1]]), text)
+        return _FRAGMENT.sub(lambda match: fill(named[match[1]]), text)
 
     return {name: fill(text) for name, text in named.items() if name not in _FRAGMENTS[1:]}
 

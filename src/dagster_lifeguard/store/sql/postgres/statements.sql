@@ -71,7 +71,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 
 -- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
 -- name: most
-CASE WHEN strpos(p.pool, '%all%') > 0 THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
+CASE WHEN left(p.pool, 5) = '{all}' THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
 
 -- name: pools
 SELECT json_agg(json_build_array(
