@@ -60,7 +60,8 @@ def audit_ledger(
             sweep.set_limit(lane, entry.at, limit)
             continue
         if entry.kind is EntryKind.RATE:
-            starts.set_rate(entry.pool, Rate.read(entry.detail) if entry.detail else None)
+            rate = Rate.read(entry.detail) if entry.detail else None
+            starts.set_rate(entry.pool, rate, entry.at)
             continue
         key = (entry.run_id, entry.step_key, entry.fence)
         if entry.kind is EntryKind.GRANTED:
