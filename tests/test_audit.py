@@ -385,6 +385,24 @@ def test_a_rate_holds_from_when_it_was_set():
     assert [(e[1], e[3]) for e in early(found)] == [("10/minute, burst 2", 3.2)]
 
 
+def test_a_start_counts_on_when_its_rate_is_changed():
+    """By the interval of the new rate; as the engine counts it, see ``rate``."""
+    start, quick, slow = grant(1.0, "a", 1), rate(3.0, "60/minute"), rate(3.0, "1/minute")
+    assert early(by_ledger(rate(0.0, "20/minute"), start, quick, grant(3.4, "b", 2))) == []
+    assert [
+        e[1:] for e in early(by_ledger(rate(0.0, "20/minute"), start, slow, grant(22.5, "b", 2)))
+    ] == [("1/minute", 0.5, 22.5)]
+
+
+def test_a_clock_that_was_set_back_makes_no_start_too_early():
+    """The engine counts anew from a row of its rate, though nobody changed it."""
+    first = rate(0.0, "1/hour"), grant(9000.0, "a", 1)
+    then = grant(9600.0, "b", 2)
+    assert len(early(by_ledger(*first, then))) == 1
+    assert early(by_ledger(*first, rate(6000.0, "1/hour"), then)) == []
+    assert len(early(by_ledger(*first, rate(6000.0, "1/hour"), grant(9599.0, "b", 2)))) == 1
+
+
 @given(
     st.lists(st.integers(0, 40), max_size=25).map(sorted),
     st.integers(1, 4),

@@ -424,7 +424,8 @@ class Entry:
             until then, so that grants and changes of a pool are in order of their fences.
         seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
         limit: A limit entry: the new limit, None when it was deleted.
-        detail: A rate entry: the new rate such as ``100/minute, burst 10``, None when deleted.
+        detail: A rate entry: the rate from then on, such as ``100/minute, burst 10``; None when
+            deleted. It repeats the rate when the clock was set back and what is due was corrected.
             An order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
         number: Larger for a later entry of the same pool, in the order of their commits, whatever
             the clock says; filled in by the store. Of different pools, PostgreSQL may commit the

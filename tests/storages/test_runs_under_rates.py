@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from itertools import pairwise
 
 import pytest
 import sqlalchemy as db
 from click.testing import CliRunner
-from homes import eventually, limit
+from homes import BIN, eventually, limit
 
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import Demand, Reason
+from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
 
 
@@ -81,3 +85,30 @@ def test_an_expression_has_no_rate_of_its_own(make_home, kind):
         pytest.raises(ConfigError, match=r"a\+b' is a pool expression"),
     ):
         instance.event_log_storage.set_rate("{hold:step}a+b", Rate(1, 1))
+
+
+def test_a_rate_that_the_command_raises_lets_in_who_waits_for_the_old_one(make_home, kind):
+    """The pool of a file, without a look of the waiter's own: only the command can end its wait."""
+    home = make_home(kind)
+    home.control.joinpath("lifeguard.yaml").write_text(
+        "engine: lifeguard\npools: {orders: {limit: 50, rate: 1/day}}\n"
+    )
+
+    def apply():
+        command = [str(BIN / "lifeguard"), "apply", "--yes"]
+        subprocess.run(command, cwd=home.control, env=home.environment, check=True)
+
+    apply()
+    with home.instance() as instance:
+        engine = instance.event_log_storage.lifeguard.engine
+        engine = Engine(engine.store, EngineOptions(look_again_seconds=3600.0))
+        demand = Demand.parse("orders")
+        assert engine.claim("first", "step", demand).granted
+        assert engine.claim("second", "step", demand).reason is Reason.RATE
+        file = home.control / "lifeguard.yaml"
+        file.write_text(file.read_text().replace("1/day", "10/second"))
+        apply()
+        for run_id in ("second", "third"):
+            while not engine.claim(run_id, "step", demand).granted:
+                assert engine.wait(run_id, "step", 120)
+        engine.close()

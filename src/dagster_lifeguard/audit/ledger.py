@@ -88,7 +88,7 @@ class _Judged:
                 continue
             if entry.kind is EntryKind.RATE:
                 rate = Rate.read(entry.detail) if entry.detail else None
-                self._starts.set_rate(entry.pool, rate)
+                self._starts.set_rate(entry.pool, rate, entry.at)
                 continue
             key = (entry.run_id, entry.step_key, entry.fence)
             if entry.kind is EntryKind.GRANTED:

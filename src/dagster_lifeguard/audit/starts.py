@@ -31,11 +31,12 @@ class Starts:
         self._rates = dict(rates)
         self._due_ns: dict[str, int] = {}
 
-    def set_rate(self, pool: str, rate: Rate | None) -> None:
-        """From now on, the pool has this rate."""
-        if rate is None:
-            self._rates.pop(pool, None)
-        else:
+    def set_rate(self, pool: str, rate: Rate | None, at: float) -> None:
+        """From this time on, the pool has this rate."""
+        before = self._rates.pop(pool, None)
+        if rate is not None:
+            due_ns = self._due_ns.get(pool, 0)
+            self._due_ns[pool] = rate.taken_over(before, due_ns, nanoseconds(at))
             self._rates[pool] = rate
 
     def start(self, pool: str, occupant: Occupant) -> None:

@@ -63,7 +63,8 @@ class SqliteStore(ByLook):
         self.connection = SqliteConnection(self.path, busy_seconds)
         # What ``poll`` saw last.
         self._seen: tuple[int, int, int] | None = None
-        self._wakes: dict[TicketKey, int] = {}
+        # How often each ticket was woken, by its number: a step that asks anew has another.
+        self._wakes: dict[int, int] = {}
 
     # ---- transactions --------------------------------------------------------------------------
 
@@ -236,13 +237,14 @@ class SqliteStore(ByLook):
             seen = (self.connection.opened, version, connection.total_changes)
             if seen == self._seen:
                 return frozenset()
-            found = {
-                TicketKey(run_id, step_key): wakes
-                for run_id, step_key, wakes in connection.execute(_SQL["wakes"], (session,))
-            }
-            before, self._wakes = self._wakes, found
+            found = connection.execute(_SQL["wakes"], (session,)).fetchall()
+            before, self._wakes = self._wakes, {number: wakes for number, *_, wakes in found}
             self._seen = seen
-            return frozenset(key for key in found if found[key] > before.get(key, 0))
+            return frozenset(
+                TicketKey(run_id, step_key)
+                for number, run_id, step_key, wakes in found
+                if wakes > before.get(number, 0)
+            )
 
     # ---- reading without a lock ----------------------------------------------------------------
 

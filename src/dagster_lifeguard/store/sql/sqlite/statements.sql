@@ -229,7 +229,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 UPDATE lifeguard_tickets SET wakes = wakes + 1 WHERE number = ?;
 
 -- name: wakes
-SELECT run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
+SELECT number, run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
 
 -- name: open_session
 INSERT INTO lifeguard_sessions (session, label, started_at, lease_until) VALUES (?, ?, ?, ?);
