@@ -261,15 +261,23 @@ class Engine:
         )
 
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
-        """What a ticket does now: it waits, it holds, or there is none."""
+        """What a ticket does now: it waits, it holds, or there is none.
+
+        One whose lease is over is still there until a claim reaps it, and says so: ``is_over``.
+        Until then its process, or another owner, may adopt it.
+        """
         return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
 
-    def busy_pools(self) -> tuple[str, ...]:
-        """The pools that somebody holds or waits for, sorted."""
-        return retry(self.store.busy_pools)
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted.
+
+        Args:
+            with_over: Also the pools where the lease of all holders and waiters is over.
+        """
+        return retry(lambda: self.store.busy_pools(with_over=with_over))
 
     def run_ids(self) -> frozenset[str]:
-        """The runs that hold or wait."""
+        """The runs that hold or wait, without those whose leases are all over."""
         return retry(self.store.run_ids)
 
     def has_expired(self, run_id: str, step_key: str) -> bool:

@@ -137,6 +137,8 @@ class PoolState:
         rate: How many steps may start per time, if that is limited and told.
         due_ns: What the rate counts with, see ``rate``.
         fair_by: The tag whose values share fairly; None where the order is not fair, or not told.
+        over: Holders and waiters whose lease is over. They are dead or silent, and the next claim
+            takes back what they have, so they count neither as held nor as waiting.
     """
 
     pool: str
@@ -147,6 +149,7 @@ class PoolState:
     rate: Rate | None = None
     due_ns: int = 0
     fair_by: str | None = None
+    over: tuple[HoldingStep | WaitingStep, ...] = ()
 
     @property
     def held(self) -> int:
@@ -157,6 +160,11 @@ class PoolState:
     def everyone(self) -> tuple[HoldingStep | WaitingStep, ...]:
         """Who holds, and then who waits."""
         return (*self.holding, *self.waiting)
+
+    @property
+    def with_over(self) -> tuple[HoldingStep | WaitingStep, ...]:
+        """The same, and then those whose lease is over."""
+        return (*self.everyone, *self.over)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from dagster_lifeguard.deployment.contract import (
     refuse_without_engine,
 )
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import LIMIT_MAX, is_by_default, limit_in_force
+from dagster_lifeguard.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.model import Holding, PoolSnapshot, Ticket
+    from dagster_lifeguard.model import PoolSnapshot, Ticket
     from dagster_lifeguard.rate import Rate
 
 
@@ -96,7 +96,7 @@ class EnginePools:
         parts = self._event_log.lifeguard
         parts.stock_slots.look(parts.engine)
         own = {row.pool: row.limit for row in parts.engine.limits()}
-        busy = set(parts.engine.busy_pools())
+        busy = set(parts.engine.busy_pools(with_over=True))
         if names is None:
             asked = busy | own.keys() | self._event_log.pools_by_default()
         else:
@@ -146,31 +146,24 @@ def _state(found: PoolSnapshot) -> PoolState:
     def group(of: Holding | Ticket) -> str | None:
         return None if found.fair_by is None else of.groups.get(found.pool, "")
 
+    def holding(h: Holding) -> HoldingStep:
+        slots = len(h.slots[found.pool])
+        return HoldingStep(*h.key, slots, since=h.since, fence=h.fence, group=group(h))
+
+    def waiting(t: Ticket) -> WaitingStep:
+        slots = next(term.slots for term in t.demand.terms if term.name == found.pool)
+        return WaitingStep(*t.key, slots, since=t.since, priority=t.priority, group=group(t))
+
     return PoolState(
         pool=found.pool,
         limit=found.limit,
         from_default=found.from_default,
-        holding=tuple(
-            HoldingStep(
-                *h.key, len(h.slots[found.pool]), since=h.since, fence=h.fence, group=group(h)
-            )
-            for h in found.holdings
-        ),
-        waiting=tuple(
-            WaitingStep(
-                *ticket.key,
-                term.slots,
-                since=ticket.since,
-                priority=ticket.priority,
-                group=group(ticket),
-            )
-            for ticket in found.waiting
-            for term in ticket.demand.terms
-            if term.name == found.pool
-        ),
+        holding=tuple(map(holding, found.holdings)),
+        waiting=tuple(map(waiting, found.waiting)),
         rate=found.rate,
         due_ns=found.due_ns,
         fair_by=found.fair_by,
+        over=tuple(holding(i) if isinstance(i, Holding) else waiting(i) for i in found.over),
     )
 
 

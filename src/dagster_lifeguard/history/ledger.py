@@ -159,9 +159,9 @@ def _rates_at(since: float, rates: Mapping[str, Rate], changes: Iterable[Entry])
 
 
 def _held_now(store: Store, pool: str | None) -> Iterator[Entry]:
-    pools = retry(store.busy_pools) if pool is None else (pool,)
+    pools = retry(lambda: store.busy_pools(with_over=True)) if pool is None else (pool,)
     for snapshot in retry(lambda: store.snapshots(pools)):
-        for holding in snapshot.holdings:
+        for holding in snapshot.granted:
             yield Entry(
                 EntryKind.GRANTED,
                 snapshot.pool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.contract import HoldingStep
 from dagster_lifeguard.errors import DeploymentError
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def find_freeable(deployment: Deployment, subject: Subject, now: float) -> tuple
     holds: dict[tuple[str, str], dict[str, int]] = {}
     waits: dict[tuple[str, str], list[str]] = {}
     for state in deployment.pools(names):
-        for held in state.holding:
-            key = (held.run_id, held.step_key)
-            if _is_meant(subject, *key):
-                holds.setdefault(key, {})[state.pool] = held.slots
-        for waiting in state.waiting if subject.kind != "pool" else ():
-            key = (waiting.run_id, waiting.step_key)
-            if _is_meant(subject, *key):
+        for step in state.with_over:
+            key = (step.run_id, step.step_key)
+            if not _is_meant(subject, *key):
+                continue
+            if isinstance(step, HoldingStep):
+                holds.setdefault(key, {})[state.pool] = step.slots
+            elif subject.kind != "pool":
                 waits.setdefault(key, []).append(state.pool)
     keys = sorted(holds.keys() | waits.keys())
     runs = {run.run_id: run for run in deployment.runs({run_id for run_id, _ in keys})}
