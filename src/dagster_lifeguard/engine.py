@@ -30,7 +30,7 @@ from dagster_lifeguard.store.retry import retry
 from dagster_lifeguard.transactions import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.model import Demand
     from dagster_lifeguard.options import Point
@@ -177,6 +177,17 @@ class Engine:
             How many sessions were ended.
         """
         return retry(self._transactions.reap)
+
+    def end_expired(self, sessions: Collection[str]) -> bool:
+        """End these sessions if the leases of all have run out, and free what only they owned.
+
+        Their leases are judged in the transaction that frees: a process that comes back extends
+        its lease before it, or is told after it that its session is lost.
+
+        Returns:
+            False, with nothing changed, if one of them lives, or is no more.
+        """
+        return retry(lambda: self._transactions.end_expired(tuple(sorted(sessions))))
 
     # ---- limits, and what others may read ------------------------------------------------------
 

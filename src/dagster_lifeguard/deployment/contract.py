@@ -42,6 +42,24 @@ class LifeSign:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of the processes of a step at one moment.
+
+    Attributes:
+        alive: Whether a process still works under its slots; None if nobody can tell.
+        evidence: By what that was judged, in sentences.
+    """
+
+    alive: bool | None
+    evidence: tuple[str, ...]
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it is known that no process works under these slots any more."""
+        return self.alive is False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What holds for all pools of a deployment.
 
@@ -335,8 +353,23 @@ class Deployment(Protocol):
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         """What is known of the processes of a run, or of those that own what a step holds."""
 
-    def free(self, run_id: str, step_key: str | None = None) -> None:
-        """Free the slots that a run or one of its steps holds, and withdraw what waits of it."""
+    def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
+        """Free the slots that a run or one of its steps holds, and withdraw what waits of it.
+
+        It is judged at the moment of freeing whether a process works under these slots, and
+        without ``force`` nothing is freed unless the judgement ``is_safe``. Under the engine the
+        leases are judged in the transaction that frees, so a process that comes back keeps its
+        slots or has lost them, and is told. Elsewhere the judgement is made just before: a process
+        may come back in between.
+
+        Args:
+            run_id: The run.
+            step_key: Only this step.
+            force: Free also what is alive, or may be.
+
+        Returns:
+            What was judged, by which the slots were freed or kept.
+        """
 
     def close(self) -> None:
         """Let go of connections."""

@@ -17,6 +17,8 @@ from dagster_lifeguard.deployment.contract import (
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.sessions import owners
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -56,6 +58,19 @@ class Pools(Protocol):
         orders: Mapping[str, str | None],
     ) -> None:
         """Set or, with None, delete limits, rates and fair orders, all or nothing."""
+
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        """Whether a run or a step holds or waits."""
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        """Free what a run or a step holds, and withdraw what waits of it, whoever works there."""
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        """The same for what was judged to be dead.
+
+        Returns:
+            False if a process holds or waits there after all: judge again.
+        """
 
 
 def pools_of(event_log: Any) -> Pools:
@@ -131,6 +146,22 @@ class EnginePools:
         orders: Mapping[str, str | None],
     ) -> None:
         self._event_log.set_limits(limits, rates, orders)
+
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        store = self._event_log.lifeguard.engine.store
+        return bool(retry(lambda: store.pools_of(run_id, step_key, ())))
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        _free(self._event_log, run_id, step_key)
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        engine = self._event_log.lifeguard.engine
+        sessions = {process.session for process in owners(self._event_log, run_id, step_key)}
+        if sessions:
+            engine.end_expired(sessions)
+        else:  # The slots of a worker on the stock storage, which has no session.
+            self._event_log.free_stock_slots(run_id, step_key)
+        return not self.has_any(run_id, step_key)
 
 
 def idle(pool: str, default_limit: int | None) -> PoolState:
@@ -230,6 +261,25 @@ class StockPools:
     ) -> None:
         refuse_without_engine(rates, orders)
         stock.set_limits(self._event_log, limits)
+
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        held = {(slot.run_id, slot.step_key) for slot in stock.held_slots(self._event_log)}
+        waits = {(step.run_id, step.step_key) for step in stock.pending_steps(self._event_log)}
+        return any(run == run_id and step_key in (None, step) for run, step in held | waits)
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        _free(self._event_log, run_id, step_key)
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        self.free(run_id, step_key)
+        return True
+
+
+def _free(event_log: Any, run_id: str, step_key: str | None) -> None:
+    if step_key is None:
+        event_log.free_concurrency_slots_for_run(run_id)
+    else:
+        event_log.free_concurrency_slot_for_step(run_id, step_key)
 
 
 def _holding(

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.compat.health import assign_waiting
 from dagster_lifeguard.doctor.slots import pools_of, stuck_count
 from dagster_lifeguard.doctor.wording import duration, end_of
-from dagster_lifeguard.insight.freeing import find_freeable
-from dagster_lifeguard.insight.subject import Subject as Target
 from dagster_lifeguard.names import enumerate_some
 
 if TYPE_CHECKING:
@@ -88,10 +86,9 @@ def _free(subject: Subject, run_id: str) -> tuple[Outcome, str]:
             f"run {run_id} ended only just now, and a process of it may still be going down: "
             f"free it in {duration(left)}"
         )
-    for found in find_freeable(deployment, Target("run", run=run), time.time()):
-        if not found.is_safe:
-            return "refused", f"run {run_id} may be alive: {' '.join(found.evidence)}"
-    deployment.free(run_id)
+    judged = deployment.free(run_id)
+    if not judged.is_safe:
+        return "refused", f"run {run_id} may be alive: {' '.join(judged.evidence)}"
     if pools_of(deployment.pools(pools), run_id):
         return "refused", f"run {run_id} holds or waits again: a process of it lives"
     if subject.why_not("instance") is None:

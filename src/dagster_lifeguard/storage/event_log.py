@@ -153,6 +153,14 @@ class PoolMethods:
         if self.lifeguard.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slots_for_run(run_id)
 
+    def free_stock_slots(self, run_id: str, step_key: str | None) -> None:
+        """Free what a run, or a step of it, holds of the stock storage's slots."""
+        if step_key is None:
+            cast("Any", super()).free_concurrency_slots_for_run(run_id)
+        else:
+            cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
+        self.lifeguard.stock_slots.compare(self.lifeguard.engine)
+
     def get_concurrency_run_ids(self) -> set[str]:
         """The runs that hold or wait under a lease."""
         parts = self.lifeguard
