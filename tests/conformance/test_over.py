@@ -160,3 +160,37 @@ def test_a_fair_pool_counts_no_group_that_only_the_dead_are_of(place, new_engine
         ("g", "green"),
         ("g2", "green"),
     ]
+
+
+def test_sessions_are_ended_only_if_the_leases_of_all_have_run_out(place, new_engine):
+    parent, step, reader = new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 1)
+    parent.claim(*A, ORDERS)
+    step.adopt(*A)
+    parent.claim(*B, ORDERS)
+    both = {parent.session, step.session}
+    age_session(place, parent.session)
+    ledger = reader.store.ledger()
+
+    assert not reader.end_expired(both)
+    assert (reader.store.ledger(), reader.ticket(*B) is None) == (ledger, False)
+
+    age_session(place, step.session)
+    assert reader.end_expired(both)
+    assert (reader.ticket(*A), reader.ticket(*B)) == (None, None)
+    assert reader.has_expired(*A)
+    assert not parent.heartbeat()
+    assert not reader.end_expired(both)
+
+
+def test_ending_sessions_leaves_what_another_process_owns_too(place, new_engine):
+    parent, step, reader = new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 1)
+    parent.claim(*A, ORDERS)
+    session = parent.session
+    age_session(place, session)
+    step.adopt(*A)  # Meanwhile: whoever wanted to free it knew of one owner.
+
+    assert reader.end_expired({session})
+
+    assert reader.ticket(*A).owners == {step.session}
