@@ -32,7 +32,7 @@ from dagster_lifeguard.store.retry import retry
 from dagster_lifeguard.transactions import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.model import Demand, Granted
     from dagster_lifeguard.options import Point
@@ -210,6 +210,17 @@ class Engine:
         """
         return retry(self._transactions.reap)
 
+    def end_expired(self, sessions: Collection[str]) -> bool:
+        """End these sessions if the leases of all have run out, and free what only they owned.
+
+        Their leases are judged in the transaction that frees: a process that comes back extends
+        its lease before it, or is told after it that its session is lost.
+
+        Returns:
+            False, with nothing changed, if one of them lives, or is no more.
+        """
+        return retry(lambda: self._transactions.end_expired(tuple(sorted(sessions))))
+
     # ---- limits, and what others may read ------------------------------------------------------
 
     def limits(self) -> tuple[LimitRow, ...]:
@@ -293,15 +304,23 @@ class Engine:
         )
 
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
-        """What a ticket does now: it waits, it holds, or there is none."""
+        """What a ticket does now: it waits, it holds, or there is none.
+
+        One whose lease is over is still there until a claim reaps it, and says so: ``is_over``.
+        Until then its process, or another owner, may adopt it.
+        """
         return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
 
-    def busy_pools(self) -> tuple[str, ...]:
-        """The pools that somebody holds or waits for, sorted."""
-        return retry(self.store.busy_pools)
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted.
+
+        Args:
+            with_over: Also the pools where the lease of all holders and waiters is over.
+        """
+        return retry(lambda: self.store.busy_pools(with_over=with_over))
 
     def run_ids(self) -> frozenset[str]:
-        """The runs that hold or wait."""
+        """The runs that hold or wait, without those whose leases are all over."""
         return retry(self.store.run_ids)
 
     def has_expired(self, run_id: str, step_key: str) -> bool:

@@ -169,6 +169,8 @@ class Ticket:
         queue_at: The pools of the demand at whose queue it stands.
         session: The session whose life it shares.
         groups: Its group in each pool whose order is fair, while it asks.
+        is_over: Whether that session's lease is over, so that the next claim withdraws the ticket.
+            Told by reads without a lock; a view under locks leaves it False.
     """
 
     key: TicketKey
@@ -179,6 +181,7 @@ class Ticket:
     queue_at: tuple[str, ...] = ()
     session: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
+    is_over: bool = False
 
     def __post_init__(self) -> None:
         if abs(self.priority) > PRIORITY_MAX:
@@ -198,6 +201,8 @@ class Holding:
         fence: Larger than every earlier fence of each of these pools.
         owners: The sessions that own it; it ends with the last of them.
         groups: Its group in each pool whose order is fair, when it is granted.
+        is_over: Whether the leases of all its owners are over, so that the next claim frees its
+            slots. Told by reads without a lock; a view under locks leaves it False.
     """
 
     key: TicketKey
@@ -207,6 +212,7 @@ class Holding:
     since: float = 0.0
     owners: frozenset[str] = frozenset()
     groups: Mapping[str, str] = field(default_factory=dict)
+    is_over: bool = False
 
 
 class Waiter(NamedTuple):
@@ -380,8 +386,14 @@ class LimitRow:
 class PoolSnapshot:
     """Who holds and who waits in one pool at one moment, its rate and its order.
 
+    A holding or ticket whose lease is over is in ``over`` alone: whoever decides by a snapshot
+    sees the pool as the next claim will find it.
+
     Attributes:
-        waiting: Who waits, in the order of the pool (see ``order``), wherever they stand in line.
+        holdings: Holdings that an owner with a lease keeps.
+        waiting: Tickets that wait under a lease, in the order of the pool (see ``order``),
+            wherever they stand in line.
+        over: Holdings and tickets whose lease is over; see ``Holding.is_over``.
         from_default: Whether the limit is the default one; a store knows only a pool's own.
         rate: How many steps may start per time, if that is limited.
         due_ns: What the rate counts with, see ``rate``.
@@ -400,6 +412,17 @@ class PoolSnapshot:
     fair_by: str | None = None
     turn: int = 0
     turns: Mapping[str, int] = field(default_factory=dict)
+    over: tuple[Holding | Ticket, ...] = ()
+
+    @property
+    def granted(self) -> tuple[Holding, ...]:
+        """All holdings that the ledger knows no end of, those whose lease is over last."""
+        return (*self.holdings, *(found for found in self.over if isinstance(found, Holding)))
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """All tickets that were not withdrawn, those whose lease is over last."""
+        return (*self.waiting, *(found for found in self.over if isinstance(found, Ticket)))
 
 
 class EntryKind(str, Enum):

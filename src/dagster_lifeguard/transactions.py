@@ -194,6 +194,7 @@ class Transactions:
         by: str | None = None,
         *,
         waiting_only: bool = False,
+        all_sessions: bool = False,
     ) -> bool:
         """End what the scope names; False if there was nothing to end.
 
@@ -204,6 +205,7 @@ class Transactions:
             owner: Only what nobody else owns.
             by: The session that ends it, for the ledger; this one by default.
             waiting_only: Nothing that holds.
+            all_sessions: Nothing unless all sessions of the scope can be ended.
         """
         by = by or self._own.id or ""
         pools = scope.pools
@@ -217,6 +219,8 @@ class Transactions:
                 )
                 self._passing("viewed")
                 if bookkeeping.is_covered(view):
+                    if all_sessions and set(view.sessions) != set(scope.ended):
+                        return False
                     if waiting_only:
                         view = replace(view, holdings=())
                     if fence is not None:
@@ -253,6 +257,12 @@ class Transactions:
             if session != self._own.id:
                 ended += self.end(Scope((), ended=(session,)), EntryKind.EXPIRED)
         return ended
+
+    def end_expired(self, sessions: tuple[str, ...]) -> bool:
+        """End these sessions if the leases of all have run out; whether they were ended."""
+        if self._own.id in sessions:
+            self._own.beat()  # This process lives.
+        return self.end(Scope((), ended=sessions), EntryKind.EXPIRED, all_sessions=True)
 
     def configure(
         self,

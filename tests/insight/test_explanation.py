@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
+from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.duplicates import DUPLICATE_TAG
@@ -435,3 +438,52 @@ class TestNames:
         with pytest.raises(UnknownNameError, match="no step 'note'") as refusal:
             why(self.TOLD, "bbbb:note")
         assert "Did you mean notes?" in refusal.value.remedy
+
+
+class TestRunsThatAreOver:
+    """Whatever is left of them in a pool."""
+
+    def test_one_that_still_waits_goes_in_nowhere(self):
+        told = told_of(
+            run("aaa1", "FAILURE", ended=NOW - 60.0, pools=frozenset({"db"})),
+            states=[pool("db", 1, [], [waits("aaa1", "orders")])],
+        )
+        found = why(told, "aaa1")
+        assert not found.is_waiting
+        assert (found.run_over, found.run_ended) == ("FAILURE", NOW - 60.0)
+        assert [(step.state, step.estimate) for step in found.steps] == [
+            (State.NOT_EXECUTED, None),
+            (State.NOT_EXECUTED, None),
+        ]
+        assert found.steps[0].pools[0].waiter is None
+        text = told_text(found)
+        assert "its run is failure since 1m" in text
+        assert "any moment" not in text
+
+    def test_what_no_lease_keeps_is_told(self):
+        told = told_of(
+            run("aaa1", "FAILURE", ended=NOW - 60.0, pools=frozenset({"db"})),
+            run("bbb1", pools=frozenset({"db"})),
+            states=[pool("db", 1, over=(waits("aaa1", "orders"), holds("bbb1", "orders")))],
+        )
+        for run_id in ("aaa1", "bbb1"):
+            found = why(told, f"{run_id}:orders")
+            assert found.lease_over == ("db",)
+            assert "db is not blocked: the next claim" in told_text(found)
+        assert why(told, "bbb1:notes").lease_over == ()
+        assert why(told_of(run("ccc1"), states=told.states), "ccc1").lease_over == ()
+
+    def test_one_that_still_holds_says_both(self):
+        told = told_of(
+            run("aaa1", "CANCELED", ended=NOW - 60.0, pools=frozenset({"db"})),
+            states=[pool("db", 1, [holds("aaa1", "orders")])],
+        )
+        text = told_text(why(told, "aaa1"))
+        assert "its run is canceled since 1m, and still holds" in text
+
+
+def told_text(found) -> str:
+    console = Console(width=300, record=True, file=io.StringIO())
+    for line in explanation_lines(found, name="told", in_full=False):
+        console.print(line)
+    return console.export_text()

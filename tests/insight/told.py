@@ -14,6 +14,7 @@ from dagster_lifeguard.deployment.contract import (
     Settings,
     WaitingStep,
 )
+from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.history import Outcome, RunExecution, StepExecution
 
 NOW = 1_000_000.0
@@ -143,8 +144,11 @@ class Told:
     def life_signs(self, run_id, step_key=None):
         return tuple(self.signs.get((run_id, step_key), ()))
 
-    def free(self, run_id, step_key=None):
-        self.freed.append((run_id, step_key))
+    def free(self, run_id, step_key=None, *, force=False):
+        found = judge(self.runs([run_id])[0], self.life_signs(run_id, step_key), NOW)
+        if force or found.is_safe:
+            self.freed.append((run_id, step_key))
+        return found
 
     def close(self):
         pass

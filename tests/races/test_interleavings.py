@@ -313,7 +313,7 @@ def test_a_session_cannot_be_ended_under_a_claim_that_has_seen_it_alive(postgres
     gate.opened.set()
 
     assert claim.result().granted
-    assert [h.owners for h in reaper.snapshot("orders").holdings] == [{session}]
+    assert [h.owners for h in reaper.snapshot("orders").granted] == [{session}]
     assert reaper.reap() == 1
     assert reaper.snapshot("orders").holdings == ()
     claimer.close()

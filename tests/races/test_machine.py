@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         for reader in self.readers:
             for snapshot in reader.snapshots(POOLS):
                 pool = snapshot.pool
-                numbers = [n for h in snapshot.holdings for n in h.slots[pool]]
+                numbers = [n for h in snapshot.granted for n in h.slots[pool]]
                 assert len(numbers) == len(set(numbers))
                 before = self.over[id(reader), pool]
                 limit = snapshot.limit
@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
             now = {
                 (found.pool, h.key.run_id): (len(h.slots[found.pool]), h.fence)
                 for found in reader.snapshots(POOLS)
-                for h in found.holdings
+                for h in found.granted
             }
             assert held == now
 

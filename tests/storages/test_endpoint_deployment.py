@@ -124,12 +124,12 @@ def test_pools_tell_who_holds_and_who_waits_and_free_lets_go(deployment, home):
             assert [(s.run_id, s.priority) for s in found.waiting] == [("run3", 4), ("run2", 0)]
             for step in (holder, *found.waiting):
                 assert before - 2 < step.since < time.time() + 2
-        deployment.free("run1", "step")
-        deployment.free("run3")
+        deployment.free("run1", "step", force=True)
+        deployment.free("run3", force=True)
         (found,) = deployment.pools(["api"])
         assert found.held == 0
         assert [step.run_id for step in found.waiting] == ["run2"]
-        deployment.free("run2")
+        deployment.free("run2", force=True)
     (new,) = deployment.pools(["new"])
     assert (new.limit, new.from_default, new.held) == (6, True, 0)
     many = deployment.pools([*(f"pool{n}" for n in range(40)), "idle"])
@@ -213,7 +213,7 @@ def test_a_webserver_that_is_read_only_permits_nothing(home):
         with pytest.raises(DeploymentError, match="does not permit"):
             list(deployment.set_limits({"orders": 1}))
         with pytest.raises(DeploymentError, match="does not permit"):
-            deployment.free("run")
+            deployment.free("run", force=True)
         assert "orders" not in deployment.limits()
 
 

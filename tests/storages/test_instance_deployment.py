@@ -145,7 +145,7 @@ def test_a_pool_whose_limit_was_deleted_is_told_while_it_is_held(new_deployment)
     assert apply(deployment, orders=None) == ["orders"]
     (found,) = deployment.pools()
     assert (found.pool, found.limit, found.held) == ("orders", None, 1)
-    deployment.free("run1")
+    deployment.free("run1", force=True)
     assert deployment.pools() == ()
 
 
@@ -196,11 +196,11 @@ def test_a_step_or_a_run_is_freed(new_deployment):
     apply(deployment, orders=1)
     assert claim(deployment, "run1")
     assert not claim(deployment, "run2")
-    deployment.free("run2", "step")
-    deployment.free("run1", "other")
+    deployment.free("run2", "step", force=True)
+    deployment.free("run1", "other", force=True)
     (found,) = deployment.pools()
     assert (found.held, found.waiting) == (1, ())
-    deployment.free("run1", "step")
+    deployment.free("run1", "step", force=True)
     assert deployment.pools()[0].held == 0
 
 

@@ -73,6 +73,11 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
         yield Text(f"  It was dropped: run {printable(found.duplicate_of)} does the same work.")
     if found.deadline is not None:
         yield Text(f"  {deadline_text(found.deadline)}")
+    for pool_name in found.lease_over:
+        yield Text(
+            f"  The lease of its process is over, and {printable(pool_name)} is not blocked: the "
+            "next claim takes back what it has there."
+        )
     for pool in found.pools:
         yield Text(f"  its pool {_pool(pool)}")
     for pool_name in found.pools_by_partition:
@@ -108,6 +113,8 @@ def _head(found: Explanation) -> Text:
         head.append(f"waits{runs}", style="yellow")
     elif found.kind == "asset" and not found.steps:
         head.append("does not wait: no unfinished run makes it", style="green")
+    elif State.HOLDING in states and found.run_over is not None:
+        head.append(f"does not wait: its run is {_status(found)}, and still holds", style="yellow")
     elif states & {State.HOLDING, State.EXECUTING}:
         head.append("does not wait: it executes", style="green")
     elif states <= {State.DONE, State.NOT_EXECUTED}:
@@ -119,7 +126,10 @@ def _head(found: Explanation) -> Text:
 
 
 def _status(found: Explanation) -> str:
-    return ", ".join(sorted({step.run_status.lower() for step in found.steps}))
+    status = ", ".join(sorted({step.run_status.lower() for step in found.steps}))
+    if found.run_ended is None:
+        return status
+    return f"{status} since {duration_text(max(0.0, found.at - found.run_ended))}"
 
 
 def _block(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,6 +45,9 @@ def free_command(
     alive, or may be, is kept: to free it lets another step in beside it. --force does that too.
     What waits of the same run or step is withdrawn.
 
+    Whether a process is alive is judged again at the moment of freeing, under the engine in the
+    same transaction: a process that comes back while you are asked keeps its slots.
+
     \b
     Examples:
       lifeguard free 3f2a91c4
@@ -57,6 +60,8 @@ def free_command(
     found = find_freeable(deployment, pool_or_run(deployment, subject), time.time())
     chosen = [item for item in found if force or item.is_safe]
     kept = [item for item in found if item not in chosen]
+    freed: list[Freeable] = []
+    came_back: list[Freeable] = []
     if not as_json:
         _show(found)
     if chosen and not dry_run:
@@ -65,12 +70,18 @@ def free_command(
         if not consented(f"Free {number(len(chosen), 'step')}?", "Nothing was freed", yes=yes):
             return
         for item in chosen:
-            deployment.free(item.run_id, item.step_key or None)
+            judged = deployment.free(item.run_id, item.step_key or None, force=force)
+            if force or judged.is_safe:
+                freed.append(item)
+            else:
+                came_back.append(replace(item, alive=judged.alive, evidence=judged.evidence))
     if as_json:
-        click.echo(json.dumps(_as_json(found, chosen, deployment.name, dry_run=dry_run), indent=2))
+        found = tuple({item.key: item for item in (*found, *came_back)}.values())
+        click.echo(json.dumps(_as_json(found, freed, deployment.name, dry_run=dry_run), indent=2))
     else:
-        _conclude(found, chosen, kept, dry_run=dry_run)
-    if kept:
+        _show(came_back)
+        _conclude(found, chosen if dry_run else freed, [*kept, *came_back], dry_run=dry_run)
+    if kept or came_back:
         raise SystemExit(1)
 
 
@@ -110,11 +121,11 @@ def _conclude(
 
 
 def _as_json(
-    found: Sequence[Freeable], chosen: Sequence[Freeable], name: str, *, dry_run: bool
+    found: Sequence[Freeable], freed: Sequence[Freeable], name: str, *, dry_run: bool
 ) -> dict[str, Any]:
     return {
         "version": 1,
         "deployment": name,
         "dry_run": dry_run,
-        "steps": [{**asdict(item), "freed": item in chosen and not dry_run} for item in found],
+        "steps": [{**asdict(item), "freed": item in freed} for item in found],
     }

@@ -42,6 +42,24 @@ class LifeSign:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of the processes of a step at one moment.
+
+    Attributes:
+        alive: Whether a process still works under its slots; None if nobody can tell.
+        evidence: By what that was judged, in sentences.
+    """
+
+    alive: bool | None
+    evidence: tuple[str, ...]
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it is known that no process works under these slots any more."""
+        return self.alive is False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What holds for all pools of a deployment.
 
@@ -137,6 +155,8 @@ class PoolState:
         rate: How many steps may start per time, if that is limited and told.
         due_ns: What the rate counts with, see ``rate``.
         fair_by: The tag whose values share fairly; None where the order is not fair, or not told.
+        over: Holders and waiters whose lease is over. They are dead or silent, and the next claim
+            takes back what they have, so they count neither as held nor as waiting.
     """
 
     pool: str
@@ -147,6 +167,7 @@ class PoolState:
     rate: Rate | None = None
     due_ns: int = 0
     fair_by: str | None = None
+    over: tuple[HoldingStep | WaitingStep, ...] = ()
 
     @property
     def held(self) -> int:
@@ -157,6 +178,11 @@ class PoolState:
     def everyone(self) -> tuple[HoldingStep | WaitingStep, ...]:
         """Who holds, and then who waits."""
         return (*self.holding, *self.waiting)
+
+    @property
+    def with_over(self) -> tuple[HoldingStep | WaitingStep, ...]:
+        """The same, and then those whose lease is over."""
+        return (*self.everyone, *self.over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +353,23 @@ class Deployment(Protocol):
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         """What is known of the processes of a run, or of those that own what a step holds."""
 
-    def free(self, run_id: str, step_key: str | None = None) -> None:
-        """Free the slots that a run or one of its steps holds, and withdraw what waits of it."""
+    def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
+        """Free the slots that a run or one of its steps holds, and withdraw what waits of it.
+
+        It is judged at the moment of freeing whether a process works under these slots, and
+        without ``force`` nothing is freed unless the judgement ``is_safe``. Under the engine the
+        leases are judged in the transaction that frees, so a process that comes back keeps its
+        slots or has lost them, and is told. Elsewhere the judgement is made just before: a process
+        may come back in between.
+
+        Args:
+            run_id: The run.
+            step_key: Only this step.
+            force: Free also what is alive, or may be.
+
+        Returns:
+            What was judged, by which the slots were freed or kept.
+        """
 
     def close(self) -> None:
         """Let go of connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from dagster_lifeguard.deployment.contract import (
     NOTHING,
     UNFINISHED,
     HoldingStep,
+    Judgement,
     LifeSign,
     PlannedStep,
     PoolState,
@@ -25,6 +27,7 @@ from dagster_lifeguard.deployment.contract import (
     priority_of,
     refuse_without_engine,
 )
+from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import with_runs
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from dagster_lifeguard.history.executions import READ, put_together
@@ -156,9 +159,13 @@ class EndpointDeployment:
                 self._webserver.change("set_limit", pool=pool, limit=limit)
             yield pool
 
-    def free(self, run_id: str, step_key: str | None = None) -> None:
+    def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
         self._refuse_without_permission()
-        self._webserver.change("free", runId=run_id, stepKey=step_key)
+        run = next(iter(self.runs([run_id])), None)
+        found = judge(run, self.life_signs(run_id, step_key), time.time())
+        if force or found.is_safe:
+            self._webserver.change("free", runId=run_id, stepKey=step_key)
+        return found
 
     def _refuse_without_permission(self) -> None:
         """Ask first: the answer to what is not permitted does not say that it is not."""

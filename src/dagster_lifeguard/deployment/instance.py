@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.deployment.contract import (
     NOTHING,
     UNFINISHED,
+    Judgement,
     LifeSign,
     PlannedStep,
     PoolState,
@@ -24,6 +26,7 @@ from dagster_lifeguard.deployment.contract import (
     Settings,
     priority_of,
 )
+from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.errors import (
     DeploymentError,
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.rate import Rate
 
 _RUNS_FOR_ASSETS_MAX = 500
+_JUDGED_MAX = 5
+"""What is found changed when it is to be freed is judged so often."""
 _RUNS_AT_ONCE = 500
 
 
@@ -120,13 +125,23 @@ class InstanceDeployment:
             self._pools.set_limits(limits, rates, orders)
         yield from dict.fromkeys((*limits, *rates, *orders))
 
-    def free(self, run_id: str, step_key: str | None = None) -> None:
-        event_log = self.instance.event_log_storage
-        with self._refusing():
-            if step_key is None:
-                event_log.free_concurrency_slots_for_run(run_id)
-            else:
-                event_log.free_concurrency_slot_for_step(run_id, step_key)
+    def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
+        for _ in range(_JUDGED_MAX):
+            with self._refusing():
+                if not self._pools.has_any(run_id, step_key):
+                    return Judgement(alive=False, evidence=("It holds nothing any more.",))
+            run = next(iter(self.runs([run_id])), None)
+            found = judge(run, self.life_signs(run_id, step_key), time.time())
+            if not (force or found.is_safe):
+                return found
+            with self._refusing():
+                if force:
+                    self._pools.free(run_id, step_key)
+                    return found
+                if self._pools.free_dead(run_id, step_key):
+                    return found
+        evidence = (*found.evidence, "Another process took it over meanwhile.")
+        return Judgement(alive=None, evidence=evidence)
 
     # ---- runs ----------------------------------------------------------------------------------
 

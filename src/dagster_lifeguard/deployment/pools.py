@@ -15,14 +15,16 @@ from dagster_lifeguard.deployment.contract import (
     refuse_without_engine,
 )
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import LIMIT_MAX, is_by_default, limit_in_force
+from dagster_lifeguard.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
+from dagster_lifeguard.storage.sessions import owners
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.model import Holding, PoolSnapshot, Ticket
+    from dagster_lifeguard.model import PoolSnapshot, Ticket
     from dagster_lifeguard.rate import Rate
 
 
@@ -56,6 +58,19 @@ class Pools(Protocol):
         orders: Mapping[str, str | None],
     ) -> None:
         """Set or, with None, delete limits, rates and fair orders, all or nothing."""
+
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        """Whether a run or a step holds or waits."""
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        """Free what a run or a step holds, and withdraw what waits of it, whoever works there."""
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        """The same for what was judged to be dead.
+
+        Returns:
+            False if a process holds or waits there after all: judge again.
+        """
 
 
 def pools_of(event_log: Any) -> Pools:
@@ -96,7 +111,7 @@ class EnginePools:
         parts = self._event_log.lifeguard
         parts.stock_slots.look(parts.engine)
         own = {row.pool: row.limit for row in parts.engine.limits()}
-        busy = set(parts.engine.busy_pools())
+        busy = set(parts.engine.busy_pools(with_over=True))
         if names is None:
             asked = busy | own.keys() | self._event_log.pools_by_default()
         else:
@@ -132,6 +147,22 @@ class EnginePools:
     ) -> None:
         self._event_log.set_limits(limits, rates, orders)
 
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        store = self._event_log.lifeguard.engine.store
+        return bool(retry(lambda: store.pools_of(run_id, step_key, ())))
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        _free(self._event_log, run_id, step_key)
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        engine = self._event_log.lifeguard.engine
+        sessions = {process.session for process in owners(self._event_log, run_id, step_key)}
+        if sessions:
+            engine.end_expired(sessions)
+        else:  # The slots of a worker on the stock storage, which has no session.
+            self._event_log.free_stock_slots(run_id, step_key)
+        return not self.has_any(run_id, step_key)
+
 
 def idle(pool: str, default_limit: int | None) -> PoolState:
     """A pool of which nothing is known but its name."""
@@ -146,31 +177,24 @@ def _state(found: PoolSnapshot) -> PoolState:
     def group(of: Holding | Ticket) -> str | None:
         return None if found.fair_by is None else of.groups.get(found.pool, "")
 
+    def holding(h: Holding) -> HoldingStep:
+        slots = len(h.slots[found.pool])
+        return HoldingStep(*h.key, slots, since=h.since, fence=h.fence, group=group(h))
+
+    def waiting(t: Ticket) -> WaitingStep:
+        slots = next(term.slots for term in t.demand.terms if term.name == found.pool)
+        return WaitingStep(*t.key, slots, since=t.since, priority=t.priority, group=group(t))
+
     return PoolState(
         pool=found.pool,
         limit=found.limit,
         from_default=found.from_default,
-        holding=tuple(
-            HoldingStep(
-                *h.key, len(h.slots[found.pool]), since=h.since, fence=h.fence, group=group(h)
-            )
-            for h in found.holdings
-        ),
-        waiting=tuple(
-            WaitingStep(
-                *ticket.key,
-                term.slots,
-                since=ticket.since,
-                priority=ticket.priority,
-                group=group(ticket),
-            )
-            for ticket in found.waiting
-            for term in ticket.demand.terms
-            if term.name == found.pool
-        ),
+        holding=tuple(map(holding, found.holdings)),
+        waiting=tuple(map(waiting, found.waiting)),
         rate=found.rate,
         due_ns=found.due_ns,
         fair_by=found.fair_by,
+        over=tuple(holding(i) if isinstance(i, Holding) else waiting(i) for i in found.over),
     )
 
 
@@ -237,6 +261,25 @@ class StockPools:
     ) -> None:
         refuse_without_engine(rates, orders)
         stock.set_limits(self._event_log, limits)
+
+    def has_any(self, run_id: str, step_key: str | None) -> bool:
+        held = {(slot.run_id, slot.step_key) for slot in stock.held_slots(self._event_log)}
+        waits = {(step.run_id, step.step_key) for step in stock.pending_steps(self._event_log)}
+        return any(run == run_id and step_key in (None, step) for run, step in held | waits)
+
+    def free(self, run_id: str, step_key: str | None) -> None:
+        _free(self._event_log, run_id, step_key)
+
+    def free_dead(self, run_id: str, step_key: str | None) -> bool:
+        self.free(run_id, step_key)
+        return True
+
+
+def _free(event_log: Any, run_id: str, step_key: str | None) -> None:
+    if step_key is None:
+        event_log.free_concurrency_slots_for_run(run_id)
+    else:
+        event_log.free_concurrency_slot_for_step(run_id, step_key)
 
 
 def _holding(

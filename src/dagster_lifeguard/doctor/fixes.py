@@ -1,4 +1,4 @@
-"""What can be mended without danger: slots and waiters of runs that are over, lost wake-ups.
+"""What can be mended without danger: what runs that are over have, or the dead; lost wake-ups.
 
 Nothing here frees what a run that may be alive holds. Whether a run is over is asked again at the
 moment of the fix, so that a fix can be agreed to long after it was offered, and done twice. A run
@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.compat.health import assign_waiting
 from dagster_lifeguard.doctor.slots import pools_of, stuck_count
 from dagster_lifeguard.doctor.wording import duration, end_of
-from dagster_lifeguard.insight.freeing import find_freeable
-from dagster_lifeguard.insight.subject import Subject as Target
 from dagster_lifeguard.names import enumerate_some
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class Fix:
 
 def fixes(subject: Subject, codes: Collection[str]) -> tuple[Fix, ...]:
     """What can be mended of what checks of these codes found, in the order in which to do it."""
-    return (*_freeing(subject, codes), *_promising(subject, codes))
+    return (*_freeing(subject, codes), *_reaping(subject, codes), *_promising(subject, codes))
 
 
 def _freeing(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
@@ -88,16 +86,37 @@ def _free(subject: Subject, run_id: str) -> tuple[Outcome, str]:
             f"run {run_id} ended only just now, and a process of it may still be going down: "
             f"free it in {duration(left)}"
         )
-    for found in find_freeable(deployment, Target("run", run=run), time.time()):
-        if not found.is_safe:
-            return "refused", f"run {run_id} may be alive: {' '.join(found.evidence)}"
-    deployment.free(run_id)
+    judged = deployment.free(run_id)
+    if not judged.is_safe:
+        return "refused", f"run {run_id} may be alive: {' '.join(judged.evidence)}"
     if pools_of(deployment.pools(pools), run_id):
         return "refused", f"run {run_id} holds or waits again: a process of it lives"
     if subject.why_not("instance") is None:
         for pool in pools:
             _promise(subject, pool)  # A slot without a pending step is promised to nobody.
     return "done", f"freed what run {run_id} held of {enumerate_some(pools)}"
+
+
+def _reaping(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
+    if "lease-over" not in codes:
+        return
+    over = [(step.run_id, step.step_key) for state in subject.pools for step in state.over]
+    for run_id, step_key in dict.fromkeys(over):
+        yield Fix(
+            "lease-over",
+            f"Take back what step {step_key} of run {run_id} has: its lease is over.",
+            lambda run_id=run_id, step_key=step_key: _reap(subject, run_id, step_key),  # type: ignore[misc]
+        )
+
+
+def _reap(subject: Subject, run_id: str, step_key: str) -> tuple[Outcome, str]:
+    left = [step for state in subject.deployment.pools() for step in state.over]
+    if (run_id, step_key) not in {(step.run_id, step.step_key) for step in left}:
+        return "not needed", f"step {step_key} of run {run_id} has nothing left, or is back"
+    judged = subject.deployment.free(run_id, step_key)
+    if not judged.is_safe:
+        return "refused", f"step {step_key} of run {run_id} lives: {' '.join(judged.evidence)}"
+    return "done", f"took back what step {step_key} of run {run_id} had"
 
 
 def _grace_left(run: Run) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.contract import is_leaked
+from dagster_lifeguard.deployment.contract import HoldingStep, is_leaked
 from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration, end_of
 from dagster_lifeguard.findings import number
@@ -13,11 +13,7 @@ from dagster_lifeguard.findings import number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dagster_lifeguard.deployment.contract import (
-        HoldingStep,
-        PoolState,
-        WaitingStep,
-    )
+    from dagster_lifeguard.deployment.contract import PoolState, WaitingStep
     from dagster_lifeguard.doctor.subject import Subject
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -95,6 +91,27 @@ def waiter_stuck(subject: Subject) -> Iterator[Told]:
             )
 
 
+@check(
+    "lease-over",
+    "A process that is dead or silent has slots or waits",
+    severity="note",
+    source="deployment",
+)
+def lease_over(subject: Subject) -> Iterator[Told]:
+    for state in subject.pools:
+        if state.over:
+            held = sum(isinstance(step, HoldingStep) for step in state.over)
+            told = (number(held, "holder"), number(len(state.over) - held, "waiter"))
+            yield Told(
+                f"{state.pool}: the lease is over of {' and '.join(told)}.",
+                "Nothing is blocked: they count no more, and the next claim takes back what they "
+                "have. To do it now:",
+                names=[state.pool, *dict.fromkeys(step.run_id for step in state.over)],
+                evidence=[_end(subject, step) for step in state.over],
+                commands=["lifeguard doctor --fix"],
+            )
+
+
 @check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
 def holder_silent(subject: Subject) -> Iterator[Told]:
     for state in subject.pools:
@@ -155,4 +172,4 @@ def pools_of(states: Iterable[PoolState], run_id: str) -> list[str]:
     ]
 
 
-CHECKS = (slots_leaked, waiters_leaked, waiter_stuck, holder_silent)
+CHECKS = (slots_leaked, waiters_leaked, waiter_stuck, lease_over, holder_silent)

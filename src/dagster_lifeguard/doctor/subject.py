@@ -180,10 +180,9 @@ class Subject:
 
     @cached_property
     def users(self) -> Mapping[str, Run]:
-        """The runs that hold or wait and are known, by id."""
-        holding = {step.run_id for state in self.pools for step in state.holding}
-        waiting = {step.run_id for state in self.pools for step in state.waiting}
-        return {run.run_id: run for run in self.deployment.runs(holding | waiting)}
+        """The runs that hold or wait, or did until their lease was over, and are known; by id."""
+        ids = {step.run_id for state in self.pools for step in state.with_over}
+        return {run.run_id: run for run in self.deployment.runs(ids)}
 
     @cached_property
     def plans(self) -> Mapping[str, tuple[StepPlan, ...]]:

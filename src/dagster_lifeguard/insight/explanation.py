@@ -65,6 +65,10 @@ class Explanation:
         duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.
         deadline: Of a run or a step: when Dagster ends the run for its age.
         runs_unseen: Unfinished runs that may make the asset and were too many to look at.
+        run_over: Of a run that is over: its status, such as ``FAILURE``.
+        run_ended: Of a run that is over: when it ended, if that is known.
+        lease_over: The pools where steps that were asked about hold or wait under a lease that is
+            over: the next claim takes that back.
     """
 
     kind: Literal["asset", "run", "step"]
@@ -80,6 +84,9 @@ class Explanation:
     duplicate_of: str | None = None
     deadline: Deadline | None = None
     runs_unseen: int = 0
+    run_over: str | None = None
+    run_ended: float | None = None
+    lease_over: tuple[str, ...] = ()
 
     @property
     def is_waiting(self) -> bool:
@@ -137,6 +144,9 @@ def explain(
         duplicate_of=_duplicate_of(subject.run),
         deadline=deadline_of(deployment, subject.run),
         runs_unseen=unseen,
+        run_over=subject.run.status if subject.run is not None and subject.run.is_over else None,
+        run_ended=subject.run.ended if subject.run is not None else None,
+        lease_over=look.lease_over(runs, subject.step_key),
     )
 
 
@@ -254,6 +264,19 @@ class _Look:
                     seen[key] = planned[template]
         return {**{k: step for k, step in planned.items() if k not in made}, **seen}
 
+    def lease_over(self, runs: Iterable[Run], step_key: str | None) -> tuple[str, ...]:
+        """The pools where these runs, or one step of them, have what no lease keeps any more."""
+        run_ids = {run.run_id for run in runs}
+        return tuple(
+            name
+            for name, state in sorted(self.states.items())
+            if any(
+                step.run_id in run_ids
+                and step_key in (None, TicketKey(step.run_id, step.step_key).step.step_key)
+                for step in state.over
+            )
+        )
+
     def answers(self, run: Run, subject: Subject) -> Iterable[StepAnswer]:
         execution = self._executions.get(run.run_id)
         done = _latest(execution)
@@ -282,7 +305,7 @@ class _Look:
         since: float | None = None
         if run.status in BEFORE_LAUNCH:
             state, since = State.QUEUED, run.created
-        elif waiting and not by_run:
+        elif waiting and not by_run and not run.is_over:
             state = State.WAITING
             since = min((w.since for w in waiting if w.since is not None), default=None)
         elif own:
@@ -339,7 +362,8 @@ class _Look:
 
     def _asked_pool(self, run: Run, key: str, name: str, slots: int) -> AskedPool:
         pool = self._pool(name)
-        own = [w for w in pool.queue if _is_of(w, run, key)]
+        # A run that is over goes in nowhere, whatever is left of it.
+        own = [] if run.is_over else [w for w in pool.queue if _is_of(w, run, key)]
         waiter = own[0] if own else None
         return AskedPool(
             pool=pool.summary,

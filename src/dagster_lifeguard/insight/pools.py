@@ -239,8 +239,8 @@ def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
 
 
 def runs_in(deployment: Deployment, states: Iterable[PoolState]) -> dict[str, Run]:
-    """The runs that hold or wait in these pools, as far as the deployment knows them."""
-    ids = {step.run_id for state in states for step in state.everyone}
+    """The runs that hold or wait in these pools, or did until their lease was over."""
+    ids = {step.run_id for state in states for step in state.with_over}
     return {run.run_id: run for run in deployment.runs(ids)} if ids else {}
 
 

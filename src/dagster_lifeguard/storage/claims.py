@@ -110,7 +110,8 @@ class Claims:
         store = self._engine.store
         pools = retry(lambda: store.pools_of(step.run_id, None, ()))
         for pool in self._engine.snapshots(pools) if pools else ():
-            for key in [held.key for held in pool.holdings] + [w.key for w in pool.waiting]:
+            # Also what is over: its process may still come back and extend the lease.
+            for key in [h.key for h in pool.granted] + [t.key for t in pool.tickets]:
                 if step in key.around:
                     self._engine.release(*key)
 

@@ -127,10 +127,10 @@ class PoolMethods:
     def check_concurrency_claim(
         self, concurrency_key: str, run_id: str, step_key: str
     ) -> storages.ConcurrencyClaimStatus:
-        """What a step's claim has come to, without asking again."""
+        """What a step's claim has come to, without asking again; nothing, if its lease is over."""
         parts = self.lifeguard
         found = parts.engine.ticket(*parts.tickets.of(TicketKey(run_id, step_key)))
-        if found is None:
+        if found is None or found.is_over:
             return storages.claim_status(concurrency_key, claimed=False)
         return storages.claim_status(
             concurrency_key,
@@ -165,8 +165,16 @@ class PoolMethods:
         if self.lifeguard.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slots_for_run(run_id)
 
+    def free_stock_slots(self, run_id: str, step_key: str | None) -> None:
+        """Free what a run, or a step of it, holds of the stock storage's slots."""
+        if step_key is None:
+            cast("Any", super()).free_concurrency_slots_for_run(run_id)
+        else:
+            cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
+        self.lifeguard.stock_slots.compare(self.lifeguard.engine)
+
     def get_concurrency_run_ids(self) -> set[str]:
-        """The runs that hold or wait."""
+        """The runs that hold or wait under a lease."""
         parts = self.lifeguard
         parts.stock_slots.look(parts.engine)
         return set(parts.engine.run_ids())
@@ -216,13 +224,13 @@ class PoolMethods:
         return {*parts.engine.busy_pools(), *parts.planned.now()}
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
-        """Who holds and who waits in a pool."""
+        """Who holds and who waits in a pool under a lease: what the run queue decides by."""
         return self.get_concurrency_infos([concurrency_key])[concurrency_key]
 
     def get_concurrency_infos(
         self, concurrency_keys: Sequence[str]
     ) -> Mapping[str, storages.ConcurrencyKeyInfo]:
-        """Who holds and who waits in each of these pools."""
+        """Who holds and who waits in each of these pools under a lease."""
         parts = self.lifeguard
         parts.stock_slots.look(parts.engine)
         pools = tuple(dict.fromkeys(concurrency_keys))

@@ -8,16 +8,16 @@ from typing import Any
 
 import sqlalchemy as db
 
-_SESSIONS = "SELECT label, lease_until FROM lifeguard_sessions ORDER BY started_at"
+_SESSIONS = "SELECT session, label, lease_until FROM lifeguard_sessions ORDER BY started_at"
 _OWNERS = """
-SELECT s.label, s.lease_until
+SELECT s.session, s.label, s.lease_until
 FROM lifeguard_owners o JOIN lifeguard_sessions s ON s.session = o.session
 WHERE o.run_id = :run_id AND (o.step_key = :step_key OR :step_key IS NULL)
 UNION
-SELECT s.label, s.lease_until
+SELECT s.session, s.label, s.lease_until
 FROM lifeguard_tickets t JOIN lifeguard_sessions s ON s.session = t.session
 WHERE t.run_id = :run_id AND (t.step_key = :step_key OR :step_key IS NULL)
-ORDER BY 1
+ORDER BY 2
 """
 
 
@@ -26,10 +26,12 @@ class Process:
     """A process that holds or waits.
 
     Attributes:
+        session: Its session.
         label: Host and process id.
         seconds_left: Of its lease; negative when it has run out.
     """
 
+    session: str
     label: str
     seconds_left: float
 
@@ -53,4 +55,4 @@ def _processes(event_log: Any, question: str, **parameters: str | None) -> tuple
             ).fetchone()
         bound = [db.bindparam(name, type_=db.String) for name in parameters]
         found = connection.execute(db.text(question).bindparams(*bound), parameters).fetchall()
-    return tuple(Process(label, until - now) for label, until in found)
+    return tuple(Process(session, label, until - now) for session, label, until in found)

@@ -73,7 +73,8 @@ class Steps:
             return
         if fence is None:
             engine = self._engine()
-            # A look first: most steps hold nothing, and should not cost a session.
+            # A look first: most steps hold nothing, and should not cost a session. A holding whose
+            # lease is over was given to no other step yet, and may be adopted.
             if isinstance(engine.ticket(*key), Holding):
                 fence = engine.adopt(*key)
             if fence is None and engine.has_expired(*key):

@@ -193,8 +193,12 @@ class StockSlots:
     def look(self, engine: Engine) -> None:
         """Compare what was taken over with who holds stock slots now; once a second at most."""
         if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
-            with self._lock:
-                retry(lambda: self._compare(engine))
+            self.compare(engine)
+
+    def compare(self, engine: Engine) -> None:
+        """Compare what was taken over with who holds stock slots now."""
+        with self._lock:
+            retry(lambda: self._compare(engine))
 
     def _compare(self, engine: Engine) -> None:
         self._looked_at = time.monotonic()

@@ -73,7 +73,8 @@ class Tickets:
         ticket = TicketKey(step.run_id, graph_of(step.step_key))
         if ticket == step or step in self._shared:
             return self.of(step)
-        # One whose lease has run out tells that the step comes too late.
+        # One whose lease has run out can still be adopted; one that was taken back tells that the
+        # step comes too late.
         is_held = isinstance(self._engine.ticket(*ticket), Holding)
         if is_held or self._engine.has_expired(*ticket):
             self.note(step, ticket)

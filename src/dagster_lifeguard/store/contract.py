@@ -220,20 +220,28 @@ class Store(Protocol):
     def orders(self) -> Mapping[str, str]:
         """All pools whose order is fair, and by the values of which tag."""
 
+    # Of these reads, made without a lock, each tells by the store's clock what is over. A ticket is
+    # over with the lease of its session, and a holding with the last lease of its owners: an owner
+    # that has no session, such as ``stock_slots.STOCK``, keeps it for ever.
+
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
-        """Everything in each of these pools, in their order, at one moment, without a lock."""
+        """Everything in each of these pools, in their order, at one moment."""
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
-        """What this ticket does now, without a lock."""
+        """What this ticket does now, or did when its lease was over: see ``is_over``."""
 
     def has_expired(self, key: TicketKey) -> bool:
         """Whether the ledger knows of a holding of this ticket that ended with its lease."""
 
-    def busy_pools(self) -> tuple[str, ...]:
-        """The pools that somebody holds or waits for, sorted."""
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted.
+
+        Args:
+            with_over: Also the pools where all of that is over.
+        """
 
     def run_ids(self) -> frozenset[str]:
-        """The runs that hold or wait."""
+        """The runs that hold or wait, without those of which all is over."""
 
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         """The newest rows of the ledger, newest first."""

@@ -119,10 +119,17 @@ class MemoryStore(ByLook):
         with self._lock:
             return tuple(self._snapshot(pool) for pool in pools)
 
+    def _over(self) -> tuple[set[TicketKey], set[int]]:
+        """The keys of the holdings that are over, and the numbers of the tickets."""
+        now = self._clock()
+        expired = {session for session, until in self.rows.lease_until.items() if until <= now}
+        holdings = {k for k, owners in self.rows.owners.items() if owners and owners <= expired}
+        tickets = {t.number or 0 for t in self.rows.tickets.values() if t.session in expired}
+        return holdings, tickets
+
     def _snapshot(self, pool: str) -> PoolSnapshot:
         row = self.rows.limits.get(pool)
-        waiting = [t for t in self.rows.tickets.values() if pool in t.demand.pools]
-        found = PoolSnapshot(
+        everything = PoolSnapshot(
             pool=pool,
             limit=row.limit if row else None,
             holdings=tuple(
@@ -134,21 +141,27 @@ class MemoryStore(ByLook):
                 for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
                 if pool in holding.slots
             ),
-            waiting=(),
+            waiting=tuple(t for t in self.rows.tickets.values() if pool in t.demand.pools),
             rate=self.rows.rates.get(pool),
             due_ns=self.rows.due_ns.get(pool, 0),
             fair_by=self.rows.fair_by.get(pool),
             turn=self.rows.turn.get(pool, 0),
             turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},
         )
-        return replace(found, waiting=tuple(line(found, waiting, found.holdings)))
+        found = rows.without_over(everything, *self._over())
+        return replace(found, waiting=tuple(line(found, found.waiting, found.holdings)))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._lock:
+            over_holdings, over_tickets = self._over()
             holding = self.rows.holdings.get(key)
             if holding is not None:
-                return replace(holding, owners=frozenset(self.rows.owners[key]))
-            return self.rows.tickets.get(key)
+                owners, is_over = frozenset(self.rows.owners[key]), key in over_holdings
+                return replace(holding, owners=owners, is_over=is_over)
+            ticket = self.rows.tickets.get(key)
+            if ticket is None:
+                return None
+            return replace(ticket, is_over=ticket.number in over_tickets)
 
     def has_expired(self, key: TicketKey) -> bool:
         with self._lock:
@@ -157,13 +170,23 @@ class MemoryStore(ByLook):
                 for e in self.rows.ledger
             )
 
-    def busy_pools(self) -> tuple[str, ...]:
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
         with self._lock:
-            return rows.pools_of(self.rows.holdings.values(), self.rows.tickets.values())
+            return rows.pools_of(*self._present(with_over=with_over))
 
     def run_ids(self) -> frozenset[str]:
         with self._lock:
-            return frozenset(key.run_id for key in (*self.rows.holdings, *self.rows.tickets))
+            holdings, tickets = self._present()
+            keys = [holding.key for holding in holdings] + [ticket.key for ticket in tickets]
+            return frozenset(key.run_id for key in keys)
+
+    def _present(self, *, with_over: bool = False) -> tuple[list[Holding], list[Ticket]]:
+        """The holdings and tickets, by default without those that are over."""
+        over_holdings, over_tickets = (set(), set()) if with_over else self._over()
+        return (
+            [h for key, h in self.rows.holdings.items() if key not in over_holdings],
+            [t for t in self.rows.tickets.values() if t.number not in over_tickets],
+        )
 
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         with self._lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -294,16 +295,19 @@ class PostgresStore:
         return tuple(map(_snapshot, self._run("snapshots", list(pools))))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
-        with self._using():
-            found = self.connection.execute([_look(Scope((), *key), ())])
-        view = self._view(found, ())
-        return next(iter(view.holdings), None) or next(iter(view.tickets), None)
+        ((held, waiting, holding_is_over, ticket_is_over),) = self._run("ticket", *key)
+        for holding in _holdings(held):
+            return replace(holding, is_over=holding_is_over)
+        for ticket in _tickets(waiting):
+            return replace(ticket, is_over=ticket_is_over)
+        return None
 
     def has_expired(self, key: TicketKey) -> bool:
         return bool(self._run("expired_entry", *key))
 
-    def busy_pools(self) -> tuple[str, ...]:
-        return tuple(sorted(pool for (pool,) in self._run("busy_pools")))
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        found = self._run("busy_pools" if with_over else "busy_pools_without_over")
+        return tuple(sorted(pool for (pool,) in found))
 
     def run_ids(self) -> frozenset[str]:
         return frozenset(run_id for (run_id,) in self._run("run_ids"))
@@ -382,7 +386,8 @@ def _pool_view(found: Sequence[Any]) -> PoolView:
 
 
 def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
-    pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups = found
+    (pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups) = found[:-2]
+    over_holdings, over_tickets = found[-2:]
     snapshot = PoolSnapshot(
         pool=pool,
         limit=limit,
@@ -392,6 +397,8 @@ def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
         due_ns=due_ns or 0,
         fair_by=fair_by,
     )
+    over_keys = {TicketKey(*key) for key in over_holdings or ()}
+    snapshot = rows.without_over(snapshot, over_keys, set(over_tickets or ()))
     if fair_by is None:
         return snapshot
     return rows.fair_snapshot(snapshot, holders or (), turn, turns or (), groups or ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import select
 import threading
 import time
@@ -43,10 +42,13 @@ SET idle_in_transaction_session_timeout = '10s';
 SET client_min_messages = warning
 """
 
-_FRAGMENTS = ("clock", "most", "state", "pools", "holdings", "tickets")
-"""Parts of statements; only ``clock`` stands for itself as well."""
-
-_FRAGMENT = re.compile(r"\{(" + "|".join(_FRAGMENTS) + r")\}")
+_FRAGMENTS = frozenset(
+    {
+        *("clock", "read_clock", "most", "state", "pools", "holdings", "tickets"),
+        *("expired", "over_tickets", "over_holdings"),
+    }
+)
+"""Parts of statements."""
 
 
 class Statement(NamedTuple):
@@ -71,13 +73,9 @@ def _call_text(name: str, count: int) -> str:
 
 
 def prepared() -> dict[str, str]:
-    """The statements to prepare, with their parts put in."""
+    """The statements to prepare."""
     named = statements("postgres")
-
-    def fill(text: str) -> str:
-        return _FRAGMENT.sub(lambda match: fill(named[match[1]]), text)
-
-    return {name: fill(text) for name, text in named.items() if name not in _FRAGMENTS[1:]}
+    return {name: text for name, text in named.items() if name not in _FRAGMENTS}
 
 
 class PostgresConnection:

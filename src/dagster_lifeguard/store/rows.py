@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_lifeguard.model import (
     WAITERS_SEEN_MAX,
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.store.contract import Changes
+
+Grouped = TypeVar("Grouped", Holding, Ticket, Holding | Ticket)
 
 
 def holdings(
@@ -111,6 +113,28 @@ def fair_view(
     return replace(pool, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
 
 
+def without_over(
+    found: PoolSnapshot, holdings: Collection[tuple[str, str]], tickets: Collection[int]
+) -> PoolSnapshot:
+    """The snapshot with what is over set apart.
+
+    Args:
+        found: The snapshot with everything among ``holdings`` and ``waiting``.
+        holdings: The keys of the holdings that are over.
+        tickets: The numbers of the tickets that are over.
+    """
+    if not holdings and not tickets:
+        return found
+    over_holdings = [replace(h, is_over=True) for h in found.holdings if h.key in holdings]
+    over_tickets = [replace(t, is_over=True) for t in found.waiting if t.number in tickets]
+    return replace(
+        found,
+        holdings=tuple(h for h in found.holdings if h.key not in holdings),
+        waiting=tuple(t for t in found.waiting if t.number not in tickets),
+        over=(*over_holdings, *over_tickets),
+    )
+
+
 def fair_snapshot(
     found: PoolSnapshot,
     holders: Iterable[tuple[int, str]],
@@ -129,15 +153,18 @@ def fair_snapshot(
     """
     pool = found.pool
     of_slot, of_number = dict(holders), dict(groups)
-    held = tuple(
-        replace(holding, groups={pool: of_slot.get(holding.slots[pool][0], "")})
-        for holding in found.holdings
-    )
-    waiting = [
-        replace(ticket, groups={pool: of_number.get(ticket.number or 0, "")})
-        for ticket in found.waiting
-    ]
-    fair = replace(found, holdings=held, turn=turn, turns=dict(turns))
+
+    def grouped(item: Grouped) -> Grouped:
+        if isinstance(item, Holding):
+            group = of_slot.get(item.slots[pool][0], "")
+        else:
+            group = of_number.get(item.number or 0, "")
+        return replace(item, groups={pool: group})
+
+    held = tuple(map(grouped, found.holdings))
+    waiting = tuple(map(grouped, found.waiting))
+    over = tuple(map(grouped, found.over))
+    fair = replace(found, holdings=held, over=over, turn=turn, turns=dict(turns))
     return replace(fair, waiting=tuple(line(fair, waiting, held)))
 
 

@@ -271,11 +271,25 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             # One read transaction, so that no ticket is seen both waiting and holding.
             connection.execute("BEGIN")
-            found = tuple(self._snapshot(connection, pool) for pool in pools)
+            over = self._over(connection)
+            found = tuple(self._snapshot(connection, pool, *over) for pool in pools)
             connection.execute("COMMIT")
             return found
 
-    def _snapshot(self, connection: sqlite3.Connection, pool: str) -> PoolSnapshot:
+    @staticmethod
+    def _over(connection: sqlite3.Connection) -> tuple[set[tuple[str, str]], set[int]]:
+        """The keys of the holdings that are over, and the numbers of the tickets."""
+        now = {"now": clock()}
+        holdings = set(connection.execute(_SQL["over_holdings"], now))
+        return holdings, {number for (number,) in connection.execute(_SQL["over_tickets"], now)}
+
+    def _snapshot(
+        self,
+        connection: sqlite3.Connection,
+        pool: str,
+        over_holdings: Collection[tuple[str, str]],
+        over_tickets: Collection[int],
+    ) -> PoolSnapshot:
         limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
         settings = connection.execute(_SQL["settings"], (pool,)).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
@@ -289,6 +303,7 @@ class SqliteStore(ByLook):
             due_ns=settings[5] if settings else 0,
             fair_by=settings[3] if settings else None,
         )
+        found = rows.without_over(found, over_holdings, over_tickets)
         if found.fair_by is None:
             return found
         holders, turns, groups = (
@@ -301,20 +316,28 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             connection.execute("BEGIN")
             held, waiting = self._in_question(connection, *key, ())
+            over_holdings, over_tickets = self._over(connection)
             connection.execute("COMMIT")
-            return next(iter(held), None) or next(iter(waiting), None)
+        for holding in held:
+            return replace(holding, is_over=holding.key in over_holdings)
+        for ticket in waiting:
+            return replace(ticket, is_over=ticket.number in over_tickets)
+        return None
 
     def has_expired(self, key: TicketKey) -> bool:
         with self.connection.reading() as connection:
             return connection.execute(_SQL["expired_entry"], key).fetchone() is not None
 
-    def busy_pools(self) -> tuple[str, ...]:
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        name = "busy_pools" if with_over else "busy_pools_without_over"
         with self.connection.reading() as connection:
-            return tuple(pool for (pool,) in connection.execute(_SQL["busy_pools"]))
+            found = connection.execute(_SQL[name], {"now": clock()})
+            return tuple(pool for (pool,) in found)
 
     def run_ids(self) -> frozenset[str]:
         with self.connection.reading() as connection:
-            return frozenset(run_id for (run_id,) in connection.execute(_SQL["run_ids"]))
+            found = connection.execute(_SQL["run_ids"], {"now": clock()})
+            return frozenset(run_id for (run_id,) in found)
 
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         name = "ledger" if pool is None else "ledger_of_pool"

@@ -151,12 +151,12 @@ class Actions:
         return FreePage(subject, found, sum(item.is_safe for item in found))
 
     def free(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
-        """Free what is safe to free; it is judged anew.
+        """Free what is safe to free; that is judged at the moment of freeing.
 
         With ``force`` in the form one step's slots are freed although it is alive, or may be.
 
         Raises:
-            RequestRefusedError: More than one step's would be forced.
+            RequestRefusedError: More than one step's would be forced, or a process came back.
         """
         found = self._find(form.get("subject", ""))
         forces = bool(form.get("force"))
@@ -166,11 +166,15 @@ class Actions:
                 f"{len(found)} steps would be forced.",
                 remedy="Force one step at a time: RUN_ID:STEP.",
             )
-        done = []
+        done: list[Change] = []
+        came_back: list[str] = []
         for item in found:
             if item.is_safe or forces:
                 self._log.refuse_full()
-                self._deployment.free(item.run_id, item.step_key or None)
+                judged = self._deployment.free(item.run_id, item.step_key or None, force=forces)
+                if not (forces or judged.is_safe):
+                    came_back.append(f"{item.run_id}:{item.step_key}: {' '.join(judged.evidence)}")
+                    continue
                 pools = {pool for pool, _ in item.holds}
                 change = Change(
                     time.time(),
@@ -183,6 +187,12 @@ class Actions:
                 )
                 self._log.add(change)
                 done.append(change)
+        if came_back and not done:
+            raise RequestRefusedError(
+                409,
+                f"Nothing was freed, for a process came back. {' '.join(came_back)}",
+                remedy="Look again at what holds the slots.",
+            )
         return DonePage(tuple(done))
 
     def _find(self, subject: str) -> tuple[Freeable, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.contract import (
         Deployment,
+        Judgement,
         LifeSign,
         PlannedStep,
         Run,
@@ -141,8 +142,8 @@ class SeenDeployment:
     ) -> Iterator[str]:
         raise _refusal((*limits, *rates, *orders))
 
-    def free(self, run_id: str, step_key: str | None = None) -> None:
-        del step_key
+    def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
+        del step_key, force
         raise _refusal([run_id])
 
     def close(self) -> None:

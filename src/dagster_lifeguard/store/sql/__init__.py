@@ -10,17 +10,29 @@ from typing import Literal
 Dialect = Literal["sqlite", "postgres"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PART = re.compile(r"\{(\w+)\}")
 
 
 @cache
 def statements(dialect: Dialect) -> dict[str, str]:
-    """The statements of ``statements.sql``, by the name written above each."""
+    """The statements of ``statements.sql``, by the name written above each.
+
+    ``{name}`` in a statement stands for the statement of that name.
+    """
     text = (files(__package__) / dialect / "statements.sql").read_text(encoding="utf-8")
     _, *parts = _NAME.split(text)
-    return {
+    named = {
         name: _without_comments(body).rstrip(";")
         for name, body in zip(parts[::2], parts[1::2], strict=True)
     }
+
+    def fill(body: str) -> str:
+        # Braces around anything else are a part of some pool's name.
+        return _PART.sub(
+            lambda match: fill(named[match[1]]) if match[1] in named else match[0], body
+        )
+
+    return {name: fill(body) for name, body in named.items()}
 
 
 @cache

@@ -44,6 +44,30 @@ SELECT ({clock}), {state}, ({pools}),
 -- name: view_of_nothing
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
+-- What the next claim will take back, found by the index of leases: this costs as much as died.
+-- A read waits for no lock, so its clock may stand still.
+-- name: read_clock
+SELECT extract(epoch FROM statement_timestamp())::double precision;
+
+-- name: expired
+SELECT session FROM lifeguard_sessions WHERE lease_until <= ({read_clock});
+
+-- name: over_tickets
+SELECT number FROM lifeguard_tickets WHERE session IN ({expired});
+
+-- name: over_holdings
+SELECT o.run_id, o.step_key FROM lifeguard_owners o
+WHERE o.session IN ({expired}) AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.session NOT IN ({expired}));
+
+-- name: ticket
+SELECT ({holdings} WHERE h.run_id = $1::text AND h.step_key = $2::text),
+  ({tickets} WHERE t.run_id = $1::text AND t.step_key = $2::text),
+  ($1::text, $2::text) IN ({over_holdings}),
+  EXISTS (SELECT 1 FROM lifeguard_tickets t
+          WHERE t.run_id = $1::text AND t.step_key = $2::text AND t.number IN ({over_tickets}));
+
 -- name: snapshots
 SELECT asked.pool, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst,
   p.due_ns, p.fair_by,
@@ -58,7 +82,12 @@ SELECT asked.pool, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst,
      FROM lifeguard_groups s WHERE s.pool = asked.pool) END,
   CASE WHEN p.fair_by IS NOT NULL THEN
     (SELECT json_agg(json_build_array(q.number, coalesce(q."group", '')))
-     FROM lifeguard_queue q WHERE q.pool = asked.pool) END
+     FROM lifeguard_queue q WHERE q.pool = asked.pool) END,
+  (SELECT json_agg(json_build_array(h.run_id, h.step_key))
+   FROM lifeguard_holdings h
+   WHERE h.pool = asked.pool AND (h.run_id, h.step_key) IN ({over_holdings})),
+  (SELECT json_agg(q.number)
+   FROM lifeguard_queue q WHERE q.pool = asked.pool AND q.number IN ({over_tickets}))
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
 LEFT JOIN concurrency_limits l
   ON l.concurrency_key = asked.pool AND l.using_default_limit IS NOT TRUE
@@ -380,8 +409,13 @@ WHERE run_id = $1::text AND step_key = $2::text AND kind = 'expired' LIMIT 1;
 -- name: busy_pools
 SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue;
 
+-- name: busy_pools_without_over
+SELECT pool FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_holdings})
+UNION SELECT pool FROM lifeguard_queue WHERE number NOT IN ({over_tickets});
+
 -- name: run_ids
-SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
+SELECT run_id FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_holdings})
+UNION SELECT run_id FROM lifeguard_tickets WHERE number NOT IN ({over_tickets});
 
 -- name: ledger
 SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry

@@ -254,8 +254,26 @@ SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'exp
 -- name: busy_pools
 SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue ORDER BY pool;
 
+-- What the next claim will take back, found by the index of leases: this costs as much as died.
+-- name: expired
+SELECT session FROM lifeguard_sessions WHERE lease_until <= :now;
+
+-- name: over_tickets
+SELECT number FROM lifeguard_tickets WHERE session IN ({expired});
+
+-- name: over_holdings
+SELECT o.run_id, o.step_key FROM lifeguard_owners o
+WHERE o.session IN ({expired}) AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.session NOT IN ({expired}));
+
+-- name: busy_pools_without_over
+SELECT pool FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_holdings})
+UNION SELECT pool FROM lifeguard_queue WHERE number NOT IN ({over_tickets}) ORDER BY pool;
+
 -- name: run_ids
-SELECT run_id FROM lifeguard_holdings UNION SELECT run_id FROM lifeguard_tickets;
+SELECT run_id FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_holdings})
+UNION SELECT run_id FROM lifeguard_tickets WHERE number NOT IN ({over_tickets});
 
 -- name: ledger
 SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
