@@ -17,6 +17,9 @@ from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.insight.past import Past
+from dagster_lifeguard.insight.run_queue import in_line, places_in_queue
 from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 
 QUEUED = dg.DagsterRunStatus.QUEUED
@@ -119,7 +122,7 @@ def test_all_pages_have_each_run_once_in_the_order_of_launches(make_instance):
     while page := instance.get_runs(QUEUE, cursor, 3, ascending=True):
         pages.append(named(page))
         cursor = page[-1].run_id
-    assert pages == [["urgent", "b0", "daily"], ["b1", "b2", "other"], ["b3", "b4"]]
+    assert pages == [["urgent", "b0", "daily"], ["b1", "b2", "b3"], ["other", "b4"]]
 
 
 def test_groups_take_turns_from_pass_to_pass_also_in_a_new_daemon(make_instance, kind):
@@ -236,3 +239,37 @@ def test_a_launch_goes_on_where_its_turn_cannot_be_written(make_instance, monkey
     launch(instance, run)
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTING
     assert "Whose turn is next in the run queue was not written" in caplog.text
+
+
+@pytest.mark.parametrize("granularity", ["op", "run"])
+def test_what_is_told_of_the_queue_is_the_order_in_which_the_daemon_launches(
+    make_instance, granularity
+):
+    instance = make_instance(2, granularity=granularity)
+    deployment = InstanceDeployment(instance, "it")
+    backfill(instance, 4, name="a")
+    backfill(instance, 4, name="b")
+    queue(instance, "other", pool="orders")
+    queue(instance, "daily")
+    queue(instance, "urgent", **{"dagster/priority": "1"})
+    for _ in range(5):
+        told = [run.run_id for run in in_line(deployment.unfinished_runs())]
+        found = chosen(instance)
+        assert told[: len(found)] == [run.run_id for run in found]
+        assert len(told) == len(set(told))
+        unfinished, settings = deployment.unfinished_runs(), deployment.settings()
+        places = places_in_queue(deployment, told, unfinished, settings, Past(0, 0), 0)
+        assert [places[run_id].position for run_id in told] == list(range(1, len(told) + 1))
+        launch(instance, found[0])
+        end(instance, found[0])
+
+
+def test_under_granularity_run_the_pool_tells_its_line_with_groups(make_instance):
+    instance = make_instance(granularity="run")
+    going_on = backfill(instance, 2, status=dg.DagsterRunStatus.STARTED)
+    first, second = backfill(instance, 2)
+    daily = queue(instance, "daily")
+    (pool,) = InstanceDeployment(instance, "it").pools(["warehouse"])
+    assert [(s.run_id, s.group) for s in pool.holding] == [(run_id, "b") for run_id in going_on]
+    told = [(s.run_id, s.group) for s in pool.waiting]
+    assert told == [(daily, ""), (first, "b"), (second, "b")]
