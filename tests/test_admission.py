@@ -334,7 +334,10 @@ class Floor:
             del self.tickets[name]
             for pool in self.fair & verdict.slots.keys():
                 begins, self.turn[pool] = turns_after(
-                    ticket, len(verdict.slots[pool]), view.pools[pool]
+                    ticket.groups[pool],
+                    ticket.priority,
+                    len(verdict.slots[pool]),
+                    view.pools[pool],
                 )
                 self.turns[pool][self.groups[name]] = begins
                 self.forget_turns(pool)

@@ -108,9 +108,10 @@ def claimed(
             drop_tickets=view.tickets,
             due=due,
             turns=tuple(
-                (pool, group, *turns_after(ticket, len(verdict.slots[pool]), view.pools[pool]))
+                (pool, group, *turns_after(group, ticket.priority, len(numbers), view.pools[pool]))
                 for pool, group in groups.items()
-                if pool in verdict.slots
+                for numbers in (verdict.slots.get(pool),)
+                if numbers is not None
             ),
             limits_known=known,
             ledger=(*noticed, *entries),

@@ -396,6 +396,35 @@ class TestRunQueue:
         assert (place.position, place.estimate.typical) == (5, 4 * 40.0)
 
 
+class TestOrderInWords:
+    def said(self, mine, *, limit=1, fair_by="team", **more):
+        """What is said of the order, without line breaks."""
+        told = told_of(
+            run("holder"), mine,
+            states=[pool("db", limit, [holds("holder")], fair_by=fair_by, **more)],
+            plan=[ORDERS], told_settings=ENGINE, told_queue=TWO,
+        )  # fmt: skip
+        lines = explanation_lines(why(told, mine.run_id), name="it", in_full=True)
+        orders = [str(line) for line in lines if str(line).startswith("Order:")]
+        assert len(orders) == 1
+        return orders[0]
+
+    QUEUED = "Of the runs that will ask for db, those of the group with the fewest slots"
+    WAITING = "A slot of db goes to the group that holds the fewest slots there"
+
+    def test_of_a_run_in_the_queue_that_will_ask_for_a_fair_pool(self):
+        mine = run("mine", "QUEUED", pools=frozenset({"db"}))
+        assert self.QUEUED in self.said(mine)
+        for more in ({"fair_by": None}, {"limit": None}):
+            assert "the run queue looks at runs" in self.said(mine, **more)
+            assert self.QUEUED not in self.said(mine, **more)
+
+    def test_of_a_step_that_waits_at_a_fair_pool(self):
+        waiting = [waits("mine", "orders")]
+        assert self.WAITING in self.said(run("mine"), waiting=waiting)
+        assert self.WAITING not in self.said(run("mine"), waiting=waiting, fair_by=None)
+
+
 class TestNames:
     TOLD = told_of(
         run("aaaa1111"), run("aaaa2222"), run("bbbb"), states=[pool("db"), pool("database")]

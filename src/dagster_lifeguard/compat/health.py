@@ -13,6 +13,8 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dagster_lifeguard.launch_order import TagLimit
+
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 MONITORING_DAEMON = "MONITORING"
 
@@ -29,10 +31,6 @@ class Daemon:
     name: str
     last_heartbeat: float | None
     errors: tuple[str, ...]
-
-
-TagLimit = tuple[str, str | None, bool, int]
-"""Key, value (None for any), whether it is for each value by itself, and limit."""
 
 
 @dataclass(frozen=True)

@@ -245,14 +245,6 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCEL
 """The statuses of runs that are not over."""
 
 
-def priority_of(tags: Mapping[str, str]) -> int:
-    """By which the run queue orders a run of these tags; a tag that is no number counts as 0."""
-    try:
-        return int(tags.get("dagster/priority", "0"))
-    except ValueError:
-        return 0
-
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """No rates, or no orders."""
 
@@ -327,7 +319,11 @@ class Deployment(Protocol):
         """
 
     def unfinished_runs(self) -> tuple[Run, ...]:
-        """The runs that are not over, oldest first."""
+        """The runs that are not over, oldest first.
+
+        Those in the queue are among themselves in the order in which runs of one priority are
+        launched: see ``launch_order``, or oldest first where the deployment tells of no other.
+        """
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         """These runs, as far as they are known, oldest first."""
