@@ -427,6 +427,7 @@ def several(context): ...
                 "other asks for a while it holds b",
             ],
             "commands": [],
+            "snippet": [],
         }
 
     def test_what_slots_inside_need_the_engine_for(self, project: Project) -> None:
@@ -544,6 +545,160 @@ def several(context): ...
         result = project.check("-f", project.write("defs.py", code(asset("a"))))
         assert result.exit_code == 0
         assert "DAGSTER_HOME is not set" in result.stderr
+
+
+class TestConcurrencyKeyOnAssets:
+    """Dagster reads the tag from ops. The lines that check prints are pasted, and then it holds."""
+
+    APPLIED = "apply_per_asset_concurrency({})"
+    RULES = "Policy(rules=[Rule(assets='key:z', pools=[]), Rule(assets='*', pools=['{{asset}}'])]).apply({})"
+    FROM_FILE = "Policy.from_yaml('elsewhere/pools.yaml').apply({})"
+
+    def tagged(self, **values: str) -> list[str]:
+        return [asset(n, f"tags={{'dagster/concurrency_key': '{v}'}}") for n, v in values.items()]
+
+    def found(self, project: Project, *arguments: str) -> list[dict[str, Any]]:
+        warnings = project.json(*arguments)["warnings"]
+        return [f for f in warnings if f["code"] == "tag-without-effect"]
+
+    def pools(self, project: Project, *arguments: str) -> dict[str, list[str]]:
+        return {a["asset"]: a["current_pools"] for a in project.json(*arguments)["assets"]}
+
+    def test_one_finding_for_each_value(self, project: Project) -> None:
+        parts = self.tagged(t="eumetsat", u="eumetsat", v="ecmwf")
+        file = project.write("defs.py", code(*parts, asset("w"), wrap=self.APPLIED))
+        first, second = self.found(project, "-f", file)
+        assert (first["names"], second["names"]) == (["t", "u"], ["v"])
+        assert first["message"] == (
+            "The tag dagster/concurrency_key: eumetsat of t and u limits nothing: Dagster reads it "
+            "from ops, not from assets."
+        )
+        shown = project.check("-f", file).stdout
+        assert (
+            '\n            Rule(assets="tag:dagster/concurrency_key=ecmwf", pools=["ecmwf"]),\n'
+            in shown
+        )
+
+    @pytest.mark.parametrize("settings", ["", "naming='path', pools={{'w': 8}}"])
+    def test_pasted_below_the_definitions(self, project: Project, settings: str) -> None:
+        wrap = f"Policy({settings}).apply({{}})" if settings else self.APPLIED
+        parts = self.tagged(t="eumetsat", u="eumetsat", v="ecmwf")
+        text = code(*parts, asset("w", "key_prefix='a'"), wrap=wrap)
+        file = project.write("defs.py", text)
+        for finding in self.found(project, "-f", file):
+            text += "\n" + "\n".join(finding["snippet"])
+        project.write("pasted.py", text)
+        assert project.codes("-f", "pasted.py") == []
+        assert self.pools(project, "-f", "pasted.py") == {
+            "t": ["eumetsat"],
+            "u": ["eumetsat"],
+            "v": ["ecmwf"],
+            "a/w": ["a/w" if settings else "a_w"],
+        }
+
+    def test_pasted_among_rules_in_python(self, project: Project) -> None:
+        parts = self.tagged(t="eumetsat", v="ecmwf")
+        text = code(*parts, asset("z"), wrap=self.RULES)
+        file = project.write("defs.py", text)
+        for finding in self.found(project, "-f", file):
+            text = text.replace("rules=[", "rules=[" + finding["snippet"][-1])
+        project.write("pasted.py", text)
+        assert project.codes("-f", "pasted.py") == []
+        assert self.pools(project, "-f", "pasted.py") == {
+            "t": ["eumetsat"], "v": ["ecmwf"], "z": [],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["lifeguard.yaml", "elsewhere/pools.yaml"])
+    @pytest.mark.parametrize(
+        "old", ["naming: path\n", 'rules:\n  - assets: "*"\n    pools: ["{asset}"]\n']
+    )
+    def test_pasted_into_a_file(self, project: Project, name: str, old: str) -> None:
+        project.path.joinpath("elsewhere").mkdir()
+        project.write(name, old)
+        parts = self.tagged(t="eumetsat", v="1")
+        wrap = self.FROM_FILE.replace("elsewhere/pools.yaml", name)
+        text = code(*parts, asset("w"), wrap=wrap)
+        file = project.write("defs.py", text)
+        new = old
+        for finding in self.found(project, "-f", file, "--config", name):
+            lines = "\n".join(finding["snippet"]) + "\n"
+            new = new.replace("rules:\n", "rules:\n" + lines) if "rules:" in old else old + lines
+        project.write(name, new)
+        file = project.write("loaded_anew.py", text)
+        assert project.codes("-f", file) == []
+        assert self.pools(project, "-f", file) == {"t": ["eumetsat"], "v": ["1"], "w": ["w"]}
+
+    def test_where_the_policy_is_not_known_both_forms_are_told(self, project: Project) -> None:
+        project.path.joinpath("elsewhere").mkdir()
+        old = 'rules:\n  - assets: "*"\n    pools: ["{asset}"]\n'
+        project.write("elsewhere/pools.yaml", old)
+        text = code(*self.tagged(t="x"), wrap=self.FROM_FILE)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["snippet"] == [
+            "# in lifeguard.yaml:",
+            '  - assets: "tag:dagster/concurrency_key=x"',
+            '    pools: ["x"]',
+            "# or in Python:",
+            'Rule(assets="tag:dagster/concurrency_key=x", pools=["x"]),',
+        ]
+        lines = "\n".join(finding["snippet"][:3])
+        project.write("elsewhere/pools.yaml", old.replace("rules:", f"rules:\n{lines}"))
+        assert project.codes("-f", project.write("loaded_anew.py", text)) == []
+
+    def test_under_the_engine_assets_keep_their_own_pool(self, project: Project) -> None:
+        project.write("lifeguard.yaml", "engine: lifeguard\n")
+        wrap = self.FROM_FILE.replace("elsewhere/pools.yaml", "lifeguard.yaml")
+        text = code(*self.tagged(t="x"), wrap=wrap)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        project.write("lifeguard.yaml", "engine: lifeguard\n" + "\n".join(finding["snippet"]))
+        file = project.write("loaded_anew.py", text)
+        assert project.codes("-f", file) == ["engine-off"]
+        (found,) = project.json("-f", file)["assets"]
+        assert {pool["name"] for pool in found["pools"]} == {"t", "x"}
+
+    def test_whatever_executes_the_asset(self, project: Project) -> None:
+        text = """
+            TAGS = {"dagster/concurrency_key": "x"}
+            @dg.op
+            def fetch(): return 1
+            @dg.graph_asset(tags=TAGS)
+            def graph(): return fetch()
+            @dg.multi_asset(specs=[dg.AssetSpec("ant", tags=TAGS), dg.AssetSpec("bee")])
+            def multi(): ...
+            @dg.multi_asset(outs={"out": dg.AssetOut(key="cow", tags=TAGS)})
+            def outs(): ...
+            @dg.observable_source_asset(tags=TAGS)
+            def seen(): ...
+            """
+        wrap = "apply_per_asset_concurrency(dg.Definitions(assets=[graph, multi, outs, seen]))"
+        text = code(text, wrap=wrap)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["names"] == ["ant", "cow", "graph", "seen"]
+        project.write("pasted.py", "\n".join([text, *finding["snippet"]]))
+        assert project.codes("-f", "pasted.py") == []
+        assert set(map(tuple, self.pools(project, "-f", "pasted.py").values())) == {("x",)}
+
+    def test_where_no_rule_helps_it_does_not_print_one(self, project: Project) -> None:
+        tags = "tags={'dagster/concurrency_key': 'x'}"
+        text = code(asset("own", f"pool='mine', {tags}"), asset("t", tags), wrap=self.APPLIED)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["names"] == ["own", "t"]
+        assert finding["remedy"].startswith('No rule gives own this pool: write pool="x" in the')
+        assert finding["snippet"]
+        text = code(asset("own", f"pool='mine', {tags}"), wrap=self.APPLIED)
+        (finding,) = self.found(project, "-f", project.write("alone.py", text))
+        assert finding["snippet"] == []
+        text = code(asset("own", f"pool='x', {tags}"), wrap=self.APPLIED)
+        assert self.found(project, "-f", project.write("mended.py", text)) == []
+
+    def test_nothing_is_told_where_the_pool_is_there(self, project: Project) -> None:
+        tags = "{'dagster/concurrency_key': 'x'}"
+        own = asset("own", f"op_tags={tags}, tags={tags}")
+        lake = f"lake = dg.AssetsDefinition(specs=[dg.AssetSpec('lake', tags={tags})])"
+        assert project.codes("-f", project.write("defs.py", code(own, lake))) == []
+        rule = "Rule(assets='*', pools=['{{tag:dagster/concurrency_key}}'])"
+        text = code(*self.tagged(t="x", u="y"), wrap=f"Policy(rules=[{rule}]).apply({{}})")
+        assert project.codes("-f", project.write("by_rule.py", text)) == []
 
 
 class TestLocations:

@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "unused-rule": "A rule decides for no asset.",
     "unused-pool": "A declared pool is used by no asset.",
     "same-target": "Assets declare the same table or path and share no pool.",
+    "tag-without-effect": "Assets are tagged `dagster/concurrency_key`, and lack the pool.",
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
     "circular-wait": "Runs of assets that take slots inside may wait for each other for ever.",
     "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
