@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
@@ -538,13 +538,89 @@ def several(context): ...
             )
         assert project.codes("-f", file) == []
 
-    def test_without_an_instance_it_says_what_it_did_not_look_at(
+
+class TestWithoutAnInstance:
+    """No home, or a mistyped one: nothing is called protected whose limit was not looked at."""
+
+    HOMES: ClassVar[dict[str | None, str]] = {
+        None: "DAGSTER_HOME is not set, so no instance was looked at",
+        "": "DAGSTER_HOME is not set, so no instance was looked at",
+        "/no/such/home": "DAGSTER_HOME is /no/such/home, which is not a directory, so",
+        "home": "DAGSTER_HOME is home, a relative path, which Dagster refuses, so",
+        "{folder}/empty": "DAGSTER_HOME is {folder}/empty, which has no dagster.yaml, so",
+        "{folder}/home/dagster.yaml": "DAGSTER_HOME is {folder}/home/dagster.yaml, which is not a",
+    }
+    UNKNOWN = "No instance was looked at: whether the pools have a limit is not known.\n"
+
+    @pytest.fixture(params=HOMES, ids=str)
+    def message(
+        self,
+        request: pytest.FixtureRequest,
+        project: Project,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> str:
+        folder = str(home.parent)
+        home.parent.joinpath("empty").mkdir()
+        monkeypatch.delenv("DAGSTER_HOME")
+        if request.param is not None:
+            monkeypatch.setenv("DAGSTER_HOME", request.param.format(folder=folder))
+        return self.HOMES[request.param].format(folder=folder)
+
+    def test_it_is_an_error_that_names_the_path(self, project: Project, message: str) -> None:
+        file = project.write("defs.py", code(asset("a")))
+        result = project.check("-f", file)
+        assert result.exit_code == 1
+        assert "a       asset   1      a          ?   op" in result.stdout
+        assert result.stdout.endswith("0 without a pool.\n1 error, 0 warnings\n")
+        assert "unlimited" not in result.stdout
+        found = project.json("-f", file)
+        assert found["instance"] is None
+        (error,) = found["errors"]
+        assert error["code"] == "no-instance"
+        assert error["message"].startswith(message)
+        assert not (project.path.parent / "empty").joinpath("history").exists()
+
+    def test_by_intent_it_is_none_and_is_said(self, project: Project, message: str) -> None:
+        file = project.write("defs.py", code(asset("a"), asset("b", "pool='x'")))
+        for arguments in (("--no-instance",), ("--ignore", "no-instance")):
+            result = project.check("-f", file, *arguments)
+            assert result.exit_code == 0, result.output
+            assert "a       asset   1      a          ?   op" in result.stdout
+            assert result.stdout.endswith(f"{self.UNKNOWN}no findings in the definitions\n")
+            found = project.json("-f", file, *arguments)
+            assert (found["instance"], found["errors"]) == (None, [])
+
+    def test_other_findings_are_told_too(self, project: Project) -> None:
+        file = project.write("defs.py", code(asset("a"), wrap="{}"))
+        result = project.check("-f", file, "--no-instance")
+        assert result.exit_code == 1
+        assert "error not-applied" in result.stdout
+        assert result.stdout.endswith(f"1 without a pool.\n{self.UNKNOWN}1 error, 0 warnings\n")
+
+    def test_an_instance_that_is_there_is_left_out(self, project: Project, home: Path) -> None:
+        home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
+        file = project.write("defs.py", code(asset("a")))
+        assert project.check("-f", file, "--no-instance").exit_code == 0
+
+    def test_the_settings_beside_the_code_are_offered(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("DAGSTER_HOME")
-        result = project.check("-f", project.write("defs.py", code(asset("a"))))
-        assert result.exit_code == 0
-        assert "DAGSTER_HOME is not set" in result.stderr
+        file = project.write("defs.py", code(asset("a")))
+        (error,) = project.json("-f", file)["errors"]
+        assert error["commands"][-1] == 'export DAGSTER_HOME="$HOME/dagster_home"'
+        project.write("dagster.yaml", "concurrency: {pools: {default_limit: 1}}\n")
+        (error,) = project.json("-f", file)["errors"]
+        assert error["commands"] == [f"export DAGSTER_HOME={project.path}"]
+
+    def test_a_home_below_the_users_own(
+        self, project: Project, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(home.parent))
+        monkeypatch.setenv("DAGSTER_HOME", "~/home")
+        found = project.json("-f", project.write("defs.py", code(asset("a"))))
+        assert (found["instance"], found["errors"]) == (str(home), [])
 
 
 class TestConcurrencyKeyOnAssets:
@@ -793,7 +869,9 @@ class TestBadInput:
     def test_an_instance_that_cannot_be_opened(self, project: Project, home: Path) -> None:
         home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
         project.write("defs.py", code(asset("a")))
-        self.refused(project.check("-f", "defs.py"), "The instance in DAGSTER_HOME")
+        self.refused(
+            project.check("-f", "defs.py"), f"in DAGSTER_HOME, {home}, cannot", "--no-instance"
+        )
 
     def test_an_empty_module_name(self, project: Project) -> None:
         self.refused(project.check("-m", ""), "-m names no module")

@@ -28,6 +28,7 @@ CODES: Mapping[str, str] = {
     "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
     "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
     "limits-differ": "Several policies declare different limits for one pool.",
+    "no-instance": "DAGSTER_HOME names no instance, so no limit was looked at.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",
     "limit-in-force": "A pool has another limit on the instance than the policy declares.",
     "coordinator-missing": "A rule says `on_conflict`, which the run coordinator does not heed.",
