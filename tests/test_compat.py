@@ -23,7 +23,7 @@ from dagster_lifeguard.compat.instance import (
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.storages import assign_missed
 from dagster_lifeguard.config import LIMIT_MAX
-from dagster_lifeguard.instance_yaml import home_problem
+from dagster_lifeguard.home import home_problem
 
 
 def plan_pools(job: dg.JobDefinition) -> dict[str, str | None]:

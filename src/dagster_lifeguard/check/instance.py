@@ -8,7 +8,7 @@ from pathlib import Path
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import LoadError, first_line
 from dagster_lifeguard.findings import Finding
-from dagster_lifeguard.instance_yaml import home_problem
+from dagster_lifeguard.home import home_problem
 
 
 def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.instance_yaml import home_problem
+from dagster_lifeguard.home import home_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
