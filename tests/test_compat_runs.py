@@ -108,3 +108,18 @@ class TestBeginnings:
         self, runs, prefix, count_max, expected
     ) -> None:
         assert list(run_ids_beginning(runs, prefix, count_max)) == expected
+
+
+def test_a_run_with_pools_cannot_be_looked_through_which_fails_it_under_dask() -> None:
+    """As Dask does with what it sends to a worker. No longer so? Then mend the page on executors."""
+    from dagster._core.storage.dagster_run import RunOpConcurrency
+
+    def look_through(value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            for part in value:
+                look_through(part)
+
+    asked = RunOpConcurrency(root_key_counts={}, has_unconstrained_root_nodes=True, all_pools={"p"})
+    look_through(dg.DagsterRun(job_name="job"))
+    with pytest.raises(Exception, match="Iteration is not allowed on `@record` RunOpConcurrency"):
+        look_through(dg.DagsterRun(job_name="job", run_op_concurrency=asked))
