@@ -135,13 +135,21 @@ class Engine:
         """Release every ticket of a run, whoever owns it. Idempotent."""
         return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
 
-    def adopt(self, run_id: str, step_key: str) -> int | None:
+    def adopt(self, run_id: str, step_key: str, *, executes: bool = False) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            executes: This process executes the step: should it die, the holding tells so while
+                another owner keeps it, see ``Holding.lost``.
 
         Returns:
             The holding's fence, or None when the ticket holds nothing.
         """
-        return retry(lambda: self._transactions.adopt(TicketKey(run_id, step_key)))
+        return retry(
+            lambda: self._transactions.adopt(TicketKey(run_id, step_key), executes=executes)
+        )
 
     def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
         """Wait, without spinning and without locks, until the ticket should be claimed again.
