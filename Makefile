@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 IN_PARALLEL := --numprocesses auto --dist worksteal
+OPTIONS ?=
+SUITES := .dagster-tests/environment
 
 help:  ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,9 +25,13 @@ check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-torture: $(READY)  ## Run the races at length (minutes): seeds and a summary table are printed
-	$(BIN)/python tests/races/torture.py
+test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, beside its own (long; one suite: OPTIONS="--suite TEXT")
+	$(SUITES)/bin/python tests/dagster_suites/run.py $(OPTIONS)
+
+torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours, resumed; short: OPTIONS="--claims 20000")
+	$(BIN)/python tests/races/torture.py $(OPTIONS)
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
+	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 
 bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
 	$(BIN)/python benchmarks/engine.py
@@ -56,7 +62,7 @@ lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	  --output-file constraints/oldest.txt
 
 clean:  ## Remove the environment and the caches
-	rm -rf .venv .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .nox .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The environment is made once and made anew only when what it is made from changes.
 $(READY): pyproject.toml constraints/newest.txt
@@ -69,4 +75,13 @@ $(READY): pyproject.toml constraints/newest.txt
 	  --progress-bar on --editable '.[dev]'
 	@touch $(READY)
 
-.PHONY: help demo test test-oldest check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean
+# What Dagster's own tests need besides is kept out of the development environment.
+$(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/requirements.txt
+	@echo "==> Making an environment for Dagster's own tests in $(SUITES) (once, a minute or two)"
+	@$(PYTHON) -m venv $(SUITES)
+	$(SUITES)/bin/python -m pip install --disable-pip-version-check --progress-bar on \
+	  --constraint constraints/newest.txt --requirement tests/dagster_suites/requirements.txt \
+	  --editable '.[postgres]'
+	@touch $@
+
+.PHONY: help demo test test-oldest test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean

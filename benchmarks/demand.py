@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.insight.past import quantile
 from dagster_lifeguard.model import Demand, EntryKind
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
@@ -150,7 +151,7 @@ def among_groups(
 
 
 def percentile(seconds: list[float], share: float) -> str:
-    return f"{1000 * sorted(seconds)[int(share * (len(seconds) - 1))]:.2f}"
+    return f"{1000 * quantile(sorted(seconds), share):.2f}"
 
 
 def keep_starting(pipe: Any) -> None:

@@ -30,13 +30,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.insight.past import quantile
 from dagster_lifeguard.model import Demand
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.store.postgres import PostgresStore, connector
 from dagster_lifeguard.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 STEP = "step"
 PROCESSES = 4
@@ -398,8 +399,12 @@ def ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f}"
 
 
-def p95(values: list[float]) -> float:
-    return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
+def p50(values: Sequence[float]) -> float:
+    return quantile(sorted(values), 0.5)
+
+
+def p95(values: Sequence[float]) -> float:
+    return quantile(sorted(values), 0.95)
 
 
 def main() -> None:
@@ -434,8 +439,8 @@ def main() -> None:
                     f"{place.kind} {name}", f"{run.per_second:.0f}",
                     f"{run.per_second / stock.per_second:.1f}",
                     f"{run.per_second / floor.per_second:.0%}",
-                    ms(statistics.median(run.claims)), ms(p95(run.claims)),
-                    ms(statistics.median(run.releases)), ms(p95(run.releases)), note,
+                    ms(p50(run.claims)), ms(p95(run.claims)),
+                    ms(p50(run.releases)), ms(p95(run.releases)), note,
                 )  # fmt: skip
         console.print(table)
 
@@ -468,7 +473,7 @@ def main() -> None:
             }
             for kind, (times, cpu) in measured.items():
                 table.add_row(
-                    f"{place.kind} {kind}", str(len(times)), ms(statistics.median(times)),
+                    f"{place.kind} {kind}", str(len(times)), ms(p50(times)),
                     ms(p95(times)), f"{p95(times) / p95(measured['stock'][0]):.3f}", f"{cpu:.1%}",
                 )  # fmt: skip
         console.print(table)
@@ -480,11 +485,11 @@ def main() -> None:
         depths = [(10, 10), (1000, 10), (options.deep, 10), (10, 10_000)]
         for place in found:
             latencies = claim_latencies(place, depths, options.claims)
-            first = [statistics.median(seconds) for seconds in latencies[0]]
+            first = [p50(seconds) for seconds in latencies[0]]
             for (waiting, pools), pair in zip(depths, latencies, strict=True):
                 cells = []
                 for seconds, least in zip(pair, first, strict=True):
-                    middle = statistics.median(seconds)
+                    middle = p50(seconds)
                     cells += [ms(middle), ms(p95(seconds)), f"{middle / least:.2f}"]
                 table.add_row(place.kind, f"{waiting:,}", f"{pools:,}", *cells)
         console.print(table)

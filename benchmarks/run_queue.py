@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import statistics
 import tempfile
 import time
 import uuid
@@ -40,6 +39,7 @@ from dagster._serdes import serialize_value
 from rich.console import Console
 from rich.table import Table
 
+from dagster_lifeguard.insight.past import quantile
 from waiting import Place, places
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:
         rows = [{**row, "run_id": run.run_id, "run_body": serialize_value(run)} for run in others]
         with runs.connect() as connection:
             connection.execute(RunsTable.insert(), rows)
-    return statistics.median(taken)
+    return quantile(sorted(taken), 0.5)
 
 
 def queued_run(pool: str) -> dg.DagsterRun:
@@ -130,9 +130,9 @@ def compare(pair: Sequence[Place], runs: int, passes: int, table: Table) -> None
                 seconds = one_pass(instance, granularity)
                 if number >= 0:  # The first opens connections.
                     taken[storage].append(seconds)
-        stock = statistics.median(taken["stock"])
+        stock = quantile(sorted(taken["stock"]), 0.5)
         for storage, seconds_of in taken.items():
-            middle = statistics.median(seconds_of)
+            middle = quantile(sorted(seconds_of), 0.5)
             table.add_row(
                 pair[0].database, granularity.value, storage, f"{middle:.2f}",
                 f"{min(seconds_of):.2f}", f"{max(seconds_of):.2f}", f"{middle / stock:.2f}",

@@ -16,7 +16,6 @@ import json
 import multiprocessing as mp
 import os
 import random
-import statistics
 import tempfile
 import threading
 import time
@@ -31,6 +30,8 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun
 from rich.console import Console
 from rich.table import Table
+
+from dagster_lifeguard.insight.past import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,13 +192,12 @@ def main() -> None:
             for place in places(Path(folder), server.get_uri()):
                 share = processor_share(place, options.seconds)
                 taken = sorted(1000 * seconds for seconds in handoffs(place, options.handoffs))
-                p95 = taken[min(len(taken) - 1, int(0.95 * len(taken)))]
                 table.add_row(
                     place.database,
                     place.storage,
                     f"{100 * share:.1f} %",
-                    f"{statistics.median(taken):.0f} ms",
-                    f"{p95:.0f} ms",
+                    f"{quantile(taken, 0.5):.0f} ms",
+                    f"{quantile(taken, 0.95):.0f} ms",
                     f"{taken[-1]:.0f} ms",
                 )
         finally:

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import httpx
 
+from dagster_lifeguard.insight.past import quantile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -201,7 +203,7 @@ def _spread(seconds: Sequence[float]) -> str:
     if not seconds:
         return "-"
     ordered = sorted(seconds)
-    p50, p95 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+    p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
     return f"p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms, max {ordered[-1] * 1000:.0f} ms"
 
 

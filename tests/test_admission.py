@@ -99,6 +99,21 @@ def ahead_of(ticket, pool):
     return [waiter for rank, waiter in queue_of(pool) if rank < rank_of(ticket, pool)]
 
 
+def impatient_ahead(view, ticket, pool):
+    """Waiters out of patience ahead of the ticket at a pool, whom no limit keeps out for good."""
+    return [
+        w
+        for w in ahead_of(ticket, pool)
+        if NOW - w.since > PATIENCE
+        and all(
+            other.slots <= (p.limit if p.limit is not None else 99)
+            for p in view.pools.values()
+            for other in p.queue
+            if other.number == w.number
+        )
+    ]
+
+
 @given(situations())
 def test_a_grant_takes_free_slots_within_each_limit_and_all_that_was_asked(situation):
     view, ticket = situation
@@ -165,17 +180,7 @@ def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
         return
     for name, numbers in verdict.slots.items():
         pool = view.pools[name]
-        impatient = [
-            w
-            for w in ahead_of(ticket, pool)
-            if NOW - w.since > PATIENCE
-            and all(
-                other.slots <= (p.limit if p.limit is not None else 99)
-                for p in view.pools.values()
-                for other in p.queue
-                if other.number == w.number
-            )
-        ]
+        impatient = impatient_ahead(view, ticket, pool)
         assert sum(w.slots for w in impatient) <= pool.free - len(numbers)
         if pool.rate is not None:
             assert start_at(pool, len(impatient) + 1) <= NOW_NS
@@ -211,6 +216,29 @@ def test_it_stands_at_one_queue_or_out_of_patience_at_all(situation):
         )
         if len(verdict.queue_at) > 1:
             assert NOW - ticket.since > PATIENCE
+            fair = (view.pools[p] for p in ticket.demand.pools if view.pools[p].fair_by)
+            assert not any(impatient_ahead(view, ticket, pool) for pool in fair)
+
+
+@pytest.mark.parametrize("fair_by", [None, "team"])
+def test_at_a_fair_pool_only_the_first_that_is_out_of_patience_sets_slots_aside(fair_by):
+    """Two fair pools may rank two tickets differently; by age they rank all tickets alike."""
+    long_ago = NOW - PATIENCE - 1
+    first = Waiter(1, 0, 1, long_ago, TicketKey("first", "step"), "s", "a")
+    held = {"taken": frozenset({1, 2, 3}), "limit": 3}
+    fair = {"fair_by": fair_by, "holders": {1: "b", 2: "b", 3: "b"}} if fair_by else {}
+    pools = {
+        "x": PoolView("x", queue=(first,), **held, **fair),
+        "y": PoolView("y", **held),
+    }
+    view = View(NOW, session_alive=True, lease_ends=None, pools=pools)
+    me = Ticket(TicketKey("me", "step"), Demand.of({"x": 1, "y": 1}), number=2, since=long_ago)
+    second = replace(me, groups={"x": "c"} if fair_by else {})
+
+    assert verdict_on(view, second).queue_at == (("x", "y") if fair_by is None else ("x",))
+    # Once the first is in, the second is the first.
+    alone = replace(view, pools={**pools, "x": replace(pools["x"], queue=())})
+    assert verdict_on(alone, second).queue_at == ("x", "y")
 
 
 @given(situations(whole=True))
@@ -306,7 +334,10 @@ class Floor:
             del self.tickets[name]
             for pool in self.fair & verdict.slots.keys():
                 begins, self.turn[pool] = turns_after(
-                    ticket, len(verdict.slots[pool]), view.pools[pool]
+                    ticket.groups[pool],
+                    ticket.priority,
+                    len(verdict.slots[pool]),
+                    view.pools[pool],
                 )
                 self.turns[pool][self.groups[name]] = begins
                 self.forget_turns(pool)

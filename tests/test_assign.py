@@ -592,12 +592,14 @@ class TestUnderTheEngine:
 
     def test_an_op_may_ask_for_several_pools_and_slots(self) -> None:
         assert self.given(make("a/b"), pools=["{asset}", "warehouse*2"]) == {
-            "a/b": "a_b+warehouse*2"
+            "a/b": "{hold:step}a_b+warehouse*2"
         }
 
     def test_a_partition_is_left_to_the_step(self) -> None:
         daily = make("daily", partitions_def=dg.StaticPartitionsDefinition(["x"]))
-        assert self.given(daily, pools=["{asset}[{partition}]"]) == {"daily": "daily[{partition}]"}
+        assert self.given(daily, pools=["{asset}[{partition}]"]) == {
+            "daily": "{hold:step}daily[{partition}]"
+        }
 
     def test_an_asset_without_partitions_cannot_fill_it_in(self) -> None:
         with pytest.raises(TemplateError, match="has partitions"):
@@ -613,7 +615,7 @@ class TestUnderTheEngine:
         def models(): ...
 
         # Which they are is known here, unless a run may select some of them.
-        text = "{asset:underscore}+w" if can_subset else "m_a+m_b+w"
+        text = "{hold:step}{asset:underscore}+w" if can_subset else "{hold:step}m_a+m_b+w"
         assert self.given(models, pools=["{asset}", "w"]) == {"m/a": text, "m/b": text}
 
     def test_the_steps_of_a_graph_ask_for_all_assets_of_it(self) -> None:
@@ -634,13 +636,13 @@ class TestUnderTheEngine:
         def both():
             return split(load())
 
-        assert self.given(both, pools=["{asset}"]) == {"a": "a+b", "b": "a+b"}
+        assert self.given(both, pools=["{asset}"]) == {"a": "{hold:step}a+b", "b": "{hold:step}a+b"}
 
     def test_of_templates_that_come_out_as_one_pool_the_larger_counts(self) -> None:
         @dg.asset(group_name="g", tags={"team": "g"})
         def a(): ...
 
-        assert self.given(a, pools=["{group}", "{tag:team}*2", "w"]) == {"a": "g*2+w"}
+        assert self.given(a, pools=["{group}", "{tag:team}*2", "w"]) == {"a": "{hold:step}g*2+w"}
 
     def test_a_clash_with_what_a_step_will_ask_for_is_seen(self) -> None:
         specs = [dg.AssetSpec(["m", name], skippable=True) for name in "ab"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections import Counter
 
 import pytest
 from dagster import AssetKey
@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from dagster_lifeguard.audit import spool as spool_module
 from dagster_lifeguard.audit.executions import Limits, audit_executions
-from dagster_lifeguard.audit.findings import Caveat, Wait
+from dagster_lifeguard.audit.findings import Caveat, Occupant, Wait
 from dagster_lifeguard.audit.ledger import audit_ledger
 from dagster_lifeguard.audit.report import Report
 from dagster_lifeguard.audit.spool import Spool
 from dagster_lifeguard.audit.waits import LONGEST_MAX, LongWaits
 from dagster_lifeguard.audit.wording import verdict_text
+from dagster_lifeguard.compat.events import EventRow
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read_ledger
 from dagster_lifeguard.history import ledger as ledger_module
-from dagster_lifeguard.history.ledger import read_past
+from dagster_lifeguard.history.ledger import Past, read_past
 from dagster_lifeguard.model import Demand, Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store.memory import MemoryStore
-from places import write_limit_as_another_would
+from places import MemoryPlace, write_limit_as_another_would
 
 FOREVER = 1000.0
 
@@ -119,15 +120,17 @@ def test_the_default_limit_holds_for_pools_without_one_of_their_own():
 def test_of_a_pool_without_a_limit_nothing_can_be_said():
     found = audited(one_step("a", 1.0, 4.0), one_step("b", 3.0, 9.0), limit=None)
     assert (told(found), found.executions, found.pools) == ([], 0, 0)
-    assert found.caveats[Caveat.UNLIMITED] == 2
+    assert found.caveats["limits"][Caveat.UNLIMITED] == 2
 
 
 def test_slots_of_an_expression_count_under_the_engine():
-    runs = [one_step(r, at, 9.0, pool="orders*2+x") for r, at in (("a", 1.0), ("b", 2.0))]
+    runs = [
+        one_step(r, at, 9.0, pool="{hold:step}orders*2+x") for r, at in (("a", 1.0), ("b", 2.0))
+    ]
     found = audited(*runs, limit=3, default=9, engine=True)
     assert told(found) == [("orders", 4, 2.0, 9.0, ["a", "b"])]
     assert (found.executions, found.pools) == (2, 2)
-    assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "orders*2+x"
+    assert audited(*runs, limit=3, default=1).excesses[0].lane.name == "{hold:step}orders*2+x"
 
 
 def test_a_graph_that_holds_its_pool_is_one_holder():
@@ -147,7 +150,7 @@ def test_a_graph_that_holds_its_pool_is_one_holder():
 
 def test_a_pool_for_each_partition_is_filled_in():
     def made(run_id, partition):
-        return one_step(run_id, 1.0, 4.0, pool="o/{partition}", partitions=[partition])
+        return one_step(run_id, 1.0, 4.0, pool="{hold:step}o/{partition}", partitions=[partition])
 
     assert told(audited(made("a", "x y"), made("b", "z"), default=1, engine=True)) == []
     found = audited(made("a", "x y"), made("b", "x y"), default=1, engine=True)
@@ -156,21 +159,23 @@ def test_a_pool_for_each_partition_is_filled_in():
 
 @pytest.mark.parametrize("pool", ["a++b", "o/{partition}", "o/{tag:x}"])
 def test_a_pool_that_cannot_be_told_is_a_caveat(pool):
-    found = audited(one_step("a", 1.0, 4.0, pool=pool), default=1, engine=True)
-    assert (found.executions, found.caveats[Caveat.POOL_UNKNOWN]) == (0, 1)
+    found = audited(one_step("a", 1.0, 4.0, pool="{hold:step}" + pool), default=1, engine=True)
+    assert (found.executions, found.caveats["limits"][Caveat.POOL_UNKNOWN]) == (0, 1)
 
 
 def test_a_run_without_a_plan_is_a_caveat():
     found = audited(run("a", step("a", 1.0, 2.0, pool=None), pools=None))
-    assert (found.executions, found.caveats[Caveat.POOL_UNKNOWN]) == (0, 1)
+    assert (found.executions, found.caveats["limits"][Caveat.POOL_UNKNOWN]) == (0, 1)
 
 
 def test_beside_one_that_left_no_end_it_is_doubted_and_not_judged():
     killed = run("a", step("a", 1.0, None), ended=5.0)
     found = audited(killed, one_step("b", 3.0, 9.0))
     assert told(found) == []
-    assert found.caveats[Caveat.UNFINISHED] == found.caveats[Caveat.DOUBTFUL] == 1
-    assert audited(killed, one_step("b", 6.0, 9.0)).caveats[Caveat.DOUBTFUL] == 0
+    assert (
+        found.caveats["limits"][Caveat.UNFINISHED] == found.caveats["limits"][Caveat.DOUBTFUL] == 1
+    )
+    assert audited(killed, one_step("b", 6.0, 9.0)).caveats["limits"][Caveat.DOUBTFUL] == 0
 
 
 def test_what_may_have_been_too_many_is_not_called_kept():
@@ -194,7 +199,7 @@ def test_one_that_left_no_end_did_begin_beside_another():
 
 def test_clocks_that_disagree_are_a_caveat():
     found = audited(one_step("a", 5.0, 4.0))
-    assert (found.executions, found.caveats[Caveat.CLOCKS_DISAGREE]) == (0, 1)
+    assert (found.executions, found.caveats["limits"][Caveat.CLOCKS_DISAGREE]) == (0, 1)
 
 
 def test_what_was_over_before_is_not_judged():
@@ -275,6 +280,7 @@ def test_no_more_waits_are_kept_than_are_told():
     assert waits.count == 100
 
 
+clock_steps = st.sampled_from([1.0, 1.0, 1.0, -3.0, 8.0, -100.0, 100.0])
 intervals = st.tuples(
     st.integers(0, 12), st.integers(0, 6), st.sampled_from("xy"), st.integers(1, 2)
 )
@@ -283,7 +289,7 @@ intervals = st.tuples(
 @given(st.lists(intervals, max_size=12), st.integers(0, 4), st.integers(0, 12))
 def test_an_oracle_that_looks_at_every_moment_agrees(found, limit, since):
     runs = [
-        one_step(f"r{n}", float(start), float(start + length), pool=f"{pool}*{slots}")
+        one_step(f"r{n}", float(start), float(start + length), pool=f"{{hold:step}}{pool}*{slots}")
         for n, (start, length, pool, slots) in enumerate(found)
     ]
     report = audit_executions(
@@ -325,8 +331,8 @@ def release(at, run_id, fence, *, pool="orders", slots=1, kind=EntryKind.RELEASE
     return Entry(kind, pool, run_id, "s", slots, fence, "", 1.0, None, at)
 
 
-def limit(at, slots, *, pool="orders"):
-    return Entry(EntryKind.LIMIT, pool, limit=slots, at=at)
+def limit(at, slots, *, pool="orders", fence=0):
+    return Entry(EntryKind.LIMIT, pool, limit=slots, fence=fence, at=at)
 
 
 def rate(at, text, *, pool="orders"):
@@ -335,8 +341,14 @@ def rate(at, text, *, pool="orders"):
 
 def by_ledger(*entries, limits=None, rates=None, since=0.0, **more):
     begin = entries[0].at if entries else None
-    limits, rates = limits or {}, rates or {}
-    return audit_ledger(entries, limits, rates, begin=begin, since=since, until=FOREVER, **more)
+    before = tuple(itertools.takewhile(lambda entry: entry.at < since, entries))
+    past = Past(begin, limits or {}, rates or {}, before, iter(entries[len(before) :]))
+    return audit_ledger(past, since=since, until=FOREVER, **more)
+
+
+def caveats(found):
+    """By what is judged."""
+    return {subject: dict(counts) for subject, counts in found.caveats.items() if counts}
 
 
 def early(found):
@@ -371,6 +383,24 @@ def test_a_rate_holds_from_when_it_was_set():
         *starts(4.1, 4.2, 4.3),
     )
     assert [(e[1], e[3]) for e in early(found)] == [("10/minute, burst 2", 3.2)]
+
+
+def test_a_start_counts_on_when_its_rate_is_changed():
+    """By the interval of the new rate; as the engine counts it, see ``rate``."""
+    start, quick, slow = grant(1.0, "a", 1), rate(3.0, "60/minute"), rate(3.0, "1/minute")
+    assert early(by_ledger(rate(0.0, "20/minute"), start, quick, grant(3.4, "b", 2))) == []
+    assert [
+        e[1:] for e in early(by_ledger(rate(0.0, "20/minute"), start, slow, grant(22.5, "b", 2)))
+    ] == [("1/minute", 0.5, 22.5)]
+
+
+def test_a_clock_that_was_set_back_makes_no_start_too_early():
+    """The engine counts anew from a row of its rate, though nobody changed it."""
+    first = rate(0.0, "1/hour"), grant(9000.0, "a", 1)
+    then = grant(9600.0, "b", 2)
+    assert len(early(by_ledger(*first, then))) == 1
+    assert early(by_ledger(*first, rate(6000.0, "1/hour"), then)) == []
+    assert len(early(by_ledger(*first, rate(6000.0, "1/hour"), grant(9599.0, "b", 2)))) == 1
 
 
 @given(
@@ -440,15 +470,15 @@ def test_what_was_held_before_counts():
 def test_an_excess_that_was_over_before_is_not_told():
     over = limit(1.0, 1), grant(2.0, "a", 1), grant(3.0, "b", 2), release(4.0, "a", 1)
     assert len(told(by_ledger(*over, since=3.5))) == 1
-    assert told(by_ledger(*over, since=4.0)) == []
+    assert told(by_ledger(*over, since=4.5)) == []
 
 
 def test_a_ledger_that_begins_later_says_so_and_what_it_cannot_tell():
     found = by_ledger(release(20.0, "z", 1), grant(21.0, "a", 2), limit(22.0, 1), since=10.0)
     assert found.since == 20.0
-    assert found.caveats == Counter(
-        {Caveat.LEDGER_SHORT: 1, Caveat.BEGAN_BEFORE: 1, Caveat.LIMIT_UNKNOWN: 1}
-    )
+    assert caveats(found) == {
+        "limits": {Caveat.LEDGER_SHORT: 1, Caveat.BEGAN_BEFORE: 1, Caveat.LIMIT_UNKNOWN: 1}
+    }
 
 
 def test_a_limit_that_never_changed_is_known_from_today():
@@ -461,7 +491,7 @@ def test_a_limit_that_never_changed_is_known_from_today():
 def test_slots_that_went_with_their_lease_are_free_and_a_caveat():
     expired = release(3.0, "a", 1, kind=EntryKind.EXPIRED)
     found = by_ledger(limit(1.0, 1), grant(2.0, "a", 1), expired, grant(4.0, "b", 2))
-    assert (told(found), found.caveats[Caveat.EXPIRED]) == ([], 1)
+    assert (told(found), caveats(found)["leases"]) == ([], {Caveat.EXPIRED: 1})
 
 
 def test_several_pools_of_one_execution_are_one_execution():
@@ -476,10 +506,10 @@ def test_several_pools_of_one_execution_are_one_execution():
 
 
 def test_rates_are_not_judged():
-    rate = Entry(EntryKind.RATE, "orders", at=2.0, detail="1/minute")
-    found = by_ledger(limit(1.0, 1), rate, grant(3.0, "a", 1), rate)
+    rates = [Entry(EntryKind.RATE, "orders", at=at, detail="1/minute") for at in (2.0, 4.0)]
+    found = by_ledger(limit(1.0, 1), rates[0], grant(3.0, "a", 1), rates[1])
     assert (told(found), found.executions) == ([], 1)
-    assert found.caveats == {Caveat.LEDGER_SHORT: 1}
+    assert caveats(found) == {"limits": {Caveat.LEDGER_SHORT: 1}}
 
 
 def test_waits_of_the_ledger():
@@ -489,7 +519,8 @@ def test_waits_of_the_ledger():
 
 def test_an_empty_ledger_is_no_evidence():
     found = by_ledger(since=5.0)
-    assert (found.executions, found.since, found.caveats) == (0, 5.0, {Caveat.LEDGER_SHORT: 1})
+    assert (found.executions, found.since) == (0, 5.0)
+    assert caveats(found) == {"limits": {Caveat.LEDGER_SHORT: 1}}
 
 
 def after(engine):
@@ -501,44 +532,87 @@ def after(engine):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=12),
+    st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), clock_steps), max_size=12),
     st.lists(st.integers(0, 3), max_size=3),
     st.booleans(),
     st.integers(0, 16),
 )
 def test_from_a_moment_on_the_same_is_found_as_from_the_begin(turns, limits, rising, since):
-    store, at, held = MemoryStore(clock=lambda: FOREVER), 0.0, {}
+    """Whatever the clock did meanwhile."""
+    store, at, held, fence = MemoryStore(clock=lambda: FOREVER), 5000.0, {}, 0
+    since += 5000.0
     # Mixed, the limits would hide who was over one of them while another was in force.
     changes = sorted(limits, reverse=not rising)
-    for number, (run_id, changes_limit) in enumerate(turns):
-        at += 1.0
+    for run_id, changes_limit, clock_step in turns:
+        at += clock_step + 1 / 1024  # Else two grants may be at the same time.
         key = TicketKey(run_id, "s")
         if changes_limit and changes:
-            store.rows.ledger.append(limit(at, changes.pop(0)))
+            store.rows.ledger.append(limit(at, changes.pop(0), fence=fence))
         elif run_id in held:
-            fence, began = held.pop(run_id)
+            own, began = held.pop(run_id)
             del store.rows.holdings[key]
-            gone = release(at, run_id, fence)
+            gone = release(at, run_id, own)
             store.rows.ledger.append(dataclasses.replace(gone, seconds=at - began))
         else:
-            held[run_id] = number, at
+            fence += 1
+            held[run_id] = fence, at
             store.rows.owners[key] = set()
-            store.rows.holdings[key] = Holding(key, {"orders": (number,)}, number, since=at)
-            store.rows.ledger.append(grant(at, run_id, number))
+            store.rows.holdings[key] = Holding(key, {"orders": (fence,)}, fence, since=at)
+            store.rows.ledger.append(grant(at, run_id, fence))
 
-    def found(since_read):
-        past = read_past(store, {"orders": 1}, since=since_read)
-        judged = audit_ledger(past, past.limits, begin=past.begin, since=since, until=FOREVER)
-        late = [excess for excess in judged.excesses if excess.started >= since]
-        return (
-            late,
-            judged.excess_count > len(late),
-            judged.executions,
-            judged.caveats[Caveat.BEGAN_BEFORE],
-            judged.since,
-        )
+    def found(past):
+        before = {entry.fence for entry in past.before if entry.kind is EntryKind.GRANTED}
+        judged = audit_ledger(past, since=since, until=FOREVER)
+        late = [e for e in judged.excesses if fence_of[e.occupants[-1]] not in before]
+        return late, judged.excess_count > len(late), judged.executions, caveats(judged)
 
-    assert found(since) == found(0.0)
+    entries = store.entries()
+    grants = [entry for entry in entries if entry.kind is EntryKind.GRANTED]
+    fence_of = {Occupant(e.run_id, "s", e.at, 1): e.fence for e in grants}
+    first = next((n for n, entry in enumerate(entries) if entry.at >= since), len(entries))
+    part = read_past(store, {"orders": 1}, since=since)
+    whole = Past(part.begin, part.limits, {}, entries[:first], iter(entries[first:]))
+    assert found(part) == found(whole)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), clock_steps), max_size=16),
+    st.integers(0, 3),
+)
+def test_an_oracle_that_counts_in_the_order_of_the_commits_agrees(turns, slots):
+    at, held, fence, over, entries = 5000.0, {}, 0, [], [limit(5000.0, slots)]
+    for run_id, changes_limit, clock_step in turns:
+        at += clock_step
+        if changes_limit:
+            slots = (slots + 1) % 4
+            entries.append(limit(at, slots))
+        elif run_id in held:
+            entries.append(release(at, run_id, held.pop(run_id)))
+        else:
+            fence += 1
+            held[run_id] = fence
+            entries.append(grant(at, run_id, fence))
+            if len(held) > slots:
+                over.append(run_id)
+    found = by_ledger(*entries)
+    assert sorted(e.occupants[-1].run_id for e in found.excesses) == sorted(over)
+    assert found.executions == fence
+    assert all(e.seconds is None or e.seconds >= 0 for e in found.excesses)
+
+
+def change_ledger(place, column, value, where):
+    """Write into the ledger itself, by SQL; in memory by the same condition."""
+    if not isinstance(place, MemoryPlace):
+        place.sql(f'UPDATE lifeguard_ledger SET "{column}" = {value!r} WHERE {where}')
+        return
+    name, _, wanted = where.partition(" = ")
+    rows = place.store().rows
+    rows.ledger = [
+        dataclasses.replace(entry, **{column: value})
+        if (str(n) if name == "entry" else f"'{entry.kind.value}'") == wanted
+        else entry
+        for n, entry in enumerate(rows.ledger, start=1)
+    ]
 
 
 class TestReadingTheLedger:
@@ -596,15 +670,33 @@ class TestReadingTheLedger:
             ("limit", "other", "", 0, 6),
         ]
         assert past.begin == begin
-        entries = list(past)
-        assert {e.run_id for e in entries[len(told) :]} == {"ends", "late"}
-        whole = list(read_past(engine.store, {}, since=0.0))
+        assert {e.run_id for e in past.since} == {"ends", "late"}
+        whole = list(read_past(engine.store, {}, since=0.0).since)
         for pool in (None, "orders"):
-            part = list(read_past(engine.store, {}, since=since, pool=pool))
+            part = read_past(engine.store, {}, since=since, pool=pool)
             whole_of_pool = [e for e in whole if pool in (None, e.pool)]
-            found, expected = by_ledger(*part, since=since), by_ledger(*whole_of_pool, since=since)
+            found = audit_ledger(part, since=since, until=FOREVER)
+            expected = by_ledger(*whole_of_pool, since=since)
             assert (found.executions, found.excesses) == (expected.executions, expected.excesses)
-            assert found.caveats[Caveat.BEGAN_BEFORE] == 0
+            assert found.caveats["limits"][Caveat.BEGAN_BEFORE] == 0
+
+    def test_nothing_is_dropped_when_the_clock_steps_back(self, engine, place):
+        """The case of a clock that stepped back by 2 s, in which a real excess was "kept"."""
+        engine.set_limit("orders", 2)
+        for run_id in "ab":
+            assert engine.claim(run_id, "s", Demand.parse("orders")).granted
+        # Both in a pool of 1, and from then on by a clock that is 2 s behind.
+        first, second = engine.store.entries(kind=EntryKind.GRANTED)
+        change_ledger(place, "limit", 1, "kind = 'limit'")
+        change_ledger(place, "at", second.at - 2.0, f"entry = {second.number}")
+        assert [e.run_id for e in read_ledger(engine.store)] == ["", "a", "b"]
+        for since in (0.0, first.at, first.at - 1.0):
+            past = read_past(engine.store, {}, since=since)
+            found = audit_ledger(past, since=since, until=FOREVER)
+            assert [[o.run_id for o in e.occupants] for e in found.excesses] == [["a", "b"]]
+            assert found.caveats["limits"][Caveat.CLOCK_STEPPED] == 1
+            assert found.caveats["waits"][Caveat.CLOCK_STEPPED] == 1
+            assert not found.caveats["rates"]
 
     def test_an_engine_at_work_keeps_rates(self, engine):
         engine.set_limit("orders", 1000)
@@ -647,7 +739,131 @@ class TestReadingTheLedger:
         engine.set_limit("orders", 0)
         found = by_ledger(*read_ledger(engine.store))
         assert (told(found), found.executions, found.pools) == ([], 2, 1)
-        assert found.caveats == {Caveat.LEDGER_SHORT: 1}
+        assert caveats(found) == {"limits": {Caveat.LEDGER_SHORT: 1}}
+
+
+# ---- fences and leases ---------------------------------------------------------------------------
+
+
+def test_a_fence_that_is_given_twice_is_found_though_no_limit_was_exceeded():
+    found = by_ledger(
+        limit(1.0, 1),
+        grant(2.0, "a", 7),
+        release(3.0, "a", 7),
+        grant(4.0, "b", 7),
+        grant(4.0, "c", 7, pool="other"),
+    )
+    assert [
+        (s.pool, s.fence, s.largest, s.first.run_id, s.occupant.run_id) for s in found.stale
+    ] == [("orders", 7, 7, "a", "b")]
+    report = Report(found, found)
+    assert (found.excess_count, found.stale_count, report.verdict) == (0, 1, "unsafe")
+    assert verdict_text(report).endswith("no limit exceeded, but a fence did not grow once.")
+
+
+def test_a_fence_smaller_than_one_before_is_found_and_growing_ones_are_not():
+    grown = limit(1.0, 9), *(grant(2.0, r, n) for n, r in enumerate("abc"))
+    assert by_ledger(*grown).stale_count == 0
+    (stale,) = by_ledger(*grown, grant(3.0, "d", 1)).stale
+    assert (stale.fence, stale.largest, stale.first.run_id) == (1, 2, "c")
+
+
+def test_a_fence_that_who_holds_still_was_given_twice_is_found():
+    twice = limit(1.0, 9), grant(2.0, "a", 7), grant(2.0, "b", 7), release(9.0, "a", 7)
+    assert by_ledger(*twice, since=5.0).stale_count == 1
+
+
+def expired(*events, at=40.0, seconds=30.0, also=(), key="s"):
+    """What is found of a step that held from 10 to 40, of these events of it."""
+    ended = Entry(EntryKind.EXPIRED, "orders", "a", "s", 1, 1, "", seconds, None, at)
+    rows = [EventRow(kind, moment, key) for kind, moment in events]
+    return by_ledger(
+        limit(1.0, 1), grant(at - seconds, "a", 1), ended, *also, events_of=lambda ids: {"a": rows}
+    )
+
+
+@pytest.mark.parametrize("kind", ["STEP_SUCCESS", "STEP_OUTPUT", "ASSET_MATERIALIZATION"])
+def test_a_step_that_wrote_after_its_lease_is_found(kind):
+    found = expired(("STEP_START", 11.0), (kind, 42.0))
+    (late,) = found.outlived
+    assert (late.run_id, late.step_key, late.pools, late.event) == ("a", "s", ("orders",), kind)
+    assert (late.granted, late.expired, late.wrote, late.seconds) == (10.0, 40.0, 42.0, 1.0)
+    assert (found.outlived_count, caveats(found)["limits"]) == (1, {Caveat.LEDGER_SHORT: 1})
+    assert "leases" not in caveats(found)
+    report = Report(found, found)
+    assert report.verdict == "unsafe"
+    assert "1 step went on after the lease" in verdict_text(report)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [("STEP_START", 11.0), ("STEP_SUCCESS", 39.0)],
+        [("STEP_START", 11.0), ("STEP_FAILURE", 50.0)],  # The run worker may have said so.
+        [("STEP_START", 20.0), ("STEP_SUCCESS", 42.0)],  # By a clock that is perhaps ahead.
+        [("STEP_START", 9.0), ("STEP_SUCCESS", 42.0)],  # Of an attempt before, by the clocks.
+        [("STEP_START", 41.0), ("STEP_SUCCESS", 99.0)],  # Of the next.
+        [("STEP_START", 11.0), ("STEP_START", 41.0), ("STEP_SUCCESS", 99.0)],
+    ],
+)
+def test_what_does_not_prove_that_a_step_went_on_is_a_caveat(events):
+    found = expired(*events)
+    assert (found.outlived, caveats(found)["leases"]) == ((), {Caveat.EXPIRED: 1})
+
+
+def test_by_a_clock_that_stepped_back_nothing_is_proved():
+    found = expired(("STEP_START", 11.0), ("STEP_SUCCESS", 42.0), also=[grant(38.0, "b", 2)])
+    assert (found.outlived, caveats(found)["leases"]) == ((), {Caveat.EXPIRED: 1})
+
+
+def test_a_step_inside_a_graph_that_held_its_pool_is_found_and_no_other():
+    events = ("STEP_START", 11.0), ("STEP_SUCCESS", 42.0)
+    assert [late.step_key for late in expired(*events, key="s.load").outlived] == ["s.load"]
+    assert expired(*events, key="sales").outlived == ()
+
+
+def test_a_step_of_several_pools_went_on_once():
+    other = Entry(EntryKind.EXPIRED, "other", "a", "s", 1, 1, "", 30.0, None, 40.0)
+    (late,) = expired(("STEP_START", 11.0), ("STEP_SUCCESS", 42.0), also=[other]).outlived
+    assert late.pools == ("orders", "other")
+
+
+def test_a_wait_that_seems_to_end_before_it_began_is_a_caveat():
+    found = by_ledger(grant(50.0, "a", 1, seconds=-3.0), long_seconds=0.0)
+    assert (found.waits, caveats(found)["waits"]) == ((), {Caveat.CLOCK_STEPPED: 1})
+
+
+def test_caveats_stand_by_what_they_are_about():
+    runs = [
+        run("a", step("a", 1.0, None, pool=None, assets=["x"]), ended=5.0, pools=None),
+        one_step("b", 2.0, 3.0, pool="other", assets=["y"]),
+        one_step("c", 9.0, 8.0),
+        run("d", queued=(9.0, 8.0)),
+    ]
+    assert caveats(audited(*runs)) == {
+        "limits": {
+            Caveat.LIMITS_OF_TODAY: 1,
+            Caveat.CLOCKS: 1,
+            Caveat.CLOCKS_DISAGREE: 1,
+            Caveat.UNLIMITED: 1,
+            Caveat.POOL_UNKNOWN: 1,
+        },
+        "duplicates": {Caveat.CLOCKS: 1, Caveat.UNFINISHED: 1},
+        "waits": {Caveat.CLOCKS_DISAGREE: 1},
+    }
+    # Where the ledger judges the pools, nothing is said of how they could not be judged.
+    beside = audited(*runs, assets_only=True)
+    assert caveats(beside)["limits"] == {Caveat.LIMITS_OF_TODAY: 1, Caveat.CLOCKS: 1}
+    assert caveats(beside)["duplicates"] == {Caveat.CLOCKS: 1, Caveat.UNFINISHED: 1}
+    assert (beside.executions, beside.pools) == (0, 0)
+
+
+def test_two_in_an_asset_of_which_no_end_is_known_cast_no_doubt_on_limits():
+    both = [one_step(r, at, None, pool=None, assets=["x"]) for r, at in (("a", 1.0), ("b", 2.0))]
+    found = audited(*both, one_step("c", 1.0, 2.0))
+    assert caveats(found)["duplicates"][Caveat.DOUBTFUL] == 1
+    assert Report(found, found).verdict == "kept"
 
 
 # ---- the spool -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._daemon.monitoring import run_monitoring
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
@@ -182,3 +184,43 @@ def test_the_older_tag_beside_a_pool(tmp_path) -> None:
     assert ("limited", "other", "orders") in found
     assert len(found) == 2
     assert {key for key, tag, _ in found if tag == "older"} == {"tagged"}
+
+
+@pytest.mark.parametrize("tag", health.MAX_RUNTIME_TAGS)
+def test_a_run_is_ended_for_its_age_counted_from_the_start_of_its_process(tag, tmp_path) -> None:
+    """So what its steps wait for is in it, and its time in the run queue is not."""
+
+    @dg.op
+    def work() -> None: ...
+
+    @dg.job
+    def some_job() -> None:
+        work()
+
+    with instance_with(tmp_path, run_monitoring={"enabled": True}) as instance:
+        assert health.is_monitored(instance)
+        assert health.max_runtime_of_all(instance) == (None, None)
+        run = instance.create_run_for_job(some_job, tags={tag: "30"})
+        assert health.max_runtime_of(run.tags) == (tag, 30.0)
+        (record,) = instance.get_run_records()
+        log = logging.getLogger("test")
+
+        def status(started: float | None) -> dg.DagsterRunStatus:
+            run_monitoring.check_run_timeout(
+                instance, record._replace(start_time=started), log, 0.0
+            )
+            found = instance.get_run_by_id(run.run_id)
+            assert found is not None
+            return found.status
+
+        assert status(None) is run.status
+        assert status(time.time() - 20) is run.status
+        assert status(time.time() - 40) is dg.DagsterRunStatus.FAILURE
+
+
+def test_the_longest_that_any_run_may_take(tmp_path) -> None:
+    with instance_with(tmp_path, run_monitoring={"max_runtime_seconds": 60}) as instance:
+        assert not health.is_monitored(instance)
+        assert health.max_runtime_of_all(instance) == ("run_monitoring.max_runtime_seconds", 60.0)
+    assert health.max_runtime_of({"dagster/max_runtime": "soon"}) == ("dagster/max_runtime", None)
+    assert health.max_runtime_of({}) == (None, None)

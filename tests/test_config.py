@@ -168,12 +168,16 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             ],
         ),
         (
-            "pools:\n  a+b: 1\n",
-            ["2:3: pools: 'a+b' is an expression; a declared pool is a plain name."],
+            "pools:\n  a b: 1\n",
+            ["2:3: pools: 'a b' is no pool's name, which has no white space."],
         ),
         (
-            "pools:\n  d[%all%]: 3\n",
-            ["2:3: pools: 'd[%all%]' stands for all partitions: it always has 1000 slots. To limit or pause partitions together, let their rule name one more pool, such as orders[{partition}]+orders, and set that."],
+            "pools:\n  '{hold:step}a+b': 1\n",
+            ["2:3: pools: '{hold:step}a+b' is a pool expression and has neither a limit nor a rate of its own. Set those of its pools: a, b."],
+        ),
+        (
+            "pools:\n  '{all}d[*]': 3\n",
+            ["2:3: pools: '{all}d[*]' stands for all partitions: it always has 1000 slots. To limit or pause partitions together, let their rule name one more pool, such as orders[{partition}]+orders, and set that."],
         ),
         (
             'rules:\n  - assets: "*"\n    pools: []\n    on_conflict: skip\n',

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import (
     SLOTS_MAX,
     Term,
+    all_partitions,
+    asked_by,
     asset_key_parts,
     format_expression,
+    is_expression,
+    op_pool,
     parse_expression,
     pool_name,
+    refuse_unsettable,
     safe_value,
+    without_mark,
 )
 
 ANY_TEXT = st.text(st.characters(), max_size=12)
@@ -87,7 +95,51 @@ def test_a_safe_value_is_one_term(value: str) -> None:
     ],
 )
 def test_expressions(text: str, terms: list[tuple[str, int]]) -> None:
-    assert parse_expression(text) == tuple(Term(name, slots) for name, slots in terms)
+    assert parse_expression(text) == tuple(Term.written(name, slots) for name, slots in terms)
+
+
+@given(ANY_TEXT)
+def test_what_has_no_mark_is_the_name_of_one_pool(name: str) -> None:
+    assume(not name.startswith(("{hold:step}", "{hold:asset}", "{all}")))
+    assert asked_by(name) == (Term(name),)
+    assert without_mark(name) == name
+    refuse_unsettable([name])
+
+
+@pytest.mark.parametrize("name", ["etl+load", "gpu*2", "x[{partition}]", "{asset}", "a{all}"])
+def test_a_name_has_no_templates_whatever_it_looks_like(name: str) -> None:
+    (term,) = asked_by(name)
+    assert (term.name, term.slots, term.fields) == (name, 1, ())
+    assert term.fill(lambda _: "filled") == term
+
+
+@given(TERMS, st.booleans())
+def test_what_a_policy_writes_is_read_back_as_meant(
+    terms: tuple[Term, ...], hold_asset: bool
+) -> None:
+    text = op_pool(terms, hold_asset=hold_asset)
+    assert asked_by(text) == terms
+    assert without_mark(text) == format_expression(terms)
+    assert is_expression(text) is (hold_asset or terms != (Term(terms[0].name),))
+
+
+@pytest.mark.parametrize("name", ["{hold:step}a+b*2", "{hold:asset}a", "{hold:step}", "{all}a[*]"])
+def test_of_what_only_a_policy_writes_nothing_is_set(name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        refuse_unsettable(["fine", name])
+
+
+@pytest.mark.parametrize("name", ["{hold:step}", "{hold:step}a**b", "{hold:asset}a b", "{all}a[*]"])
+def test_a_mark_that_nothing_fits_is_an_error_and_not_unlimited(name: str) -> None:
+    with pytest.raises(ConfigError):
+        asked_by(name)
+
+
+def test_the_pools_of_all_partitions_have_names_that_no_two_terms_share() -> None:
+    names = [
+        all_partitions(term).name for term in parse_expression("a[{partition}]+a[]+a{partition}[]")
+    ]
+    assert names == ["{all}a[*]", "{all}a[]", "{all}a*[]"]
 
 
 @pytest.mark.parametrize(

@@ -186,13 +186,12 @@ def test_what_is_not_an_order_is_refused(text):
 
 def granted(group, slots, turns, turn, *asking, limit=8):
     """Where the group's next turn begins, and the pool's turn, in slots."""
-    ticket = Ticket(TicketKey(group, "s"), Demand.of({"x": slots}), groups={"x": group})
     queue = tuple(
         Waiter(number, priority, asks, 0.0, TicketKey(name, "s"), "s", name)
         for number, (name, asks, priority) in enumerate(asking, start=1)
     )
     before = view_of(queue, {}, {name: at * SLOT for name, at in turns.items()}, turn * SLOT)
-    after = turns_after(ticket, slots, replace(before, limit=limit))
+    after = turns_after(group, 0, slots, replace(before, limit=limit))
     return tuple(at / SLOT for at in after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import dagster as dg
@@ -20,6 +21,7 @@ from dagster_lifeguard.timeline import (
     asks_for,
     bar_of_run,
     bar_of_step,
+    timeline_of_pool,
 )
 
 
@@ -77,14 +79,18 @@ class TestBars:
         (None, "a", False),
         ("a", "a", True),
         ("a", "b", False),
-        ("own+warehouse*2", "warehouse", True),
+        ("{hold:step}own+warehouse*2", "warehouse", True),
+        ("own+warehouse*2", "own+warehouse*2", True),
+        ("own+warehouse*2", "warehouse", False),
         ("{hold:asset}own", "own", True),
-        ("{asset:path}", "a/b", True),
-        ("{asset}+w", "a_b", True),
-        ("{asset:path}", "a/c", False),
-        ("d[{partition}]", "d[x%20y]", True),
-        ("d[{partition}]", "d[%all%]", True),
-        ("d[{partition}]", "d[z]", False),
+        ("{hold:step}{asset:path}", "a/b", True),
+        ("{hold:step}{asset}+w", "a_b", True),
+        ("{hold:step}{asset:path}", "a/c", False),
+        ("{hold:step}d[{partition}]", "d[x%20y]", True),
+        ("{hold:step}d[{partition}]", "{all}d[*]", True),
+        ("{hold:step}d[{partition}]", "d[z]", False),
+        ("d[{partition}]", "d[x%20y]", False),
+        ("{hold:step}a++b", "a", False),
         ("no {expression", "no {expression", True),
         ("no {expression", "expression", False),
     ],
@@ -124,6 +130,28 @@ class TestPicture:
         drawn = self.drawn(hostile, bar)
         assert not [item for item in drawn.iter() if item.tag.endswith("script")]
         assert any("<script>" in (item.text or "") for item in drawn.iter())
+
+
+def timeline(pool_runs, count_max):
+    class Found:
+        def history(self, since, until):
+            return iter(pool_runs)
+
+        def pools(self, names):
+            return ()
+
+    found = timeline_of_pool(
+        cast("Any", Found()), "db", since=0.0, until=100.0, count_max=count_max
+    )
+    return [bar.spans[0].started for bar in found.bars], found.since, found.left_out
+
+
+def test_the_newest_are_those_that_began_last_and_not_those_made_last() -> None:
+    """A run that was made first and queued for long began its step last."""
+    began = [50.0, 10.0, 30.0, 20.0, 40.0]
+    runs = [run(enqueued=None, steps=[step(pool="db", started=at, ended=at + 1)]) for at in began]
+    assert timeline(runs, 2) == ([40.0, 50.0], 40.0, 3)
+    assert timeline(runs, 5) == (sorted(began), 10.0, 0)
 
 
 @dg.asset(pool="orders")

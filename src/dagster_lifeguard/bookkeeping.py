@@ -82,7 +82,7 @@ def claimed(
     ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
-    noticed = tuple(_limit_entry(pool, limit, session) for pool, limit in known)
+    noticed = tuple(_limit_entry(view.pools[pool], limit, session) for pool, limit in known)
     if isinstance(verdict, Granted):
         due = tuple(
             (p.pool, p.rate.due_after_start(p.due_ns, nanoseconds(view.now)))
@@ -108,20 +108,23 @@ def claimed(
             drop_tickets=view.tickets,
             due=due,
             turns=tuple(
-                (pool, group, *turns_after(ticket, len(verdict.slots[pool]), view.pools[pool]))
+                (pool, group, *turns_after(group, ticket.priority, len(numbers), view.pools[pool]))
                 for pool, group in groups.items()
-                if pool in verdict.slots
+                for numbers in (verdict.slots.get(pool),)
+                if numbers is not None
             ),
             limits_known=known,
             ledger=(*noticed, *entries),
         )
     stands_at = [view.pools[pool] for pool in verdict.queue_at]
     begun = turns_of_new_groups(groups, stands_at)
+    corrected = _corrected(view)
     waits = Changes(
         session=session,
+        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
         turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
         limits_known=known,
-        ledger=noticed,
+        ledger=(*noticed, *(_rate_entry(pool.pool, pool.rate, session) for pool, _ in corrected)),
     )
     if ticket.number is None:
         enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
@@ -141,7 +144,22 @@ def claimed(
             requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
             wake=_to_wake(left, (), {key}, view.now, patience_seconds),
         )
-    return verdict, waits if known or begun else None
+    return verdict, waits if known or begun or corrected else None
+
+
+def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:
+    """The pools where the clock was set back since the last start, and what to keep as due there.
+
+    It is written with the claim that notices it. A debt that each claim only cuts would stay as
+    far ahead of the clock for ever. The ledger gets a row of the rate, for the audit to count by.
+    """
+    now_ns = nanoseconds(view.now)
+    return tuple(
+        (pool, due_ns)
+        for pool in view.pools.values()
+        if pool.rate is not None
+        and (due_ns := pool.rate.corrected(pool.due_ns, now_ns)) != pool.due_ns
+    )
 
 
 def adopted(view: View, session: str, *, executes: bool = False) -> Changes | None:
@@ -226,21 +244,24 @@ def configured(
     new_orders = tuple(item for item in orders.items() if before[item[0]].fair_by != item[1])
     if not (limits or new_rates or new_orders):
         return None
+    now_ns = nanoseconds(view.now)
     return Changes(
         limits=tuple(limits.items()),
         rates=new_rates,
+        due=tuple(
+            (pool, rate.taken_over(before[pool].rate, before[pool].due_ns, now_ns))
+            for pool, rate in new_rates
+            if rate is not None
+        ),
         orders=new_orders,
         ledger=(
-            *(
-                Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
-                for pool, rate in new_rates
-            ),
+            *(_rate_entry(pool, rate, session) for pool, rate in new_rates),
             *(
                 Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
                 for pool, fair_by in new_orders
             ),
             *(
-                _limit_entry(pool, limit, session)
+                _limit_entry(before[pool], limit, session)
                 for pool, limit in limits.items()
                 if before[pool].limit != limit or before[pool].limit_known != limit
             ),
@@ -301,5 +322,9 @@ def _entries(
         yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
 
 
-def _limit_entry(pool: str, limit: int | None, session: str) -> Entry:
-    return Entry(EntryKind.LIMIT, pool, session=session, limit=limit)
+def _limit_entry(pool: PoolView, limit: int | None, session: str) -> Entry:
+    return Entry(EntryKind.LIMIT, pool.pool, fence=pool.fence, session=session, limit=limit)
+
+
+def _rate_entry(pool: str, rate: Rate | None, session: str) -> Entry:
+    return Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)

@@ -29,7 +29,7 @@ from dagster_lifeguard.names import (
     Naming,
     Term,
     parse_expression,
-    refuse_all_partitions,
+    refuse_unsettable,
 )
 from dagster_lifeguard.order import parse_order
 from dagster_lifeguard.rate import BURST_MAX, Rate
@@ -199,12 +199,11 @@ class Config(_Strict):
 
     @field_validator("pools")
     @classmethod
-    def _pools_are_single_names(cls, pools: dict[str, PoolSpec]) -> dict[str, PoolSpec]:
+    def _pools_are_names(cls, pools: dict[str, PoolSpec]) -> dict[str, PoolSpec]:
         for name in pools:
-            terms = _expression(name)
-            if len(terms) != 1 or terms[0].slots != 1 or terms[0].fields:
-                raise ValueError(f"{name!r} is an expression; a declared pool is a plain name.")
-        _value(lambda: refuse_all_partitions(pools))
+            if not name or name != "".join(name.split()):
+                raise ValueError(f"{name!r} is no pool's name, which has no white space.")
+        _value(lambda: refuse_unsettable(pools))
         return pools
 
     def limit_of(self, pool: str) -> int | None:

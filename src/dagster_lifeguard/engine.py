@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
@@ -21,10 +22,11 @@ from dagster_lifeguard.model import (
     TicketKey,
     Verdict,
     is_by_default,
+    is_script,
     limit_in_force,
 )
 from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.session import Session
+from dagster_lifeguard.session import Member, Session
 from dagster_lifeguard.store.contract import Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
 from dagster_lifeguard.transactions import Transactions
@@ -32,7 +34,7 @@ from dagster_lifeguard.transactions import Transactions
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from dagster_lifeguard.model import Demand
+    from dagster_lifeguard.model import Demand, Granted
     from dagster_lifeguard.options import Point
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.store.contract import Store
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SLICE_SECONDS = 0.025
 _TRIM_COUNT_MAX = 1000
+_NOW_SECONDS = 1.0
+"""Rows of the ledger that are not even this old are of this moment: a wipe clears them too."""
 
 
 def _pass_by(point: Point) -> None:
@@ -55,6 +59,7 @@ class Engine:
         options: Sessions and waiting.
         passing: Called at each point of each transaction, so that a test can order two of them
             exactly; does nothing by default.
+        session: The process's session, on the same store; one of its own by default.
 
     A fork of the process gets its own session. Slots held before the fork stay the parent's.
     """
@@ -64,11 +69,13 @@ class Engine:
         store: Store,
         options: EngineOptions | None = None,
         passing: Callable[[Point], None] = _pass_by,
+        session: Session | None = None,
     ) -> None:
         self.store = store
         self.options = options or EngineOptions()
-        self._own = Session(store, self.options, self.tidy)
+        self._own = Member(session or Session(store, self.options.lease_seconds), self)
         self._transactions = Transactions(store, self.options, self._own, passing)
+        self._executing: set[TicketKey] = set()
 
     # ---- verbs ---------------------------------------------------------------------------------
 
@@ -120,6 +127,7 @@ class Engine:
                 process owns is given back as soon as it can be, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
+        self._executing.discard(key)
         known = self._own.forget(key)
         try:
             if known is not None and fence in (None, known.fence):
@@ -135,6 +143,35 @@ class Engine:
         """Release every ticket of a run, whoever owns it. Idempotent."""
         return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
 
+    def wipe(self) -> frozenset[str]:
+        """Release every ticket of every run, end the sessions that own some, and clear the ledger.
+
+        What scripts hold stays, with their sessions. A process whose session has ended learns it
+        at its next heartbeat, as after a lost lease. Limits, rates, orders and fences stay.
+
+        Returns:
+            The runs that held or waited.
+        """
+        owners: set[str] = set()
+        of_scripts: set[str] = set()
+        run_ids: set[str] = set()
+        for pool in self.snapshots(self.busy_pools(with_over=True)):
+            for holding in pool.granted:
+                run_ids.add(holding.key.run_id)
+                (of_scripts if is_script(holding.key.run_id) else owners).update(holding.owners)
+            for ticket in pool.tickets:
+                run_ids.add(ticket.key.run_id)
+                (of_scripts if is_script(ticket.key.run_id) else owners).add(ticket.session)
+        runs = frozenset(run_id for run_id in run_ids if not is_script(run_id))
+        for run_id in sorted(runs):
+            self.release_run(run_id)
+        for session in sorted(owners - of_scripts - {self.session}):
+            scope = Scope((), ended=(session,), expired_only=False)
+            retry(partial(self._transactions.end, scope, EntryKind.RELEASED))
+        while retry(partial(self.store.trim_ledger, -_NOW_SECONDS, _TRIM_COUNT_MAX)):
+            pass
+        return runs
+
     def adopt(self, run_id: str, step_key: str, *, executes: bool = False) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.
 
@@ -147,9 +184,10 @@ class Engine:
         Returns:
             The holding's fence, or None when the ticket holds nothing.
         """
-        return retry(
-            lambda: self._transactions.adopt(TicketKey(run_id, step_key), executes=executes)
-        )
+        key = TicketKey(run_id, step_key)
+        if executes:
+            self._executing.add(key)
+        return retry(lambda: self._transactions.adopt(key, executes=executes))
 
     def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
         """Wait, without spinning and without locks, until the ticket should be claimed again.
@@ -333,30 +371,60 @@ class Engine:
             self._transactions.withdraw(key)
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
-    def close(self) -> None:
-        """End this process's session; what only it owns is freed. A later claim opens another.
+    def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
+        """The session is no more: tell whoever executes on what it held; see ``SessionUser``."""
+        if self.options.on_lease_lost is not None:
+            gone = (key for key, grant in held.items() if by_clock or not self._regains(key, grant))
+            self.options.on_lease_lost(tuple(gone))
 
-        When the database cannot be reached, the session's lease ends it.
+    def _regains(self, key: TicketKey, grant: Granted) -> bool:
+        """Become an owner again of slots that another owner has kept."""
+        try:
+            holding = self.store.ticket(key)
+            if not isinstance(holding, Holding) or holding.fence != grant.fence:
+                return False
+            return self.adopt(*key, executes=key in self._executing) == grant.fence
+        except (TryAgainError, StoreUnavailableError) as error:
+            logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
+            return False
+
+    def close(self) -> None:
+        """Give back what only this process owns, and end its session unless others need it.
+
+        A later claim opens another. When the database cannot be reached, the lease ends what is
+        held.
         """
-        session = self._own.leave()
-        if session is not None:
-            scope = Scope((), ended=(session,), expired_only=False)
-            try:
-                retry(lambda: self._transactions.end(scope, EntryKind.RELEASED, by=session))
-            except StoreUnavailableError as error:
-                logger.warning("The session is left to its lease: %s", error)
-        self.store.close()
+        self._end(self._own.tickets())
+        self._own.part()
 
     def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
-        """Stop saying that this process lives, and give nothing back.
+        """Own these no more, and give nothing back.
 
-        What it holds stays held until its lease has run out, and beyond that while another owner
-        lives. A later claim opens another session, and so does one that is under way.
+        The slots stay held until the lease has run out, and beyond that while another owner lives.
 
         Args:
-            keys: Of what it holds, leave these: at once if it holds nothing else, and else with
-                the rest. All by default.
+            keys: Of what this engine holds; all by default, and then its session ends too, unless
+                others need it.
         """
-        left = self._own.leave(keys)
-        if keys is None or left is not None:
-            self.store.close()
+        if keys is not None:
+            self._own.leave(keys)
+            return
+        self._end(tuple(self._own.asked))
+        self._own.part()
+
+    def _end(self, keys: Iterable[TicketKey]) -> None:
+        """Give back or withdraw what no other process owns."""
+        session = self._own.id
+        try:
+            for key in keys if session is not None else ():
+                retry(
+                    partial(
+                        self._transactions.end,
+                        Scope((), *key),
+                        EntryKind.RELEASED,
+                        owner=session,
+                        by=session,
+                    )
+                )
+        except StoreUnavailableError as error:
+            logger.warning("What is held is left to its lease: %s", error)

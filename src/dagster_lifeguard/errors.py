@@ -136,6 +136,12 @@ class SchemaError(LifeguardError):
     code = "schema-too-new"
 
 
+class OldSchemaError(LifeguardError):
+    """Dagster's tables are older than pools; nothing was granted."""
+
+    code = "schema-too-old"
+
+
 class DeploymentError(LifeguardError):
     """A deployment cannot be reached, refuses, or cannot do what it was asked for."""
 

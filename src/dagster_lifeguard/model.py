@@ -65,6 +65,12 @@ POOLS_PER_DEMAND_MAX = 10_000
 SCRIPT_RUN = "script-"
 """How the id begins under which a script asks, which has no run."""
 
+
+def is_script(run_id: str) -> bool:
+    """Whether this is the id under which a script asks, and not that of a run."""
+    return run_id.startswith(SCRIPT_RUN)
+
+
 WAITERS_SEEN_MAX = 32
 """How many of a pool's best-ranked waiters a decision looks at."""
 
@@ -438,12 +444,18 @@ class Entry:
     """One row of the ledger.
 
     Attributes:
-        at: When, by the database's clock; filled in by the store.
+        at: When, by the database's clock, which may step back; filled in by the store.
         slots: Slots granted or given back.
+        fence: Of a grant or its end: its fence. Of a change of the limit: the pool's largest fence
+            until then, so that grants and changes of a pool are in order of their fences.
         seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
         limit: A limit entry: the new limit, None when it was deleted.
-        detail: A rate entry: the new rate such as ``100/minute, burst 10``, None when deleted.
+        detail: A rate entry: the rate from then on, such as ``100/minute, burst 10``; None when
+            deleted. It repeats the rate when the clock was set back and what is due was corrected.
             An order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
+        number: Larger for a later entry of the same pool, in the order of their commits, whatever
+            the clock says; filled in by the store. Of different pools, PostgreSQL may commit the
+            larger of two numbers first.
     """
 
     kind: EntryKind
@@ -457,3 +469,4 @@ class Entry:
     limit: int | None = None
     at: float = 0.0
     detail: str | None = None
+    number: int = 0

@@ -1,13 +1,17 @@
 """Names of pools: how an asset key becomes one, and the grammar of pool expressions.
 
-A pool expression is what stands in ``op.pool``::
+What stands in ``op.pool`` is the name of one pool, whatever it looks like, unless it begins with a
+mark. A policy writes the mark; a name that a user chooses does not begin so by accident::
 
-    expression = [ "{hold:asset}" ] term { "+" term }
+    op.pool    = name | mark expression
+    mark       = "{hold:step}" | "{hold:asset}"
+    expression = term { "+" term }
     term       = name [ "*" slots ]
 
-A name is any run of characters without white space, ``+``, ``*`` or braces, and may hold
-templates such as ``{asset}`` or ``{metadata:KEY}``. ``{hold:asset}`` in front says that all steps
-of a graph asset hold the pools together, from the first step to the last.
+A name in an expression is any run of characters without white space, ``+``, ``*`` or braces, and
+may hold templates such as ``{asset}`` or ``{metadata:KEY}``. ``{hold:asset}`` says that all steps
+of a graph asset hold the pools together, from the first step to the last; ``{hold:step}`` that
+each step holds them by itself.
 """
 
 from __future__ import annotations
@@ -34,14 +38,19 @@ FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "p
 ``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.
 """
 
-ALL_PARTITIONS = "%all%"
-"""In place of ``{partition}``: the pool that stands for all of them.
+ALL_PARTITIONS = "{all}"
+"""How the name of a pool begins that stands for all partitions: ``{all}orders[*]``."""
 
-No other name has it: in what a template is filled in with, ``%`` is written ``%25``.
-"""
+HOLD_STEP = "{hold:step}"
+"""The mark of an expression whose pools each step holds by itself."""
 
 HOLD_ASSET = "{hold:asset}"
-"""Before an expression: the pools are held across all steps of the graph asset."""
+"""The mark of an expression whose pools are held across all steps of the graph asset."""
+
+OPERATORS = frozenset("+*{}")
+"""A text without any of these is no expression but the name of one pool."""
+
+_MARKS = (HOLD_STEP, HOLD_ASSET)
 
 _KEYED_FIELDS = ("tag", "metadata")
 _NAMINGS = ("underscore", "path")
@@ -65,19 +74,29 @@ class Field:
 
 @dataclass(frozen=True)
 class Term:
-    """One pool of an expression and how many of its slots are asked for."""
+    """One pool and how many of its slots are asked for.
+
+    Attributes:
+        name: The pool, or what is known of its name while it has templates.
+        slots: How many slots.
+        fields: The templates in the name, in order. A plain name has none, whatever it looks like.
+    """
 
     name: str
     slots: int = 1
+    fields: tuple[Field, ...] = ()
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The templates in the name, in order."""
-        return tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(self.name))
+    @classmethod
+    def written(cls, name: str, slots: int = 1) -> Term:
+        """The term of an expression, in whose name braces are templates."""
+        return cls(name, slots, tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(name)))
 
     def fill(self, value_of: Callable[[Field], str]) -> Term:
         """Replace each template by what ``value_of`` says, which must be safe in a pool name."""
-        return Term(_TEMPLATE.sub(lambda m: value_of(Field(m[1], m[2])), self.name), self.slots)
+        if not self.fields:
+            return self
+        filled = _TEMPLATE.sub(lambda m: value_of(Field(m[1], m[2])), self.name)
+        return Term.written(filled, self.slots)
 
     def __str__(self) -> str:
         return self.name if self.slots == 1 else f"{self.name}*{self.slots}"
@@ -142,7 +161,7 @@ def parse_expression(text: str) -> tuple[Term, ...]:
                 remedy=f"Ask for 1 to {SLOTS_MAX} slots.",
                 names=[part],
             )
-        term = Term(match["name"], slots)
+        term = Term.written(match["name"], slots)
         for field in term.fields:
             _check_field(field)
         if term.name in {other.name for other in terms}:
@@ -180,30 +199,87 @@ def stands_for(term: Term, name: str) -> bool:
     return re.fullmatch(".+".join(map(re.escape, fixed)), name) is not None
 
 
+def all_partitions(term: Term) -> Term:
+    """The pool that stands for all partitions of a term with ``{partition}`` in its name.
+
+    No two terms get one name: no name in an expression has a ``*``.
+    """
+    whole = fill_run_fields(term, asset=None, partition="*")
+    return Term(ALL_PARTITIONS + whole.name, whole.slots)
+
+
 def is_of_all_partitions(pool: str) -> bool:
     """Whether a pool stands for all partitions of something."""
-    return ALL_PARTITIONS in pool
+    return pool.startswith(ALL_PARTITIONS)
 
 
-def refuse_all_partitions(pools: Iterable[str]) -> None:
-    """Refuse to set anything of pools that stand for all partitions.
+def is_expression(pool: str) -> bool:
+    """Whether what stands in ``op.pool`` is an expression, and not the name of one pool."""
+    return pool.startswith(_MARKS)
+
+
+def without_mark(pool: str) -> str:
+    """What stands in ``op.pool``, as people are shown it."""
+    return next((pool.removeprefix(mark) for mark in _MARKS if pool.startswith(mark)), pool)
+
+
+def is_held_by_asset(pool: str) -> bool:
+    """Whether the steps of a graph asset with this in ``op.pool`` hold their pools together."""
+    return pool.startswith(HOLD_ASSET)
+
+
+def asked_by(pool: str) -> tuple[Term, ...]:
+    """The pools and slots that a step with this in ``op.pool`` asks for.
 
     Raises:
-        ConfigError: One of them does.
+        ConfigError: It has the mark of an expression and is none, or is a name that only pools of
+            all partitions have. Better a run that fails with a word than one that goes unlimited.
     """
-    wrong = [pool for pool in pools if is_of_all_partitions(pool)]
-    if wrong:
+    if is_expression(pool):
+        return parse_expression(without_mark(pool))
+    if is_of_all_partitions(pool):
         raise ConfigError(
-            f"{wrong[0]!r} stands for all partitions: it always has {SLOTS_MAX} slots.",
-            remedy="To limit or pause partitions together, let their rule name one more pool, "
-            "such as orders[{partition}]+orders, and set that.",
-            names=wrong,
+            f"The pool {pool!r} begins with {ALL_PARTITIONS}, as only pools of all partitions do.",
+            remedy="Give it another name.",
+            names=[pool],
         )
+    return (Term(pool),)
 
 
-def split_hold(text: str) -> tuple[bool, str]:
-    """Whether the pools of an expression are held across a whole graph asset, and its terms."""
-    return text.startswith(HOLD_ASSET), text.removeprefix(HOLD_ASSET)
+def op_pool(terms: Sequence[Term], *, hold_asset: bool = False) -> str:
+    """What is to stand in ``op.pool`` of a step that asks for these terms: see ``asked_by``."""
+    text = format_expression(terms)
+    if hold_asset:
+        return HOLD_ASSET + text
+    is_name = len(terms) == 1 and terms[0].slots == 1 and not terms[0].fields
+    return text if is_name else HOLD_STEP + text
+
+
+def is_reserved(pool: str) -> bool:
+    """Whether only a policy or the engine names a pool so: nothing is set of such a name."""
+    return is_expression(pool) or is_of_all_partitions(pool)
+
+
+def refuse_unsettable(pools: Iterable[str]) -> None:
+    """Refuse to set anything of expressions, and of pools that stand for all partitions.
+
+    Raises:
+        ConfigError: One of them is an expression, or stands for all partitions.
+    """
+    for pool in pools:
+        if is_expression(pool):
+            raise ConfigError(
+                f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
+                remedy=f"Set those of its pools: {without_mark(pool).replace('+', ', ')}.",
+                names=[pool],
+            )
+        if is_of_all_partitions(pool):
+            raise ConfigError(
+                f"{pool!r} stands for all partitions: it always has {SLOTS_MAX} slots.",
+                remedy="To limit or pause partitions together, let their rule name one more pool, "
+                "such as orders[{partition}]+orders, and set that.",
+                names=[pool],
+            )
 
 
 def graph_of(step_key: str) -> str:
@@ -216,7 +292,7 @@ def ticket_name(step_key: str, text: str) -> str:
 
     A graph that holds its pools as a whole has one for all its steps, with its own name.
     """
-    return graph_of(step_key) if split_hold(text)[0] else step_key
+    return graph_of(step_key) if is_held_by_asset(text) else step_key
 
 
 def _split_terms(text: str) -> list[str]:

@@ -135,18 +135,17 @@ def line(
     return [tickets[waiter.number] for _, waiter in ranked(waiters, held, pool.turns, pool.turn)]
 
 
-def turns_after(ticket: Ticket, slots: int, pool: PoolView) -> tuple[int, int]:
-    """Where the turns of a fair pool are once a ticket is granted slots of it.
+def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[int, int]:
+    """Where the turns of a fair pool are once a waiter of a group is granted slots of it.
 
     Returns:
-        Where the next turn of the ticket's group begins, and the pool's turn.
+        Where the next turn of the group begins, and the pool's turn.
     """
-    group = ticket.groups.get(pool.pool, "")
     # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
     asking = {group} | {
         waiter.group
         for waiter in pool.queue
-        if waiter.priority >= ticket.priority and (pool.limit is None or waiter.slots <= pool.limit)
+        if waiter.priority >= priority and (pool.limit is None or waiter.slots <= pool.limit)
     }
     begins = {name: pool.turns.get(name, pool.turn) for name in asking}
     end = begins[group] + slots * SLOT

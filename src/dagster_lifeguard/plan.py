@@ -19,12 +19,11 @@ from dagster_lifeguard.compat.ops import (
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.duplicates import agree
 from dagster_lifeguard.errors import (
-    ConfigError,
     LifeguardError,
     NeedsEngineError,
     SelectionError,
 )
-from dagster_lifeguard.names import Term, fill_run_fields, parse_expression, split_hold
+from dagster_lifeguard.names import Term, asked_by, fill_run_fields, is_held_by_asset
 from dagster_lifeguard.templates import PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
 
@@ -73,7 +72,7 @@ class Assignment:
     @property
     def terms(self) -> tuple[Term, ...]:
         """The pools that its steps ask for, as written, and how many slots of each."""
-        return _terms(self.pools, self.engine)
+        return _terms(self.pools)
 
     @property
     def own_terms(self) -> tuple[Term, ...]:
@@ -84,24 +83,16 @@ class Assignment:
     @property
     def current_terms(self) -> tuple[Term, ...]:
         """The same in the definitions as they are."""
-        return _terms(self.current, self.engine)
+        return _terms(self.current)
 
     @property
     def holds(self) -> bool:
         """Whether the steps of a graph asset hold their pools together."""
-        return any(split_hold(text)[0] for text in self.pools)
+        return any(map(is_held_by_asset, self.pools))
 
 
-def _terms(texts: Iterable[str], engine: Engine) -> tuple[Term, ...]:
-    found: dict[str, Term] = {}
-    for text in texts:
-        try:
-            # To stock Dagster any text is the name of one pool.
-            terms = parse_expression(split_hold(text)[1]) if engine == "lifeguard" else None
-        except ConfigError:
-            terms = None
-        found.update((term.name, term) for term in terms or (Term(text),))
-    return tuple(found.values())
+def _terms(texts: Iterable[str]) -> tuple[Term, ...]:
+    return tuple({term.name: term for text in texts for term in asked_by(text)}.values())
 
 
 @dataclass(frozen=True, slots=True)

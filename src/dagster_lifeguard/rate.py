@@ -6,6 +6,14 @@ span of S seconds, both ends counted, at most ``burst + S * starts / seconds`` s
 first of k starts sets what is due to its own time and one interval at least, and the last comes no
 earlier than k - burst intervals after the first.
 
+After a start, what is due is at most ``burst`` intervals ahead of the clock. If it is further
+ahead, the clock was set back. The first claim to see that corrects it, once: the pool waits for
+one interval at most.
+
+When a rate takes the place of another, the starts that still count go on counting, each by the new
+interval, and at most the new burst of them. So in a span over one change at most the larger burst
+of steps start, plus what each rate allows in its part of the span.
+
 Whole numbers, because what is due is added up for as long as the pool lives, and an interval is
 rounded up, so that no error ever lets one more in.
 """
@@ -119,11 +127,26 @@ class Rate:
         """What to keep for the pool when a step starts now."""
         return self._due(due_ns, now_ns) + self.interval_ns
 
+    def corrected(self, due_ns: int, now_ns: int) -> int:
+        """What to keep for the pool if the clock was set back: the latest a start can have set."""
+        return min(due_ns, now_ns + self.burst * self.interval_ns)
+
+    def taken_over(self, before: Rate | None, due_ns: int, now_ns: int) -> int:
+        """What to keep for the pool when this rate is set.
+
+        Args:
+            before: The rate that it has had so far. Without one, starts were not counted, and what
+                was kept when its last rate was deleted counts as it is.
+            due_ns: What is kept for the pool.
+            now_ns: The time.
+        """
+        if before is not None and due_ns > now_ns:
+            debt_ns = before.corrected(due_ns, now_ns) - now_ns
+            due_ns = now_ns + -(-debt_ns * self.interval_ns // before.interval_ns)
+        return self.corrected(due_ns, now_ns)
+
     def _due(self, due_ns: int, now_ns: int) -> int:
-        # No start can have set it later than that: the rate was raised since, or the clock set
-        # back. Neither may cost more than the burst.
-        latest = now_ns + self.burst * self.interval_ns
-        return min(max(due_ns, now_ns), latest)
+        return max(self.corrected(due_ns, now_ns), now_ns)
 
     @property
     def text(self) -> str:

@@ -11,10 +11,9 @@ from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import NameClashError, TemplateError
 from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX
 from dagster_lifeguard.names import (
-    HOLD_ASSET,
     Term,
     enumerate_some,
-    format_expression,
+    op_pool,
     pool_name,
     safe_value,
 )
@@ -44,7 +43,7 @@ class PoolNames:
         self._owners: dict[str, str | list[str]] = {}
 
     def of(self, unit: Unit, rule_index: int) -> str | None:
-        """Return the pool expression of a unit; None if unlimited or if it cannot be filled in."""
+        """Return the ``op.pool`` of a unit; None if unlimited or if it cannot be filled in."""
         naming = self._policy.naming
         filled: list[Term] = []
         for term, is_own in self._rules[rule_index]:
@@ -68,7 +67,7 @@ class PoolNames:
         slots: dict[str, int] = {}  # Where two come out as one pool, the larger counts.
         for term in filled:
             slots[term.name] = max(slots.get(term.name, 0), term.slots)
-        filled = [Term(name, count) for name, count in slots.items()]
+        filled = [Term.written(name, count) for name, count in slots.items()]
         if len(filled) > POOLS_PER_DEMAND_MAX:
             reason = f"it would ask for more than {POOLS_PER_DEMAND_MAX} pools"
             self._unfilled[rule_index, reason].append(unit.name)
@@ -76,7 +75,7 @@ class PoolNames:
         if not filled:
             return None
         holds = self._policy.rules[rule_index].hold == "asset" and unit.kind == "graph_asset"
-        return (HOLD_ASSET if holds else "") + format_expression(filled)
+        return op_pool(filled, hold_asset=holds)
 
     def _note_owner(self, pool: str, asset: str) -> None:
         known = self._owners.setdefault(pool, asset)

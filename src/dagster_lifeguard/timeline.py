@@ -5,21 +5,19 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import product
 from typing import TYPE_CHECKING, cast
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.names import (
-    ALL_PARTITIONS,
     Term,
+    all_partitions,
+    asked_by,
     fill_run_fields,
-    parse_expression,
     safe_value,
-    split_hold,
 )
 
 if TYPE_CHECKING:
@@ -133,22 +131,27 @@ def asks_for(step: StepExecution, pool: str) -> bool:
     """Whether a step asked for this pool, alone or among others."""
     if step.pool is None or step.pool == pool:
         return step.pool is not None
+    return any(pool in _names(term, step) for term in _terms(step.pool))
+
+
+def _terms(text: str) -> tuple[Term, ...]:
     try:
-        terms = parse_expression(split_hold(step.pool)[1])
-    except ConfigError:
-        return False
-    return any(pool in _names(term, step) for term in terms)
+        return asked_by(text)
+    except ConfigError:  # Dagster's own storage took it for a name.
+        return (Term(text),)
 
 
 def _names(term: Term, step: StepExecution) -> Iterator[str]:
     """The pools that a term stood for: one for each asset and partition that it names."""
     fields = {field.name for field in term.fields}
-    keys = [tuple(key.path) for key in step.asset_keys] if "asset" in fields else [()]
-    partitions = (
-        [ALL_PARTITIONS, *map(safe_value, step.partitions)] if "partition" in fields else [""]
-    )
-    for path, partition in product(keys, partitions):
-        yield fill_run_fields(term, asset=path, partition=partition).name
+    for key in step.asset_keys if "asset" in fields else [None]:
+        of_asset = term if key is None else fill_run_fields(term, asset=key.path, partition=None)
+        if "partition" not in fields:
+            yield of_asset.name
+            continue
+        yield all_partitions(of_asset).name
+        for partition in map(safe_value, step.partitions):
+            yield fill_run_fields(of_asset, asset=None, partition=partition).name
 
 
 def timeline_of_runs(
@@ -184,7 +187,9 @@ def timeline_of_asset(
             for step in run.steps:
                 if any(key.to_user_string() == asset for key in step.asset_keys):
                     yield bar_of_step(run, step, until)
-        yield from _waiting(deployment, deployment.assets().get(asset, ()), asset, until)
+        texts = deployment.assets().get(asset, ())
+        pools = {term.name for text in texts for term in _terms(text) if not term.fields}
+        yield from _waiting(deployment, pools, asset, until)
 
     return _newest(bars(), since, until, count_max)
 
@@ -209,13 +214,16 @@ def _makes(deployment: Deployment, run_id: str, step_key: str, asset: str) -> bo
 
 
 def _newest(bars: Iterable[Bar], since: float, until: float, count_max: int) -> Timeline:
-    kept: deque[Bar] = deque(maxlen=count_max)
+    """The bars that began last of those within the window, whichever order they come in."""
+    kept: list[tuple[float, int, Bar]] = []
     count = 0
     for bar in bars:
         spans = tuple(span for span in bar.spans if span.ended >= since and span.started <= until)
         if spans:
             count += 1
-            kept.append(replace(bar, spans=spans))
-    ordered = sorted(kept, key=lambda bar: bar.spans[0].started)
-    edge = max(since, ordered[0].spans[0].started) if ordered else since
-    return Timeline(edge, until, tuple(ordered), count - len(kept))
+            heapq.heappush(kept, (bar.spans[0].started, count, replace(bar, spans=spans)))
+            if len(kept) > count_max:
+                heapq.heappop(kept)
+    ordered = sorted(kept, key=lambda item: (item[2].spans[0].started, item[1]))
+    edge = max(since, ordered[0][2].spans[0].started) if ordered else since
+    return Timeline(edge, until, tuple(bar for *_, bar in ordered), count - len(kept))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.model import Ticket, View, Waiter
     from dagster_lifeguard.options import EngineOptions, Point
     from dagster_lifeguard.rate import Rate
-    from dagster_lifeguard.session import Session
+    from dagster_lifeguard.session import Member
     from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Transactions:
     Args:
         store: Where the tables are.
         options: The patience, and the limit of pools without one.
-        own: The session, which is told what it holds from now on, and what no more.
+        own: The engine's part of the session; it is told what the engine holds, and holds no more.
         passing: Called at each point of each transaction.
 
     Attributes:
@@ -64,7 +64,7 @@ class Transactions:
     """
 
     def __init__(
-        self, store: Store, options: EngineOptions, own: Session, passing: Callable[[Point], None]
+        self, store: Store, options: EngineOptions, own: Member, passing: Callable[[Point], None]
     ) -> None:
         self._store = store
         self._options = options

@@ -67,7 +67,7 @@ class Process:
         self.engine.release(*key)
 
     def slots(self, base: TicketKey, timeout: float | None = None, priority=0, **slots: int):
-        return Slots(self.desk, base, Demand.of(slots), timeout, priority)
+        return Slots(self.desk, base, str(Demand.of(slots)), 1, timeout, priority)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dagster_lifeguard.client.client import _demand
 from dagster_lifeguard.errors import (
     ConfigError,
     DeadlockError,
@@ -17,6 +16,7 @@ from dagster_lifeguard.errors import (
     StoreUnavailableError,
 )
 from dagster_lifeguard.model import Demand, TicketKey
+from dagster_lifeguard.rate import Rate
 
 STEP = TicketKey("run", "step")
 
@@ -163,9 +163,27 @@ class TestThreads:
             assert found.fence == 0
             assert held(one) == []
 
-    def test_a_template_is_no_name(self):
+    def test_a_template_is_no_name(self, process):
         with pytest.raises(ConfigError, match="which nothing fills in here"):
-            _demand("orders[{partition}]", 1)
+            process().desk.asking.demand("orders[{partition}]", 1)
+
+    def test_several_slots_of_each_pool_of_an_expression(self, process):
+        assert process().desk.asking.demand("b*2+a", 3) == Demand.of({"a": 3, "b": 6})
+
+    @pytest.mark.parametrize("name", ["a+b", "a*2", "a**b", "x[{partition}]", "{hold:step}a"])
+    @pytest.mark.parametrize("by", ["limit", "rate"])
+    def test_a_pool_with_something_of_its_own_is_a_name_first(self, process, name, by):
+        one = process()
+        if by == "limit":
+            one.engine.set_limit(name, 1)
+        else:
+            one.engine.set_rate(name, Rate.parse("5/second"))
+        assert one.desk.asking.demand(name, 2) == Demand.of({name: 2})
+
+    @pytest.mark.parametrize("text", ["a**b", "a{b", "{hold:step}a+b"])
+    def test_what_is_neither_pool_nor_expression_is_an_error(self, process, text):
+        with pytest.raises(ConfigError, match=r"is not a (pool expression|template)"):
+            process().desk.asking.demand(text, 1)
 
     def test_the_name_says_what_they_are_inside_of(self, process):
         one = process()

@@ -7,7 +7,7 @@ import pytest
 from dagster_lifeguard.model import SLOTS_MAX, Demand, Reason
 from places import write_limit_as_another_would
 
-ALL = "daily[%all%]"
+ALL = "{all}daily[*]"
 RANGE = Demand.of({ALL: SLOTS_MAX})
 
 

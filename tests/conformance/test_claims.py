@@ -503,7 +503,7 @@ def test_the_ledger_has_every_grant_release_and_limit(engine):
         ("granted", "warehouse", "a", "step", 2, fence, None),
         ("released", "orders", "a", "step", 1, fence, None),
         ("released", "warehouse", "a", "step", 2, fence, None),
-        ("limit", "orders", "", "", 0, 0, None),
+        ("limit", "orders", "", "", 0, fence, None),
     ]
     stamps = [e.at for e in reversed(engine.store.ledger())]
     assert stamps == sorted(stamps)

@@ -259,3 +259,32 @@ def test_a_step_that_is_over_with_its_run_worker_is_over(place, new_engine):
     age_session(place, step.session)
     found = reader.snapshot("orders")
     assert ([h.key for h in found.over], found.holdings) == ([A], ())
+
+
+def test_a_wipe_takes_what_is_over_along(place, new_engine):
+    dead, live = new_engine(), new_engine()
+    live.set_limit("orders", 1)
+    dead.claim(*A, ORDERS)
+    dead.claim(*B, ORDERS)
+    age_session(place, dead.session)
+
+    assert live.wipe() == {"a", "b"}
+
+    assert live.busy_pools(with_over=True) == ()
+    assert live.store.expired_sessions(10) == ()
+
+
+def test_a_step_that_was_silent_and_came_back_is_not_missed(place, new_engine):
+    gone = []
+    worker, step, reader = new_engine(), new_engine(on_lease_lost=gone.extend), new_engine()
+    reader.set_limit("orders", 1)
+    worker.claim(*A, ORDERS)
+    step.adopt(*A, executes=True)
+    age_session(place, step.session)
+    reader.reap()
+    assert lost(reader)[A]
+
+    assert not step.heartbeat()  # It is told, and finds its slots kept by its run worker.
+
+    assert (lost(reader), gone) == ({A: ""}, [])
+    assert reader.ticket(*A).owners == {worker.session, step.session}

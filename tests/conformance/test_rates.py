@@ -17,7 +17,6 @@ from dagster_lifeguard.model import (
 )
 from dagster_lifeguard.options import DUE_SECONDS, EngineOptions
 from dagster_lifeguard.rate import Rate, nanoseconds
-from dagster_lifeguard.session import Session
 from dagster_lifeguard.store.contract import Changes, Scope
 from dagster_lifeguard.store.memory import MemoryStore
 from dagster_lifeguard.store.viewed import Viewed
@@ -175,36 +174,6 @@ def test_the_default_limit_goes_with_a_rate(new_engine):
     assert ask(engine, "b").reason is Reason.FULL
 
 
-def test_a_rate_that_is_raised_wakes_and_tells_anew(new_engine):
-    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("api", 5)
-    engine.set_rate("api", Rate(1, 86400))
-    ask(other, "a")
-    before = ask(engine, "b")
-    (first,) = granted_at(engine)
-
-    other.set_rate("api", HOURLY)
-    assert engine.wait("b", "step", 20)
-    after = ask(engine, "b")
-    # What the old rate counts with ends at once: one interval of the new one at most.
-    (changed,) = (e.at for e in engine.store.ledger() if e.detail == "1/hour")
-    assert first + 3600 - EPSILON <= after.ready_at < before.ready_at
-    assert changed + 3600 - EPSILON <= after.ready_at
-
-
-def test_a_rate_that_is_deleted_lets_in_who_waited_for_it(new_engine):
-    engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("api", 5)
-    engine.set_rate("api", HOURLY)
-    ask(other, "a")
-    ask(engine, "b")
-
-    other.set_rate("api", None)
-    assert engine.wait("b", "step", 20)
-    assert ask(engine, "b").granted
-    assert engine.rates() == {}
-
-
 def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
     """Nothing wakes it and nothing makes it look, so only the time that it was told can."""
     engine = new_engine(look_again_seconds=3600.0, lease_seconds=3600.0)
@@ -235,13 +204,14 @@ def test_the_next_look_begins_as_early_as_the_last_one_was_slow(ahead, early):
 
     Who is next comes a little earlier still.
     """
-    session = Session(MemoryStore(), EngineOptions(), tidy=lambda: None)
-    name, key = session.open(), TicketKey("run", "step")
+    engine = Engine(MemoryStore())
+    own = engine._own
+    name, key = own.open(), TicketKey("run", "step")
     view = View(now=1000.0, session_alive=True, lease_ends=None, pools={})
     verdict = Waiting("api", Reason.RATE, ahead, queue_at=("api",), ready_at=1002.0)
-    assert session.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
-    assert session.look_again_at(key, now=500.3) == 502.0 - early
-    session.leave()
+    assert own.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
+    assert own.look_again_at(key, now=500.3) == 502.0 - early
+    engine.leave()
 
 
 def test_who_is_next_and_a_little_early_waits_for_its_time_and_is_not_late():

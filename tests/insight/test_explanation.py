@@ -156,7 +156,7 @@ class TestSteps:
                 pool("api", 4, [], [waits("a", "orders", slots=2)]),
                 pool("db", 1, [holds("z")], [waits("a", "orders")]),
             ],
-            plan=[PlannedStep("orders", "db+api*2", ("sales/orders",))],
+            plan=[PlannedStep("orders", "{hold:step}db+api*2", ("sales/orders",))],
             told_settings=replace(SETTINGS, engine=True),
         )
         (step,) = why(told, "sales/orders").steps
@@ -170,7 +170,7 @@ class TestSteps:
         told = told_of(
             run("a", pools=frozenset()),
             states=[pool("db[2024]", 1, [holds("z")], [waits("a", "orders")])],
-            plan=[PlannedStep("orders", "db[{partition}]", ("sales/orders",))],
+            plan=[PlannedStep("orders", "{hold:step}db[{partition}]", ("sales/orders",))],
             told_settings=replace(SETTINGS, engine=True),
         )
         found = why(told, "sales/orders")
@@ -191,7 +191,7 @@ class TestSteps:
             run("a", pools=frozenset({"sales/lines"})),
             run("b", pools=frozenset({"sales/orders"})),
             states=[pool("sales/orders", 1, [holds("b", "models")])],
-            plan=[PlannedStep("models", "{asset:path}", assets)],
+            plan=[PlannedStep("models", "{hold:step}{asset:path}", assets)],
             told_settings=replace(SETTINGS, engine=True),
         )
         found = why(told, "sales/orders")
@@ -394,6 +394,35 @@ class TestRunQueue:
             queue=letting_go(),
         )
         assert (place.position, place.estimate.typical) == (5, 4 * 40.0)
+
+
+class TestOrderInWords:
+    def said(self, mine, *, limit=1, fair_by="team", **more):
+        """What is said of the order, without line breaks."""
+        told = told_of(
+            run("holder"), mine,
+            states=[pool("db", limit, [holds("holder")], fair_by=fair_by, **more)],
+            plan=[ORDERS], told_settings=ENGINE, told_queue=TWO,
+        )  # fmt: skip
+        lines = explanation_lines(why(told, mine.run_id), name="it", in_full=True)
+        orders = [str(line) for line in lines if str(line).startswith("Order:")]
+        assert len(orders) == 1
+        return orders[0]
+
+    QUEUED = "Of the runs that will ask for db, those of the group with the fewest slots"
+    WAITING = "A slot of db goes to the group that holds the fewest slots there"
+
+    def test_of_a_run_in_the_queue_that_will_ask_for_a_fair_pool(self):
+        mine = run("mine", "QUEUED", pools=frozenset({"db"}))
+        assert self.QUEUED in self.said(mine)
+        for more in ({"fair_by": None}, {"limit": None}):
+            assert "the run queue looks at runs" in self.said(mine, **more)
+            assert self.QUEUED not in self.said(mine, **more)
+
+    def test_of_a_step_that_waits_at_a_fair_pool(self):
+        waiting = [waits("mine", "orders")]
+        assert self.WAITING in self.said(run("mine"), waiting=waiting)
+        assert self.WAITING not in self.said(run("mine"), waiting=waiting, fair_by=None)
 
 
 class TestNames:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console, Group
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
 from dagster_lifeguard.cli.pool_tables import overview_table
-from dagster_lifeguard.insight.past import Past, Sample, Spread, read_past
+from dagster_lifeguard.insight.past import Past, Sample, Spread, quantile, read_past
 from dagster_lifeguard.insight.pools import Reason, look_into, overview, runs_in
 from dagster_lifeguard.rate import Rate, nanoseconds
 
@@ -43,18 +45,32 @@ class TestPast:
         assert found.own_holds["api", "job"].seconds == (10.0,)
 
     @pytest.mark.parametrize(
-        ("engine", "pools"), [(True, {"db", "api"}), (None, {"db", "api"}), (False, {"db+api*2"})]
+        ("engine", "pools"),
+        [(True, {"db", "api"}), (None, {"db", "api"}), (False, {"{hold:step}db+api*2"})],
     )
     def test_an_expression_is_several_pools_where_there_may_be_an_engine(self, engine, pools):
         settings = replace(SETTINGS, engine=engine)
-        assert past(executed("a", {"x": "db+api*2"}, 1.0), settings=settings).holds.keys() == pools
+        assert (
+            past(executed("a", {"x": "{hold:step}db+api*2"}, 1.0), settings=settings).holds.keys()
+            == pools
+        )
 
     def test_a_partition_is_filled_in(self):
-        execution = executed("a", {"x": "db[{partition}]"}, 1.0)
+        execution = executed("a", {"x": "{hold:step}db[{partition}]"}, 1.0)
         steps = tuple(replace(step, partitions=("2024 01",)) for step in execution.steps)
         settings = replace(SETTINGS, engine=True)
         found = past(replace(execution, steps=steps), settings=settings)
         assert found.holds.keys() == {"db[2024%2001]"}
+
+    @given(
+        st.lists(st.integers(0, 10**6), min_size=1, max_size=40).map(sorted),
+        st.sampled_from([5, 10, 25, 50, 75, 90, 95, 100]),
+    )
+    def test_a_quantile_is_the_smallest_that_so_many_do_not_exceed(self, ordered, percent):
+        enough = [
+            v for v in ordered if 100 * sum(o <= v for o in ordered) >= percent * len(ordered)
+        ]
+        assert quantile(ordered, percent / 100) == min(enough)
 
     def test_a_step_of_its_own_counts_before_its_pool(self):
         few, many = Sample.of([1.0, 2.0]), Sample.of([7.0, 8.0, 9.0])
@@ -65,8 +81,9 @@ class TestPast:
         assert found.holds_of("other", "many") is None
 
     def test_quantiles_are_durations_that_were_seen(self):
-        assert Sample.of(range(1, 101)).spread() == Spread(100, 51, 96)
+        assert Sample.of(range(1, 101)).spread() == Spread(100, 50, 95)
         assert Sample.of([3.0]).spread() == Spread(1, 3.0, 3.0)
+        assert Sample.of([1.0, 100.0]).spread() == Spread(2, 1.0, 100.0)
         assert Sample.of([]).spread() is None
 
 
@@ -94,7 +111,7 @@ class TestOverview:
         (found,) = self.look(state, past=past(*executions)).pools
         assert (found.held, found.waiting, found.wanted, found.oldest_wait) == (3, 2, 3, 9.0)
         assert (found.utilisation, found.pressure, found.is_idle) == (0.75, 1.5, False)
-        assert found.waits == Spread(20, 10.0, 19.0)
+        assert found.waits == Spread(20, 9.0, 18.0)
 
     def test_a_step_that_waits_at_two_pools_is_counted_once(self):
         states = [pool(name, 1, [], [waits("a")]) for name in ("x", "y")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import random
+import signal
 import time
 import traceback
 from contextlib import contextmanager
@@ -164,13 +165,14 @@ def contending(kind: str, place: SharedPlace) -> Iterator[Any]:
 
 def claim_together(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int) -> dict:
     """All claim at one instant, then all let go: rounds over the limit, and rounds short of it."""
-    over, short, claims, worst = 0, 0, 0, 0
+    over, short, claims, granted, worst = 0, 0, 0, 0, 0
     with contending(kind, place) as contender:
         for number in range(rounds):
             run_id = f"{number}-{tools.index}"
             tools.barrier.wait(PATIENT_SECONDS)
             claimed = contender.claim(run_id)
             claims += 1
+            granted += claimed
             if claimed:
                 tools.oracle.enter()
             tools.barrier.wait(PATIENT_SECONDS)
@@ -182,7 +184,7 @@ def claim_together(tools: Tools, kind: str, place: SharedPlace, limit: int, roun
             if claimed:
                 tools.oracle.leave()
             contender.release(run_id)
-    return {"over": over, "short": short, "claims": claims, "worst": worst}
+    return {"over": over, "short": short, "claims": claims, "granted": granted, "worst": worst}
 
 
 def hammer(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int) -> dict:
@@ -199,7 +201,7 @@ def hammer(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int)
             over += tools.oracle.enter() > limit
             tools.oracle.leave()
             contender.release(run_id)
-    return {"over": over, "stuck": stuck, "claims": rounds}
+    return {"over": over, "stuck": stuck, "claims": rounds, "granted": rounds - stuck}
 
 
 def take_turns(
@@ -222,7 +224,8 @@ def take_turns(
                 gave_up += 1
             contender.release(run_id)
             time.sleep(dice.uniform(0, OUTSIDE_SECONDS))
-    return {"over": over, "gave_up": gave_up, "claims": rounds}
+    granted = {kinds[kind]: rounds - gave_up}
+    return {"over": over, "gave_up": gave_up, "claims": rounds, "granted": granted}
 
 
 def release_meets_first_claim(
@@ -230,26 +233,40 @@ def release_meets_first_claim(
 ) -> dict:
     """One releases, one makes its first claim, both within a moment: who is never let in?"""
     dice = random.Random(seed + tools.index)
-    stuck = 0
+    over, stuck, granted = 0, 0, 0
     with contending(kind, place) as contender:
+
+        def inside() -> None:
+            nonlocal over, granted
+            over += tools.oracle.enter() > 1
+            granted += 1
+
         for number in range(rounds):
             holder, newcomer = f"{number}-holder", f"{number}-newcomer"
             if tools.index == 0:
                 assert contender.claim(holder) or contender.claim_when_woken(holder)
+                inside()
             tools.barrier.wait(PATIENT_SECONDS)
             _spin(dice.uniform(0, spread_seconds))
-            granted = False
+            let_in = False
             if tools.index == 0:
+                tools.oracle.leave()
                 contender.release(holder)
             else:
-                granted = contender.claim(newcomer)
+                let_in = contender.claim(newcomer)
+                if let_in:
+                    inside()
             tools.barrier.wait(PATIENT_SECONDS)
             if tools.index == 1:
-                if not granted and not contender.claim_when_woken(newcomer):
-                    stuck += 1
+                if not let_in and contender.claim_when_woken(newcomer):
+                    let_in = True
+                    inside()
+                stuck += not let_in
+                if let_in:
+                    tools.oracle.leave()
                 contender.release(newcomer)
             tools.barrier.wait(PATIENT_SECONDS)
-    return {"stuck": stuck, "claims": rounds}
+    return {"over": over, "stuck": stuck, "claims": rounds, "granted": granted}
 
 
 def _spin(seconds: float) -> None:
@@ -304,6 +321,7 @@ JOBS = {
 
 
 def _serve(pipe, index, barriers, oracle, progress, stop) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Who commands the fleet decides when it ends.
     while True:
         order = pipe.recv()
         if order is None:
@@ -370,9 +388,15 @@ class Fleet:
             raise AssertionError(errors[0])
         return answers
 
+    def kill(self) -> None:
+        """End the processes, whatever they are at."""
+        for process, _ in self._members:
+            process.kill()
+
     def close(self) -> None:
         for process, pipe in self._members:
-            pipe.send(None)
+            if process.is_alive():
+                pipe.send(None)
             process.join(30)
             if process.is_alive():
                 process.kill()

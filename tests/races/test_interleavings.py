@@ -321,14 +321,14 @@ def test_a_session_cannot_be_ended_under_a_claim_that_has_seen_it_alive(postgres
 
 
 def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shared_place):
-    """One has the connection and takes note of its verdict; the other took note, and asks."""
+    """One has the connection and takes note of its verdict; the other gives back, and asks."""
     armed = threading.Event()
 
     def passing(point):
         if point == "committed" and armed.is_set():
             armed.clear()
             tidying.start()
-            while not engine._own._lock.locked():
+            while not engine._own._settling.locked():
                 time.sleep(0.001)
 
     shared_place.store().migrate()

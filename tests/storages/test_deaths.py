@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 import pytest
+from click.testing import CliRunner
 from homes import eventually, holders, kill, limit, owners, stopped, waiters
 
 from dagster_lifeguard import history
+from dagster_lifeguard.cli import main
+from dagster_lifeguard.model import EntryKind
 
 LEASE_SECONDS = 3
 APART = ["multiprocess", "step_delegating"]
@@ -109,21 +113,36 @@ def test_a_step_that_ignores_its_interruption_is_killed(make_home, executor):
 
 
 @pytest.mark.parametrize("executor", ["in_process", *APART])
-def test_a_step_goes_on_with_a_warning_where_that_is_asked_for(make_home, executor):
-    """On one database: nothing in it depends on which."""
+def test_a_step_goes_on_with_a_warning_where_that_is_asked_for(make_home, executor, monkeypatch):
+    """On one database: nothing in it depends on which. The audit finds that it went on."""
     home = make_home("sqlite", lease_seconds=LEASE_SECONDS, on_lease_lost="warn")
     limit(home)
     first = home.materialize("held", EXECUTOR=executor)
     with home.instance() as instance:
-        _, successor, next_id = superseded(home, instance, first)
+        run_id, successor, next_id = superseded(home, instance, first)
         eventually(lambda: "It goes on" in first.output())
         assert "on_lease_lost is warn" in first.output()
+        # Until it has been at work for longer than it held its slot, which proves what it did.
+        (lost,) = instance.event_log_storage.lifeguard.engine.store.entries(kind=EntryKind.EXPIRED)
+        started = history.read_runs(instance, [run_id])[0].steps[0].started
+        eventually(lambda: time.time() > started + lost.seconds)
         home.go("held")
         assert first.wait() == 0, first.output()
         # What it gives back at its end is not its successor's.
         assert holders(instance) == [(next_id, "second")]
         home.go("second")
         assert successor.wait() == 0, successor.output()
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    found = CliRunner().invoke(main, ["audit", "--json"])
+    report = json.loads(found.stdout)
+    assert (found.exit_code, report["verdict"], report["limits"]["found"]) == (1, "unsafe", [])
+    (late,) = report["leases"]["found"]
+    assert (late["run_id"], late["step_key"], late["pools"]) == (run_id, "held", ["orders"])
+    assert (late["fence"], late["expired"], late["event"]) == (lost.fence, lost.at, "STEP_SUCCESS")
+    assert report["leases"]["caveats"] == []
+    text = CliRunner().invoke(main, ["audit"]).output
+    assert "1 step went on after the lease was over." in text
+    assert f"run {run_id} step held" in text
 
 
 def superseded(home, instance, first, asset: str = "held"):

@@ -7,7 +7,8 @@ from dagster import AssetKey
 
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, TicketKey
+from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
+from dagster_lifeguard.names import HOLD_STEP
 from dagster_lifeguard.storage.demands import PARTITIONS_MAX, Demands, RunPlan, asked
 from dagster_lifeguard.storage.expressions import is_deferred
 
@@ -18,7 +19,7 @@ def plan(*assets: str, partitions: tuple[str, ...] | None = None, step: str = "s
 
 
 def slots(text: str, plan: RunPlan) -> dict[str, int]:
-    demand = asked("run", next(iter(plan.steps)), text, plan).demand
+    demand = asked("run", next(iter(plan.steps)), HOLD_STEP + text, plan).demand
     return {} if demand is None else {term.name: term.slots for term in demand.terms}
 
 
@@ -44,26 +45,26 @@ class TestPartitions:
         assert slots("daily[{partition}]*2", plan("daily", partitions=("d1", "d2"))) == {
             "daily[d1]": 2,
             "daily[d2]": 2,
-            "daily[%all%]": 1,
+            "{all}daily[*]": 1,
         }
 
     @pytest.mark.parametrize("partitions", [None, ("d",) * (PARTITIONS_MAX + 1)])
     def test_many_or_unlisted_partitions_are_all_of_them(self, partitions) -> None:
         assert slots("daily[{partition}]", plan("daily", partitions=partitions)) == {
-            "daily[%all%]": 1000
+            "{all}daily[*]": 1000
         }
 
     def test_more_pools_than_a_demand_may_name_are_all_of_their_partitions(self) -> None:
         models = tuple(f"m{number}" for number in range(POOLS_PER_DEMAND_MAX // 4))
         three, four = (plan(*models, partitions=tuple("abcd")[:n]) for n in (3, 4))
         assert len(slots("{asset}[{partition}]", three)) == POOLS_PER_DEMAND_MAX
-        assert slots("{asset}[{partition}]", four) == {f"{m}[%all%]": 1000 for m in models}
+        assert slots("{asset}[{partition}]", four) == {f"{{all}}{m}[*]": 1000 for m in models}
 
     def test_a_partition_is_never_taken_for_all_of_them_nor_for_an_operator(self) -> None:
-        found = slots("daily[{partition}]", plan("daily", partitions=("%all%", "a b+c*2", "{x}")))
+        found = slots("daily[{partition}]", plan("daily", partitions=("{all}*", "a b+c*2", "{x}")))
         assert found == {
-            "daily[%all%]": 1,
-            "daily[%25all%25]": 1,
+            "{all}daily[*]": 1,
+            "daily[%7Ball%7D%2A]": 1,
             "daily[a%20b%2Bc%2A2]": 1,
             "daily[%7Bx%7D]": 1,
         }
@@ -71,11 +72,11 @@ class TestPartitions:
     def test_of_terms_that_come_out_as_one_the_larger_counts(self) -> None:
         two = plan("a", partitions=("d",))
         assert slots("a*2+{asset}", two) == {"a": 2}
-        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "x[%all%]": 1}
+        assert slots("x[{partition}]*3+x[d]", two) == {"x[d]": 3, "{all}x[*]": 1}
 
     def test_with_assets_each_has_its_own(self) -> None:
         found = slots("{asset:path}[{partition}]", plan("a", "b", partitions=("d",)))
-        assert found == {"a[d]": 1, "a[%all%]": 1, "b[d]": 1, "b[%all%]": 1}
+        assert found == {"a[d]": 1, "{all}a[*]": 1, "b[d]": 1, "{all}b[*]": 1}
 
 
 class TestTickets:
@@ -109,7 +110,7 @@ class TestTickets:
 class TestWhatIsNotKnown:
     def test_a_mapped_step_is_in_the_plan_once(self) -> None:
         found = plan("a", step="graph.op[?]")
-        asking = asked("run", "graph.op[x]", "{asset}", found)
+        asking = asked("run", "graph.op[x]", "{hold:step}{asset}", found)
         assert asking.ticket == ("run", "graph.op[x]")
         assert asking.demand is not None
         assert asking.demand.pools == ("a",)
@@ -121,12 +122,14 @@ class TestWhatIsNotKnown:
     def test_a_plan_is_read_only_where_it_is_needed_and_once(self) -> None:
         read = []
         demands = Demands(lambda run_id: read.append(run_id) or plan("a"))
-        assert demands.of("run", "step", "orders+b*2").demand is not None
+        assert demands.of("run", "step", "{hold:step}orders+b*2").demand is not None
         assert read == []
         for _ in range(3):
-            assert demands.of("run", "step", "{asset}").demand is not None
+            assert demands.of("run", "step", "{hold:step}{asset}").demand is not None
         assert read == ["run"]
 
-    @pytest.mark.parametrize("text", ["any name {at} all", "a{b", "{unknown}", "a+b*2"])
-    def test_a_name_with_braces_is_no_template_unless_it_is_one(self, text: str) -> None:
+    @pytest.mark.parametrize("text", ["a{b", "{unknown}", "{asset}", "x[{partition}]", "a+b*2"])
+    def test_a_name_is_one_pool_whatever_it_looks_like(self, text: str) -> None:
         assert not is_deferred(text)
+        asking = asked("run", "step", text, plan("a", partitions=("d",)))
+        assert asking.demand == Demand.of({text: 1})

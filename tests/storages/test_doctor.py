@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import sqlalchemy as db
 import yaml
 from click.testing import CliRunner
 from homes import Home, eventually, free_port, limit, serve
+from told import SETTINGS, Told, executed, run
 
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
@@ -353,6 +356,21 @@ class TestStorage:
                 sql.execute(db.text("UPDATE lifeguard_sessions SET lease_until = 0"))
             assert found(home, "fleet-mixed") == []
 
+    def test_a_process_with_several_sessions(self, make_home: MAKE, kind: str) -> None:
+        home = make_home(kind)
+        limit(home)
+        with home.instance() as instance:
+            assert claim(home, "none") is not None  # Makes the tables.
+            store = instance.event_log_storage.lifeguard.engine.store
+            for session, label in (("1", "host:7"), ("2", "other:7")):
+                store.open_session(session, label, 600.0)
+            assert found(home, "sessions-of-one-process") == []
+            store.open_session("3", "host:7", 600.0)
+            finding = the(home, "sessions-of-one-process")
+            assert (finding.names, finding.evidence) == (("host:7",), ("host:7: 2 sessions",))
+            store.heartbeat("3", -1.0)  # As if its lease had run out.
+            assert found(home, "sessions-of-one-process") == []
+
     @pytest.mark.parametrize("version", [0, 1000])
     def test_engine_tables_of_another_version(self, version: int, make_home: MAKE) -> None:
         home = make_home("sqlite")
@@ -650,9 +668,9 @@ class TestNames:
         execute(home, asset_of("a", pool="orders"))
         finding = the(home, "names-differ-by-case")
         assert finding.names == ("Orders", "orders")
-        assert finding.commands == ("dagster instance concurrency delete Orders",)
-        with home.instance() as instance:
-            instance.event_log_storage.delete_concurrency_limit("Orders")
+        assert finding.commands == ("lifeguard apply --prune Orders",)
+        (home.path / "lifeguard.yaml").write_text("pools: {}\n")
+        home.run(*shlex.split(finding.commands[0]), "--yes")
         assert found(home, "names-differ-by-case") == []
 
     def test_names_of_another_naming(self, make_home: MAKE) -> None:
@@ -660,8 +678,18 @@ class TestNames:
         limit(home, pool="finance/revenue")
         execute(home, asset_of("a", pool="finance_revenue"))
         finding = the(home, "names-old-naming")
-        assert finding.commands == ("dagster instance concurrency delete finance/revenue",)
+        assert finding.commands == ("lifeguard apply --prune finance/revenue",)
         assert "unlimited, used by a" in finding.evidence[1]
+
+    def test_a_limit_that_the_engine_would_not_find(self, make_home: MAKE) -> None:
+        home = make_home("sqlite", stock=True)
+        limit(home, pool="{hold:step}a+b")
+        limit(home, pool="a+b")
+        assert found(home, "name-reserved") == []
+        home.write()
+        finding = the(home, "name-reserved")
+        assert finding.names == ("{hold:step}a+b",)
+        assert finding.commands == ("lifeguard apply --prune '{hold:step}a+b'",)
         add_run(home, "run-a")
         assert claim(home, "run-a", pool="finance/revenue")
         assert found(home, "names-old-naming") == []  # Both are used: they are two assets'.
@@ -723,6 +751,36 @@ class TestRunQueue:
         limit(home, 2)
         assert claim(home, "run-b")
         assert found(home, "queue-full-of-waiters") == []
+
+
+class TestRuntime:
+    def told(self, home: Home, *runs: Any, granularity: str = "op") -> list[Finding]:
+        past = [executed(f"r{n}", {"s": "orders"}, 20.0, waited=100.0) for n in range(20)]
+        settings = replace(SETTINGS, granularity=granularity)
+        deployment: Any = Told(all_runs=list(runs), past=past, told_settings=settings)
+        with home.instance() as instance:
+            subject = Subject("here", instance=instance, deployment=deployment)
+            return list(CHECKS["max-runtime-short"].find(subject))
+
+    def test_runs_are_given_less_time_than_they_usually_wait_and_work(
+        self, make_home: MAKE
+    ) -> None:
+        short = {"enabled": True, "max_runtime_seconds": 110}
+        home = make_home("sqlite", run_monitoring=short)
+        (finding,) = self.told(home)
+        assert finding.names == ("orders",)
+        assert "waited up to 2 min and executed up to 20 s" in finding.evidence[0]
+        # A run waits before it starts.
+        assert self.told(home, granularity="run") == []
+        rewrite(home, run_monitoring={**short, "enabled": False})
+        assert self.told(home) == []
+        rewrite(home, run_monitoring={**short, "max_runtime_seconds": 121})
+        assert self.told(home) == []
+        tagged = run("a", pools=frozenset({"orders"}), tags={"dagster/max_runtime": "60"})
+        (finding,) = self.told(home, tagged)
+        assert finding.message.startswith("dagster/max_runtime ends a run after 60 s")
+        other = replace(tagged, pools=frozenset({"other"}))
+        assert self.told(home, other) == []
 
 
 class TestExecutors:

@@ -13,7 +13,7 @@ import sqlalchemy as db
 from homes import eventually
 
 from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
+from dagster_lifeguard.errors import OldSchemaError, StoreUnavailableError
 from dagster_lifeguard.model import Demand
 from dagster_lifeguard.store import retry as retry_module
 from dagster_lifeguard.store.postgres import PostgresStore, connector
@@ -169,5 +169,5 @@ def test_tables_older_than_pools_are_an_error_that_names_the_remedy(make_home):
         with sqlite3.connect(log.path_for_shard("index")) as connection:
             connection.execute("DROP TABLE concurrency_limits")
         assert log.supports_global_concurrency_limits  # Else Dagster would not even ask.
-        with pytest.raises(SchemaError, match="dagster instance migrate"):
+        with pytest.raises(OldSchemaError, match="dagster instance migrate"):
             log.claim_concurrency_slot("orders", "run", "step")

@@ -82,10 +82,10 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
     with home.instance() as instance:
         ((again, _),) = eventually(lambda: waiters(instance, "daily[2024-01-02]"))
         whole = materialize(home, "daily", "--partition-range", "2024-01-01...2024-03-31")
-        ((long, _),) = eventually(lambda: waiters(instance, "daily[%all%]"))
+        ((long, _),) = eventually(lambda: waiters(instance, "{all}daily[*]"))
         assert {again, long}.isdisjoint(began)
         partitions = {"daily[2024-01-01]", "daily[2024-01-02]"}
-        assert shown(home) == {"warehouse", "daily[%all%]", *partitions}
+        assert shown(home) == {"warehouse", "{all}daily[*]", *partitions}
         home.go("daily")
         succeed(one, other, same, whole)
         assert (
@@ -96,7 +96,7 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
             ]
             * 2
         )
-        assert ("granted", "daily", 1000) in grants(instance, "daily[%all%]")
+        assert ("granted", "daily", 1000) in grants(instance, "{all}daily[*]")
         # Nobody holds, waits for or plans the pools of partitions any more.
         assert shown(home) == {"warehouse"}
 
@@ -122,7 +122,9 @@ def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
                 "dagster/asset_partition_range_end": "2024-03-31",
             }
         )
-        assert log.claim_concurrency_slot("daily[{partition}]", one.run_id, "_daily").is_claimed
+        assert log.claim_concurrency_slot(
+            "{hold:step}daily[{partition}]", one.run_id, "_daily"
+        ).is_claimed
         queued = [same, other, whole]
         known = {
             "concurrency_keys": log.get_concurrency_keys(),
@@ -133,7 +135,7 @@ def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):
             instance, queued, [], **{name: known[name] for name in asked}
         )
         assert [counter.is_blocked(run) for run in queued] == [True, False, False]
-        assert whole.run_op_concurrency.root_key_counts == {"daily[%all%]": 1000}
+        assert whole.run_op_concurrency.root_key_counts == {"{all}daily[*]": 1000}
 
 
 @dg.asset(

@@ -34,8 +34,8 @@ def test_the_page_of_pools_says_who_holds_and_who_waits(make_home, kind):
         log.set_concurrency_slots("orders", 3)
         log.set_concurrency_slots("paused", 0)
         assert log.get_concurrency_keys() == {"orders", "paused"}
-        log.claim_concurrency_slot("orders*2", "run1", "a", 5)
-        log.claim_concurrency_slot("orders*2", "run2", "b")
+        log.claim_concurrency_slot("{hold:step}orders*2", "run1", "a", 5)
+        log.claim_concurrency_slot("{hold:step}orders*2", "run2", "b")
         info = log.get_concurrency_info("orders")
         assert (info.slot_count, info.limit, info.using_default_limit) == (3, 3, False)
         assert [(s.run_id, s.step_key) for s in info.claimed_slots] == [("run1", "a")] * 2
@@ -60,10 +60,10 @@ def test_an_expression_is_unlimited_only_if_all_its_pools_are(
         for pool, limit in limits.items():
             log.set_concurrency_slots(pool, limit)
         with InstanceConcurrencyContext(instance, DagsterRun(job_name="one")) as context:
-            assert context.claim("a+b*2", "step")
+            assert context.claim("{hold:step}a+b*2", "step")
             assert (log.get_concurrency_run_ids() == set()) == unlimited
         with InstanceConcurrencyContext(instance, DagsterRun(job_name="two")) as context:
-            assert context.claim("a+b*2", "step") == unlimited
+            assert context.claim("{hold:step}a+b*2", "step") == unlimited
 
 
 def test_a_broken_expression_is_an_error_and_has_no_limit_of_its_own(make_home):
@@ -71,15 +71,18 @@ def test_a_broken_expression_is_an_error_and_has_no_limit_of_its_own(make_home):
         log = instance.event_log_storage
         for wrong in ("a+", "a*0", "a+a"):
             with pytest.raises(ConfigError):
-                log.claim_concurrency_slot(wrong, "run", "step")
+                log.claim_concurrency_slot("{hold:step}" + wrong, "run", "step")
         with pytest.raises(ConfigError, match="a, b"):
-            log.set_concurrency_slots("a+b", 1)
-        with pytest.raises(ConfigError):
-            log.set_concurrency_slots("a", 1001)
-        with pytest.raises(ConfigError):
-            log.set_concurrency_slots("a", -1)
-        log.set_concurrency_slots("any name {at} all", 1)
-        assert log.claim_concurrency_slot("any name {at} all", "run", "step").is_claimed
+            log.set_concurrency_slots("{hold:step}a+b", 1)
+
+
+@pytest.mark.parametrize("limit", [1001, 99999, -1])
+def test_a_limit_out_of_bounds_is_refused_as_dagster_refuses_it(make_home, kind, limit):
+    with make_home(kind).instance() as instance:
+        log = instance.event_log_storage
+        with pytest.raises(dg.DagsterInvalidInvocationError, match="1000"):
+            log.set_concurrency_slots("orders", limit)
+        assert log.get_pool_limits() == []
 
 
 @pytest.mark.parametrize("default", [2, 4, None])
@@ -105,7 +108,7 @@ def test_a_pool_that_is_asked_about_has_the_default_limit_and_no_row(make_home, 
         )
 
 
-@pytest.mark.parametrize("text", ["mail", "mail+other*2"])
+@pytest.mark.parametrize("text", ["mail", "{hold:step}mail+other*2"])
 def test_a_rate_limits_the_starts_of_a_pool_without_any_limit(make_home, kind, text):
     with make_home(kind).instance() as instance:
         log = instance.event_log_storage
@@ -122,7 +125,9 @@ def test_pools_with_the_default_limit_are_known_while_they_are_planned_held_or_w
 ):
     home = make_home(kind, concurrency={"pools": {"default_limit": 1}})
     asked = RunOpConcurrency(
-        root_key_counts={"a+b": 1}, has_unconstrained_root_nodes=False, all_pools={"a+b", "c"}
+        root_key_counts={"{hold:step}a+b": 1},
+        has_unconstrained_root_nodes=False,
+        all_pools={"{hold:step}a+b", "c"},
     )
     with home.instance() as instance, home.instance() as other:
         log = instance.event_log_storage
@@ -132,7 +137,7 @@ def test_pools_with_the_default_limit_are_known_while_they_are_planned_held_or_w
         for seen in (log, other.event_log_storage):
             assert seen.get_concurrency_keys() == {"own", "a", "b", "c"}
         assert log.claim_concurrency_slot("d", run.run_id, "step").is_claimed
-        assert not log.claim_concurrency_slot("e+d", later.run_id, "step").is_claimed
+        assert not log.claim_concurrency_slot("{hold:step}e+d", later.run_id, "step").is_claimed
         instance.report_run_canceled(run)
         assert other.event_log_storage.get_concurrency_keys() == {"own", *"abcde"}
         log.free_concurrency_slots_for_run(run.run_id)
@@ -145,9 +150,9 @@ def test_pools_with_the_default_limit_are_known_while_they_are_planned_held_or_w
 def test_stored_runs_name_pools_and_never_expressions(make_home, kind):
     home = make_home(kind, concurrency={"pools": {"default_limit": 7}})
     asked = RunOpConcurrency(
-        root_key_counts={"a+b*2": 3, "b": 1},
+        root_key_counts={"{hold:step}a+b*2": 3, "b": 1},
         has_unconstrained_root_nodes=False,
-        all_pools={"a+b*2", "b", "c"},
+        all_pools={"{hold:step}a+b*2", "b", "c"},
     )
     with home.instance() as instance:
         run = instance.run_storage.add_run(DagsterRun(job_name="job", run_op_concurrency=asked))
@@ -166,10 +171,10 @@ def test_nothing_can_be_set_of_a_pool_of_all_partitions(make_home, kind):
     with make_home(kind).instance() as instance:
         log = instance.event_log_storage
         for refused in (
-            lambda: log.set_concurrency_slots("daily[%all%]", 3),
-            lambda: log.set_limits({"a": 1, "daily[%all%]": 3}),
-            lambda: log.set_rate("daily[%all%]", Rate.parse("1/day")),
-            lambda: log.set_order("daily[%all%]", "team"),
+            lambda: log.set_concurrency_slots("{all}daily[*]", 3),
+            lambda: log.set_limits({"a": 1, "{all}daily[*]": 3}),
+            lambda: log.set_rate("{all}daily[*]", Rate.parse("1/day")),
+            lambda: log.set_order("{all}daily[*]", "team"),
         ):
             with pytest.raises(ConfigError, match="stands for all partitions: it always has 1000"):
                 refused()
@@ -226,7 +231,7 @@ def test_steps_in_this_process_release_what_they_held_however_they_end(make_home
         raise ValueError
 
     # Dagster 1.10 refuses the expression as pool=..., not where a policy puts it, nor as a tag.
-    @dg.asset(op_tags={"dagster/concurrency_key": "orders+warehouse*2"})
+    @dg.asset(op_tags={"dagster/concurrency_key": "{hold:step}orders+warehouse*2"})
     def works(): ...
 
     with make_home(kind).instance() as instance:

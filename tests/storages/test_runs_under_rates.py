@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from itertools import pairwise
 
 import pytest
 import sqlalchemy as db
 from click.testing import CliRunner
-from homes import eventually, limit
+from homes import BIN, eventually, limit
 
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.model import Demand, Reason
+from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate
 
 
@@ -48,13 +52,16 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
 
         code, found = audited()
         assert (code, found["verdict"], found["rates"]) == (
-            0, "kept", {"pools": 1, "exceeded": 0, "found": []},
+            0, "kept", {"pools": 1, "exceeded": 0, "found": [], "caveats": []},
         )  # fmt: skip
         text = " ".join(CliRunner().invoke(main, ["audit"]).output.split())
         assert "no limit exceeded, rates of 1 pool kept." in text
-        assert "Of pools with a rate and without a limit the ledger does not tell" in text
+        unwritten = "Of 1 pool with a rate and without a limit the ledger does not tell"
+        assert f"Rates: nothing found - {unwritten}" in text
         by_events = CliRunner().invoke(main, ["audit", "--by", "event-logs"]).output
-        assert "Rates are judged by the engine's ledger alone" in by_events
+        only = "Only the engine's ledger tells this: not judged."
+        for subject in ("Rates", "Fences", "Steps after their lease"):
+            assert f"{subject}: nothing found - {only}" in " ".join(by_events.split())
 
         # As if another had counted wrong.
         log.set_rate("orders", Rate(1, 86400))
@@ -75,6 +82,33 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
 def test_an_expression_has_no_rate_of_its_own(make_home, kind):
     with (
         make_home(kind).instance() as instance,
-        pytest.raises(ConfigError, match=r"'a\+b' is a pool expression"),
+        pytest.raises(ConfigError, match=r"a\+b' is a pool expression"),
     ):
-        instance.event_log_storage.set_rate("a+b", Rate(1, 1))
+        instance.event_log_storage.set_rate("{hold:step}a+b", Rate(1, 1))
+
+
+def test_a_rate_that_the_command_raises_lets_in_who_waits_for_the_old_one(make_home, kind):
+    """The pool of a file, without a look of the waiter's own: only the command can end its wait."""
+    home = make_home(kind)
+    home.control.joinpath("lifeguard.yaml").write_text(
+        "engine: lifeguard\npools: {orders: {limit: 50, rate: 1/day}}\n"
+    )
+
+    def apply():
+        command = [str(BIN / "lifeguard"), "apply", "--yes"]
+        subprocess.run(command, cwd=home.control, env=home.environment, check=True)
+
+    apply()
+    with home.instance() as instance:
+        engine = instance.event_log_storage.lifeguard.engine
+        engine = Engine(engine.store, EngineOptions(look_again_seconds=3600.0))
+        demand = Demand.parse("orders")
+        assert engine.claim("first", "step", demand).granted
+        assert engine.claim("second", "step", demand).reason is Reason.RATE
+        file = home.control / "lifeguard.yaml"
+        file.write_text(file.read_text().replace("1/day", "10/second"))
+        apply()
+        for run_id in ("second", "third"):
+            while not engine.claim(run_id, "step", demand).granted:
+                assert engine.wait(run_id, "step", 120)
+        engine.close()

@@ -73,14 +73,16 @@ def test_of_a_pool_of_all_partitions_nothing_can_be_set(world, home, deployment)
     with ExitStack() as stack:
         if world == "engine":
             engine = stack.enter_context(home.instance()).event_log_storage.lifeguard.engine
-            assert engine.claim("run", "step", Demand.of({"daily[%all%]": 1})).granted
+            assert engine.claim("run", "step", Demand.of({"{all}daily[*]": 1})).granted
         browser = Browser(stack.enter_context(serving(deployment, allow_changes=True)))
         assert "Pause" in browser.page("/pools/orders")
         if world == "engine":
             page = browser.page("/pools/daily[%25all%25]")
             assert ("1,000" in page, "Pause" in page) == (True, False)
         for path, query in (("limit", {"limit": "3"}), ("pause", {})):
-            answer = browser.client.get(f"/change/{path}", params={"pool": "daily[%all%]", **query})
+            answer = browser.client.get(
+                f"/change/{path}", params={"pool": "{all}daily[*]", **query}
+            )
             assert answer.status_code == 400
             assert "stands for all partitions" in answer.text
 

@@ -14,6 +14,7 @@ import pytest
 from told import Told, pool
 from web_server import TOKEN, serving
 
+from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.web.changes import KEPT_MAX, Change, ChangeLog
 from dagster_lifeguard.web.errors import RequestRefusedError
 
@@ -92,3 +93,34 @@ def test_pages_may_be_made_while_changes_are():
         stop.set()
         thread.join()
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("cut", [1, 40, "the end of the line"])
+def test_a_line_that_was_cut_off_keeps_no_server_from_starting(tmp_path, caplog, cut):
+    path = tmp_path / "changes.jsonl"
+    lines = [json.dumps(asdict(change(number))) + "\n" for number in (1, 2)]
+    is_whole = not isinstance(cut, int)
+    path.write_text(lines[0] + (lines[1][:-1] if is_whole else lines[1][:cut]))
+    log = ChangeLog(path)
+    kept = [change(2), change(1)] if is_whole else [change(1)]
+    assert list(log.newest()) == kept
+    assert ("which was cut off" in caplog.text) == (not is_whole)
+    log.add(change(3))
+    caplog.clear()
+    assert list(ChangeLog(path).newest()) == [change(3), *kept]
+    assert "cut off" not in caplog.text
+
+
+def test_room_that_was_tried_and_left_is_cut_off(tmp_path):
+    path = tmp_path / "changes.jsonl"
+    path.write_text(json.dumps(asdict(CHANGE)) + "\n" + " " * 16_384)
+    ChangeLog(path).add(change(3))
+    assert len(ChangeLog(path).newest()) == 2
+
+
+def test_a_file_that_is_no_account_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine\n")
+    with pytest.raises(ConfigError, match="cannot be used for an account of changes"):
+        ChangeLog(path)
+    assert path.read_text() == "mine\n"

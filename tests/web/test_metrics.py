@@ -8,12 +8,15 @@ from contextlib import closing
 from importlib import resources
 
 import httpx
+import pytest
 from homes import DEFINITIONS, eventually, kill, limit
 from prometheus_client.parser import text_string_to_metric_families
 from told import SETTINGS, Told, executed, holds, pool, waits
 from web_server import serving
 
+from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.metrics import LABELS_MAX, OTHER, Metrics
 
 
@@ -135,3 +138,37 @@ def test_slots_taken_back_from_the_dead_are_counted(make_home, monkeypatch):
             log = instance.event_log_storage
             eventually(lambda: log.claim_concurrency_slot("orders", "next", "step").is_claimed)
         eventually(lambda: expiries() == 1)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_an_expiry_is_counted_once_whenever_its_commit_comes_and_whatever_the_clock_says(
+    make_home, kind
+):
+    home = make_home(kind)
+    limit(home)
+
+    def insert(connection, pool: str, at: float) -> None:
+        connection.exec_driver_sql(
+            "INSERT INTO lifeguard_ledger (at, kind, pool, run_id, step_key, slots, fence, session)"
+            f" VALUES ({at}, 'expired', '{pool}', 'run', 'step', 1, 1, '')"
+        )
+
+    with home.instance() as instance:
+        log, deployment = instance.event_log_storage, InstanceDeployment(instance, "home")
+        assert log.claim_concurrency_slot("orders", "a", "step").is_claimed  # Makes the tables.
+        expiries = Expiries()
+        with log.index_transaction() as connection:
+            insert(connection, "before", 100.0)
+        assert expiries.read(deployment) == []
+        with log.index_transaction() as connection:
+            insert(connection, "first", 100.0)
+            insert(connection, "stepped back", 98.0)
+        assert expiries.read(deployment) == ["first", "stepped back"]
+        if kind == "postgres":  # SQLite has one writer.
+            with log.index_transaction() as late:
+                insert(late, "late", 101.0)
+                with log.index_transaction() as connection:
+                    insert(connection, "larger", 102.0)
+                assert expiries.read(deployment) == ["larger"]
+            assert expiries.read(deployment) == ["late"]
+        assert expiries.read(deployment) == []

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagster_lifeguard.audit.findings import Audit, Caveat, Lane, Occupant, Wait
+from dagster_lifeguard.audit.findings import (
+    SUBJECTS,
+    Audit,
+    Caveat,
+    Lane,
+    Occupant,
+    Wait,
+    no_caveats,
+)
 from dagster_lifeguard.audit.spool import Spool
 from dagster_lifeguard.audit.sweep import Sweep
 from dagster_lifeguard.audit.waits import LongWaits
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
     from dagster import AssetKey
 
+    from dagster_lifeguard.audit.findings import Subject
     from dagster_lifeguard.history import RunExecution, StepExecution
 
 
@@ -56,6 +64,7 @@ def audit_executions(
     until: float,
     pool: str | None = None,
     long_seconds: float = 600.0,
+    assets_only: bool = False,
 ) -> Audit:
     """Judge what the event logs tell: by pools, and whether two runs made one asset at once.
 
@@ -67,15 +76,18 @@ def audit_executions(
             its run ended, or else until here.
         pool: Judge only this pool, and the assets in it.
         long_seconds: Waits as long as this are counted.
+        assets_only: Whether the pools are judged by something better.
     """
     with Spool() as spool:
-        reading = _Reading(spool, limits, since, until, pool, LongWaits(long_seconds))
+        waits = LongWaits(long_seconds)
+        reading = _Reading(spool, limits, since, until, pool, waits, assets_only=assets_only)
         for run in runs:
             reading.add(run)
-        sweep = Sweep({Lane("pool", name): limits.of(name) for name in reading.pools}, since)
-        _sweep(sweep, spool.in_order())
-    caveats = reading.caveats + sweep.caveats
-    caveats[Caveat.LIMITS_OF_TODAY] = caveats[Caveat.CLOCKS] = 1
+        sweep = Sweep({Lane("pool", name): limits.of(name) for name in reading.pools})
+        _sweep(sweep, spool.in_order(), since)
+    caveats = {s: reading.caveats[s] + sweep.caveats[s] for s in SUBJECTS}
+    caveats["limits"][Caveat.LIMITS_OF_TODAY] = 1
+    caveats["limits"][Caveat.CLOCKS] = caveats["duplicates"][Caveat.CLOCKS] = 1
     return Audit(
         source="event-logs",
         since=since,
@@ -92,18 +104,20 @@ def audit_executions(
     )
 
 
-def _sweep(sweep: Sweep, intervals: Iterator[tuple[Any, ...]]) -> None:
+def _sweep(sweep: Sweep, intervals: Iterator[tuple[Any, ...]], since: float) -> None:
     """Feed intervals, which come by their starts, with their ends in between."""
     going_on: list[tuple[float, int, list[tuple[Lane, int | str]]]] = []
 
     def leave_until(moment: float) -> None:
         while going_on and going_on[0][0] <= moment:
             at, _, entered = heapq.heappop(going_on)
+            sweep.judging = at > since
             for lane, key in entered:
                 sweep.leave(lane, at, key)
 
     for number, (start, end, run_id, step_key, doubtful, lanes) in enumerate(intervals):
         leave_until(start)
+        sweep.judging = start >= since
         entered = []
         for kind, name, partition, slots in lanes:
             lane = Lane(kind, name, partition)
@@ -129,12 +143,14 @@ class _Place(NamedTuple):
 
     Attributes:
         lanes: All of them.
-        judged: Whether a pool is among them.
+        judged: What they are judged by.
+        counts: Whether a pool is among the lanes.
         caveat: Why none is, if one might have been.
     """
 
     lanes: tuple[_Lane, ...]
-    judged: bool
+    judged: tuple[Subject, ...]
+    counts: bool
     caveat: Caveat | None
 
 
@@ -149,16 +165,19 @@ class _Reading:
         until: float,
         pool: str | None,
         waits: LongWaits,
+        *,
+        assets_only: bool,
     ) -> None:
         self.pools: set[str] = set()
         self.count = 0
         self.waits = waits
-        self.caveats: Counter[Caveat] = Counter()
+        self.caveats = no_caveats()
         self._spool = spool
         self._limits = limits
         self._since = since
         self._until = until
         self._pool = pool
+        self._judges_pools = not assets_only
         self._terms: dict[str, tuple[Term, ...] | None] = {}
         # Executions differ less than they are many: each place is made, and written, once.
         self._place_of = lru_cache(maxsize=10_000)(self._place)
@@ -166,7 +185,7 @@ class _Reading:
     def add(self, run: RunExecution) -> None:
         """Take a run."""
         over = self._until if run.ended is None else run.ended
-        if self._limits.per_run:
+        if self._limits.per_run and self._judges_pools:
             self._add_run(run, over)
         for step in as_holders(run.steps) if self._limits.expressions else run.steps:
             self._add_step(run, step, over)
@@ -181,31 +200,30 @@ class _Reading:
         return any(terms is None or self._pool in {t.name for t in terms} for terms in found)
 
     def _add_run(self, run: RunExecution, over: float) -> None:
-        if run.started is None or not self._is_seen(run.started, over):
+        if run.started is None or not self._is_seen(run.started, over, ("limits",)):
             return
         if run.pools is None:
-            self.caveats[Caveat.POOL_UNKNOWN] += 1
+            self.caveats["limits"][Caveat.POOL_UNKNOWN] += 1
             return
         named = [self._terms_of(text, ()) for text in run.pools]
         terms = {Term(term.name) for found in named if found for term in found}
         if run.ended is None and terms:
-            self.caveats[Caveat.UNFINISHED] += 1
+            self.caveats["limits"][Caveat.UNFINISHED] += 1
         lanes, caveat = self._in_pools(terms)
-        place = _Place(lanes, bool(lanes), caveat)
+        place = _Place(lanes, ("limits",) if lanes else (), bool(lanes), caveat)
         self._put(place, run.started, over, run.run_id, "", doubtful=run.ended is None)
 
     def _add_step(self, run: RunExecution, step: StepExecution, over: float) -> None:
         end = max(over, step.started) if step.ended is None else step.ended
-        if not self._is_seen(step.started, end):
-            return
         place = self._place_of(step.pool, step.partitions, step.asset_keys)
-        if place is None:
+        if place is None or not self._is_seen(step.started, end, place.judged):
             return
         doubtful = step.ended is None
         if doubtful:
-            self.caveats[Caveat.UNFINISHED] += 1
-        if run.pools is None and not self._limits.per_run:
-            self.caveats[Caveat.POOL_UNKNOWN] += 1
+            for subject in place.judged:
+                self.caveats[subject][Caveat.UNFINISHED] += 1
+        if run.pools is None and self._judges_pools and not self._limits.per_run:
+            self.caveats["limits"][Caveat.POOL_UNKNOWN] += 1
         if step.waiting is not None:
             self._wait(step.pool or "", step.run_id, step.step_key, step.waiting, step.started)
         self._put(place, step.started, end, step.run_id, step.step_key, doubtful=doubtful)
@@ -218,13 +236,16 @@ class _Reading:
         if self._pool is not None and self._pool not in {term.name for term in terms or ()}:
             return None
         # At granularity run, its run is in the pools.
-        in_pools, caveat = self._in_pools(() if self._limits.per_run else terms)
+        elsewhere = self._limits.per_run or not self._judges_pools
+        in_pools, caveat = self._in_pools(() if elsewhere else terms)
         assets = [
             ("asset", asset_key.to_user_string(), partition, 1)
             for asset_key in asset_keys
             for partition in partitions or ("",)
         ]
-        return _Place((*in_pools, *assets), bool(in_pools), caveat)
+        subjects: dict[Subject, bool] = {"limits": bool(in_pools), "duplicates": bool(assets)}
+        judged = tuple(subject for subject, is_judged in subjects.items() if is_judged)
+        return _Place((*in_pools, *assets), judged, bool(in_pools), caveat)
 
     def _in_pools(self, terms: Iterable[Term] | None) -> tuple[tuple[_Lane, ...], Caveat | None]:
         """The lanes of pools, and why there is none."""
@@ -246,9 +267,9 @@ class _Reading:
         *,
         doubtful: bool,
     ) -> None:
-        self.count += place.judged
+        self.count += place.counts
         if place.caveat is not None:
-            self.caveats[place.caveat] += 1
+            self.caveats["limits"][place.caveat] += 1
         if place.lanes:
             self._spool.add((start, end, run_id, step_key, doubtful, place.lanes))
 
@@ -273,12 +294,15 @@ class _Reading:
         except ConfigError:
             return None
 
-    def _is_seen(self, start: float, end: float) -> bool:
+    def _is_seen(self, start: float, end: float, judged: tuple[Subject, ...]) -> bool:
         """Whether there is something to judge; what took no time overlaps nothing."""
         if end < start:
-            self.caveats[Caveat.CLOCKS_DISAGREE] += 1
+            for subject in judged:
+                self.caveats[subject][Caveat.CLOCKS_DISAGREE] += 1
         return end > start and end > self._since and start < self._until
 
     def _wait(self, name: str, run_id: str, step_key: str, begin: float, end: float) -> None:
-        if end >= self._since:
+        if end < begin:
+            self.caveats["waits"][Caveat.CLOCKS_DISAGREE] += 1
+        elif end >= self._since:
             self.waits.add(Wait(end - begin, name, run_id, step_key, end))

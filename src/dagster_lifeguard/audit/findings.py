@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dagster_lifeguard.findings import number
 
 Source = Literal["ledger", "event-logs"]
 
@@ -60,6 +59,13 @@ class Excess:
     ended: float | None
     occupants: tuple[Occupant, ...]
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasted; None if it goes on, or if a clock that stepped back hides that."""
+        if self.ended is None or self.ended < self.started:
+            return None
+        return self.ended - self.started
+
 
 @dataclass(frozen=True, slots=True)
 class EarlyStart:
@@ -75,6 +81,50 @@ class EarlyStart:
     rate: str
     seconds: float
     occupant: Occupant
+
+
+@dataclass(frozen=True, slots=True)
+class StaleFence:
+    """A grant whose fence was not larger than one that its pool had given before.
+
+    The sink of the earlier holder cannot tell it from the later one, or refuses the later one.
+
+    Attributes:
+        fence: Of the grant.
+        largest: The fence that had been given before; the same one, if it was given twice.
+        first: Who was granted that.
+        occupant: Who was granted this, and when.
+    """
+
+    pool: str
+    fence: int
+    largest: int
+    first: Occupant
+    occupant: Occupant
+
+
+@dataclass(frozen=True, slots=True)
+class Outlived:
+    """A step that went on although its slots had been taken back, as its lease was over.
+
+    Attributes:
+        pools: Those of which it had held slots.
+        granted: When it got them.
+        expired: When they were taken back.
+        event: The type of the last event that it wrote after that, such as ``STEP_SUCCESS``.
+        wrote: When, by the clock of its machine.
+        seconds: How long after the slots were taken back, at least, whatever that clock says.
+    """
+
+    pools: tuple[str, ...]
+    run_id: str
+    step_key: str
+    fence: int
+    granted: float
+    expired: float
+    event: str
+    wrote: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -94,27 +144,34 @@ class Wait:
     ended: float
 
 
+Subject = Literal["limits", "rates", "fences", "leases", "duplicates", "waits"]
+"""What is judged, each by itself."""
+
+SUBJECTS: tuple[Subject, ...] = get_args(Subject)
+
+
 class Caveat(str, Enum):
     """What could not be judged, or only with reserve; the value is its code in JSON."""
 
     LIMITS_OF_TODAY = "limits-of-today"
     CLOCKS = "clocks"
     CLOCKS_DISAGREE = "clocks-disagree"
+    CLOCK_STEPPED = "clock-stepped"
     UNLIMITED = "unlimited"
     POOL_UNKNOWN = "pool-unknown"
     UNFINISHED = "unfinished"
     DOUBTFUL = "doubtful"
     LEDGER_SHORT = "ledger-short"
+    LEDGER_ONLY = "ledger-only"
     LIMIT_UNKNOWN = "limit-unknown"
     BEGAN_BEFORE = "began-before"
     EXPIRED = "expired"
-    RATES_BY_LEDGER = "rates-by-ledger"
+    RATES_BY_CLOCK = "rates-by-clock"
     STARTS_UNWRITTEN = "starts-unwritten"
 
     def sentence(self, count: int) -> str:
-        """Say it of so many executions."""
-        them = "1 execution" if count == 1 else f"{count:,} executions"
-        return _SENTENCES[self].format(them=them)
+        """Say it of so many executions, or of so many pools where it is about pools."""
+        return _SENTENCES[self].format(them=number(count, "execution"), pools=number(count, "pool"))
 
 
 _SENTENCES = {
@@ -124,21 +181,34 @@ _SENTENCES = {
     "these disagree cannot be told.",
     Caveat.CLOCKS_DISAGREE: "{them} with the end before the start, by clocks that disagree: "
     "not judged.",
+    Caveat.CLOCK_STEPPED: "The clock of the database stepped back while {pools} were in use. The "
+    "order is that of the commits all the same; times and durations around it are not exact.",
     Caveat.UNLIMITED: "{them} of pools without a limit: nothing to judge.",
     Caveat.POOL_UNKNOWN: "{them} whose pool is not known: not judged.",
     Caveat.UNFINISHED: "{them} without an end (killed, or still at work): taken to last until "
     "the end of the run, or until now.",
     Caveat.DOUBTFUL: "{them} started beside one without an end: perhaps too many, perhaps not.",
     Caveat.LEDGER_SHORT: "The ledger begins later than asked for.",
+    Caveat.LEDGER_ONLY: "Only the engine's ledger tells this: not judged.",
     Caveat.LIMIT_UNKNOWN: "{them} let in before the ledger says which limit was in force: not "
     "judged.",
     Caveat.BEGAN_BEFORE: "{them} had begun before the ledger does: not counted beside others.",
-    Caveat.EXPIRED: "{them} lost the slots with the lease: the ledger does not tell whether the "
-    "work went on.",
-    Caveat.RATES_BY_LEDGER: "Rates are judged by the engine's ledger alone: not judged.",
-    Caveat.STARTS_UNWRITTEN: "Of pools with a rate and without a limit the ledger does not tell "
+    Caveat.EXPIRED: "{them} lost the slots with the lease, and no event of the step proves that it "
+    "went on. Work that leaves no event is not seen.",
+    Caveat.RATES_BY_CLOCK: "The clock of the database stepped back while {pools} with a rate were "
+    "in use. Starts are judged by that clock; by true time, more or fewer started in a span.",
+    Caveat.STARTS_UNWRITTEN: "Of {pools} with a rate and without a limit the ledger does not tell "
     "what started: not judged.",
 }
+
+
+Caveats = dict[Subject, Counter[Caveat]]
+"""How often each caveat stands by what is judged."""
+
+
+def no_caveats() -> Caveats:
+    """None by any."""
+    return {subject: Counter() for subject in SUBJECTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +226,15 @@ class Audit:
         rated_pools: Of how many pools it was judged whether starts kept a rate.
         early: Starts before the rate of a pool allowed; the first ``KEPT_MAX``.
         early_count: How many there were, in all.
+        stale: Fences that did not grow; the first ``KEPT_MAX``.
+        stale_count: How many there were, in all.
+        outlived: Steps that went on after their lease; the first ``KEPT_MAX``.
+        outlived_count: How many there were, in all.
         duplicates: Where two runs made one partition of one asset at once; the first.
         duplicate_count: How often that was, in all.
         waits: The longest, longest first.
         wait_count: How many waited at least as long as was asked for.
-        caveats: What could not be judged, and how often.
+        caveats: By what is judged: what could not be, and how often.
     """
 
     source: Source
@@ -173,12 +247,16 @@ class Audit:
     rated_pools: int = 0
     early: tuple[EarlyStart, ...] = ()
     early_count: int = 0
+    stale: tuple[StaleFence, ...] = ()
+    stale_count: int = 0
+    outlived: tuple[Outlived, ...] = ()
+    outlived_count: int = 0
     duplicates: tuple[Excess, ...] = ()
     duplicate_count: int = 0
     waits: tuple[Wait, ...] = ()
     wait_count: int = 0
-    caveats: Mapping[Caveat, int] = field(default_factory=Counter)
+    caveats: Caveats = field(default_factory=no_caveats)
 
 
 KEPT_MAX = 1000
-"""How many excesses are told one by one; beyond that they are counted."""
+"""How many of what is found are told one by one; beyond that they are counted."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.audit.executions import Limits, audit_executions
 from dagster_lifeguard.audit.findings import Caveat
+from dagster_lifeguard.audit.leases import EVENTS
 from dagster_lifeguard.audit.ledger import audit_ledger
+from dagster_lifeguard.compat.events import read_event_rows
+from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.history import read_past
 from dagster_lifeguard.insight.ledger import open_ledger
@@ -17,12 +22,14 @@ from dagster_lifeguard.insight.ledger import open_ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dagster_lifeguard.audit.findings import Audit, Source
+    from dagster_lifeguard.audit.findings import Audit, Source, Subject
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.rate import Rate
 
 _Item = TypeVar("_Item")
-Verdict = Literal["kept", "exceeded", "in-doubt", "no-evidence"]
+Verdict = Literal["kept", "exceeded", "unsafe", "in-doubt", "no-evidence"]
+FOUND: tuple[Verdict, ...] = ("exceeded", "unsafe")
+"""The verdicts of something found, for which a command ends with exit code 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,22 @@ class Report:
     def verdict(self) -> Verdict:
         """``no-evidence`` when there was nothing to judge, which proves nothing.
 
-        ``in-doubt`` when executions of which no end is known may have been too many.
+        ``unsafe`` when no limit and no rate was exceeded, but a late writer may not have been told
+        from its successor: a fence did not grow, or a step went on after its lease. ``in-doubt``
+        when executions of which no end is known may have been too many.
         """
         if self.limits.excess_count or self.limits.early_count:
             return "exceeded"
-        if self.limits.caveats.get(Caveat.DOUBTFUL):
+        if self.limits.stale_count or self.limits.outlived_count:
+            return "unsafe"
+        if self.limits.caveats["limits"][Caveat.DOUBTFUL]:
             return "in-doubt"
         return "kept" if self.limits.executions else "no-evidence"
+
+    def caveats(self, subject: Subject) -> Mapping[Caveat, int]:
+        """What could not be judged of this, and how often."""
+        judged = self.executions if subject == "duplicates" else self.limits
+        return judged.caveats[subject]
 
 
 def audit(
@@ -115,7 +131,7 @@ def _audit(
             deployment, settings, limits, rates, since, until, pool, long_seconds, progress
         )
         unwritten = sum(limits.of(name) is None for name in rates)
-        of_limits = _with_caveat(of_limits, Caveat.STARTS_UNWRITTEN, unwritten)
+        of_limits = _with_caveat(of_limits, "rates", Caveat.STARTS_UNWRITTEN, unwritten)
     of_executions = audit_executions(
         _counted(deployment.history(since, until), "runs", progress),
         limits,
@@ -123,15 +139,25 @@ def _audit(
         until=until,
         pool=pool,
         long_seconds=long_seconds,
+        assets_only=by == "ledger",
     )
     if by == "ledger":
         return Report(of_limits, of_executions)
-    judged = _with_caveat(of_executions, Caveat.RATES_BY_LEDGER, len(rates))
+    judged = _with_caveat(of_executions, "rates", Caveat.LEDGER_ONLY, len(rates))
+    for subject in _ENGINES:
+        judged = _with_caveat(judged, subject, Caveat.LEDGER_ONLY, int(bool(settings.engine)))
     return Report(judged, judged)
 
 
-def _with_caveat(found: Audit, caveat: Caveat, count: int) -> Audit:
-    return replace(found, caveats={**found.caveats, caveat: count}) if count else found
+_ENGINES: tuple[Subject, ...] = ("fences", "leases")
+"""What is judged where the engine runs."""
+
+
+def _with_caveat(found: Audit, subject: Subject, caveat: Caveat, count: int) -> Audit:
+    if not count:
+        return found
+    counts = Counter({**found.caveats[subject], caveat: count})
+    return replace(found, caveats={**found.caveats, subject: counts})
 
 
 def _by_ledger(
@@ -153,20 +179,22 @@ def _by_ledger(
                 remedy="Leave out --by ledger to judge by Dagster's event logs.",
                 names=[deployment.name],
             )
+        assert isinstance(deployment, InstanceDeployment), "a ledger is read from an instance"
+        instance = deployment.instance
         names = {state.pool for state in deployment.pools()} if pool is None else {pool}
-        past = read_past(
-            store, {name: limits.of(name) for name in names}, rates, since=since, pool=pool
-        )
-        return audit_ledger(
-            _counted(past, "entries of the ledger", progress),
-            past.limits,
-            past.rates,
+        # What was asked for by the clock here is looked for by the clock that wrote the ledger.
+        ahead = store.now() - time.time()
+        own_limits = {name: limits.of(name) for name in names}
+        past = read_past(store, own_limits, rates, since=since + ahead, pool=pool)
+        found = audit_ledger(
+            replace(past, since=_counted(past.since, "entries of the ledger", progress)),
             default_limit=settings.default_limit,
-            begin=past.begin,
-            since=since,
+            since=since + ahead,
             until=until,
             long_seconds=long_seconds,
+            events_of=lambda run_ids: read_event_rows(instance, tuple(run_ids), EVENTS),
         )
+        return replace(found, since=since) if found.since == since + ahead else found
 
 
 def _counted(

@@ -22,28 +22,27 @@ class Starts:
     Args:
         rates: The rate of each pool at the beginning. A pool without one is not judged until
             ``set_rate`` says which it has.
-        since: A start before it does not count: which rate was in force then is not known.
     """
 
-    def __init__(self, rates: Mapping[str, Rate], since: float) -> None:
+    def __init__(self, rates: Mapping[str, Rate]) -> None:
         self.count = 0
         self.found: list[EarlyStart] = []
         self.pools: set[str] = set()
         self._rates = dict(rates)
-        self._since = since
         self._due_ns: dict[str, int] = {}
 
-    def set_rate(self, pool: str, rate: Rate | None) -> None:
-        """From now on, the pool has this rate."""
-        if rate is None:
-            self._rates.pop(pool, None)
-        else:
+    def set_rate(self, pool: str, rate: Rate | None, at: float) -> None:
+        """From this time on, the pool has this rate."""
+        before = self._rates.pop(pool, None)
+        if rate is not None:
+            due_ns = self._due_ns.get(pool, 0)
+            self._due_ns[pool] = rate.taken_over(before, due_ns, nanoseconds(at))
             self._rates[pool] = rate
 
     def start(self, pool: str, occupant: Occupant) -> None:
         """A step starts."""
         rate = self._rates.get(pool)
-        if rate is None or occupant.started < self._since:
+        if rate is None:
             return
         now_ns = nanoseconds(occupant.started)
         due_ns = self._due_ns.get(pool, 0)

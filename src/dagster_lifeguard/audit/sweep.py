@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.audit.findings import KEPT_MAX, Caveat, Excess, Lane, Occupant
+from dagster_lifeguard.audit.findings import KEPT_MAX, Caveat, Excess, no_caveats
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
+
+    from dagster_lifeguard.audit.findings import Lane, Occupant, Subject
 
 
 class Sweep:
@@ -24,14 +26,19 @@ class Sweep:
     Args:
         limits: The limit of each lane at the beginning; None is unlimited. A lane without one is
             not judged until ``set_limit`` says which it has. Assets have 1.
-        since: An excess that was over before is not told.
+
+    Attributes:
+        judging: Set to False for what happened before it is judged: an excess that is over by
+            then is not told.
+        caveats: What could not be judged, of ``limits`` and of ``duplicates``.
+        counts: Excesses, by the kind of their lane.
     """
 
-    def __init__(self, limits: Mapping[Lane, int | None], since: float) -> None:
-        self.caveats: Counter[Caveat] = Counter()
+    def __init__(self, limits: Mapping[Lane, int | None]) -> None:
+        self.judging = True
+        self.caveats = no_caveats()
         self.counts: Counter[str] = Counter()
         self._limits = dict(limits)
-        self._since = since
         self._lanes: dict[Lane, _Occupied] = {}
         self._found: dict[str, list[Excess]] = {"pool": [], "asset": []}
 
@@ -74,13 +81,14 @@ class Sweep:
         if limit is None or occupied.held <= limit:
             return
         if limit == _UNKNOWN:
-            self.caveats[Caveat.LIMIT_UNKNOWN] += 1
+            self.caveats["limits"][Caveat.LIMIT_UNKNOWN] += self.judging
         elif occupied.held - occupied.doubtful + (occupant.slots if doubtful else 0) > limit:
             occupants = tuple(other.occupant for other in occupied.inside.values())
             found = Excess(lane, limit, occupied.held, occupant.started, None, occupants)
             occupied.open[key] = found
-        elif doubtful or occupant.started >= self._since:
-            self.caveats[Caveat.DOUBTFUL] += 1
+        elif doubtful or self.judging:
+            subject: Subject = "limits" if lane.kind == "pool" else "duplicates"
+            self.caveats[subject][Caveat.DOUBTFUL] += 1
 
     def leave(self, lane: Lane, at: float, key: Hashable) -> bool:
         """Whoever went in with this key leaves; False if it was not in."""
@@ -107,6 +115,7 @@ class Sweep:
 
     def finish(self) -> None:
         """Nothing more happened: what is open has no end yet."""
+        self.judging = True
         for occupied in self._lanes.values():
             self._close_all(occupied, None)
 
@@ -120,7 +129,7 @@ class Sweep:
         occupied.open.clear()
 
     def _close(self, excess: Excess, at: float | None) -> None:
-        if at is not None and at <= self._since:
+        if not self.judging:
             return
         kind = excess.lane.kind
         self.counts[kind] += 1

@@ -25,9 +25,21 @@ def verdict_text(report: Report) -> str:
         for what, count in (("limits", found.excess_count), ("rates", found.early_count))
         if count
     ]
+    unsafe = [
+        text
+        for text, count in (
+            (f"a fence did not grow {often(found.stale_count)}", found.stale_count),
+            (
+                f"{number(found.outlived_count, 'step')} went on after the lease",
+                found.outlived_count,
+            ),
+        )
+        if count
+    ]
     said = {
         "kept": f"no limit exceeded{rated}.",
-        "exceeded": f"{' and '.join(exceeded)}.",
+        "exceeded": f"{' and '.join(exceeded + unsafe)}.",
+        "unsafe": f"no limit exceeded{rated}, but {' and '.join(unsafe)}.",
         "in-doubt": "no limit exceeded for certain, and perhaps one by executions without an end.",
         "no-evidence": "nothing was executed that a limit could be judged by.",
     }

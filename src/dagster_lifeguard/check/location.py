@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.locations import LocationOrigin
     from dagster_lifeguard.config import Config, Engine
     from dagster_lifeguard.findings import Finding
+    from dagster_lifeguard.names import Term
     from dagster_lifeguard.plan import Assignment
 
 
@@ -35,6 +36,7 @@ class Location:
         findings: What is wrong within the location.
         own_pools: For each pool named after an asset, the assets of that name.
         limits: For each pool used here, its declared limit; None if unlimited.
+        by_partition: Those of them in whose names a partition is still to be filled in.
         default_limits: The default limits of the policies that apply here.
         engines: Who admits steps, by these policies.
         rules: What each rule selects, in order.
@@ -47,6 +49,7 @@ class Location:
     findings: tuple[Finding, ...]
     own_pools: Mapping[str, frozenset[str]]
     limits: Mapping[str, int | None]
+    by_partition: frozenset[Term]
     default_limits: frozenset[int | None]
     engines: frozenset[Engine]
     rules: tuple[str, ...]
@@ -78,6 +81,7 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
         findings=tuple(f for location in locations for f in location.findings),
         own_pools=_merged(location.own_pools for location in locations),
         limits={pool: n for location in locations for pool, n in location.limits.items()},
+        by_partition=frozenset(term for location in locations for term in location.by_partition),
         default_limits=frozenset(n for location in locations for n in location.default_limits),
         engines=frozenset(engine for location in locations for engine in location.engines),
         rules=locations[0].rules if locations else (),
@@ -98,10 +102,13 @@ def _inspect_repository(
     unreadable: list[Finding] = []
     inside_of = [read_blocks(items, part, unreadable) for part in assignments_of]
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
+    by_partition = set()
     for (policy, _), part, inside in zip(plans, assignments_of, inside_of, strict=True):
         of_assets = (t for a in part for t in (*a.terms, *a.own_terms))
         for term in (*of_assets, *(t for b in inside for t in b.terms)):
             declared[term.name].add(policy.limit_of(term.name))
+            if {field.name for field in term.fields} == {"partition"}:
+                by_partition.add(term)
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
     }
@@ -125,6 +132,7 @@ def _inspect_repository(
             for _, part in plans
         ),
         limits=limits,
+        by_partition=frozenset(by_partition),
         default_limits=frozenset(policy.default_limit for policy, _ in plans),
         engines=frozenset(policy.engine for policy, _ in plans),
         rules=tuple(rule.assets for rule in plans[0][0].rules),

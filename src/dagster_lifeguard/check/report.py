@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.check.inside import circle_findings
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
-from dagster_lifeguard.names import Term, enumerate_some, stands_for
+from dagster_lifeguard.names import enumerate_some, stands_for
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def _circles_across(locations: Sequence[Location]) -> Iterator[Finding]:
 def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Finding]:
     used = {pool for location in locations for pool in location.limits}
     # The names of assets are filled in beside their templates, those of partitions are not known.
-    partitioned = [
-        Term(pool) for pool in used if {f.name for f in Term(pool).fields} == {"partition"}
-    ]
+    partitioned = {term for location in locations for term in location.by_partition}
     unused = [
         name
         for name in config.pools

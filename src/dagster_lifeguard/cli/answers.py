@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard.findings import number, printable, short
+from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import (
@@ -75,6 +76,8 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
     yield _head(found)
     if found.duplicate_of is not None:
         yield Text(f"  It was dropped: run {printable(found.duplicate_of)} does the same work.")
+    if found.deadline is not None:
+        yield Text(f"  {deadline_text(found.deadline)}")
     for pool_name in found.lease_over:
         yield Text(
             f"  The lease of its process is over, and {printable(pool_name)} is not blocked: the "
@@ -159,12 +162,34 @@ def _rest(answers: Sequence[StepAnswer], found: Explanation) -> Text:
 
 
 def _order(found: Explanation) -> Iterator[Text]:
-    if any(step.state is State.WAITING for step in found.steps):
+    waiting = [step for step in found.steps if step.state is State.WAITING]
+    if waiting:
+        text = f"Order: {ORDER_STOCK if found.engine is False else ORDER_ENGINE}."
+        for pools in _fair(waiting):
+            text += (
+                f" A slot of {pools} goes to the group that holds the fewest slots there, before "
+                "those who came first."
+            )
         yield Text()
-        yield Text(f"Order: {ORDER_STOCK if found.engine is False else ORDER_ENGINE}.")
-    if any(step.queue_place is not None for step in found.steps):
+        yield Text(text)
+    queued = [step for step in found.steps if step.queue_place is not None]
+    if queued:
+        text = f"Order: {ORDER_RUN}."
+        for pools in _fair(queued):
+            text += (
+                f" Of the runs that will ask for {pools}, those of the group with the fewest slots "
+                "in runs in progress are before older ones."
+            )
         yield Text()
-        yield Text(f"Order: {ORDER_RUN}.")
+        yield Text(text)
+
+
+def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
+    """The pools of these steps whose slots are shared fairly, in words, if there are some."""
+    asked = {asked.pool.pool: asked.pool for step in steps for asked in step.pools}
+    fair = [name for name, pool in asked.items() if pool.order is not None and pool.limit]
+    if fair:
+        yield ", ".join(map(printable, sorted(fair)))
 
 
 def _doing(answer: StepAnswer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,9 +24,27 @@ from dagster_lifeguard.times import date_text, duration_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dagster_lifeguard.audit.findings import Audit, Caveat, EarlyStart, Excess, Wait
+    from dagster_lifeguard.audit.findings import (
+        Audit,
+        EarlyStart,
+        Excess,
+        Outlived,
+        StaleFence,
+        Subject,
+        Wait,
+    )
     from dagster_lifeguard.audit.report import Report
     from dagster_lifeguard.deployment.contract import Deployment
+
+NOTHING_FOUND: Mapping[Subject, str] = {
+    "limits": "Limits: nothing found",
+    "rates": "Rates: nothing found",
+    "fences": "Fences: nothing found",
+    "leases": "Steps after their lease: nothing found",
+    "duplicates": "Two runs in one asset at once: nothing found",
+    "waits": "Long waits: nothing found",
+}
+"""What stands above caveats where there is nothing else."""
 
 SHOWN_MAX = 10
 """So many findings of a kind are shown as text; JSON has the first 1,000."""
@@ -66,8 +85,9 @@ def audit_command(
 ) -> None:
     """Prove from history that no limit or rate was exceeded, or list where one was.
 
-    Also lists where two runs made the same partition of the same asset at once, and long waits.
-    What the history does not tell is said, and counted.
+    Also lists fences that did not grow, steps that went on after their lease, where two runs made
+    the same partition of the same asset at once, and long waits. What the history does not tell is
+    said, and counted.
 
     \b
     Examples:
@@ -75,9 +95,10 @@ def audit_command(
       lifeguard audit --since 24h --pool warehouse
       lifeguard audit --json | jq '.limits.exceeded'
 
-    Exit code: 0 nothing exceeded, 1 a limit or a rate was exceeded, 2 a mistake in what was asked.
+    Exit code: 0 nothing exceeded, 1 a limit or a rate was exceeded, a fence did not grow or a step
+    went on after its lease, 2 a mistake in what was asked.
     """
-    from dagster_lifeguard.audit.report import audit  # noqa: PLC0415 - slow
+    from dagster_lifeguard.audit.report import FOUND, audit  # noqa: PLC0415 - slow
 
     if pool is not None:
         pool = known_pool(deployment, pool)
@@ -96,7 +117,7 @@ def audit_command(
         click.echo(json.dumps(report_as_json(report), indent=2))
     else:
         print_report(report, long_wait)
-    click.get_current_context().exit(1 if report.verdict == "exceeded" else 0)
+    click.get_current_context().exit(1 if report.verdict in FOUND else 0)
 
 
 @contextmanager
@@ -117,42 +138,51 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
 
 
 def print_report(report: Report, long_wait: float) -> None:
-    """Print a report as text: what was found, what cannot be told, and last the verdict."""
+    """Print a report as text: of all that is judged, what was found and what cannot be told.
+
+    Last comes the verdict.
+    """
     console = Console(highlight=False, emoji=False, soft_wrap=True)
     limits, executions = report.limits, report.executions
-    _print_excesses(
-        console,
-        f"A limit was exceeded {often(limits.excess_count)}.",
-        limits.excesses,
-        limits.excess_count,
-    )
-    _print_early(console, limits)
-    _print_excesses(
-        console,
-        f"Two runs made one asset at once {often(executions.duplicate_count)}.",
-        executions.duplicates,
-        executions.duplicate_count,
-    )
-    _print_waits(console, limits, long_wait)
-    caveats = {**executions.caveats, **limits.caveats}
-    if caveats:
-        console.print(Text("What the history does not tell", style="bold"))
+    parts: Mapping[Subject, Callable[[], bool]] = {
+        "limits": partial(_print_limits, console, limits),
+        "rates": partial(_print_early, console, limits),
+        "fences": partial(_print_stale, console, limits),
+        "leases": partial(_print_outlived, console, limits),
+        "duplicates": partial(_print_duplicates, console, executions),
+        "waits": partial(_print_waits, console, limits, long_wait),
+    }
+    for subject, print_found in parts.items():
+        is_found, caveats = print_found(), report.caveats(subject)
+        if caveats and not is_found:
+            console.print(Text(NOTHING_FOUND[subject], style="bold"))
         for caveat, count in caveats.items():
             console.print(Text(f"  - {caveat.sentence(count)}", style="dim"))
-        console.print()
-    styles = {"kept": "bold green", "exceeded": "bold red"}
+        if caveats or is_found:
+            console.print()
+    styles = {"kept": "bold green", "exceeded": "bold red", "unsafe": "bold red"}
     style = styles.get(report.verdict, "bold yellow")
     console.print(Text(verdict_text(report), style=style))
 
 
-def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], count: int) -> None:
+def _print_limits(console: Console, found: Audit) -> bool:
+    heading = f"A limit was exceeded {often(found.excess_count)}."
+    return _print_excesses(console, heading, found.excesses, found.excess_count)
+
+
+def _print_duplicates(console: Console, found: Audit) -> bool:
+    heading = f"Two runs made one asset at once {often(found.duplicate_count)}."
+    return _print_excesses(console, heading, found.duplicates, found.duplicate_count)
+
+
+def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], count: int) -> bool:
     if not count:
-        return
+        return False
     console.print(Text(heading, style="bold"))
     for excess in found[:SHOWN_MAX]:
         lane = excess.lane
         name = f"{lane.name} [{lane.partition}]" if lane.partition else lane.name
-        lasted = "" if excess.ended is None else f" for {_seconds(excess.ended - excess.started)}"
+        lasted = "" if excess.seconds is None else f" for {_seconds(excess.seconds)}"
         held = f"{excess.held} of {excess.limit} slots" if lane.kind == "pool" else "two runs"
         if excess.held > 2 and lane.kind == "asset":  # noqa: PLR2004
             held = f"{excess.held} runs"
@@ -170,12 +200,12 @@ def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], c
             console.print(Text(f"      {printable(line)}", style="dim"))
     if count > SHOWN_MAX:
         console.print(Text(f"  and {count - SHOWN_MAX:,} more; --json lists the first 1,000"))
-    console.print()
+    return True
 
 
-def _print_early(console: Console, found: Audit) -> None:
+def _print_early(console: Console, found: Audit) -> bool:
     if not found.early_count:
-        return
+        return False
     console.print(Text(f"A rate was exceeded {often(found.early_count)}.", style="bold"))
     for early in found.early[:SHOWN_MAX]:
         started = early.occupant
@@ -185,12 +215,46 @@ def _print_early(console: Console, found: Audit) -> None:
         console.print(Text(f"      {printable(who)}", style="dim"))
     if found.early_count > SHOWN_MAX:
         console.print(Text(f"  and {found.early_count - SHOWN_MAX:,} more"))
-    console.print()
+    return True
 
 
-def _print_waits(console: Console, found: Audit, long_wait: float) -> None:
+def _print_stale(console: Console, found: Audit) -> bool:
+    if not found.stale_count:
+        return False
+    console.print(Text(f"A fence did not grow {often(found.stale_count)}.", style="bold"))
+    for stale in found.stale[:SHOWN_MAX]:
+        given = "given twice" if stale.fence == stale.largest else f"given after {stale.largest}"
+        console.print(
+            Text.assemble("  ", (printable(stale.pool), "red"), f"  {stale.fence} {given}")
+        )
+        for who in (stale.first, stale.occupant):
+            line = f"run {who.run_id} step {who.step_key} at {date_text(who.started)}"
+            console.print(Text(f"      {printable(line)}", style="dim"))
+    if found.stale_count > SHOWN_MAX:
+        console.print(Text(f"  and {found.stale_count - SHOWN_MAX:,} more"))
+    return True
+
+
+def _print_outlived(console: Console, found: Audit) -> bool:
+    if not found.outlived_count:
+        return False
+    steps = number(found.outlived_count, "step")
+    console.print(Text(f"{steps} went on after the lease was over.", style="bold"))
+    for late in found.outlived[:SHOWN_MAX]:
+        pools = (printable(", ".join(late.pools)), "red")
+        how = f"  for {_seconds(late.seconds)} or more after {date_text(late.expired)}"
+        who = f"run {late.run_id} step {late.step_key}, fence {late.fence}"
+        wrote = f"{late.event} at {_clock(late.wrote)} by its machine's clock"
+        console.print(Text.assemble("  ", pools, how))
+        console.print(Text(f"      {printable(who)}, wrote {wrote}", style="dim"))
+    if found.outlived_count > SHOWN_MAX:
+        console.print(Text(f"  and {found.outlived_count - SHOWN_MAX:,} more"))
+    return True
+
+
+def _print_waits(console: Console, found: Audit, long_wait: float) -> bool:
     if not found.wait_count:
-        return
+        return False
     waits = number(found.wait_count, "wait")
     console.print(Text(f"{waits} of {duration_text(long_wait)} or more", style="bold"))
     for wait in found.waits[:SHOWN_MAX]:
@@ -201,7 +265,7 @@ def _print_waits(console: Console, found: Audit, long_wait: float) -> None:
         console.print(Text(f"  {printable(line)}"))
     if found.wait_count > SHOWN_MAX:
         console.print(Text(f"  and {found.wait_count - SHOWN_MAX:,} more"))
-    console.print()
+    return True
 
 
 def _clock(at: float) -> str:
@@ -229,22 +293,34 @@ def report_as_json(report: Report) -> dict[str, Any]:
             "pools": limits.pools,
             "exceeded": limits.excess_count,
             "found": [_excess(excess) for excess in limits.excesses],
-            "caveats": _caveats(limits.caveats),
+            "caveats": _caveats(report, "limits"),
         },
         "rates": {
             "pools": limits.rated_pools,
             "exceeded": limits.early_count,
             "found": [_early(early) for early in limits.early],
+            "caveats": _caveats(report, "rates"),
+        },
+        "fences": {
+            "stale": limits.stale_count,
+            "found": [_stale(stale) for stale in limits.stale],
+            "caveats": _caveats(report, "fences"),
+        },
+        "leases": {
+            "outlived": limits.outlived_count,
+            "found": [_outlived(late) for late in limits.outlived],
+            "caveats": _caveats(report, "leases"),
         },
         "duplicates": {
             "source": executions.source,
             "count": executions.duplicate_count,
             "found": [_excess(excess) for excess in executions.duplicates],
-            "caveats": _caveats(executions.caveats),
+            "caveats": _caveats(report, "duplicates"),
         },
         "long_waits": {
             "count": limits.wait_count,
             "longest": [_wait(wait) for wait in limits.waits],
+            "caveats": _caveats(report, "waits"),
         },
     }
 
@@ -258,7 +334,7 @@ def _excess(excess: Excess) -> dict[str, Any]:
         **where,
         "started": excess.started,
         "ended": excess.ended,
-        "seconds": None if excess.ended is None else excess.ended - excess.started,
+        "seconds": excess.seconds,
         "executions": [
             {
                 "run_id": occupant.run_id,
@@ -282,6 +358,32 @@ def _early(early: EarlyStart) -> dict[str, Any]:
     }
 
 
+def _stale(stale: StaleFence) -> dict[str, Any]:
+    return {
+        "pool": stale.pool,
+        "fence": stale.fence,
+        "largest": stale.largest,
+        "grants": [
+            {"run_id": who.run_id, "step_key": who.step_key, "granted": who.started}
+            for who in (stale.first, stale.occupant)
+        ],
+    }
+
+
+def _outlived(late: Outlived) -> dict[str, Any]:
+    return {
+        "pools": list(late.pools),
+        "run_id": late.run_id,
+        "step_key": late.step_key,
+        "fence": late.fence,
+        "granted": late.granted,
+        "expired": late.expired,
+        "event": late.event,
+        "wrote": late.wrote,
+        "seconds": late.seconds,
+    }
+
+
 def _wait(wait: Wait) -> dict[str, Any]:
     return {
         "seconds": wait.seconds,
@@ -292,8 +394,8 @@ def _wait(wait: Wait) -> dict[str, Any]:
     }
 
 
-def _caveats(caveats: Mapping[Caveat, int]) -> list[dict[str, Any]]:
+def _caveats(report: Report, subject: Subject) -> list[dict[str, Any]]:
     return [
         {"code": caveat.value, "count": count, "message": caveat.sentence(count)}
-        for caveat, count in caveats.items()
+        for caveat, count in report.caveats(subject).items()
     ]

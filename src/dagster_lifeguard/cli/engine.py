@@ -76,9 +76,23 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
     click.get_current_context().exit(1 if found.unmatched else 0)
 
 
+def _tables(version: int | None) -> str:
+    newest = switch.TABLES_NEWEST
+    if version is None:
+        return "none"
+    if version < newest:
+        return (
+            f"version {version}, older than this package's {newest}: the first process that uses "
+            "the engine brings them up to date"
+        )
+    if version > newest:
+        return f"version {version}, newer than this package's {newest}: install a newer package"
+    return f"version {version}"
+
+
 def _lines(found: switch.Status) -> Iterator[str]:
     yield f"storage      {found.storage}{'' if found.is_ours else ' (not the engine)'}"
-    yield f"tables       {'none' if found.tables is None else f'version {found.tables}'}"
+    yield f"tables       {_tables(found.tables)}"
     yield f"processes    {len(found.processes)}"
     for process in found.processes:
         left = process.seconds_left

@@ -14,7 +14,7 @@ from dagster_lifeguard.cli.findings import (
 )
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.findings import number
-from dagster_lifeguard.names import split_hold
+from dagster_lifeguard.names import without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +133,7 @@ def _pools(a: Assignment) -> str:
 
 
 def _texts(pools: Sequence[str]) -> str:
-    return ", ".join(split_hold(text)[1] for text in pools)
+    return ", ".join(map(without_mark, pools))
 
 
 def _limits(location: Location, a: Assignment) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
@@ -11,12 +12,15 @@ from weakref import ref
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.deadlock import circle_of
 from dagster_lifeguard.errors import ConfigError, DeadlockError
-from dagster_lifeguard.model import Granted, Reason, Waiting
+from dagster_lifeguard.model import Demand, Granted, Reason, Waiting
+from dagster_lifeguard.names import OPERATORS, Term, parse_expression
 from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dagster_lifeguard.deadlock import Wait
-    from dagster_lifeguard.model import Demand, PoolSnapshot, TicketKey, Verdict
+    from dagster_lifeguard.model import PoolSnapshot, TicketKey, Verdict
     from dagster_lifeguard.storage.event_log import PoolMethods
     from dagster_lifeguard.storage.parts import Parts
 
@@ -27,6 +31,13 @@ _STOCK_PAUSE_SECONDS = 1.0
 
 class Asking(Protocol):
     """What the waiting for slots needs; may be called by any thread."""
+
+    def demand(self, pool: str, n: int) -> Demand:
+        """What a block asks for that names this pool or expression, ``n`` slots of each.
+
+        Raises:
+            ConfigError: It is neither, or asks for too much.
+        """
 
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         """Ask for the demand, or ask again. Does not wait."""
@@ -52,6 +63,14 @@ class AskingEngine:
         event_log = self._event_log()
         assert event_log is not None, "its instance is gone"
         return event_log.lifeguard
+
+    def demand(self, pool: str, n: int) -> Demand:
+        engine = self._parts.engine
+
+        def is_pool() -> bool:
+            return pool in engine.rates() or any(row.pool == pool for row in engine.limits())
+
+        return _demand(pool, n, is_pool)
 
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         parts = self._parts
@@ -122,6 +141,9 @@ class AskingStock:
         assert event_log is not None, "its instance is gone"
         return event_log
 
+    def demand(self, pool: str, n: int) -> Demand:
+        return _demand(pool, n, partial(self._is_limited, pool))
+
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         if [term.slots for term in demand.terms] != [1]:
             raise ConfigError(
@@ -161,6 +183,28 @@ class AskingStock:
     def release(self, key: TicketKey) -> None:
         self._look_again.pop(key, None)
         self._storage.free_concurrency_slot_for_step(*key)
+
+
+def _demand(pool: str, n: int, is_pool: Callable[[], bool]) -> Demand:
+    """What a block asks for.
+
+    Args:
+        pool: A pool or an expression.
+        n: How many slots of each pool.
+        is_pool: Whether a pool of exactly this name has a limit of its own; asked only where the
+            text may be an expression.
+    """
+    if OPERATORS.isdisjoint(pool) or is_pool():
+        return Demand((Term(pool, n),))
+    terms = parse_expression(pool)
+    if any(term.fields for term in terms):
+        raise ConfigError(
+            f"{pool!r} has a template in it, which nothing fills in here.",
+            remedy='Write the name as it is to be, such as f"orders[{context.partition_key}]".',
+            names=[pool],
+        )
+    by_name = sorted(terms, key=lambda term: term.name)
+    return Demand(tuple(replace(term, slots=term.slots * n) for term in by_name))
 
 
 def _deadlock(circle: tuple[Wait, ...]) -> DeadlockError:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import uuid
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,15 +16,15 @@ from dagster_lifeguard.client.asking import AskingEngine, AskingStock
 from dagster_lifeguard.client.slots_held import Desk, Slots
 from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import SCRIPT_RUN, Demand, TicketKey
+from dagster_lifeguard.forks import ProcessLock
+from dagster_lifeguard.model import SCRIPT_RUN, TicketKey
 from dagster_lifeguard.storage.event_log import PoolMethods
-from dagster_lifeguard.storage.expressions import demand_of, is_deferred
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _desks: WeakKeyDictionary[Any, Desk] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_desks.clear)  # Their threads are not in a fork.
@@ -41,7 +39,8 @@ def slots(context: Any, pool: str, n: int = 1, *, timeout: float | None = None) 
 
     Args:
         context: Of an asset, op or asset check in a run, or of ``handle_output``.
-        pool: The pool, or an expression over several, all of which are granted at once.
+        pool: The pool, or an expression over several, all of which are granted at once. A text
+            that is exactly a pool with a limit or a rate of its own is that pool.
         n: How many slots of each.
         timeout: How many seconds to wait at most; None waits for ever.
 
@@ -61,7 +60,7 @@ def slots(context: Any, pool: str, n: int = 1, *, timeout: float | None = None) 
     event_log = step.instance.event_log_storage
     if isinstance(event_log, PoolMethods):  # A graph asset may hold one ticket for all its steps.
         base = event_log.lifeguard.tickets.of(base)
-    return Slots(_desk(event_log), base, _demand(pool, n), timeout, step.priority)
+    return Slots(_desk(event_log), base, pool, n, timeout, step.priority)
 
 
 class LifeguardClient:
@@ -90,7 +89,7 @@ class LifeguardClient:
     ) -> Slots:
         """The same as the function ``slots``, with a priority of the script's choice."""
         desk = _desk(self._instance.event_log_storage)
-        return Slots(desk, self._base, _demand(pool, n), timeout, priority)
+        return Slots(desk, self._base, pool, n, timeout, priority)
 
     def close(self) -> None:
         """Close the instance if ``from_home`` opened it; what is still held is given back."""
@@ -102,16 +101,6 @@ class LifeguardClient:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _demand(pool: str, n: int) -> Demand:
-    if is_deferred(pool):
-        raise ConfigError(
-            f"{pool!r} has a template in it, which nothing fills in here.",
-            remedy='Write the name as it is to be, such as f"orders[{context.partition_key}]".',
-            names=[pool],
-        )
-    return Demand(tuple(replace(term, slots=term.slots * n) for term in demand_of(pool).terms))
 
 
 def _desk(event_log: Any) -> Desk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 import uuid
@@ -103,7 +104,8 @@ class Slots:
     Attributes:
         desk: Where to ask.
         base: The step, or the script, that asks.
-        demand: The slots.
+        pool: The pool, or an expression over several.
+        n: How many slots of each.
         timeout: How many seconds to wait at most; None waits for ever.
         priority: Of the ticket.
         key: The ticket, from the block on.
@@ -112,22 +114,26 @@ class Slots:
 
     desk: Desk
     base: TicketKey
-    demand: Demand
+    pool: str
+    n: int = 1
     timeout: float | None = None
     priority: int = 0
     key: TicketKey = field(init=False)
     fence: int = field(init=False, default=0)
+    _demand: Demand | None = field(init=False, default=None)
     _outer: TicketKey | None = field(init=False, default=None)
     _begun: float | None = field(init=False, default=None)
+    _process: int = field(init=False, default=0)
 
     def _begin(self) -> None:
         if self._begun is not None:
             raise ConfigError(
-                f"These slots of {self.demand} were used before.",
+                f"These slots of {self.pool} were used before.",
                 remedy="Call slots(...) anew for each block.",
-                names=self.demand.pools,
+                names=[self.pool],
             )
         self._begun = time.monotonic()
+        self._process = os.getpid()
         self._outer = _innermost.get()
         is_ours = self._outer is not None and self._outer.step == self.base
         inside = self._outer if self._outer is not None and is_ours else self.base
@@ -142,15 +148,17 @@ class Slots:
 
     def _ask(self) -> Verdict:
         """Claim, and look whether it can ever come true."""
-        verdict = self.desk.asking.claim(self.key, self.demand, self.priority)
+        if self._demand is None:
+            self._demand = self.desk.asking.demand(self.pool, self.n)
+        verdict = self.desk.asking.claim(self.key, self._demand, self.priority)
         if isinstance(verdict, Waiting):
             self.desk.asking.check(self.key, self._waited())
             if self._left() <= 0:
                 raise SlotsTimeoutError(
-                    f"{self.demand} was not free within {self.timeout:g} s: {verdict.pool} "
+                    f"{self._demand} was not free within {self.timeout:g} s: {verdict.pool} "
                     f"{_WHY[verdict.reason]}, {verdict.ahead} ahead.",
                     remedy="Wait longer, or raise the limit.",
-                    names=self.demand.pools,
+                    names=self._demand.pools,
                 )
         return verdict
 
@@ -160,10 +168,12 @@ class Slots:
         return self
 
     def _give_back(self) -> None:
+        if self._process != os.getpid():
+            return  # A fork leaves its parent's block: the slots are the parent's.
         try:
             self.desk.asking.release(self.key)
         except LifeguardError as error:  # What failed is not the block.
-            logger.warning("%s is given back later, or by its lease: %s", self.demand, error)
+            logger.warning("%s is given back later, or by its lease: %s", self.pool, error)
 
     # ---- threads -------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dagster_lifeguard.launch_order import TagLimit
+
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 MONITORING_DAEMON = "MONITORING"
 
@@ -29,10 +31,6 @@ class Daemon:
     name: str
     last_heartbeat: float | None
     errors: tuple[str, ...]
-
-
-TagLimit = tuple[str, str | None, bool, int]
-"""Key, value (None for any), whether it is for each value by itself, and limit."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,42 @@ def free_slots_after_seconds(instance: dg.DagsterInstance) -> int | None:
     found: Any = instance
     seconds = found.run_monitoring_settings.get("free_slots_after_run_end_seconds")
     return int(seconds) if seconds and found.run_monitoring_enabled else None
+
+
+MAX_RUNTIME_TAGS = ("dagster/max_runtime", "dagster/max_runtime_seconds")
+"""The tags of a run that say how long it may take; the first one counts."""
+
+
+def is_monitored(instance: dg.DagsterInstance) -> bool:
+    """Whether run monitoring is enabled, which ends runs that take too long.
+
+    Relies on: ``run_monitoring_enabled`` (1.10.0).
+    """
+    return bool(cast("Any", instance).run_monitoring_enabled)
+
+
+def max_runtime_of(tags: Mapping[str, str]) -> tuple[str | None, float | None]:
+    """The tag that says how long a run may take, and the seconds; None of both without one.
+
+    Relies on: ``check_run_timeout`` of run monitoring, which counts from the start of the run's
+    process, and ends no run for a tag that is no number (1.10.0).
+    """
+    for tag in MAX_RUNTIME_TAGS:
+        if tags.get(tag):
+            try:
+                return tag, float(tags[tag])
+            except ValueError:
+                return tag, None
+    return None, None
+
+
+def max_runtime_of_all(instance: dg.DagsterInstance) -> tuple[str | None, float | None]:
+    """The setting that says how long runs without a tag may take, and the seconds.
+
+    Relies on: ``run_monitoring_max_runtime_seconds`` (1.10.0).
+    """
+    seconds = cast("Any", instance).run_monitoring_max_runtime_seconds
+    return ("run_monitoring.max_runtime_seconds", float(seconds)) if seconds else (None, None)
 
 
 def tables(instance: dg.DagsterInstance) -> Tables:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as db
+from dagster import DagsterRunStatus
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunsTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import dagster as dg
 
 
@@ -70,3 +73,42 @@ def run_ids_beginning(instance: dg.DagsterInstance, prefix: str, count_max: int)
     )
     with storage.connect() as connection:
         return tuple(run_id for (run_id,) in connection.execute(found).fetchall())
+
+
+def statuses_of_runs(
+    instance: dg.DagsterInstance, statuses: Iterable[DagsterRunStatus]
+) -> Sequence[tuple[str, DagsterRunStatus, object]]:
+    """The runs with these statuses, oldest first: id, status, and what changes with each change.
+
+    Without what they are, so that thousands cost little.
+
+    Relies on: ``SqlRunStorage.connect``, ``RunsTable``, and its ``update_timestamp``, which is
+    written whenever the status or the tags of a run change (1.10.0).
+    """
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    found = (
+        db.select(RunsTable.c.run_id, RunsTable.c.status, RunsTable.c.update_timestamp)
+        .where(RunsTable.c.status.in_([status.value for status in statuses]))
+        .order_by(RunsTable.c.id)
+    )
+    with storage.connect() as connection:
+        rows = connection.execute(found).fetchall()
+    return [(run_id, DagsterRunStatus(status), changed) for run_id, status, changed in rows]
+
+
+def cursor_value(instance: dg.DagsterInstance, key: str) -> str | None:
+    """What stands under a key in the table where Dagster's daemon keeps cursors.
+
+    Relies on: ``RunStorage.get_cursor_values`` (1.10.0).
+    """
+    found = cast("Any", instance.run_storage).get_cursor_values({key})
+    return cast("str | None", found.get(key))
+
+
+def set_cursor_value(instance: dg.DagsterInstance, key: str, value: str) -> None:
+    """Put a value into that table.
+
+    Relies on: ``RunStorage.set_cursor_values`` (1.10.0).
+    """
+    cast("Any", instance.run_storage).set_cursor_values({key: value})

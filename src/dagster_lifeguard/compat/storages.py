@@ -124,8 +124,10 @@ def postgres_opener(event_log: Any, lease_seconds: float = 30.0) -> Callable[[],
     if provider is None:
         return connector(event_log.postgres_url, lease_seconds)
 
+    database = event_log._engine  # Not the event log, which the connection may outlive.
+
     def connect() -> Any:
-        pooled = event_log._engine.raw_connection()
+        pooled = database.raw_connection()
         raw = pooled.dbapi_connection
         pooled.detach()  # Ours alone from now on.
         return raw

@@ -14,9 +14,10 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from dagster_lifeguard.compat.ops import ON_CONFLICT_TAG
 from dagster_lifeguard.duplicates import ON_CONFLICT, Order, PlannedStep, Progress
+from dagster_lifeguard.launch_order import priority_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from types import TracebackType
 
     from dagster_lifeguard.duplicates import Droppable, OnConflict
@@ -106,7 +107,7 @@ def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> Order:
             None if selection is None else frozenset(selection),
         ),
         claims=frozenset((k, v) for k, v in tags.items() if k in CLAIM_TAGS),
-        priority=_priority(tags),
+        priority=priority_of(tags),
     )
 
 
@@ -117,13 +118,6 @@ def _tells_what_to_do(tag: str) -> bool:
         or tag == of_dagster.PRIORITY_TAG
         or tag.startswith((of_dagster.HIDDEN_TAG_PREFIX, TAG_PREFIX))
     )
-
-
-def _priority(tags: Mapping[str, str]) -> int:
-    try:
-        return int(tags.get(of_dagster.PRIORITY_TAG, 0))
-    except ValueError:  # which the run queue takes for 0 too
-        return 0
 
 
 def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[PlannedStep, ...]:

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import SCRIPT_RUN
-from dagster_lifeguard.names import refuse_all_partitions
+from dagster_lifeguard.model import is_script
+from dagster_lifeguard.names import refuse_unsettable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -87,9 +87,9 @@ class Settings:
 
         Raises:
             DeploymentError: There are some.
-            ConfigError: One is of a pool that stands for all partitions.
+            ConfigError: One is of an expression, or of a pool that stands for all partitions.
         """
-        refuse_all_partitions(pool for pool, limit in limits.items() if limit is not None)
+        refuse_unsettable(pool for pool, limit in limits.items() if limit is not None)
         wrong = [
             pool
             for pool, limit in limits.items()
@@ -227,7 +227,7 @@ def is_leaked(run_id: str, run: Run | None) -> bool:
     Its run is over, or was deleted. A script has no run that tells; the engine ends what it held
     with its lease, and on Dagster's own storage nobody knows that it died.
     """
-    return run.is_over if run is not None else not run_id.startswith(SCRIPT_RUN)
+    return run.is_over if run is not None else not is_script(run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +246,6 @@ class PlannedStep:
 
 UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING")
 """The statuses of runs that are not over."""
-
-
-def priority_of(tags: Mapping[str, str]) -> int:
-    """By which the run queue orders a run of these tags; a tag that is no number counts as 0."""
-    try:
-        return int(tags.get("dagster/priority", "0"))
-    except ValueError:
-        return 0
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -330,7 +322,11 @@ class Deployment(Protocol):
         """
 
     def unfinished_runs(self) -> tuple[Run, ...]:
-        """The runs that are not over, oldest first."""
+        """The runs that are not over, oldest first.
+
+        Those in the queue are among themselves in the order in which runs of one priority are
+        launched: see ``launch_order``, or oldest first where the deployment tells of no other.
+        """
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         """These runs, as far as they are known, oldest first."""

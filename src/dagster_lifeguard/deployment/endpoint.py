@@ -24,13 +24,13 @@ from dagster_lifeguard.deployment.contract import (
     Run,
     Settings,
     WaitingStep,
-    priority_of,
     refuse_without_engine,
 )
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import with_runs
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from dagster_lifeguard.history.executions import READ, put_together
+from dagster_lifeguard.launch_order import priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

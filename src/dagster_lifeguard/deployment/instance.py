@@ -24,7 +24,6 @@ from dagster_lifeguard.deployment.contract import (
     PoolState,
     Run,
     Settings,
-    priority_of,
 )
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
@@ -34,6 +33,8 @@ from dagster_lifeguard.errors import (
     UnknownNameError,
     first_line,
 )
+from dagster_lifeguard.launch_order import IN_PROGRESS, LaunchOrder, priority_of
+from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 from dagster_lifeguard.storage.sessions import Process, owners
 
 if TYPE_CHECKING:
@@ -148,7 +149,14 @@ class InstanceDeployment:
     def unfinished_runs(self) -> tuple[Run, ...]:
         with self._refusing():
             filters = RunsFilter(statuses=[DagsterRunStatus(status) for status in UNFINISHED])
-            return tuple(map(_run, self.instance.get_run_records(filters, ascending=True)))
+            found = list(map(_run, self.instance.get_run_records(filters, ascending=True)))
+            rules = queue_rules(self.instance)
+            if rules is None:
+                return tuple(found)
+            turns = remembered_turns(self.instance, rules)
+        order = LaunchOrder(rules, turns, [run for run in found if run.status in IN_PROGRESS])
+        in_line = iter(order.of([run for run in found if run.status == "QUEUED"]))
+        return tuple(next(in_line) if run.status == "QUEUED" else run for run in found)
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         asked = list(dict.fromkeys(run_ids))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dagster_lifeguard.compat import pools as stock
 from dagster_lifeguard.compat import storages
@@ -15,6 +15,7 @@ from dagster_lifeguard.deployment.contract import (
     refuse_without_engine,
 )
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.launch_order import IN_PROGRESS
 from dagster_lifeguard.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import owners
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.rate import Rate
 
 
-_IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
-"""The runs that Dagster's run queue counts as holding."""
+S = TypeVar("S", HoldingStep, WaitingStep)
 
 
 class Pools(Protocol):
@@ -293,7 +293,7 @@ def _holding(
 
 def with_runs(
     states: Iterable[PoolState],
-    runs: Iterable[Run],
+    runs: Collection[Run],
     names: Collection[str] | None,
     default_limit: int | None,
 ) -> list[PoolState]:
@@ -301,7 +301,7 @@ def with_runs(
 
     Args:
         states: The pools as the storage tells of them.
-        runs: Those that are not over, oldest first.
+        runs: Those that are not over, as ``Deployment.unfinished_runs`` tells them.
         names: The pools asked for; None for all.
         default_limit: Of pools that the storage does not know yet.
     """
@@ -312,9 +312,10 @@ def with_runs(
             if run.status == "QUEUED":
                 step = WaitingStep(run.run_id, "", since=run.created, priority=run.priority)
                 waiting[pool].append(step)
-            elif run.status in _IN_PROGRESS:
+            elif run.status in IN_PROGRESS:
                 since = run.started or run.created
                 holding[pool].append(HoldingStep(run.run_id, "", since=since))
+    tags = {run.run_id: run.tags for run in runs}
     known = {state.pool: state for state in states}
     if names is None:
         for pool in (holding.keys() | waiting.keys()) - known.keys():
@@ -322,8 +323,18 @@ def with_runs(
     return [
         replace(
             state,
-            holding=tuple(holding[state.pool]),
-            waiting=tuple(sorted(waiting[state.pool], key=lambda step: -step.priority)),
+            holding=_with_groups(holding[state.pool], state.fair_by, tags),
+            waiting=_with_groups(
+                sorted(waiting[state.pool], key=lambda step: -step.priority), state.fair_by, tags
+            ),
         )
         for state in known.values()
     ]
+
+
+def _with_groups(
+    steps: Iterable[S], fair_by: str | None, tags: Mapping[str, Mapping[str, str]]
+) -> tuple[S, ...]:
+    if fair_by is None:
+        return tuple(steps)
+    return tuple(replace(step, group=tags[step.run_id].get(fair_by, "")) for step in steps)

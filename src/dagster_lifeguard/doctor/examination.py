@@ -13,6 +13,7 @@ from dagster_lifeguard.doctor import (
     limits,
     names,
     queue,
+    runtime,
     settings,
     slots,
     storage,
@@ -36,6 +37,7 @@ GROUPS: Mapping[str, tuple[Check, ...]] = {
     "Slots": slots.CHECKS,
     "Names of pools": names.CHECKS,
     "Run queue": queue.CHECKS,
+    "Runtime": runtime.CHECKS,
     "Executors": executors.CHECKS,
 }
 """Every check, by noun."""

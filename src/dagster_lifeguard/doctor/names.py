@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.compat.health import tagged_steps
 from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.findings import limit_text
-from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.names import enumerate_some, is_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +52,25 @@ def names_old_naming(subject: Subject) -> Iterator[Told]:
                 evidence=_told(subject, names),
                 commands=_deletions(subject, names),
             )
+
+
+@check(
+    "name-reserved",
+    "A limit has a name under which the engine limits nothing",
+    severity="error",
+    source="deployment",
+)
+def name_reserved(subject: Subject) -> Iterator[Told]:
+    names = sorted(filter(is_reserved, subject.deployment.limits()))
+    if names and subject.settings.engine is not False:
+        yield Told(
+            f"{enumerate_some(names)}: limited, and the engine has its own use for names that "
+            "begin so: what asks for such a pool is not limited by this.",
+            "Give the pool another name, and delete this limit.",
+            names=names,
+            evidence=[f"{name}: limit {subject.deployment.limits()[name]}" for name in names],
+            commands=[_deletion(name) for name in names],
+        )
 
 
 @check(
@@ -101,11 +120,12 @@ def _told(subject: Subject, names: list[str]) -> list[str]:
 def _deletions(subject: Subject, names: list[str]) -> list[str]:
     """How to delete the limits of those that nothing uses."""
     own = subject.deployment.limits()
-    return [
-        shlex.join(["dagster", "instance", "concurrency", "delete", name])
-        for name in names
-        if name in own and not subject.may_be_used(name)
-    ]
+    return [_deletion(name) for name in names if name in own and not subject.may_be_used(name)]
 
 
-CHECKS = (names_differ_by_case, names_old_naming, key_tag)
+def _deletion(pool: str) -> str:
+    """What deletes a limit that no ``lifeguard.yaml`` declares; Dagster's CLI has no command."""
+    return shlex.join(["lifeguard", "apply", "--prune", pool])
+
+
+CHECKS = (names_differ_by_case, names_old_naming, name_reserved, key_tag)

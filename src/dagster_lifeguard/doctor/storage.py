@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
@@ -9,7 +10,6 @@ from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.doctor.wording import duration
 from dagster_lifeguard.names import enumerate_some
 from dagster_lifeguard.storage import switch
-from dagster_lifeguard.store.sql import migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,20 +103,43 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
 
 
 @check(
+    "sessions-of-one-process",
+    "A process has several sessions of the engine",
+    severity="warning",
+    source="instance",
+)
+def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
+    found = _status(subject)
+    alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
+    several = {label: count for label, count in alive.items() if count > 1}
+    if several:
+        yield Told(
+            f"{enumerate_some(list(several))}: one process has several sessions of the engine, "
+            "each with a thread and connections of its own. It opens instances and does not close "
+            "them, or opens them with different settings of the storage.",
+            "Open one DagsterInstance in a process and keep it, or close each with dispose(); give "
+            "all the same settings. To end what leaked, start the process again.",
+            names=list(several),
+            evidence=[f"{label}: {count} sessions" for label, count in several.items()],
+        )
+
+
+@check(
     "engine-tables",
     "The engine's tables are of another version",
     severity="error",
     source="instance",
 )
 def engine_tables(subject: Subject) -> Iterator[Told]:
-    newest = len(migrations("sqlite"))
+    newest = switch.TABLES_NEWEST
     found = _status(subject)
     if found is None or found.tables is None or found.tables == newest:
         return
     is_newer = found.tables > newest
     if is_newer or found.is_ours:
         yield Told(
-            f"The engine's tables are of version {found.tables}, this package's are {newest}.",
+            f"The engine's tables are of version {found.tables}, "
+            f"{'newer' if is_newer else 'older'} than this package's {newest}.",
             "Install the newest dagster-lifeguard everywhere."
             if is_newer
             else "Any process of this package brings them up to date when it claims.",
@@ -160,5 +183,6 @@ CHECKS = (
     slots_unmatched,
     engine_tables,
     fleet_mixed,
+    sessions_of_one_process,
     engine_off,
 )

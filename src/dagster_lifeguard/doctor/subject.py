@@ -17,13 +17,14 @@ from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.past import terms_of
-from dagster_lifeguard.names import Term, stands_for
+from dagster_lifeguard.names import stands_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dagster_lifeguard.compat.plans import StepPlan
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
+    from dagster_lifeguard.names import Term
 
 Source = Literal["machine", "file", "instance", "deployment"]
 """Where a check looks: the environment of this process, ``dagster.yaml``, the instance's database,
@@ -146,14 +147,14 @@ class Subject:
     def assets(self) -> Mapping[str, tuple[str, ...]]:
         """The pools of each asset that is known; in a name, a template stands for any value."""
         return {
-            asset: tuple(term.name for text in texts for term in terms_of(text, self.settings))
-            for asset, texts in self.deployment.assets().items()
+            asset: tuple(term.name for term in terms) for asset, terms in self._of_assets.items()
         }
 
     @cached_property
     def used_pools(self) -> frozenset[str]:
         """The pools that assets, runs or steps name; without names that have a template."""
-        of_assets = {pool for pool in self._of_assets if not Term(pool).fields}
+        terms = (term for terms in self._of_assets.values() for term in terms)
+        of_assets = {term.name for term in terms if not term.fields}
         texts = {text for run in self.unfinished for text in run.pools or ()}
         of_runs = {term.name for text in texts for term in terms_of(text, self.settings)}
         busy = {state.pool for state in self.pools if state.holding or state.waiting}
@@ -162,12 +163,15 @@ class Subject:
     def may_be_used(self, pool: str) -> bool:
         """Whether this is one of ``used_pools``, or a name that a template of an asset fits."""
         return pool in self.used_pools or any(
-            stands_for(Term(name), pool) for name in self._of_assets
+            stands_for(term, pool) for terms in self._of_assets.values() for term in terms
         )
 
     @cached_property
-    def _of_assets(self) -> frozenset[str]:
-        return frozenset(pool for pools in self.assets.values() for pool in pools)
+    def _of_assets(self) -> Mapping[str, tuple[Term, ...]]:
+        return {
+            asset: tuple(term for text in texts for term in terms_of(text, self.settings))
+            for asset, texts in self.deployment.assets().items()
+        }
 
     @cached_property
     def unfinished(self) -> tuple[Run, ...]:

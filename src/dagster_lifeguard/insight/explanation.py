@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
+from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of
 from dagster_lifeguard.insight.pools import (
@@ -62,6 +63,7 @@ class Explanation:
         steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
             those of its unfinished runs, in the order in which they go in.
         duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.
+        deadline: Of a run or a step: when Dagster ends the run for its age.
         runs_unseen: Unfinished runs that may make the asset and were too many to look at.
         run_over: Of a run that is over: its status, such as ``FAILURE``.
         run_ended: Of a run that is over: when it ended, if that is known.
@@ -80,6 +82,7 @@ class Explanation:
     steps: tuple[StepAnswer, ...]
     pools_by_partition: tuple[str, ...] = ()
     duplicate_of: str | None = None
+    deadline: Deadline | None = None
     runs_unseen: int = 0
     run_over: str | None = None
     run_ended: float | None = None
@@ -139,6 +142,7 @@ def explain(
         steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
         pools_by_partition=tuple(term.name for term in named if term.fields),
         duplicate_of=_duplicate_of(subject.run),
+        deadline=deadline_of(deployment, subject.run),
         runs_unseen=unseen,
         run_over=subject.run.status if subject.run is not None and subject.run.is_over else None,
         run_ended=subject.run.ended if subject.run is not None else None,

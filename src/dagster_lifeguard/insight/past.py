@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.names import Field, Term, parse_expression, safe_value, split_hold
+from dagster_lifeguard.names import Field, Term, asked_by, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ class Sample:
         return len(self.seconds)
 
     def quantile(self, share: float) -> float:
-        """The duration that this share of all do not exceed; by the nearest rank."""
+        """The shortest that at least this share of all do not exceed; see ``quantile``."""
         return quantile(self.seconds, share)
 
     def longer_than(self, elapsed: float) -> Sequence[float]:
@@ -61,8 +62,8 @@ class Spread:
 
     Attributes:
         count: How many were seen.
-        p50: Half of them were no longer.
-        p95: Nineteen of twenty were no longer.
+        p50: At least half of them were no longer.
+        p95: At least nineteen of twenty were no longer.
     """
 
     count: int
@@ -100,8 +101,14 @@ class Past:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value at this share of an ordered sequence that is not empty, by the nearest rank."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    """The smallest value that at least this share of all do not exceed: the nearest rank.
+
+    Args:
+        ordered: Values in order, at least one.
+        share: More than 0, and at most 1.
+    """
+    rank = ceil(round(share * len(ordered), 9))  # 0.07 * 100 is a little more than 7.
+    return ordered[max(rank, 1) - 1]
 
 
 def read_past(deployment: Deployment, settings: Settings, since: float, until: float) -> Past:
@@ -134,7 +141,7 @@ def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
     if settings.engine is False:
         return (Term(pool),)
     try:
-        return parse_expression(split_hold(pool)[1])
+        return asked_by(pool)
     except ConfigError:
         return (Term(pool),)
 

@@ -25,6 +25,7 @@ from dagster_lifeguard.insight.forecast import (
 )
 from dagster_lifeguard.insight.past import SAMPLES_MIN
 from dagster_lifeguard.insight.pools import look_into, runs_in
+from dagster_lifeguard.launch_order import IN_PROGRESS, by_priority, counted_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
     from dagster_lifeguard.insight.past import Past, Sample
     from dagster_lifeguard.insight.pools import Pool
-
-IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
-"""The runs that Dagster's run queue counts as going on."""
 
 ALLOTTED_SECONDS = 5.0
 """For so long after a run began, its first steps count as if they asked for their pools now.
@@ -198,7 +196,7 @@ def places_in_queue(
     Args:
         deployment: Where they are.
         run_ids: The runs.
-        unfinished: All runs that are not over, oldest first.
+        unfinished: All runs that are not over, as ``Deployment.unfinished_runs`` tells them.
         settings: Of the deployment.
         past: For estimates.
         now: When all this was read.
@@ -228,9 +226,9 @@ def in_line(unfinished: Iterable[Run]) -> list[Run]:
     """The runs in the queue, in the order in which the daemon looks at them.
 
     Args:
-        unfinished: Runs that are not over, oldest first.
+        unfinished: Runs that are not over, as ``Deployment.unfinished_runs`` tells them.
     """
-    return sorted((r for r in unfinished if r.status == "QUEUED"), key=lambda r: -r.priority)
+    return by_priority(run for run in unfinished if run.status == "QUEUED")
 
 
 class _Keeper(NamedTuple):
@@ -307,18 +305,15 @@ class _Look:
         return dict.fromkeys(run.pools or (), 1) if self._by_run else run.first_pools or {}
 
     def _by_tags(self, run: Run, queue: RunQueue) -> Iterator[_Keeper]:
-        for key, wanted, per_value, limit in queue.tag_limits:
-            own = run.tags.get(key)
-            if own is None or (wanted is not None and own != wanted):
-                continue
-            is_exact = per_value or wanted is not None
+        for key, value, limit in counted_for(run.tags, queue.tag_limits):
             counted = tuple(
                 other
                 for other in self.going_on
-                if (other.tags.get(key) == own if is_exact else key in other.tags)
+                if (key in other.tags if value is None else other.tags.get(key) == value)
             )
             if len(counted) >= limit:
-                yield _Keeper(Obstacle.TAG, f"{key}={own}" if is_exact else key, limit, counted)
+                name = key if value is None else f"{key}={value}"
+                yield _Keeper(Obstacle.TAG, name, limit, counted)
 
 
 class _Descriptions:

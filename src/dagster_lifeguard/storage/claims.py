@@ -117,11 +117,15 @@ class Claims:
 
     def release_run(self, run_id: str) -> None:
         """Give back what the run holds, and withdraw its waiting steps."""
+        self.forget_run(run_id)
+        self._engine.release_run(run_id)
+
+    def forget_run(self, run_id: str) -> None:
+        """The run holds nothing and waits for nothing any more."""
         for keys in (self._granted, self._waiting):
             for key in [key for key in keys if key.run_id == run_id]:
                 del keys[key]
         self._turns.pop(run_id, None)
-        self._engine.release_run(run_id)
 
     def fence(self, key: TicketKey) -> int | None:
         """The fence of a step that was granted its slots in this process."""

@@ -1,9 +1,9 @@
 """What each step of a run asks for, and by which ticket: expressions filled in from its plan.
 
 Partitions. ``orders[{partition}]`` asks for the pool of each partition of the run, and for one slot
-of ``orders[%all%]``, which stands for them all and has as many slots as a pool can have, always. A
+of ``{all}orders[*]``, which stands for them all and has as many slots as a pool can have, always. A
 run of more than ``PARTITIONS_MAX`` partitions, of more than a demand may name, or of a range that
-its run does not list, asks for every slot of ``orders[%all%]`` instead: so it meets each run of a
+its run does not list, asks for every slot of ``{all}orders[*]`` instead: so it meets each run of a
 single partition there.
 """
 
@@ -17,12 +17,11 @@ from dagster_lifeguard.compat.plans import partition_keys, step_plans
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
 from dagster_lifeguard.names import (
-    ALL_PARTITIONS,
     SLOTS_MAX,
+    all_partitions,
+    asked_by,
     fill_run_fields,
-    parse_expression,
     safe_value,
-    split_hold,
     ticket_name,
 )
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
@@ -93,8 +92,7 @@ class Demands:
         """What a step asks for whose pool is this text.
 
         Raises:
-            ConfigError: The text is no expression, or the run has no plan to fill it in from.
-                Better a run that fails with a word than one that goes unlimited.
+            ConfigError: See ``names.asked_by``, or the run has no plan to fill the text in from.
         """
         if not is_deferred(text):
             return Asking(_ticket(run_id, step_key, text), demand_of(text))
@@ -153,7 +151,7 @@ def _filled(
         partitions: Those to ask for one by one; None for all that there are.
     """
     slots: dict[str, int] = {}
-    for term in parse_expression(split_hold(text)[1]):
+    for term in asked_by(text):
         for of_asset in _each_asset(term, assets):
             for filled in _each_partition(of_asset, partitions):
                 slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
@@ -172,7 +170,6 @@ def _each_partition(term: Term, partitions: tuple[str, ...] | None) -> Iterator[
     if not any(field.name == "partition" for field in term.fields):
         yield term
         return
-    whole = fill_run_fields(term, asset=None, partition=ALL_PARTITIONS)
-    yield replace(whole, slots=SLOTS_MAX if partitions is None else 1)
+    yield replace(all_partitions(term), slots=SLOTS_MAX if partitions is None else 1)
     for partition in partitions or ():
         yield fill_run_fields(term, asset=None, partition=safe_value(partition))

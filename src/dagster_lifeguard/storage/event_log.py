@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Any, cast
+
+from dagster import DagsterInvalidInvocationError
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
+from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.names import is_expression, refuse_unsettable
+from dagster_lifeguard.session import shared_session
 from dagster_lifeguard.storage import progress
-from dagster_lifeguard.storage.expressions import (
-    demand_of,
-    is_deferred,
-    is_expression,
-    limit_of,
-    require_settable,
-)
+from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 from dagster_lifeguard.store.contract import TryAgainError
@@ -44,6 +42,10 @@ _TEXTS_KNOWN_MAX = 10_000
 """Of so many pools and expressions a process remembers that it was asked about them."""
 
 
+class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
+    """A limit cannot be set. Also what Dagster's own storages raise then."""
+
+
 class PoolMethods:
     """Mixed into a stock event log storage, before it; everything else is the stock storage's.
 
@@ -59,7 +61,7 @@ class PoolMethods:
     def use_options(self, options: StorageOptions) -> None:
         """Set up how the engine behaves; before anything is asked of it."""
         self._lifeguard_options = options
-        self._lifeguard_lock = threading.Lock()
+        self._lifeguard_lock = ProcessLock()
         self._lifeguard_parts: Parts | None = None
         self._lifeguard_met: dict[str, None] = {}
 
@@ -67,20 +69,30 @@ class PoolMethods:
         """The store on this storage's database."""
         raise NotImplementedError
 
+    def database_name(self) -> str:
+        """What tells this storage's database from others."""
+        raise NotImplementedError
+
     @property
     def lifeguard(self) -> Parts:
-        """Engine and claims of this process.
+        """Engine and claims of this instance.
+
+        All instances of the process on this database share one session and one connection.
 
         Raises:
             StoreUnavailableError: The database cannot be read or written.
-            SchemaError: Its tables are too old or too new.
+            SchemaError: The engine's tables are too new.
+            OldSchemaError: Dagster's tables are too old.
         """
         parts = self._lifeguard_parts
         if parts is None:
             with self._lifeguard_lock:
                 if self._lifeguard_parts is None:
-                    store, options = self.make_store(), self._lifeguard_options
-                    self._lifeguard_parts = retry(lambda: Parts(self, store, options))
+                    options = self._lifeguard_options
+                    session = shared_session(
+                        self.database_name(), options.lease_seconds, self.make_store
+                    )
+                    self._lifeguard_parts = retry(lambda: Parts(self, session, options))
                 parts = self._lifeguard_parts
         return parts
 
@@ -228,10 +240,15 @@ class PoolMethods:
         """Set a pool's limit. What is held beyond it is not taken away.
 
         Raises:
-            ConfigError: Out of bounds, or the name is an expression or of all partitions.
+            LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
         """
-        _refuse_limit(concurrency_key, num)
-        self.lifeguard.engine.set_limit(concurrency_key, num)
+        try:
+            _refuse_limit(concurrency_key, num)
+            self.lifeguard.engine.set_limit(concurrency_key, num)
+        except ConfigError as error:
+            raise LimitRefusedError(
+                error.message, remedy=error.remedy, names=error.names
+            ) from error
         self._limits_changed(concurrency_key)
 
     def set_limits(
@@ -253,7 +270,7 @@ class PoolMethods:
                 _refuse_limit(pool, limit)
         for pool, asked in (*(rates or {}).items(), *(orders or {}).items()):
             if asked is not None:
-                require_settable(pool)
+                refuse_unsettable([pool])
         self.lifeguard.engine.set_limits(limits, rates, orders)
         try:
             self._limits_changed(*sorted(limits))
@@ -272,7 +289,7 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if rate is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_rate(pool, rate)
 
     def set_order(self, pool: str, fair_by: str | None) -> None:
@@ -282,20 +299,38 @@ class PoolMethods:
             ConfigError: The name is a pool expression, or stands for all partitions.
         """
         if fair_by is not None:
-            require_settable(pool)
+            refuse_unsettable([pool])
         self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Take note that this pool is asked for. Nothing is written: it has the default limit.
 
         Raises:
-            ConfigError: The text has an operator in it and is no expression.
+            ConfigError: See ``names.asked_by``.
         """
-        demand_of(concurrency_key)
+        is_deferred(concurrency_key)
         self._lifeguard_met[concurrency_key] = None
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))
         return True
+
+    # ---- runs that are deleted -----------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """Delete all events, and end whatever runs hold and wait for, with the engine's ledger.
+
+        What is set of pools stays: limits, rates, orders. So do fences, which never go back, and
+        what scripts hold. A process that executes steps all the same learns it at its next
+        heartbeat, as if its lease were lost.
+        """
+        parts = self.lifeguard
+        limits = {row.pool: row.limit for row in parts.engine.limits()}
+        cast("Any", super()).wipe()
+        parts.engine.set_limits(limits)  # Dagster's PostgreSQL storage has deleted them.
+        for run_id in sorted(parts.engine.wipe()):
+            parts.claims.forget_run(run_id)
+            parts.tickets.forget(run_id)
+        self._limits_changed(*limits)  # Dagster has deleted the rows of its slots.
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
@@ -354,7 +389,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
-    require_settable(pool)
+    refuse_unsettable([pool])
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

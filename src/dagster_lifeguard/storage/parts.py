@@ -21,9 +21,9 @@ from dagster_lifeguard.store.contract import TryAgainError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dagster_lifeguard.session import Session
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.storage.event_log import PoolMethods
-    from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +34,22 @@ _RUNS_KNOWN_MAX = 1000
 class Parts:
     """What a process needs to answer for pools; made when it is first asked."""
 
-    def __init__(self, event_log: PoolMethods, store: Store, options: StorageOptions) -> None:
+    def __init__(self, event_log: PoolMethods, session: Session, options: StorageOptions) -> None:
         self.stock_slots = StockSlots(
             cast("Any", event_log),
             lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
         )
-        store.migrate()
+        session.store.migrate()
         self.stock_slots.require()
         self.steps = Steps(lambda: self.engine, options.on_lease_lost)
         self.engine: Engine = Engine(
-            store,
+            session.store,
             options.engine_options(
                 default_limit=storages.default_pool_limit(event_log),
                 on_session_opened=lambda: self.stock_slots.close(self.engine),
                 on_lease_lost=self.steps.lost,
             ),
+            session=session,
         )
         self.tags = lru_cache(_RUNS_KNOWN_MAX)(lambda run_id: _tags(event_log, run_id))
         self.claims = Claims(self.engine, self._look, self.tags)

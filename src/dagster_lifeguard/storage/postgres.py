@@ -25,6 +25,9 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
         lease_seconds = self._lifeguard_options.lease_seconds
         return PostgresStore(storages.postgres_opener(self, lease_seconds))
 
+    def database_name(self) -> str:
+        return self.postgres_url
+
 
 class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):
     """Dagster's runs on PostgreSQL."""

@@ -1,17 +1,23 @@
-"""The run storages: runs are stored with the pools that their expressions name."""
+"""The run storages: runs with the pools that their expressions name, and the order of the queue."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
+
+from dagster import DagsterEventType
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.names import SLOTS_MAX, is_of_all_partitions
 from dagster_lifeguard.storage.demands import asked, plan_of
 from dagster_lifeguard.storage.expressions import demand_of, needs_plan
+from dagster_lifeguard.storage.queue_pages import QueuePages, is_run_queue
 
 if TYPE_CHECKING:
-    from dagster import DagsterRun
+    from collections.abc import Sequence
+
+    from dagster import DagsterEvent, DagsterRun, RunsFilter
 
     from dagster_lifeguard.model import Demand, TicketKey
 
@@ -25,6 +31,10 @@ class PoolsOfRuns:
         A pool that stands for all partitions holds up no run that asks for single ones: such a pool
         has a free slot nearly always, and Dagster lets a run go that finds one.
 
+        The run queue launches runs that will ask for a fair pool in the order of their groups, see
+        ``launch_order``. So ``get_runs`` of all queued runs, ascending and with a limit, answers in
+        the order of launches.
+
     Not guaranteed:
         Under granularity ``op`` a run leaves the queue as soon as one pool of its first steps has
         a free slot, even if a step needs others besides, for that is how Dagster asks. Its steps
@@ -35,7 +45,7 @@ class PoolsOfRuns:
         """Store the run with the pools that it is to ask for.
 
         Raises:
-            ConfigError: A pool is no expression. The run is not stored.
+            ConfigError: See ``names.asked_by``. The run is not stored.
         """
         concurrency = dagster_run.run_op_concurrency
         if concurrency is not None:
@@ -43,6 +53,33 @@ class PoolsOfRuns:
             dagster_run = storages.run_with_pools(dagster_run, concurrency)
         stored: DagsterRun = cast("Any", super()).add_run(dagster_run)
         return stored
+
+    @cached_property
+    def _queue_pages(self) -> QueuePages:
+        stock = cast("Any", super())
+        return QueuePages(lambda: storages.instance_of(self), stock.get_runs)
+
+    def get_runs(
+        self,
+        filters: RunsFilter | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        bucket_by: Any = None,
+        ascending: bool = False,  # noqa: FBT001, FBT002 - as Dagster has it
+    ) -> Sequence[DagsterRun]:
+        """Runs as the stock storage answers; a page of the run queue in the order of launches."""
+        page: Sequence[DagsterRun] | None = None
+        if ascending and limit is not None and bucket_by is None and is_run_queue(filters):
+            page = self._queue_pages.page(cursor, limit)
+        if page is None:
+            page = cast("Any", super()).get_runs(filters, cursor, limit, bucket_by, ascending)
+        return cast("Sequence[DagsterRun]", page)
+
+    def handle_run_event(self, run_id: str, event: DagsterEvent, *more: Any, **named: Any) -> None:
+        """Take over what an event says of a run; a launch moves on whose turn it is."""
+        cast("Any", super()).handle_run_event(run_id, event, *more, **named)
+        if event.event_type is DagsterEventType.RUN_STARTING:
+            self._queue_pages.launched(run_id)
 
     def _filled(
         self, run: DagsterRun, concurrency: storages.RunOpConcurrency

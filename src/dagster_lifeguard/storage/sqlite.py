@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.forks import using_files
 from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.runs import PoolsOfRuns
 from dagster_lifeguard.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dagster._serdes import ConfigurableClassData  # noqa: TID251 - what Dagster hands over
     from typing_extensions import Self
 
@@ -21,9 +26,33 @@ class LifeguardSqliteEventLogStorage(PoolMethods, storages.SqliteEventLogStorage
     def make_store(self) -> SqliteStore:
         return SqliteStore(storages.sqlite_index_path(self))
 
+    def database_name(self) -> str:
+        return os.path.realpath(storages.sqlite_index_path(self))
+
+    # No handle on these files may be open while the process forks: see ``forks``.
+
+    @contextmanager
+    def index_connection(self) -> Iterator[Any]:
+        with using_files(), super().index_connection() as connection:
+            yield connection
+
+    @contextmanager
+    def run_connection(self, run_id: str | None = None) -> Iterator[Any]:
+        with using_files(), super().run_connection(run_id) as connection:
+            yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        with using_files():
+            return super().has_table(table_name)
+
 
 class LifeguardSqliteRunStorage(PoolsOfRuns, storages.SqliteRunStorage):
     """Dagster's runs on SQLite."""
+
+    @contextmanager
+    def connect(self) -> Iterator[Any]:
+        with using_files(), super().connect() as connection:
+            yield connection
 
 
 class LifeguardSqliteStorage(storages.DagsterSqliteStorage):

@@ -10,9 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.errors import LeaseLostError, StoreUnavailableError
+from dagster_lifeguard.errors import LeaseLostError
 from dagster_lifeguard.model import Holding, TicketKey
-from dagster_lifeguard.store.contract import TryAgainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,24 +109,13 @@ class Steps:
 
     def lost(self, keys: tuple[TicketKey, ...]) -> None:
         """The engine's word that this process owns nothing any more."""
-        lost = [k for k in keys if k in self._running and not self._regained(k, self._running[k])]
+        lost = [key for key in keys if key in self._running]
         for key in lost:
             self._report(key)
         if lost and self._on_lease_lost == "terminate":
             threading.Thread(
                 target=self._end_for_good, args=(lost,), name="lifeguard-end-step", daemon=True
             ).start()
-
-    def _regained(self, key: TicketKey, fence: int) -> bool:
-        """Become an owner again of slots that another owner has kept."""
-        try:
-            holding = self._engine().store.ticket(key)
-            if not isinstance(holding, Holding) or holding.fence != fence:
-                return False
-            return self._engine().adopt(*key) == fence
-        except (TryAgainError, StoreUnavailableError) as error:
-            logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
-            return False
 
     def _report(self, key: TicketKey) -> None:
         warn = self._on_lease_lost == "warn"

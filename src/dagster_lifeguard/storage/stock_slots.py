@@ -21,7 +21,6 @@ and go without a pause. It is kept out, not queued.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +30,9 @@ import sqlalchemy as db
 from dagster import RunsFilter
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.errors import SchemaError, StoreUnavailableError, first_line
-from dagster_lifeguard.model import SCRIPT_RUN, Entry, EntryKind, Holding, TicketKey
+from dagster_lifeguard.errors import OldSchemaError, StoreUnavailableError, first_line
+from dagster_lifeguard.forks import ProcessLock
+from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey, is_script
 from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.store.retry import retry
 
@@ -138,7 +138,7 @@ class StockSlots:
     ) -> None:
         self._event_log = event_log
         self._has_ended = has_ended
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._looked_at = 0.0
         self.some_left = False
 
@@ -146,13 +146,13 @@ class StockSlots:
         """Find Dagster's tables of pools.
 
         Raises:
-            SchemaError: They are older than pools.
+            OldSchemaError: They are older than pools.
         """
         with _refusing():
             found = map(self._event_log.has_table, ("concurrency_slots", "concurrency_limits"))
             missing = not all(found)
         if missing:
-            raise SchemaError(
+            raise OldSchemaError(
                 "Dagster's tables of pools are missing in its database; nothing was granted.",
                 remedy="Run: dagster instance migrate",
             )
@@ -265,7 +265,7 @@ def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
     asked = sorted(run_ids)
     records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
     alive = {r.dagster_run.run_id for r in records if not r.dagster_run.is_finished}
-    return {run_id for run_id in asked if run_id not in alive and not run_id.startswith(SCRIPT_RUN)}
+    return {run_id for run_id in asked if run_id not in alive and not is_script(run_id)}
 
 
 def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:

@@ -13,15 +13,27 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import enumerate_some, is_reserved
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import Process, processes
 from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
+from dagster_lifeguard.store.sql import migrations
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from dagster_lifeguard.model import PoolSnapshot
     from dagster_lifeguard.store.contract import Store
+
+
+TABLES_NEWEST = len(migrations("sqlite"))
+"""The version of the tables that this package makes."""
+
+# Of columns that the tables have had since their first version: older ones are looked at, too.
+_HOLDERS = """SELECT h.pool, h.run_id, h.step_key, count(*) FROM lifeguard_holdings h
+WHERE NOT EXISTS (SELECT 1 FROM lifeguard_owners o
+  WHERE o.run_id = h.run_id AND o.step_key = h.step_key AND o.session = :stock)
+GROUP BY h.pool, h.run_id, h.step_key ORDER BY h.pool, min(h.since)"""
 
 
 @dataclass(frozen=True)
@@ -80,25 +92,23 @@ def status(instance: DagsterInstance) -> Status:
     held = slots.holders() if has_stock_tables else ()
     tables: int | None = None
     found: tuple[Process, ...] = ()
-    snapshots: tuple[PoolSnapshot, ...] = ()
+    engine_holders: tuple[Holder, ...] = ()
+    waiting = 0
     if cast("Any", event_log).has_table("lifeguard_schema"):
-        tables, found = _version(event_log), processes(event_log)
-        snapshots = _snapshots(event_log)
-    engine_holders = [
-        Holder("engine", snapshot.pool, *holding.key, len(holding.slots[snapshot.pool]))
-        for snapshot in snapshots
-        for holding in snapshot.holdings
-        if STOCK not in holding.owners
-    ]
+        ((tables,),) = _rows(event_log, "SELECT version FROM lifeguard_schema")
+        found = processes(event_log)
+        engine_holders = tuple(
+            Holder("engine", *row) for row in _rows(event_log, _HOLDERS, stock=STOCK)
+        )
+        ((waiting,),) = _rows(event_log, "SELECT count(*) FROM lifeguard_tickets")
     stock_holders = [Holder("stock", h.pool, *h.key, h.slots) for h in held]
-    waiting = {ticket.key for snapshot in snapshots for ticket in snapshot.waiting}
     return Status(
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),
         tables=tables,
         processes=found,
         holders=(*engine_holders, *stock_holders),
-        waiting=len(waiting),
+        waiting=waiting,
         unmatched=slots.unmatched() if has_stock_tables else (),
     )
 
@@ -108,9 +118,22 @@ def take_over(instance: DagsterInstance) -> int:
 
     Returns:
         How many steps hold slots of the stock storage. These count as held until they are freed.
+
+    Raises:
+        ConfigError: A pool has a limit, and a name that the engine would not take for that pool's.
     """
     event_log = instance.event_log_storage
     assert isinstance(event_log, PoolMethods)
+    limits = event_log.lifeguard.engine.limits()
+    reserved = sorted(row.pool for row in limits if is_reserved(row.pool))
+    if reserved:
+        raise ConfigError(
+            f"{enumerate_some(reserved)}: limited, and would not be under the engine, which has "
+            "its own use for names that begin so.",
+            remedy="Give the pool another name, and delete this limit: "
+            "lifeguard apply --prune NAME.",
+            names=reserved,
+        )
     slots = event_log.lifeguard.stock_slots
     slots.match(slots.unmatched())
     return len({holder.key for holder in slots.holders()})
@@ -133,15 +156,6 @@ def _stock_slots(event_log: Any) -> StockSlots:
     )
 
 
-def _version(event_log: Any) -> int:
+def _rows(event_log: Any, question: str, **values: str) -> list[Any]:
     with event_log.index_connection() as connection:
-        (version,) = connection.execute(db.text("SELECT version FROM lifeguard_schema")).fetchone()
-    return int(version)
-
-
-def _snapshots(event_log: Any) -> tuple[PoolSnapshot, ...]:
-    store = store_of(event_log)
-    try:
-        return store.snapshots(store.busy_pools())
-    finally:
-        store.close()
+        return list(connection.execute(db.text(question), values).fetchall())

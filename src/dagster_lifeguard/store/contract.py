@@ -5,7 +5,6 @@ Every store keeps the same guarantees, and one conformance suite holds them to i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +66,7 @@ class Changes:
         requeue: A waiting ticket with its new queues or session.
         adopt: A holding gets ``session`` as one more owner.
         executes: Whether that owner is the process that executes the step.
+        disown: A holding loses this session as an owner.
         drop_tickets: Tickets that stop waiting.
         drop_holdings: Holdings that end, with all their owners.
         drop_sessions: Sessions that end, with whatever they own besides others.
@@ -90,6 +90,7 @@ class Changes:
     requeue: Ticket | None = None
     adopt: TicketKey | None = None
     executes: bool = False
+    disown: tuple[TicketKey, str] | None = None
     drop_tickets: tuple[Ticket, ...] = ()
     drop_holdings: tuple[Holding, ...] = ()
     drop_sessions: tuple[str, ...] = ()
@@ -128,7 +129,7 @@ class Transaction(Protocol):
 
 
 class Store(Protocol):
-    """The tables, for threads of one process and for its forks; each fork connects anew.
+    """The tables, for the threads of one process; a fork connects anew.
 
     Any verb may raise ``TryAgainError`` (do it again) or ``StoreUnavailableError``.
     """
@@ -184,8 +185,12 @@ class Store(Protocol):
     ) -> tuple[str, ...]:
         """The pools where these tickets hold or wait, without a lock: verify under one."""
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
         """Record a live process, trusted for ``lease_seconds`` from now by the store's clock.
+
+        ``is_listening``: this process polls for the session's wake-ups from now on.
 
         Whoever keeps out others while there are sessions (see ``storage.stock_slots``) lets none
         of them slip in beside this one: they are before it, and committed, or after it.
@@ -252,23 +257,39 @@ class Store(Protocol):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
-        """The next rows of the ledger and their numbers, oldest first: read it in pages so.
+    ) -> tuple[Entry, ...]:
+        """The next rows of the ledger, in the order of their numbers: read it in pages so.
+
+        The rows of one pool are numbered in the order of their commits: a number is given, and its
+        row committed, while the pool's row is locked, by claims, releases, expiries and changes of
+        limits alike. On PostgreSQL a row of another pool with a smaller number may come later; on
+        SQLite, which has one writer, and in memory none does.
 
         Args:
             pool: Only this pool's.
             kind: Only these.
-            since: Only what happened then or later.
-            begun_before: Only what was held, or waited for, since before then.
-            after: Only rows with a larger number, which were written later.
+            since: Only what the clock says happened then or later.
+            after: Only rows with a larger number.
             count_max: The most rows.
         """
 
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        """The grants of what was held when this number was given, by pool and fence.
+
+        As they would be told, without their numbers and the seconds that they waited.
+        """
+
+    def now(self) -> float:
+        """The clock of the database."""
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
-        """Delete at most so many rows older than that; how many were."""
+        """Delete at most so many of the oldest rows, up to the first that is younger than that.
+
+        Returns:
+            How many were deleted.
+        """
 
     def close(self) -> None:
         """Close this process's connection; the next verb opens another."""

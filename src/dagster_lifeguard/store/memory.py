@@ -5,11 +5,11 @@ It is the measure of the others: what it does under the conformance suite, they 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 from collections import Counter
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.model import (
@@ -78,7 +78,10 @@ class MemoryStore(ByLook):
             pools = {pool for holding in holdings for pool in holding.slots}
             return tuple(sorted(pools.union(*(ticket.demand.pools for ticket in tickets))))
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
+        del is_listening
         with self._lock:
             self.rows.labels[session] = label
             self.rows.lease_until[session] = self._clock() + lease_seconds
@@ -143,7 +146,7 @@ class MemoryStore(ByLook):
             pool=pool,
             limit=row.limit if row else None,
             holdings=tuple(
-                dataclasses.replace(
+                replace(
                     holding,
                     slots={pool: holding.slots[pool]},
                     owners=frozenset(self.rows.owners[holding.key]),
@@ -160,7 +163,7 @@ class MemoryStore(ByLook):
             turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},
         )
         found = rows.without_over(everything, *self._over(), self._lost())
-        return dataclasses.replace(found, waiting=tuple(line(found, found.waiting, found.holdings)))
+        return replace(found, waiting=tuple(line(found, found.waiting, found.holdings)))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self._lock:
@@ -168,11 +171,11 @@ class MemoryStore(ByLook):
             holding = self.rows.holdings.get(key)
             if holding is not None:
                 owners, is_over = frozenset(self.rows.owners[key]), key in over_holdings
-                return dataclasses.replace(holding, owners=owners, is_over=is_over, lost="")
+                return replace(holding, owners=owners, is_over=is_over, lost="")
             ticket = self.rows.tickets.get(key)
             if ticket is None:
                 return None
-            return dataclasses.replace(ticket, is_over=ticket.number in over_tickets)
+            return replace(ticket, is_over=ticket.number in over_tickets)
 
     def has_expired(self, key: TicketKey) -> bool:
         with self._lock:
@@ -201,8 +204,8 @@ class MemoryStore(ByLook):
 
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         with self._lock:
-            found = [e for e in reversed(self.rows.ledger) if pool is None or e.pool == pool]
-            return tuple(found[:count_max])
+            found = (e for e in reversed(self._numbered()) if pool in (None, e.pool))
+            return tuple(islice(found, count_max))
 
     def entries(
         self,
@@ -210,27 +213,54 @@ class MemoryStore(ByLook):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
+    ) -> tuple[Entry, ...]:
         with self._lock:
-            first = self.rows.trimmed + 1
             found = (
-                (number, entry)
-                for number, entry in enumerate(self.rows.ledger, start=first)
-                if number > after
+                entry
+                for entry in self._numbered()
+                if entry.number > after
                 and entry.at >= since
-                and entry.at - (entry.seconds or 0.0) < begun_before
                 and pool in (None, entry.pool)
                 and kind in (None, entry.kind)
             )
             return tuple(islice(found, count_max))
 
+    def _numbered(self) -> list[Entry]:
+        first = self.rows.trimmed + 1
+        return [replace(entry, number=n) for n, entry in enumerate(self.rows.ledger, start=first)]
+
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        with self._lock:
+            since = [e for e in self._numbered() if e.number >= number]
+            ended = [e for e in since if e.kind in (EntryKind.RELEASED, EntryKind.EXPIRED)]
+            held = [
+                *(replace(e, at=e.at - (e.seconds or 0.0), seconds=None, number=0) for e in ended),
+                *(
+                    Entry(EntryKind.GRANTED, name, *h.key, len(slots), h.fence, at=h.since)
+                    for h in self.rows.holdings.values()
+                    for name, slots in h.slots.items()
+                ),
+            ]
+            first: dict[str, int] = {}
+            for entry in since:
+                if entry.kind is EntryKind.GRANTED:
+                    first.setdefault(entry.pool, entry.fence)
+            found = (
+                replace(entry, kind=EntryKind.GRANTED)
+                for entry in held
+                if pool in (None, entry.pool) and entry.fence < first.get(entry.pool, math.inf)
+            )
+            return tuple(sorted(found, key=lambda entry: (entry.pool, entry.fence)))
+
+    def now(self) -> float:
+        return self._clock()
+
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         with self._lock:
             before = self._clock() - keep_seconds
-            old = [entry for entry in self.rows.ledger if entry.at < before][:count_max]
+            old = tuple(islice(takewhile(lambda e: e.at < before, self.rows.ledger), count_max))
             self.rows.ledger = self.rows.ledger[len(old) :]
             self.rows.trimmed += len(old)
             return len(old)
@@ -271,9 +301,7 @@ class MemoryStore(ByLook):
             session_alive=bool(rows.lease_until.get(scope.session)),
             lease_ends=min(rows.lease_until.values(), default=None),
             pools={pool: self._pool_view(pool, now) for pool in sorted(set(scope.pools))},
-            holdings=tuple(
-                dataclasses.replace(h, owners=frozenset(rows.owners[h.key])) for h in holdings
-            ),
+            holdings=tuple(replace(h, owners=frozenset(rows.owners[h.key])) for h in holdings),
             tickets=tuple(tickets),
             sessions=sessions,
         )
@@ -318,7 +346,7 @@ class MemoryStore(ByLook):
         stored = ((group, at) for (name, group), at in rows.turns.items() if name == pool)
         turns = turns_in_force(found, stored)
         queue = [waiter for _, waiter in ranked(waiters, held, turns, turn)]
-        return dataclasses.replace(
+        return replace(
             found,
             turns=turns,
             queue=tuple(queue[:WAITERS_SEEN_MAX]),

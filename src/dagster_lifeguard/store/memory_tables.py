@@ -104,6 +104,10 @@ class Tables:
             self.owners[changes.adopt].add(changes.session)
             if changes.executes:
                 self.executing.setdefault(changes.adopt, set()).add(changes.session)
+        if changes.disown is not None:
+            disowned, session = changes.disown
+            self.owners[disowned].discard(session)
+            self.executing.get(disowned, set()).discard(session)
         for pool, limit in changes.limits:
             if limit is None:
                 self.limits.pop(pool, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -252,10 +251,13 @@ class PostgresStore:
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
         with self._using():
             # First, so that no wake-up for its tickets is missed.
-            self.connection.listen(channel(session))
+            if is_listening:
+                self.connection.listen(channel(session))
             self._call("open_session", session, label, lease_seconds)
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
@@ -324,17 +326,23 @@ class PostgresStore:
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
+    ) -> tuple[Entry, ...]:
         wanted = None if kind is None else kind.value
         found = (
-            self._run("entries", since, after, count_max, wanted, begun_before)
+            self._run("entries", since, after, count_max, wanted)
             if pool is None
-            else self._run("entries_of_pool", since, after, count_max, wanted, begun_before, pool)
+            else self._run("entries_of_pool", since, after, count_max, wanted, pool)
         )
-        return tuple((row[0], rows.entry(row[1:])) for row in found)
+        return tuple(rows.entry(row) for row in found)
+
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        return tuple(rows.entry(row) for row in self._run("held_at", number, pool))
+
+    def now(self) -> float:
+        ((now,),) = self._run("now")
+        return float(now)
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         ((count,),) = self._run("trim_ledger", keep_seconds, count_max)

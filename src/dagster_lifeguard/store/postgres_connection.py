@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 import time
@@ -15,6 +14,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
+from dagster_lifeguard import forks
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.store.contract import TryAgainError
 from dagster_lifeguard.store.sql import statements
@@ -92,15 +92,20 @@ class PostgresConnection:
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
-        self._raw: Any = None
-        self._forget()
+        self._begin()
+        forks.watch(self)
 
-    def _forget(self) -> None:
+    def before_fork(self) -> None:
+        """Nothing: the child opens a connection of its own."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew. psycopg2 leaves the parent's connection alone when it is collected here."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._prepared_on: Any = None
-        # psycopg2 leaves a connection that came over a fork alone when it is collected.
-        self._raw = None
+        self._raw: Any = None
         self._cursor: Any = None
-        self._pid = os.getpid()
         self._channel: str | None = None
         self._notified: deque[str] = deque()
         self.mutex = threading.RLock()
@@ -113,8 +118,7 @@ class PostgresConnection:
         Raises:
             TryAgainError: It cannot be opened.
         """
-        if self._pid != os.getpid():
-            self._forget()
+        forks.require_own_process()
         self.mutex.acquire()
         try:
             if self._raw is None or self._raw.closed:
@@ -233,5 +237,5 @@ class PostgresConnection:
         """Close the connection; the next use opens another."""
         with self.mutex:
             raw, self._raw = self._raw, None
-            if raw is not None and self._pid == os.getpid():
+            if raw is not None:
                 raw.close()

@@ -89,6 +89,9 @@ class PostgresTransaction(Viewed):
             )
         if changes.adopt is not None:
             yield call("adopt", *changes.adopt, changes.session, changes.executes)
+        if changes.disown is not None:
+            key, session = changes.disown
+            yield call("disown", *key, session)
         for pool, limit in changes.limits:
             if limit is None:
                 yield call("delete_limit", pool)

@@ -12,7 +12,6 @@ Dagster's own included, until it goes on: SQLite has nothing against that.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from dataclasses import replace
@@ -62,9 +61,10 @@ class SqliteStore(ByLook):
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = os.fspath(path)
         self.connection = SqliteConnection(self.path, busy_seconds)
-        # What ``poll`` saw last; of no use in a fork, and harmless there.
+        # What ``poll`` saw last.
         self._seen: tuple[int, int, int] | None = None
-        self._wakes: dict[TicketKey, int] = {}
+        # How often each ticket was woken, by its number: a step that asks anew has another.
+        self._wakes: dict[int, int] = {}
 
     # ---- transactions --------------------------------------------------------------------------
 
@@ -200,7 +200,10 @@ class SqliteStore(ByLook):
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
-    def open_session(self, session: str, label: str, lease_seconds: float) -> None:
+    def open_session(
+        self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
+    ) -> None:
+        del is_listening  # Wake-ups are rows.
         now = clock()
         with self.connection.writing() as connection:
             connection.execute(_SQL["open_session"], (session, label, now, now + lease_seconds))
@@ -231,16 +234,17 @@ class SqliteStore(ByLook):
             # Changes with every commit of another connection, and costs a look at shared memory.
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             # Wake-ups by a thread of this process come over this very connection.
-            seen = (id(connection), version, connection.total_changes)
+            seen = (self.connection.opened, version, connection.total_changes)
             if seen == self._seen:
                 return frozenset()
-            found = {
-                TicketKey(run_id, step_key): wakes
-                for run_id, step_key, wakes in connection.execute(_SQL["wakes"], (session,))
-            }
-            before, self._wakes = self._wakes, found
+            found = connection.execute(_SQL["wakes"], (session,)).fetchall()
+            before, self._wakes = self._wakes, {number: wakes for number, *_, wakes in found}
             self._seen = seen
-            return frozenset(key for key in found if found[key] > before.get(key, 0))
+            return frozenset(
+                TicketKey(run_id, step_key)
+                for number, run_id, step_key, wakes in found
+                if wakes > before.get(number, 0)
+            )
 
     # ---- reading without a lock ----------------------------------------------------------------
 
@@ -354,10 +358,9 @@ class SqliteStore(ByLook):
         pool: str | None = None,
         kind: EntryKind | None = None,
         since: float = 0.0,
-        begun_before: float = math.inf,
         after: int = 0,
         count_max: int = 1000,
-    ) -> tuple[tuple[int, Entry], ...]:
+    ) -> tuple[Entry, ...]:
         name = "entries" if pool is None else "entries_of_pool"
         with self.connection.reading() as connection:
             found = connection.execute(
@@ -366,12 +369,19 @@ class SqliteStore(ByLook):
                     "pool": pool,
                     "kind": None if kind is None else kind.value,
                     "since": since,
-                    "begun_before": begun_before,
                     "after": after,
                     "count": count_max,
                 },
             )
-            return tuple((row[0], rows.entry(row[1:])) for row in found)
+            return tuple(rows.entry(row) for row in found)
+
+    def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL["held_at"], {"number": number, "pool": pool})
+            return tuple(rows.entry(row) for row in found)
+
+    def now(self) -> float:
+        return clock()
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
         before = clock() - keep_seconds

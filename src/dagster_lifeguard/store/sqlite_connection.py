@@ -1,8 +1,7 @@
-"""One SQLite connection for a process: shared by its threads, never by its forks."""
+"""One SQLite connection for a process: shared by its threads, closed while the process forks."""
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import threading
@@ -10,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard import forks
 from dagster_lifeguard.errors import StoreUnavailableError
 from dagster_lifeguard.store.contract import TryAgainError
 
@@ -21,9 +21,8 @@ _LOCK_PAUSE_SECONDS = (0.0005, 0.003)
 BUSY_SECONDS = 30
 """How long to wait for another writer; Dagster waits as long."""
 
-# A connection that came over a fork is neither used nor closed, for closing it could undo locks
-# of the parent; it is kept from the garbage collector here.
 _inherited: list[sqlite3.Connection] = []
+"""Connections that a fork found open. To close one could undo locks of the parent."""
 
 
 class SqliteConnection:
@@ -32,33 +31,48 @@ class SqliteConnection:
     Args:
         path: The database file.
         busy_seconds: How long to wait for another writer before ``TryAgainError``.
+
+    Attributes:
+        opened: How many times it was opened so far.
     """
 
     def __init__(self, path: str, busy_seconds: float) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._raw: sqlite3.Connection | None = None
-        self._forget()
+        # Held through a transaction: the connection is one, the threads are several.
+        self._mutex = threading.RLock()
+        self.opened = 0
+        forks.watch(self)
 
-    def _forget(self) -> None:
+    def before_fork(self) -> None:
+        """Close; the next use opens another."""
+        self.close()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew."""
         if self._raw is not None:
             _inherited.append(self._raw)
         self._raw = None
-        self._pid = os.getpid()
-        # Held through a transaction: the connection is one, the threads are several.
         self._mutex = threading.RLock()
 
     def acquire(self) -> sqlite3.Connection:
         """Take the connection for this thread until ``leave``."""
-        if self._pid != os.getpid():
-            self._forget()
-        self._mutex.acquire()
+        forks.require_own_process()
+        forks.enter()
+        try:
+            self._mutex.acquire()
+        except BaseException:
+            forks.leave()
+            raise
         try:
             if self._raw is None:
                 with self.errors():
                     self._raw = self._connect()
+                self.opened += 1
         except BaseException:
             self._mutex.release()
+            forks.leave()
             raise
         return self._raw
 
@@ -70,6 +84,7 @@ class SqliteConnection:
                 self._raw.execute("ROLLBACK")
         finally:
             self._mutex.release()
+            forks.leave()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -103,7 +118,8 @@ class SqliteConnection:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                 except sqlite3.OperationalError as error:
-                    if not _is_busy(error) or time.monotonic() >= deadline:
+                    is_late = time.monotonic() >= deadline or forks.is_fork_waiting()
+                    if not _is_busy(error) or is_late:
                         raise
                     time.sleep(random.uniform(*_LOCK_PAUSE_SECONDS))  # noqa: S311 - no secret
                 else:
@@ -113,8 +129,6 @@ class SqliteConnection:
 
     def close(self) -> None:
         """Close; the next use opens another."""
-        if self._pid != os.getpid():
-            self._forget()
         with self._mutex:
             if self._raw is not None:
                 self._raw.close()

@@ -100,6 +100,9 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         execute(_SQL["add_owner"], (*grant.key, changes.session))
     if changes.adopt is not None:
         execute(_SQL["adopt"], (*changes.adopt, changes.session, changes.executes))
+    if changes.disown is not None:
+        key, session = changes.disown
+        execute(_SQL["drop_owner"], (*key, session))
     for pool, limit in changes.limits:
         if limit is None:
             execute(_SQL["delete_limit"], (pool,))

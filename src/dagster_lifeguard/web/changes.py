@@ -78,6 +78,27 @@ class _Account(RotatingFileHandler):
                 file.truncate(size)
 
 
+def _end_line(path: Path) -> None:
+    """Make the next line begin on a line of its own, after a process died while it wrote one.
+
+    What it wrote of it is cut off, unless only the end of the line is missing.
+
+    Raises:
+        OSError: The file cannot be changed.
+    """
+    with path.open("r+b") as file:
+        last = file.read().rpartition(b"\n")[2]
+        if not last:
+            return
+        try:
+            Change(**json.loads(last))
+        except (ValueError, TypeError):
+            file.truncate(file.tell() - len(last))
+            _log.warning("%s ended in the middle of a line, which was cut off: %r", path, last)
+        else:
+            file.write(b"\n")
+
+
 class ChangeLog:
     """Keeps the newest changes in memory, logs each, and writes each to a file if there is one.
 
@@ -97,6 +118,7 @@ class ChangeLog:
             return
         try:
             if path.exists():
+                _end_line(path)
                 with path.open(encoding="utf-8") as lines:
                     self._kept.extend(Change(**json.loads(line)) for line in lines)
             self._file = _Account(path, maxBytes=_FILE_BYTES, backupCount=1)

@@ -9,6 +9,7 @@ from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.history import read_ledger
 from dagster_lifeguard.model import EntryKind
 from dagster_lifeguard.storage.switch import store_of
+from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,8 +17,18 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
 
 
+LATE_MAX = 10_000
+"""Within so many numbers of the ledger a commit may be late, and an expiry is looked for again.
+
+A number is given in the message that commits it: that is, for as long as one commit takes.
+"""
+
+
 class Expiries:
     """Tells each expiry once; those before the first look are not told.
+
+    It goes by the numbers of the ledger, for a clock may step back. Of two pools, the larger of two
+    numbers may be committed first, so it looks again at what a late commit may have added.
 
     Attributes:
         ends: When it last happened to each step of a run, those before the first look included,
@@ -25,7 +36,8 @@ class Expiries:
     """
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._told: frozenset[int] | None = None
+        self._after = 0
         self.ends: Mapping[tuple[str, str], float] = {}
 
     def read(self, deployment: Deployment) -> list[str]:
@@ -36,14 +48,16 @@ class Expiries:
         """
         if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
             return []
-        since = self._last or 0.0
         with closing(store_of(deployment.instance.event_log_storage)) as store:
-            found = read_ledger(store, kind=EntryKind.EXPIRED, since=since)
-            expired = [entry for entry in found if entry.at > since]
-        is_first = self._last is None
-        self._last = max((entry.at for entry in expired), default=since)
+            newest = retry(lambda: store.ledger(count_max=1))
+            first = self._after + 1
+            found = tuple(read_ledger(store, kind=EntryKind.EXPIRED, first=first))
+        told = self._told
+        expired = [entry for entry in found if told is None or entry.number not in told]
+        self._after = max(newest[0].number - LATE_MAX, 0) if newest else 0
+        self._told = frozenset(entry.number for entry in found if entry.number > self._after)
         self.ends = {**self.ends, **{(e.run_id, e.step_key): e.at for e in expired}}
-        return [] if is_first else [entry.pool for entry in expired]
+        return [] if told is None else [entry.pool for entry in expired]
 
     def forget(self, before: float, but: Collection[str]) -> None:
         """Let go in ``ends`` of what happened before a moment, but not of these runs."""

@@ -27,7 +27,10 @@ def statements(dialect: Dialect) -> dict[str, str]:
     }
 
     def fill(body: str) -> str:
-        return _PART.sub(lambda match: fill(named[match[1]]), body)
+        # Braces around anything else are a part of some pool's name.
+        return _PART.sub(
+            lambda match: fill(named[match[1]]) if match[1] in named else match[0], body
+        )
 
     return {name: fill(body) for name, body in named.items()}
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.audit.findings import SUBJECTS
 from dagster_lifeguard.audit.report import audit
 from dagster_lifeguard.audit.wording import verdict_text
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.audit.findings import Audit
+    from collections.abc import Mapping
+
+    from dagster_lifeguard.audit.findings import Audit, Subject
     from dagster_lifeguard.audit.report import Verdict
     from dagster_lifeguard.deployment.contract import Deployment
 
@@ -26,7 +29,7 @@ class AuditPage:
         sentence: The verdict and its evidence.
         limits: Whether limits were kept; of what was found the first ``SHOWN_MAX``.
         executions: Whether two runs made one asset at once; the same.
-        caveats: What the history does not tell.
+        caveats: What the history does not tell, by what is judged.
         seconds: How far back it looked.
     """
 
@@ -34,7 +37,7 @@ class AuditPage:
     sentence: str
     limits: Audit
     executions: Audit
-    caveats: tuple[str, ...]
+    caveats: Mapping[Subject, tuple[str, ...]]
     seconds: float
 
 
@@ -47,13 +50,15 @@ def audit_page(deployment: Deployment, seconds: float, now: float) -> AuditPage:
         now: Until when.
     """
     report = audit(deployment, since=now - seconds, until=now)
-    caveats = {**report.executions.caveats, **report.limits.caveats}
     return AuditPage(
         verdict=report.verdict,
         sentence=verdict_text(report),
         limits=_shown(report.limits),
         executions=_shown(report.executions),
-        caveats=tuple(caveat.sentence(count) for caveat, count in caveats.items()),
+        caveats={
+            subject: tuple(c.sentence(count) for c, count in report.caveats(subject).items())
+            for subject in SUBJECTS
+        },
         seconds=seconds,
     )
 
@@ -63,6 +68,8 @@ def _shown(found: Audit) -> Audit:
         found,
         excesses=found.excesses[:SHOWN_MAX],
         early=found.early[:SHOWN_MAX],
+        stale=found.stale[:SHOWN_MAX],
+        outlived=found.outlived[:SHOWN_MAX],
         duplicates=found.duplicates[:SHOWN_MAX],
         waits=found.waits[:SHOWN_MAX],
     )

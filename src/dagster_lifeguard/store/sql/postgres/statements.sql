@@ -119,7 +119,7 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 
 -- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
 -- name: most
-CASE WHEN strpos(p.pool, '%all%') > 0 THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
+CASE WHEN left(p.pool, 5) = '{all}' THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
 
 -- name: pools
 SELECT json_agg(json_build_array(
@@ -336,6 +336,10 @@ UPDATE lifeguard_tickets SET session = $2::text WHERE number = $1::bigint;
 INSERT INTO lifeguard_owners (run_id, step_key, session, executes)
 VALUES ($1::text, $2::text, $3::text, $4::boolean);
 
+-- name: disown
+DELETE FROM lifeguard_owners
+WHERE run_id = $1::text AND step_key = $2::text AND session = $3::text;
+
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
 VALUES ($1::text, $2::integer, FALSE)
@@ -408,6 +412,9 @@ WITH gate AS (SELECT pg_advisory_xact_lock(1734440037))
 INSERT INTO lifeguard_sessions (session, label, started_at, lease_until)
 SELECT $1::text, $2::text, ({clock}), ({clock}) + $3::double precision FROM gate;
 
+-- name: now
+SELECT ({clock});
+
 -- name: heartbeat
 UPDATE lifeguard_sessions SET lease_until = ({clock}) + $2::double precision
 WHERE session = $1::text AND lease_until > 0 RETURNING session;
@@ -436,34 +443,57 @@ SELECT run_id FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_hol
 UNION SELECT run_id FROM lifeguard_tickets WHERE number NOT IN ({over_tickets});
 
 -- name: ledger
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger ORDER BY entry DESC LIMIT $1::integer;
 
 -- name: ledger_of_pool
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger WHERE pool = $2::text ORDER BY entry DESC LIMIT $1::integer;
 
 -- name: entries
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger
 WHERE entry > $2::bigint AND at >= $1::double precision AND ($4::text IS NULL OR kind = $4::text)
-  AND at - coalesce(seconds, 0) < $5::double precision
 ORDER BY entry LIMIT $3::integer;
 
 -- name: entries_of_pool
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger
-WHERE pool = $6::text AND entry > $2::bigint AND at >= $1::double precision
+WHERE pool = $5::text AND entry > $2::bigint AND at >= $1::double precision
   AND ($4::text IS NULL OR kind = $4::text)
-  AND at - coalesce(seconds, 0) < $5::double precision
 ORDER BY entry LIMIT $3::integer;
+
+-- What was held when the number was given: what ended since then or is held now, without the grants
+-- since then, whose fences are larger than all before them in their pool.
+-- name: held_at
+WITH first AS (
+  SELECT pool, min(fence) AS fence FROM lifeguard_ledger
+  WHERE kind = 'granted' AND entry >= $1::bigint AND ($2::text IS NULL OR pool = $2::text)
+  GROUP BY pool
+), held AS (
+  SELECT pool, run_id, step_key, slots, fence, session, at - seconds AS since
+  FROM lifeguard_ledger
+  WHERE kind IN ('released', 'expired') AND entry >= $1::bigint
+    AND ($2::text IS NULL OR pool = $2::text)
+  UNION ALL
+  SELECT pool, run_id, step_key, count(*), fence, '', since
+  FROM lifeguard_holdings WHERE $2::text IS NULL OR pool = $2::text
+  GROUP BY pool, run_id, step_key, fence, since
+)
+SELECT 'granted', held.pool, run_id, step_key, slots::integer, held.fence, session,
+  NULL::double precision, NULL::integer, since
+FROM held LEFT JOIN first ON first.pool = held.pool
+WHERE first.fence IS NULL OR held.fence < first.fence
+ORDER BY held.pool COLLATE "C", held.fence;
 
 -- The oldest rows come first in the index, so this looks at no more than it deletes, and one.
 -- name: trim_ledger
 WITH trimmed AS (
   DELETE FROM lifeguard_ledger WHERE entry IN (
-    SELECT entry FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT $2::integer) o
-    WHERE at < ({clock}) - $1::double precision)
+    SELECT entry FROM (
+      SELECT entry, max(at) OVER (ORDER BY entry) AS newest
+      FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT $2::integer) o) p
+    WHERE newest < ({clock}) - $1::double precision)
   RETURNING 1
 )
 SELECT count(*) FROM trimmed;

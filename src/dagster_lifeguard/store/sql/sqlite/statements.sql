@@ -154,6 +154,9 @@ SET lost = (SELECT label FROM lifeguard_sessions WHERE session = :session)
 WHERE (run_id, step_key) IN (
   SELECT run_id, step_key FROM lifeguard_owners WHERE session = :session AND executes);
 
+-- name: drop_owner
+DELETE FROM lifeguard_owners WHERE run_id = ? AND step_key = ? AND session = ?;
+
 -- name: drop_holding
 DELETE FROM lifeguard_holdings WHERE run_id = ? AND step_key = ?;
 
@@ -236,7 +239,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 UPDATE lifeguard_tickets SET wakes = wakes + 1 WHERE number = ?;
 
 -- name: wakes
-SELECT run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
+SELECT number, run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
 
 -- name: open_session
 INSERT INTO lifeguard_sessions (session, label, started_at, lease_until) VALUES (?, ?, ?, ?);
@@ -298,30 +301,51 @@ SELECT run_id FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_hol
 UNION SELECT run_id FROM lifeguard_tickets WHERE number NOT IN ({over_tickets});
 
 -- name: ledger
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger ORDER BY entry DESC LIMIT :count;
 
 -- name: ledger_of_pool
-SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger WHERE pool = :pool ORDER BY entry DESC LIMIT :count;
 
 -- name: entries
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger
 WHERE entry > :after AND at >= :since AND (:kind IS NULL OR kind = :kind)
-  AND at - coalesce(seconds, 0) < :begun_before
 ORDER BY entry LIMIT :count;
 
 -- name: entries_of_pool
-SELECT entry, kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail
+SELECT kind, pool, run_id, step_key, slots, fence, session, seconds, "limit", at, detail, entry
 FROM lifeguard_ledger
 WHERE pool = :pool AND entry > :after AND at >= :since AND (:kind IS NULL OR kind = :kind)
-  AND at - coalesce(seconds, 0) < :begun_before
 ORDER BY entry LIMIT :count;
+
+-- What was held when the number was given: what ended since then or is held now, without the grants
+-- since then, whose fences are larger than all before them in their pool.
+-- name: held_at
+WITH first AS (
+  SELECT pool, min(fence) AS fence FROM lifeguard_ledger
+  WHERE kind = 'granted' AND entry >= :number AND (:pool IS NULL OR pool = :pool)
+  GROUP BY pool
+), held AS (
+  SELECT pool, run_id, step_key, slots, fence, session, at - seconds AS since
+  FROM lifeguard_ledger
+  WHERE kind IN ('released', 'expired') AND entry >= :number AND (:pool IS NULL OR pool = :pool)
+  UNION ALL
+  SELECT pool, run_id, step_key, count(*), fence, '', since
+  FROM lifeguard_holdings WHERE :pool IS NULL OR pool = :pool
+  GROUP BY pool, run_id, step_key, fence, since
+)
+SELECT 'granted', held.pool, run_id, step_key, slots, held.fence, session, NULL, NULL, since
+FROM held LEFT JOIN first ON first.pool = held.pool
+WHERE first.fence IS NULL OR held.fence < first.fence
+ORDER BY held.pool, held.fence;
 
 -- The oldest rows come first in the table, so this looks at no more than it deletes, and one.
 -- name: trim_ledger
 DELETE FROM lifeguard_ledger WHERE entry IN (
-  SELECT entry FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT :count)
-  WHERE at < :before
+  SELECT entry FROM (
+    SELECT entry, max(at) OVER (ORDER BY entry) AS newest
+    FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT :count))
+  WHERE newest < :before
 );

@@ -1,0 +1,62 @@
+"""When Dagster ends a run for its age, which counts the time that its steps wait for pools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.compat import health
+from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.times import date_text, duration_text
+
+if TYPE_CHECKING:
+    from dagster_lifeguard.deployment.contract import Deployment, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long a run may take from its start, waits of its steps for pools included.
+
+    Attributes:
+        setting: What says so: a tag of the run, or ``run_monitoring.max_runtime_seconds``.
+        seconds: How long that is.
+        at: When it is over; None while the run has not started.
+        is_enforced: Whether run monitoring is enabled, without which nothing ends the run; None
+            where that cannot be seen.
+    """
+
+    setting: str
+    seconds: float
+    at: float | None
+    is_enforced: bool | None
+
+
+def deadline_of(deployment: Deployment, run: Run | None) -> Deadline | None:
+    """The deadline of a run; None if it has none, or is over."""
+    if run is None or run.is_over:
+        return None
+    setting, seconds = health.max_runtime_of(run.tags)
+    is_enforced = None
+    if isinstance(deployment, InstanceDeployment):
+        is_enforced = health.is_monitored(deployment.instance)
+        if setting is None:
+            setting, seconds = health.max_runtime_of_all(deployment.instance)
+    if setting is None or not seconds:
+        return None
+    at = None if run.started is None else run.started + seconds
+    return Deadline(setting, seconds, at, is_enforced)
+
+
+def deadline_text(deadline: Deadline) -> str:
+    """The deadline in a sentence."""
+    limit = f"{deadline.setting} is {duration_text(deadline.seconds)}"
+    if deadline.is_enforced is False:
+        return f"No deadline: {limit}, but run monitoring is off, so nothing ends this run."
+    when = "once it has run for that long"
+    if deadline.at is not None:
+        when = f"at {date_text(deadline.at)}"
+    condition = "" if deadline.is_enforced else ", where run monitoring is enabled,"
+    return (
+        f"Deadline:{condition} Dagster ends this run {when}: {limit}, and counts the time that "
+        "its steps wait for pools."
+    )

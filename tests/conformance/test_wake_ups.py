@@ -1,0 +1,92 @@
+"""Wake-ups, on every store alike: each wait is ended by its own, and by nothing else.
+
+No waiter looks again by itself within a test, so only a wake-up can end a wait.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_lifeguard.model import Demand
+
+ORDERS = Demand.of({"orders": 1})
+PATIENT = {"look_again_seconds": 3600.0, "lease_seconds": 7200.0, "abandon_seconds": 3600.0}
+DEADLINE_SECONDS = 60.0
+
+
+@pytest.fixture
+def holds(new_engine):
+    engine = new_engine(**PATIENT)
+    engine.set_limit("orders", 1)
+    return engine
+
+
+@pytest.fixture
+def waits(new_engine):
+    return new_engine(**PATIENT)
+
+
+def take_turns(holds, waits, turn, run_id="waits"):
+    """One process holds, another waits and is let in; the ticket that waits is still there."""
+    assert holds.claim(f"holds{turn}", "step", ORDERS).granted
+    assert not waits.claim(run_id, "step", ORDERS).granted
+    holds.release(f"holds{turn}", "step")
+    assert waits.wait(run_id, "step", DEADLINE_SECONDS), f"nothing woke wait {turn}"
+    assert waits.claim(run_id, "step", ORDERS).granted
+
+
+def test_each_wait_of_one_step_is_woken(holds, waits):
+    """As of a step that is retried: it gives its slot back and asks again under the same key."""
+    for turn in range(4):
+        take_turns(holds, waits, turn)
+        waits.release("waits", "step")
+
+
+def test_a_step_that_stopped_waiting_is_woken_when_it_waits_again(holds, waits):
+    take_turns(holds, waits, 1)
+    waits.release("waits", "step")
+    assert holds.claim("holds", "step", ORDERS).granted
+    assert not waits.claim("waits", "step", ORDERS).granted
+    waits.release("waits", "step")
+    assert not waits.claim("waits", "step", ORDERS).granted
+    holds.release("holds", "step")
+    assert waits.wait("waits", "step", DEADLINE_SECONDS)
+
+
+def test_a_ticket_that_was_handed_on_is_woken_where_it_waits_now(holds, waits, new_engine):
+    """Another process asks for the step, as one that resumes its run does, and the first again."""
+    takes_over = new_engine(**PATIENT)
+    for turn, engine in enumerate([waits, takes_over, waits]):
+        take_turns(holds, engine, turn)
+        engine.release("waits", "step")
+    assert holds.claim("holds", "step", ORDERS).granted
+    for engine in (waits, takes_over, waits):
+        assert not engine.claim("waits", "step", ORDERS).granted
+    holds.release("holds", "step")
+    assert waits.wait("waits", "step", DEADLINE_SECONDS)
+    assert waits.claim("waits", "step", ORDERS).granted
+
+
+def test_a_wake_up_that_another_thread_received_is_not_lost(holds, waits):
+    """The threads of a process share what they receive: here the first is told of both."""
+    holds.set_limit("orders", 2)
+    for turn in range(3):
+        for name in "xy":
+            assert holds.claim(f"{name}{turn}", "step", ORDERS).granted
+        for run_id in "ab":
+            assert not waits.claim(run_id, "step", ORDERS).granted
+        holds.release_run(f"x{turn}")
+        holds.release_run(f"y{turn}")
+        for run_id in "ab":
+            assert waits.wait(run_id, "step", DEADLINE_SECONDS), f"nothing woke {run_id}"
+            assert waits.claim(run_id, "step", ORDERS).granted
+        for run_id in "ab":
+            waits.release(run_id, "step")
+
+
+def test_nothing_wakes_a_ticket_that_cannot_go_in(holds, waits):
+    take_turns(holds, waits, 1)
+    waits.release("waits", "step")
+    assert holds.claim("holds", "step", ORDERS).granted
+    assert not waits.claim("waits", "step", ORDERS).granted
+    assert not waits.wait("waits", "step", 0.1)
