@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
@@ -427,6 +427,7 @@ def several(context): ...
                 "other asks for a while it holds b",
             ],
             "commands": [],
+            "snippet": [],
         }
 
     def test_what_slots_inside_need_the_engine_for(self, project: Project) -> None:
@@ -537,13 +538,243 @@ def several(context): ...
             )
         assert project.codes("-f", file) == []
 
-    def test_without_an_instance_it_says_what_it_did_not_look_at(
+
+class TestWithoutAnInstance:
+    """No home, or a mistyped one: nothing is called protected whose limit was not looked at."""
+
+    HOMES: ClassVar[dict[str | None, str]] = {
+        None: "DAGSTER_HOME is not set, so no instance was looked at",
+        "": "DAGSTER_HOME is not set, so no instance was looked at",
+        "/no/such/home": "DAGSTER_HOME is /no/such/home, which is not a directory, so",
+        "home": "DAGSTER_HOME is home, a relative path, which Dagster refuses, so",
+        "{folder}/empty": "DAGSTER_HOME is {folder}/empty, which has no dagster.yaml, so",
+        "{folder}/home/dagster.yaml": "DAGSTER_HOME is {folder}/home/dagster.yaml, which is not a",
+    }
+    UNKNOWN = "No instance was looked at: whether the pools have a limit is not known.\n"
+
+    @pytest.fixture(params=HOMES, ids=str)
+    def message(
+        self,
+        request: pytest.FixtureRequest,
+        project: Project,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> str:
+        folder = str(home.parent)
+        home.parent.joinpath("empty").mkdir()
+        monkeypatch.delenv("DAGSTER_HOME")
+        if request.param is not None:
+            monkeypatch.setenv("DAGSTER_HOME", request.param.format(folder=folder))
+        return self.HOMES[request.param].format(folder=folder)
+
+    def test_it_is_an_error_that_names_the_path(self, project: Project, message: str) -> None:
+        file = project.write("defs.py", code(asset("a")))
+        result = project.check("-f", file)
+        assert result.exit_code == 1
+        assert "a       asset   1      a          ?   op" in result.stdout
+        assert result.stdout.endswith("0 without a pool.\n1 error, 0 warnings\n")
+        assert "unlimited" not in result.stdout
+        found = project.json("-f", file)
+        assert found["instance"] is None
+        (error,) = found["errors"]
+        assert error["code"] == "no-instance"
+        assert error["message"].startswith(message)
+        assert not (project.path.parent / "empty").joinpath("history").exists()
+
+    def test_by_intent_it_is_none_and_is_said(self, project: Project, message: str) -> None:
+        file = project.write("defs.py", code(asset("a"), asset("b", "pool='x'")))
+        for arguments in (("--no-instance",), ("--ignore", "no-instance")):
+            result = project.check("-f", file, *arguments)
+            assert result.exit_code == 0, result.output
+            assert "a       asset   1      a          ?   op" in result.stdout
+            assert result.stdout.endswith(f"{self.UNKNOWN}no findings in the definitions\n")
+            found = project.json("-f", file, *arguments)
+            assert (found["instance"], found["errors"]) == (None, [])
+
+    def test_other_findings_are_told_too(self, project: Project) -> None:
+        file = project.write("defs.py", code(asset("a"), wrap="{}"))
+        result = project.check("-f", file, "--no-instance")
+        assert result.exit_code == 1
+        assert "error not-applied" in result.stdout
+        assert result.stdout.endswith(f"1 without a pool.\n{self.UNKNOWN}1 error, 0 warnings\n")
+
+    def test_an_instance_that_is_there_is_left_out(self, project: Project, home: Path) -> None:
+        home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
+        file = project.write("defs.py", code(asset("a")))
+        assert project.check("-f", file, "--no-instance").exit_code == 0
+
+    def test_the_settings_beside_the_code_are_offered(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("DAGSTER_HOME")
-        result = project.check("-f", project.write("defs.py", code(asset("a"))))
-        assert result.exit_code == 0
-        assert "DAGSTER_HOME is not set" in result.stderr
+        file = project.write("defs.py", code(asset("a")))
+        (error,) = project.json("-f", file)["errors"]
+        assert error["commands"][-1] == 'export DAGSTER_HOME="$HOME/dagster_home"'
+        project.write("dagster.yaml", "concurrency: {pools: {default_limit: 1}}\n")
+        (error,) = project.json("-f", file)["errors"]
+        assert error["commands"] == [f"export DAGSTER_HOME={project.path}"]
+
+    def test_a_home_below_the_users_own(
+        self, project: Project, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(home.parent))
+        monkeypatch.setenv("DAGSTER_HOME", "~/home")
+        found = project.json("-f", project.write("defs.py", code(asset("a"))))
+        assert (found["instance"], found["errors"]) == (str(home), [])
+
+
+class TestConcurrencyKeyOnAssets:
+    """Dagster reads the tag from ops. The lines that check prints are pasted, and then it holds."""
+
+    APPLIED = "apply_per_asset_concurrency({})"
+    RULES = "Policy(rules=[Rule(assets='key:z', pools=[]), Rule(assets='*', pools=['{{asset}}'])]).apply({})"
+    FROM_FILE = "Policy.from_yaml('elsewhere/pools.yaml').apply({})"
+
+    def tagged(self, **values: str) -> list[str]:
+        return [asset(n, f"tags={{'dagster/concurrency_key': '{v}'}}") for n, v in values.items()]
+
+    def found(self, project: Project, *arguments: str) -> list[dict[str, Any]]:
+        warnings = project.json(*arguments)["warnings"]
+        return [f for f in warnings if f["code"] == "tag-without-effect"]
+
+    def pools(self, project: Project, *arguments: str) -> dict[str, list[str]]:
+        return {a["asset"]: a["current_pools"] for a in project.json(*arguments)["assets"]}
+
+    def test_one_finding_for_each_value(self, project: Project) -> None:
+        parts = self.tagged(t="eumetsat", u="eumetsat", v="ecmwf")
+        file = project.write("defs.py", code(*parts, asset("w"), wrap=self.APPLIED))
+        first, second = self.found(project, "-f", file)
+        assert (first["names"], second["names"]) == (["t", "u"], ["v"])
+        assert first["message"] == (
+            "The tag dagster/concurrency_key: eumetsat of t and u limits nothing: Dagster reads it "
+            "from ops, not from assets."
+        )
+        shown = project.check("-f", file).stdout
+        assert (
+            '\n            Rule(assets="tag:dagster/concurrency_key=ecmwf", pools=["ecmwf"]),\n'
+            in shown
+        )
+
+    @pytest.mark.parametrize("settings", ["", "naming='path', pools={{'w': 8}}"])
+    def test_pasted_below_the_definitions(self, project: Project, settings: str) -> None:
+        wrap = f"Policy({settings}).apply({{}})" if settings else self.APPLIED
+        parts = self.tagged(t="eumetsat", u="eumetsat", v="ecmwf")
+        text = code(*parts, asset("w", "key_prefix='a'"), wrap=wrap)
+        file = project.write("defs.py", text)
+        for finding in self.found(project, "-f", file):
+            text += "\n" + "\n".join(finding["snippet"])
+        project.write("pasted.py", text)
+        assert project.codes("-f", "pasted.py") == []
+        assert self.pools(project, "-f", "pasted.py") == {
+            "t": ["eumetsat"],
+            "u": ["eumetsat"],
+            "v": ["ecmwf"],
+            "a/w": ["a/w" if settings else "a_w"],
+        }
+
+    def test_pasted_among_rules_in_python(self, project: Project) -> None:
+        parts = self.tagged(t="eumetsat", v="ecmwf")
+        text = code(*parts, asset("z"), wrap=self.RULES)
+        file = project.write("defs.py", text)
+        for finding in self.found(project, "-f", file):
+            text = text.replace("rules=[", "rules=[" + finding["snippet"][-1])
+        project.write("pasted.py", text)
+        assert project.codes("-f", "pasted.py") == []
+        assert self.pools(project, "-f", "pasted.py") == {
+            "t": ["eumetsat"], "v": ["ecmwf"], "z": [],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["lifeguard.yaml", "elsewhere/pools.yaml"])
+    @pytest.mark.parametrize(
+        "old", ["naming: path\n", 'rules:\n  - assets: "*"\n    pools: ["{asset}"]\n']
+    )
+    def test_pasted_into_a_file(self, project: Project, name: str, old: str) -> None:
+        project.path.joinpath("elsewhere").mkdir()
+        project.write(name, old)
+        parts = self.tagged(t="eumetsat", v="1")
+        wrap = self.FROM_FILE.replace("elsewhere/pools.yaml", name)
+        text = code(*parts, asset("w"), wrap=wrap)
+        file = project.write("defs.py", text)
+        new = old
+        for finding in self.found(project, "-f", file, "--config", name):
+            lines = "\n".join(finding["snippet"]) + "\n"
+            new = new.replace("rules:\n", "rules:\n" + lines) if "rules:" in old else old + lines
+        project.write(name, new)
+        file = project.write("loaded_anew.py", text)
+        assert project.codes("-f", file) == []
+        assert self.pools(project, "-f", file) == {"t": ["eumetsat"], "v": ["1"], "w": ["w"]}
+
+    def test_where_the_policy_is_not_known_both_forms_are_told(self, project: Project) -> None:
+        project.path.joinpath("elsewhere").mkdir()
+        old = 'rules:\n  - assets: "*"\n    pools: ["{asset}"]\n'
+        project.write("elsewhere/pools.yaml", old)
+        text = code(*self.tagged(t="x"), wrap=self.FROM_FILE)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["snippet"] == [
+            "# in lifeguard.yaml:",
+            '  - assets: "tag:dagster/concurrency_key=x"',
+            '    pools: ["x"]',
+            "# or in Python:",
+            'Rule(assets="tag:dagster/concurrency_key=x", pools=["x"]),',
+        ]
+        lines = "\n".join(finding["snippet"][:3])
+        project.write("elsewhere/pools.yaml", old.replace("rules:", f"rules:\n{lines}"))
+        assert project.codes("-f", project.write("loaded_anew.py", text)) == []
+
+    def test_under_the_engine_assets_keep_their_own_pool(self, project: Project) -> None:
+        project.write("lifeguard.yaml", "engine: lifeguard\n")
+        wrap = self.FROM_FILE.replace("elsewhere/pools.yaml", "lifeguard.yaml")
+        text = code(*self.tagged(t="x"), wrap=wrap)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        project.write("lifeguard.yaml", "engine: lifeguard\n" + "\n".join(finding["snippet"]))
+        file = project.write("loaded_anew.py", text)
+        assert project.codes("-f", file) == ["engine-off"]
+        (found,) = project.json("-f", file)["assets"]
+        assert {pool["name"] for pool in found["pools"]} == {"t", "x"}
+
+    def test_whatever_executes_the_asset(self, project: Project) -> None:
+        text = """
+            TAGS = {"dagster/concurrency_key": "x"}
+            @dg.op
+            def fetch(): return 1
+            @dg.graph_asset(tags=TAGS)
+            def graph(): return fetch()
+            @dg.multi_asset(specs=[dg.AssetSpec("ant", tags=TAGS), dg.AssetSpec("bee")])
+            def multi(): ...
+            @dg.multi_asset(outs={"out": dg.AssetOut(key="cow", tags=TAGS)})
+            def outs(): ...
+            @dg.observable_source_asset(tags=TAGS)
+            def seen(): ...
+            """
+        wrap = "apply_per_asset_concurrency(dg.Definitions(assets=[graph, multi, outs, seen]))"
+        text = code(text, wrap=wrap)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["names"] == ["ant", "cow", "graph", "seen"]
+        project.write("pasted.py", "\n".join([text, *finding["snippet"]]))
+        assert project.codes("-f", "pasted.py") == []
+        assert set(map(tuple, self.pools(project, "-f", "pasted.py").values())) == {("x",)}
+
+    def test_where_no_rule_helps_it_does_not_print_one(self, project: Project) -> None:
+        tags = "tags={'dagster/concurrency_key': 'x'}"
+        text = code(asset("own", f"pool='mine', {tags}"), asset("t", tags), wrap=self.APPLIED)
+        (finding,) = self.found(project, "-f", project.write("defs.py", text))
+        assert finding["names"] == ["own", "t"]
+        assert finding["remedy"].startswith('No rule gives own this pool: write pool="x" in the')
+        assert finding["snippet"]
+        text = code(asset("own", f"pool='mine', {tags}"), wrap=self.APPLIED)
+        (finding,) = self.found(project, "-f", project.write("alone.py", text))
+        assert finding["snippet"] == []
+        text = code(asset("own", f"pool='x', {tags}"), wrap=self.APPLIED)
+        assert self.found(project, "-f", project.write("mended.py", text)) == []
+
+    def test_nothing_is_told_where_the_pool_is_there(self, project: Project) -> None:
+        tags = "{'dagster/concurrency_key': 'x'}"
+        own = asset("own", f"op_tags={tags}, tags={tags}")
+        lake = f"lake = dg.AssetsDefinition(specs=[dg.AssetSpec('lake', tags={tags})])"
+        assert project.codes("-f", project.write("defs.py", code(own, lake))) == []
+        rule = "Rule(assets='*', pools=['{{tag:dagster/concurrency_key}}'])"
+        text = code(*self.tagged(t="x", u="y"), wrap=f"Policy(rules=[{rule}]).apply({{}})")
+        assert project.codes("-f", project.write("by_rule.py", text)) == []
 
 
 class TestLocations:
@@ -638,7 +869,9 @@ class TestBadInput:
     def test_an_instance_that_cannot_be_opened(self, project: Project, home: Path) -> None:
         home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
         project.write("defs.py", code(asset("a")))
-        self.refused(project.check("-f", "defs.py"), "The instance in DAGSTER_HOME")
+        self.refused(
+            project.check("-f", "defs.py"), f"in DAGSTER_HOME, {home}, cannot", "--no-instance"
+        )
 
     def test_an_empty_module_name(self, project: Project) -> None:
         self.refused(project.check("-m", ""), "-m names no module")

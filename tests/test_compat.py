@@ -190,11 +190,7 @@ class TestInstance:
     ) -> None:
         tmp_path.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{text}\n")
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-        assert instance_pool_settings() == settings
-
-    def test_without_a_home_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("DAGSTER_HOME", raising=False)
-        assert instance_pool_settings() is None
+        assert instance_pool_settings(str(tmp_path)) == settings
 
     def test_what_dagster_refuses(self, tmp_path: Path) -> None:
         assert instance_config_problem(str(tmp_path)) is None

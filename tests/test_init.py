@@ -182,7 +182,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert Policy.from_yaml(here / "lifeguard.yaml") == Policy()
         assert home.joinpath("dagster.yaml").read_text() == "telemetry:\n  enabled: false\n" + ADDED
-        assert instance_pool_settings() == PoolSettings(1, "op")
+        assert instance_pool_settings(str(home)) == PoolSettings(1, "op")
         with dg.DagsterInstance.get() as instance:
             assert instance.run_monitoring_enabled
 
@@ -218,11 +218,39 @@ class TestCommand:
         assert result.exit_code == 0
         assert ("Nothing was written." in result.stdout) is not written
 
-    def test_without_a_home_it_says_so_and_writes_the_policy(self, here: Path) -> None:
-        result = init("--yes")
-        assert result.exit_code == 0
-        assert "DAGSTER_HOME is not set" in result.stderr
+    def test_without_a_home_it_says_what_it_cannot_do(self, here: Path) -> None:
+        for arguments in (("--dry-run",), ("--yes",), ("--yes",)):
+            result = init(*arguments)
+            assert result.exit_code == 0
+            assert result.stderr.startswith("Pools get no default limit and stay unlimited: ")
+            assert "DAGSTER_HOME is not set, and there is no ./dagster.yaml" in result.stderr
+            assert "Nothing to change." not in result.stdout
         assert here.joinpath("lifeguard.yaml").exists()
+
+    def test_a_file_here_that_no_home_names(self, here: Path, home: Path, monkeypatch) -> None:
+        here.joinpath("dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        monkeypatch.delenv("DAGSTER_HOME")
+        for _ in range(2):
+            result = init("--yes")
+            assert "so only Dagster commands started here read dagster.yaml" in result.stderr
+            assert result.stderr.endswith(f"export DAGSTER_HOME={here}\n")
+        monkeypatch.setenv("DAGSTER_HOME", str(here))
+        result = init("--yes")
+        assert (result.stderr, "Nothing to change." in result.stdout) == ("", True)
+
+    @pytest.mark.parametrize(
+        ("name", "what"), [("/no/such/home", "is not a directory"), ("home", "a relative path")]
+    )
+    def test_a_mistyped_home_stops_everything(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+    ) -> None:
+        here.joinpath("home").mkdir()
+        monkeypatch.setenv("DAGSTER_HOME", name)
+        result = init("--yes")
+        assert result.exit_code == 2
+        assert f"DAGSTER_HOME is {name}, " in result.stderr
+        assert what in result.stderr
+        assert [p.name for p in here.rglob("*")] == ["home"]
 
     def test_an_instance_without_a_file_gets_one(self, here: Path, tmp_path: Path) -> None:
         file = tmp_path / "other.yaml"

@@ -24,6 +24,7 @@ class Finding:
         names: The assets, pools, rules, runs or files concerned.
         evidence: What it was seen by, one line each.
         commands: The remedy as lines to paste into a shell, if it can be said so.
+        snippet: The remedy as lines to paste into a file, if it can be said so.
     """
 
     code: str
@@ -33,6 +34,7 @@ class Finding:
     names: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    snippet: tuple[str, ...] = ()
 
 
 def worst_first(finding: Finding) -> int:

@@ -849,7 +849,7 @@ class TestCommand:
         page = Path(__file__).parents[2] / "docs" / "reference" / "doctor.md"
         tables = page.read_text().partition("## The JSON")[2].split("\n\n| Field |")[1:]
         documented = [set(re.findall(r"^\| `(\w+)` \|", t, re.MULTILINE)) for t in tables]
-        of_any_finding = {"code", "message", "remedy", "names", "evidence", "commands"}
+        of_any_finding = {"code", "message", "remedy", "names", "evidence", "commands", "snippet"}
         assert documented == [
             set(report),
             set(report["findings"][0]) - of_any_finding,

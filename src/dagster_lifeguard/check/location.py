@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.check.assets import asset_findings, demand_findings, same_targets
 from dagster_lifeguard.check.inside import asks_of, blocks_findings, read_blocks
 from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
+from dagster_lifeguard.check.tags import tag_findings
 from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.plan import Plan
@@ -123,6 +124,8 @@ def _inspect_repository(
         findings += blocks_findings(inside, of_policy, policy, limits)
         asks += of_policy
     findings += same_targets(items, assignments)
+    for (policy, members), part in zip(parts, assignments_of, strict=True):
+        findings += tag_findings(policy, members, part, is_file=config is not None)
     return Location(
         name=name,
         assignments=tuple(sorted(assignments, key=lambda a: a.asset)),

@@ -27,12 +27,15 @@ class Report:
 
     Attributes:
         locations: One for each code location.
-        granularity: What a pool limits on the instance: ``op`` or ``run``.
+        granularity: What a pool limits on the instance: ``op`` or ``run``; ``op`` if none was
+            looked at.
+        instance: The directory of the instance whose limits were looked at; None if none was.
         findings: All findings, errors first.
     """
 
     locations: tuple[Location, ...]
     granularity: str
+    instance: str | None
     findings: tuple[Finding, ...]
 
     def of_severity(self, severity: Severity) -> tuple[Finding, ...]:
@@ -43,10 +46,18 @@ class Report:
 def report_on(
     locations: Sequence[Location],
     config: Config | None,
-    settings: PoolSettings | None,
+    instance: PoolSettings | Finding | None,
 ) -> Report:
-    """Put the code locations of a deployment together and add what only shows across them."""
-    findings = [
+    """Put the code locations of a deployment together and add what only shows across them.
+
+    Args:
+        locations: The code locations.
+        config: The policy to measure by, if it is not that of the definitions.
+        instance: Its settings, or the finding that there is none. None: not to be looked at.
+    """
+    settings = None if isinstance(instance, Finding) else instance
+    findings = [instance] if isinstance(instance, Finding) else []
+    findings += [
         replace(f, message=f"{location.name}: {f.message}") if len(locations) > 1 else f
         for location in locations
         for f in location.findings
@@ -63,7 +74,8 @@ def report_on(
         findings += _without_coordinator(locations, settings)
     findings.sort(key=worst_first)
     granularity = settings.granularity if settings else "op"
-    return Report(tuple(locations), granularity, tuple(findings))
+    home = settings.home if settings else None
+    return Report(tuple(locations), granularity, home, tuple(findings))
 
 
 def _unused_everywhere(locations: Sequence[Location]) -> list[Finding]:

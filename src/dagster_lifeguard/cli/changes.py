@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.instance_yaml import home_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,13 +143,14 @@ def instance_file(path: str | None) -> Path | None:
         return Path(path)
     home = os.getenv("DAGSTER_HOME")
     if home:
-        if not Path(home).is_dir():
+        problem = home_problem(home)
+        if problem is not None:
             raise ConfigError(
-                f"DAGSTER_HOME is {home}, which is not a directory.",
-                remedy="Create it, or set DAGSTER_HOME to one that exists.",
+                f"{problem}.",
+                remedy="Correct it, or create the directory. Nothing was written.",
                 names=[home],
             )
-        return Path(home) / "dagster.yaml"
+        return Path(home).expanduser() / "dagster.yaml"
     here = Path("dagster.yaml")
     return here if here.exists() else None
 

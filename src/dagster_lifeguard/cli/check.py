@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,13 @@ import click
 
 from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.check.inspection import inspect_locations
+from dagster_lifeguard.check.instance import look_at_instance
 from dagster_lifeguard.check.origins import find_origins
 from dagster_lifeguard.check.report import report_on
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
-from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
+from dagster_lifeguard.compat.instance import PoolSettings
 from dagster_lifeguard.config import Config
-from dagster_lifeguard.errors import LoadError, first_line
 
 if TYPE_CHECKING:
     from dagster_lifeguard.plan import Assignment
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     "config_path",
     help=f"The policy to measure by.  [default: ./{FILE_NAME}, or else the policy that the "
     "definitions apply]",
+)
+@click.option(
+    "--no-instance",
+    is_flag=True,
+    help="Look at the definitions alone, where there is no instance by intent, such as in CI.",
 )
 @click.option("--select", "pattern", help="Only assets whose key, group or pool holds this text.")
 @click.option(
@@ -62,6 +68,7 @@ def check_command(
     pattern: str | None,
     sort: str,
     *,
+    no_instance: bool,
     show_all: bool,
     summary: bool,
     ignore: tuple[str, ...],
@@ -72,10 +79,15 @@ def check_command(
     Without -m, -f or -w it looks at the project here: its pyproject.toml (tool.dagster or
     tool.dg), or else its workspace.yaml. The code is imported; nothing is executed.
 
+    Limits belong to the instance in DAGSTER_HOME. Without one that is an error, and the column
+    limit shows "?". With --no-instance it is not: the report then says that no limit was looked
+    at, and the granularity is taken to be op.
+
     \b
     Examples:
       lifeguard check -m my_project.definitions
       lifeguard check -w workspace.yaml --config lifeguard.yaml
+      lifeguard check --no-instance
       lifeguard check --select snowflake --sort pool
       lifeguard check --json | jq '.errors'
 
@@ -85,10 +97,12 @@ def check_command(
     if not all(modules):
         raise click.UsageError("-m names no module.")
     origins = find_origins(modules, files, workspaces, working_directory or str(Path.cwd()))
-    settings = _pool_settings()
-    granularity = settings.granularity if settings else "op"
+    instance = None
+    if not no_instance:
+        instance = look_at_instance(os.getenv("DAGSTER_HOME"), Path.cwd())
+    granularity = instance.granularity if isinstance(instance, PoolSettings) else "op"
     locations = inspect_locations(origins, config, granularity)
-    found = report_on(locations, config, settings)
+    found = report_on(locations, config, instance)
     shown = [f for f in found.findings if f.code not in ignore]
     rows = [
         (location, assignment)
@@ -103,12 +117,6 @@ def check_command(
         print_report(
             found, rows, shown, in_full=not summary and (show_all or len(rows) <= ROWS_MAX)
         )
-        if settings is None:
-            click.echo(
-                "\nDAGSTER_HOME is not set to a directory: the default limit and the granularity "
-                "in dagster.yaml were not looked at.",
-                err=True,
-            )
     if shown:
         raise SystemExit(1)
 
@@ -117,16 +125,6 @@ def _config(path: str | None) -> Config | None:
     if path is not None:
         return Config.from_yaml(path)
     return Config.from_yaml(FILE_NAME) if Path(FILE_NAME).exists() else None
-
-
-def _pool_settings() -> PoolSettings | None:
-    try:
-        return instance_pool_settings()
-    except Exception as error:
-        raise LoadError(
-            f"The instance in DAGSTER_HOME cannot be opened: {first_line(error)}.",
-            remedy="Mend its dagster.yaml, or unset DAGSTER_HOME to look at the definitions alone.",
-        ) from error
 
 
 def _matches(assignment: Assignment, pattern: str) -> bool:

@@ -27,20 +27,21 @@ def finding_as_json(finding: Finding) -> dict[str, Any]:
         "names": list(finding.names),
         "evidence": list(finding.evidence),
         "commands": list(finding.commands),
+        "snippet": list(finding.snippet),
     }
 
 
 def print_finding(console: Console, finding: Finding) -> None:
-    """Print what was found, by what it was seen, and what to do; commands to paste come last."""
+    """Print what was found, by what it was seen, and what to do; lines to paste come last."""
     head = Text.assemble((finding.severity, _COLOURS[finding.severity]), " ")
     head.append_text(Text.assemble((finding.code, "bold"), ": "))
     console.print(head + Text(printable(finding.message)))
     for line in finding.evidence:
         print_indented(console, "- ", line)
     print_indented(console, "", finding.remedy, style="dim")
-    for command in finding.commands:
-        # Never wrapped: what is pasted has to be one line.
-        console.print(Text(f"    {printable(command)}"), soft_wrap=True)
+    for line in (*finding.commands, *finding.snippet):
+        # Never wrapped: a pasted line has to stay one line.
+        console.print(Text(f"    {printable(line)}"), soft_wrap=True)
 
 
 def print_indented(console: Console, bullet: str, text: str, *, style: str = "") -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import click
@@ -54,7 +56,7 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
     also gets run monitoring, which frees the slots of runs that crashed or were cancelled. What
     either file says already is kept to the byte. Both changes are shown first; none is made
-    without consent.
+    without consent. Set DAGSTER_HOME first: without it the command says what it could not do.
 
     \b
     Examples:
@@ -67,20 +69,21 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     changes = [
         change for change in (_config_change(config_path), _instance_change(dagster_yaml)) if change
     ]
-    if not changes:
+    left = _left_undone(dagster_yaml)
+    if changes and agreed(changes, yes=yes, dry_run=dry_run):
+        write_all(changes)
+        for change in changes:
+            click.echo(f"Wrote {change.path}.")
+        click.echo(
+            "Next, beside the definitions:\n"
+            f'    policy = Policy.from_yaml(Path(__file__).with_name("{Path(config_path).name}"))\n'
+            "    defs = policy.apply(defs)\n"
+            "then: lifeguard check"
+        )
+    if not changes and left is None:
         click.echo("Nothing to change.")
-        return
-    if not agreed(changes, yes=yes, dry_run=dry_run):
-        return
-    write_all(changes)
-    for change in changes:
-        click.echo(f"Wrote {change.path}.")
-    click.echo(
-        "Next, beside the definitions:\n"
-        f'    policy = Policy.from_yaml(Path(__file__).with_name("{Path(config_path).name}"))\n'
-        "    defs = policy.apply(defs)\n"
-        "then: lifeguard check"
-    )
+    if left is not None:
+        click.echo(left, err=True)
 
 
 def _config_change(path: str) -> Change | None:
@@ -99,15 +102,28 @@ def _config_change(path: str) -> Change | None:
 def _instance_change(path: str | None) -> Change | None:
     file = instance_file(path)
     if file is None:
-        click.echo(
-            "DAGSTER_HOME is not set and there is no ./dagster.yaml: pools stay unlimited until "
-            "an instance gives them a limit. Set it and run lifeguard init again, or name the "
-            "file with --dagster-yaml.",
-            err=True,
-        )
         return None
     old = read(file) if file.exists() else None
     new, kept = instance_yaml.with_pool_settings(old or "", str(file))
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
     return None if new == (old or "") else Change(file, old, new)
+
+
+def _left_undone(path: str | None) -> str | None:
+    """Return what cannot be done without a DAGSTER_HOME; None if nothing is left to do."""
+    if path is not None or os.getenv("DAGSTER_HOME"):
+        return None
+    file = instance_file(path)
+    if file is None:
+        return (
+            "Pools get no default limit and stay unlimited: DAGSTER_HOME is not set, and there is "
+            "no ./dagster.yaml.\n"
+            "Set DAGSTER_HOME to the instance's directory and run lifeguard init again, or name "
+            "the file with --dagster-yaml."
+        )
+    return (
+        f"DAGSTER_HOME is not set, so only Dagster commands started here read {file}.\n"
+        "Set it for webserver, daemon and this shell: "
+        f"export DAGSTER_HOME={shlex.quote(str(Path.cwd()))}"
+    )

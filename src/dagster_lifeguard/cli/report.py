@@ -45,6 +45,7 @@ def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding])
     return {
         "version": 1,
         "granularity": found.granularity,
+        "instance": found.instance,
         "errors": [finding_as_json(f) for f in shown if f.severity == "error"],
         "warnings": [finding_as_json(f) for f in shown if f.severity == "warning"],
         "assets": [
@@ -83,7 +84,7 @@ def print_report(
     console = new_console()
     if rows and in_full:
         with_location = len(found.locations) > 1
-        console.print(_asset_table(rows, found.granularity, with_location=with_location))
+        console.print(_asset_table(rows, found, with_location=with_location))
         for line in _legend(rows):
             console.print(Text(line, style="dim"))
     elif rows:
@@ -93,10 +94,10 @@ def print_report(
     console.print()
     for finding in shown:
         print_finding(console, finding)
-    console.print(_totals(rows, shown))
+    console.print(_totals(rows, found, shown))
 
 
-def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) -> Table:
+def _asset_table(rows: Sequence[Row], found: Report, *, with_location: bool) -> Table:
     table = plain_table()
     table.add_column("asset", overflow="fold", ratio=None)
     if with_location:
@@ -108,7 +109,10 @@ def _asset_table(rows: Sequence[Row], granularity: str, *, with_location: bool) 
     table.add_column("per", no_wrap=True)
     for location, a in rows:
         cells = [a.asset, _kind(a), _rule(a), _pools(a)]
-        cells += [_limits(location, a), _granularity(a, granularity)]
+        limits = _limits(location, a)
+        if a.pools and found.instance is None:
+            limits = "?"
+        cells += [limits, _granularity(a, found.granularity)]
         if with_location:
             cells.insert(1, location.name)
         table.add_row(*map(cell, cells))
@@ -197,13 +201,22 @@ def _rule_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _totals(rows: Sequence[Row], shown: Sequence[Finding]) -> str:
+def _totals(rows: Sequence[Row], found: Report, shown: Sequence[Finding]) -> str:
     users = Counter(term.name for _, a in rows for term in a.current_terms)
     executed = [a for _, a in rows if a.kind not in ("external", "check")]
     own = sum(1 for a in executed if any(users[term.name] == 1 for term in a.current_terms))
     shared = sum(1 for a in executed if a.current) - own
     parts = [f"{own} alone in a pool", f"{shared} in a shared pool"]
-    parts.append(f"{len(executed) - own - shared} unlimited")
+    # A pool whose limit is not known may be unlimited too.
+    rest = "unlimited" if found.instance else "without a pool"
+    parts.append(f"{len(executed) - own - shared} {rest}")
     external = sum(1 for _, a in rows if a.kind == "external")
     parts += [f"{external} external"] if external else []
-    return f"{number(len(executed), 'asset')}: {', '.join(parts)}.\n[bold]{verdict(shown)}[/bold]"
+    lines = [f"{number(len(executed), 'asset')}: {', '.join(parts)}."]
+    last = verdict(shown)
+    if found.instance is None:
+        if not any(f.code == "no-instance" for f in shown):
+            lines.append("No instance was looked at: whether the pools have a limit is not known.")
+        if not shown:
+            last = "no findings in the definitions"
+    return "\n".join([*lines, f"[bold]{last}[/bold]"])

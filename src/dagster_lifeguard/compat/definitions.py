@@ -155,6 +155,15 @@ def metadata_values(items: Iterable[object], name: str) -> Iterator[tuple[str, o
                     yield key.to_user_string(), getattr(value, "value", value)
 
 
+def tag_values(items: Iterable[object], name: str) -> Iterator[tuple[str, str]]:
+    """Yield asset key and value wherever an asset has a tag of that name."""
+    for item in items:
+        if isinstance(item, dg.AssetsDefinition):
+            for spec in item.specs:
+                if name in spec.tags:
+                    yield spec.key.to_user_string(), spec.tags[name]
+
+
 def metadata_text(value: object) -> str | None:
     """Return a metadata value as text; None if it is not a text, path, URL or number."""
     plain = getattr(value, "value", value)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dagster as dg
@@ -34,6 +32,7 @@ class PoolSettings:
         limits: The pools that have a limit on the instance, and which.
         run_coordinator: The class of what takes runs in.
         has_engine: Whether its storage is one of ours.
+        home: The instance's directory.
     """
 
     default_limit: int | None
@@ -41,6 +40,7 @@ class PoolSettings:
     limits: Mapping[str, int] = field(default_factory=dict)
     run_coordinator: type[object] = field(default=object, compare=False)
     has_engine: bool = False
+    home: str = field(default="", compare=False)
 
 
 def default_limit_and_granularity(
@@ -55,21 +55,22 @@ def default_limit_and_granularity(
     return config.default_pool_limit, "op" if granularity is None else granularity.value
 
 
-def instance_pool_settings() -> PoolSettings | None:
-    """Return the pool settings of the instance in DAGSTER_HOME; None if there is none.
+def instance_pool_settings(home: str) -> PoolSettings:
+    """Return the pool settings of the instance in a directory.
 
     Relies on: ``EventLogStorage.get_pool_limits``, ``DagsterInstance.run_coordinator`` (1.10.0).
+
+    Raises:
+        Exception: Whatever Dagster and its drivers raise where it cannot be opened.
     """
-    home = os.getenv("DAGSTER_HOME")
-    if not home or not Path(home).is_dir():
-        return None
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.from_config(home) as instance:
         event_log = instance.event_log_storage
         return PoolSettings(
             *default_limit_and_granularity(instance),
             {pool.name: pool.limit for pool in event_log.get_pool_limits()},
             type(cast("Any", instance).run_coordinator),
             has_engine=hasattr(type(event_log), "lifeguard"),
+            home=home,
         )
 
 

@@ -20,6 +20,9 @@ _POLICY = "_lifeguard_policy"
 ON_CONFLICT_TAG = "lifeguard/on_conflict"
 """On an op: what its rule says of duplicates, where the run coordinator finds it with each run."""
 
+CONCURRENCY_KEY_TAG = GLOBAL_CONCURRENCY_TAG
+"""On an op, or on one use of it: the pool of its steps, the older way to say it (1.10.0)."""
+
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
