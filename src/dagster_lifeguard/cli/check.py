@@ -132,5 +132,5 @@ def _pool_settings() -> PoolSettings | None:
 def _matches(assignment: Assignment, pattern: str) -> bool:
     return any(
         pattern.lower() in text.lower()
-        for text in (assignment.asset, assignment.group or "", *assignment.pools)
+        for text in (assignment.asset, assignment.group or "", assignment.text)
     )
