@@ -13,15 +13,17 @@ from dagster._utils.concurrency import get_max_concurrency_limit_value
 import catalogue
 from dagster_lifeguard import Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.contexts import step_of
-from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys
+from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys, tag_values
 from dagster_lifeguard.compat.instance import (
     DEFAULT_LIMIT_COMES_LATE,
     PoolSettings,
     instance_config_problem,
     instance_pool_settings,
 )
+from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.storages import assign_missed
 from dagster_lifeguard.config import LIMIT_MAX
+from dagster_lifeguard.instance_yaml import home_problem
 
 
 def plan_pools(job: dg.JobDefinition) -> dict[str, str | None]:
@@ -52,6 +54,18 @@ class TestPools:
             plain.tag({"dagster/concurrency_key": "node"})()
 
         assert plan_pools(both) == {"tagged": "old", "plain": "node"}
+
+    def test_the_older_tag_is_not_read_from_assets(self) -> None:
+        @dg.asset(tags={CONCURRENCY_KEY_TAG: "x"})
+        def on_asset() -> None: ...
+
+        @dg.asset(op_tags={CONCURRENCY_KEY_TAG: "x"})
+        def on_op() -> None: ...
+
+        defs = dg.Definitions(assets=[on_asset, on_op])
+        job = defs.get_repository_def().get_job("__ASSET_JOB")
+        assert {k: v for k, v in plan_pools(job).items() if v} == {"on_op": "x"}
+        assert list(tag_values([on_asset, on_op], CONCURRENCY_KEY_TAG)) == [("on_asset", "x")]
 
     def test_an_op_cannot_have_a_tag_and_another_pool(self) -> None:
         with pytest.raises(dg.DagsterInvalidDefinitionError, match="conflicts"):
@@ -191,6 +205,21 @@ class TestInstance:
         tmp_path.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{text}\n")
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
         assert instance_pool_settings(str(tmp_path)) == settings
+
+    def test_which_homes_dagster_takes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tmp_path.joinpath("home").mkdir()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for home in ("", "home", str(tmp_path / "none"), "~/home", str(tmp_path / "home")):
+            monkeypatch.setenv("DAGSTER_HOME", home)
+            if home_problem(home) is None:
+                with dg.DagsterInstance.get() as instance:
+                    assert instance.root_directory == str(tmp_path / "home")
+            else:
+                with pytest.raises(dg.DagsterError):
+                    dg.DagsterInstance.get()
 
     def test_what_dagster_refuses(self, tmp_path: Path) -> None:
         assert instance_config_problem(str(tmp_path)) is None
