@@ -336,6 +336,50 @@ def several(context): ...
         assert done.exit_code == 0, done.output
         assert project.codes("-f", file, "--ignore", "engine-off") == []
 
+    MODELS = """
+@dg.multi_asset(
+    specs=[dg.AssetSpec("a", group_name="staging", skippable=True),
+           dg.AssetSpec("b", group_name="marts", skippable=True),
+           dg.AssetSpec("c", group_name="marts", skippable=True)], can_subset=True)
+def dbt(): ...
+"""
+
+    def rules(self, project: Project, engine: str) -> str:
+        rules = """
+            rules:
+              - {assets: "group:marts", pools: ["warehouse"]}
+              - {assets: "*", pools: ["{asset}"]}
+        """
+        project.write("lifeguard.yaml", f"engine: {engine}\n{dedent(rules)}")
+        text = code(self.MODELS, wrap="Policy.from_yaml('lifeguard.yaml').apply({})")
+        return project.write("defs.py", text)
+
+    def test_each_asset_of_an_op_is_shown_with_its_own_rule(self, project: Project) -> None:
+        file = self.rules(project, "lifeguard")
+        found = project.json("-f", file, "--ignore", "engine-off")
+        assert [
+            (a["asset"], a["rule"], [pool["name"] for pool in a["pools"]]) for a in found["assets"]
+        ] == [("a", 2, ["a"]), ("b", 1, ["warehouse"]), ("c", 1, ["warehouse"])]
+        assert [f["code"] for f in found["errors"] + found["warnings"]] == []
+        only = project.json("-f", file, "--select", "warehouse")["assets"]
+        assert [a["asset"] for a in only] == ["b", "c"]
+        text = project.check("-f", file).output
+        assert "{of:" not in text
+        assert "3 assets: 1 alone in a pool, 2 in a shared pool, 0 unlimited." in text
+
+    def test_under_stock_rules_that_do_not_decide_are_named_once_for_an_op(
+        self, project: Project
+    ) -> None:
+        file = self.rules(project, "stock")
+        found = project.json("-f", file, "--ignore", "unused-rule")
+        assert [(a["asset"], a["rule"]) for a in found["assets"]] == [("a", 2), ("b", 2), ("c", 2)]
+        (finding,) = found["warnings"]
+        assert (finding["code"], finding["names"]) == ("one-rule-per-op", ["dbt", "b", "c"])
+        assert finding["message"] == (
+            'The op dbt has the pool of its first asset, a, by rule 2 (assets: "*"). What else '
+            'selects its assets gives them no pool: rule 1 (assets: "group:marts") for b and c.'
+        )
+
     def test_the_engine_is_off(self, project: Project, home: Path) -> None:
         settings = "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
         home.joinpath("dagster.yaml").write_text(settings)
