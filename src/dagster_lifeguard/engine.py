@@ -378,12 +378,18 @@ class Engine:
             self.options.on_lease_lost(tuple(gone))
 
     def _regains(self, key: TicketKey, grant: Granted) -> bool:
-        """Become an owner again of slots that another owner has kept."""
+        """Become an owner again of slots that another owner has kept.
+
+        The new session comes first: it keeps workers on Dagster's own storage out. They may have
+        been let in before, while the leases of all owners were over.
+        """
         try:
+            self._own.open()
             holding = self.store.ticket(key)
-            if not isinstance(holding, Holding) or holding.fence != grant.fence:
+            if not isinstance(holding, Holding) or holding.is_over:
                 return False
-            return self.adopt(*key, executes=key in self._executing) == grant.fence
+            executes = key in self._executing
+            return grant.fence == holding.fence == self.adopt(*key, executes=executes)
         except (TryAgainError, StoreUnavailableError) as error:
             logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
             return False
