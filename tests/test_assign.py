@@ -602,7 +602,7 @@ class TestUnderTheEngine:
         }
 
     def test_an_asset_without_partitions_cannot_fill_it_in(self) -> None:
-        with pytest.raises(TemplateError, match="has partitions"):
+        with pytest.raises(TemplateError, match=r"a: \{partition\}: it has no partitions"):
             self.given(make("a"), pools=["{asset}[{partition}]"])
 
     @pytest.mark.parametrize("can_subset", [True, False])

@@ -336,6 +336,50 @@ def several(context): ...
         assert done.exit_code == 0, done.output
         assert project.codes("-f", file, "--ignore", "engine-off") == []
 
+    MODELS = """
+@dg.multi_asset(
+    specs=[dg.AssetSpec("a", group_name="staging", skippable=True),
+           dg.AssetSpec("b", group_name="marts", skippable=True),
+           dg.AssetSpec("c", group_name="marts", skippable=True)], can_subset=True)
+def dbt(): ...
+"""
+
+    def rules(self, project: Project, engine: str) -> str:
+        rules = """
+            rules:
+              - {assets: "group:marts", pools: ["warehouse"]}
+              - {assets: "*", pools: ["{asset}"]}
+        """
+        project.write("lifeguard.yaml", f"engine: {engine}\n{dedent(rules)}")
+        text = code(self.MODELS, wrap="Policy.from_yaml('lifeguard.yaml').apply({})")
+        return project.write("defs.py", text)
+
+    def test_each_asset_of_an_op_is_shown_with_its_own_rule(self, project: Project) -> None:
+        file = self.rules(project, "lifeguard")
+        found = project.json("-f", file, "--ignore", "engine-off")
+        assert [
+            (a["asset"], a["rule"], [pool["name"] for pool in a["pools"]]) for a in found["assets"]
+        ] == [("a", 2, ["a"]), ("b", 1, ["warehouse"]), ("c", 1, ["warehouse"])]
+        assert [f["code"] for f in found["errors"] + found["warnings"]] == []
+        only = project.json("-f", file, "--select", "warehouse")["assets"]
+        assert [a["asset"] for a in only] == ["b", "c"]
+        text = project.check("-f", file).output
+        assert "{of:" not in text
+        assert "3 assets: 1 alone in a pool, 2 in a shared pool, 0 unlimited." in text
+
+    def test_under_stock_rules_that_do_not_decide_are_named_once_for_an_op(
+        self, project: Project
+    ) -> None:
+        file = self.rules(project, "stock")
+        found = project.json("-f", file, "--ignore", "unused-rule")
+        assert [(a["asset"], a["rule"]) for a in found["assets"]] == [("a", 2), ("b", 2), ("c", 2)]
+        (finding,) = found["warnings"]
+        assert (finding["code"], finding["names"]) == ("one-rule-per-op", ["dbt", "b", "c"])
+        assert finding["message"] == (
+            'The op dbt has the pool of its first asset, a, by rule 2 (assets: "*"). What else '
+            'selects its assets gives them no pool: rule 1 (assets: "group:marts") for b and c.'
+        )
+
     def test_the_engine_is_off(self, project: Project, home: Path) -> None:
         settings = "telemetry: {enabled: false}\nconcurrency: {pools: {default_limit: 1}}\n"
         home.joinpath("dagster.yaml").write_text(settings)
@@ -739,7 +783,7 @@ class TestConcurrencyKeyOnAssets:
             def fetch(): return 1
             @dg.graph_asset(tags=TAGS)
             def graph(): return fetch()
-            @dg.multi_asset(specs=[dg.AssetSpec("ant", tags=TAGS), dg.AssetSpec("bee")])
+            @dg.multi_asset(specs=[dg.AssetSpec(k, tags=TAGS) for k in ("ant", "bee")])
             def multi(): ...
             @dg.multi_asset(outs={"out": dg.AssetOut(key="cow", tags=TAGS)})
             def outs(): ...
@@ -749,7 +793,7 @@ class TestConcurrencyKeyOnAssets:
         wrap = "apply_per_asset_concurrency(dg.Definitions(assets=[graph, multi, outs, seen]))"
         text = code(text, wrap=wrap)
         (finding,) = self.found(project, "-f", project.write("defs.py", text))
-        assert finding["names"] == ["ant", "cow", "graph", "seen"]
+        assert finding["names"] == ["ant", "bee", "cow", "graph", "seen"]
         project.write("pasted.py", "\n".join([text, *finding["snippet"]]))
         assert project.codes("-f", "pasted.py") == []
         assert set(map(tuple, self.pools(project, "-f", "pasted.py").values())) == {("x",)}
@@ -759,13 +803,26 @@ class TestConcurrencyKeyOnAssets:
         text = code(asset("own", f"pool='mine', {tags}"), asset("t", tags), wrap=self.APPLIED)
         (finding,) = self.found(project, "-f", project.write("defs.py", text))
         assert finding["names"] == ["own", "t"]
-        assert finding["remedy"].startswith('No rule gives own this pool: write pool="x" in the')
+        assert finding["remedy"].startswith('For own no rule will do: write pool="x" in the decor')
         assert finding["snippet"]
         text = code(asset("own", f"pool='mine', {tags}"), wrap=self.APPLIED)
         (finding,) = self.found(project, "-f", project.write("alone.py", text))
         assert finding["snippet"] == []
         text = code(asset("own", f"pool='x', {tags}"), wrap=self.APPLIED)
         assert self.found(project, "-f", project.write("mended.py", text)) == []
+
+    def test_an_op_that_makes_assets_without_the_tag_too(self, project: Project) -> None:
+        """Dagster gives an op one pool; a rule for some of its assets would be half heeded."""
+        text = """
+            TAGS = {"dagster/concurrency_key": "x"}
+            @dg.multi_asset(specs=[dg.AssetSpec("ant", tags=TAGS), dg.AssetSpec("bee")])
+            def multi(): ...
+            """
+        (finding,) = self.found(project, "-f", project.write("defs.py", code(text)))
+        assert (finding["names"], finding["snippet"]) == (["ant"], [])
+        assert finding["remedy"].startswith('For ant no rule will do: write pool="x" in the decor')
+        pooled = text.replace("multi_asset(", 'multi_asset(pool="x", ')
+        assert project.codes("-f", project.write("pooled.py", code(pooled))) == []
 
     def test_nothing_is_told_where_the_pool_is_there(self, project: Project) -> None:
         tags = "{'dagster/concurrency_key': 'x'}"

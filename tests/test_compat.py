@@ -356,6 +356,50 @@ class TestSubmissions:
         assert BOOKKEEPING_TAGS - known <= later | unnamed | parents | retries
         assert known >= CLAIM_TAGS
 
+    @pytest.mark.parametrize(
+        ("tags", "others"),
+        [
+            ({"dagster/tick": "1"}, {"dagster/tick": "2"}),
+            ({"dagster/schedule_name": "a"}, {"dagster/schedule_name": "b"}),
+            ({"dagster/sensor_name": "a", "dagster/tick": "1"}, {"dagster/from_ui": "true"}),
+            ({"dagster/from_automation_condition": "true"}, {"dagster/auto_materialize": "true"}),
+            ({"dagster/code_location": "a", "dagster/auto_observe": "true"}, {"user": "me"}),
+            ({"dagster/partition_set": "a"}, {".dagster/scheduled_execution_time": "now"}),
+            (
+                {"dagster/parent_run_id": "a", "dagster/root_run_id": "a"},
+                {"dagster/retry_number": "1", "dagster/is_resume_retry": "true"},
+            ),
+            (
+                {"dagster/parent_backfill_id": "a", "dagster/root_backfill_id": "a"},
+                {"dagster/step_selection": "s", "dagster/solid_selection": "s"},
+            ),
+            (
+                {"dagster/will_retry": "true", "dagster/auto_retry_run_id": "a"},
+                {"dagster/failure_reason": "STEP_FAILURE", "dagster/is_asset_resume_retry": "true"},
+            ),
+        ],
+        ids=str,
+    )
+    def test_who_asked_and_when_is_no_work_of_a_run(
+        self, tags: dict[str, str], others: dict[str, str]
+    ) -> None:
+        """Two ticks of one schedule, say, ask for the same: a duplicate, see ``duplicates``."""
+        from dagster_lifeguard.compat.submissions import order_of
+
+        one, other, neither = (
+            order_of(dg.DagsterRun(job_name="job", run_id=run_id, tags=of_run))
+            for run_id, of_run in (("one", tags), ("other", others), ("neither", {}))
+        )
+        assert one.stands_in_for(other)
+        assert other.stands_in_for(neither)
+        assert neither.stands_in_for(one)
+
+    def test_the_tag_of_a_tick_is_the_one_that_dagster_writes(self) -> None:
+        tags_for_tick_id = getattr(dg.DagsterRun, "tags_for_tick_id", None)
+        if tags_for_tick_id is None:
+            pytest.skip("this Dagster writes no ticks")
+        assert tags_for_tick_id("7") == {"dagster/tick": "7"}
+
     def test_the_coordinator_is_configured_as_dagsters_with_one_key_more(self) -> None:
         from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 

@@ -10,10 +10,13 @@ from homes import DEFINITIONS
 
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import (
+    cursor_value,
     location_of_run,
     plan_of_run,
     pools_of_run,
     run_ids_beginning,
+    set_cursor_value,
+    statuses_of_runs,
 )
 
 if TYPE_CHECKING:
@@ -108,3 +111,54 @@ class TestBeginnings:
         self, runs, prefix, count_max, expected
     ) -> None:
         assert list(run_ids_beginning(runs, prefix, count_max)) == expected
+
+
+def test_a_run_with_pools_cannot_be_looked_through_which_fails_it_under_dask() -> None:
+    """As Dask does with what it sends to a worker. No longer so? Then mend the page on executors."""
+    from dagster._core.storage.dagster_run import RunOpConcurrency
+
+    def look_through(value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            for part in value:
+                look_through(part)
+
+    asked = RunOpConcurrency(root_key_counts={}, has_unconstrained_root_nodes=True, all_pools={"p"})
+    look_through(dg.DagsterRun(job_name="job"))
+    with pytest.raises(Exception, match="Iteration is not allowed on `@record` RunOpConcurrency"):
+        look_through(dg.DagsterRun(job_name="job", run_op_concurrency=asked))
+
+
+class TestStatuses:
+    BEFORE = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.CANCELED)
+
+    def test_the_oldest_come_first_and_others_are_left_out(self, instance) -> None:
+        for run_id in ("b", "a", "c"):
+            instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id))
+        instance.report_run_canceled(instance.get_run_by_id("a"))
+        found = [(run_id, status) for run_id, status, _ in statuses_of_runs(instance, self.BEFORE)]
+        waiting, canceled = self.BEFORE
+        assert found == [("b", waiting), ("a", canceled), ("c", waiting)]
+        assert [found[0] for found in statuses_of_runs(instance, [canceled])] == ["a"]
+
+    def test_a_change_of_tags_or_status_shows(self, instance) -> None:
+        def seen() -> object:
+            ((_, _, changed),) = statuses_of_runs(instance, self.BEFORE)
+            return changed
+
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="a"))
+        marks = [seen()]
+        instance.add_run_tags("a", {"team": "x"})
+        marks.append(seen())
+        instance.add_run_tags("a", {"team": "y"})
+        marks.append(seen())
+        instance.report_run_canceled(instance.get_run_by_id("a"))
+        marks.append(seen())
+        assert len(set(marks)) == 4
+
+
+def test_a_cursor_is_kept_under_its_key_and_can_be_replaced(instance) -> None:
+    assert cursor_value(instance, "key") is None
+    set_cursor_value(instance, "key", "one")
+    set_cursor_value(instance, "key", "two")
+    set_cursor_value(instance, "other", "three")
+    assert cursor_value(instance, "key") == "two"

@@ -168,6 +168,23 @@ def test_a_process_that_was_stopped_beyond_its_lease_waits_for_the_answer_but_no
     assert lost.wait(PATIENT_SECONDS)
 
 
+def test_a_slow_answer_leaves_no_time_for_chores(clock):
+    """They would take the time in which the answer to the next heartbeat must come."""
+    database, chores = Database(), threading.Semaphore(0)
+    found = Heartbeat(SECONDS, 100.0, database.beat, lambda: None, chores.release)
+    found.start()
+    clock.set(111.0)
+    assert database.sent.acquire(timeout=PATIENT_SECONDS)
+    clock.set(118.0)
+    database.answers.release()
+    clock.set(121.5)
+    assert database.sent.acquire(timeout=PATIENT_SECONDS)
+    assert not chores.acquire(blocking=False)
+    database.answers.release()
+    assert chores.acquire(timeout=PATIENT_SECONDS)
+    found.stop()
+
+
 def test_a_chore_that_fails_ends_no_heartbeat(caplog):
     beats, lost, enough = [], [], threading.Event()
 

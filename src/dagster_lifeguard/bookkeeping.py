@@ -162,12 +162,18 @@ def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:
     )
 
 
-def adopted(view: View, session: str) -> Changes | None:
-    """What making the session an owner of the holding in view writes; None when it is one."""
+def adopted(view: View, session: str, *, executes: bool = False) -> Changes | None:
+    """What making the session an owner of the holding in view writes; None when it is one.
+
+    Args:
+        view: What is seen under the locks.
+        session: The session.
+        executes: Whether its process executes the step.
+    """
     (holding,) = view.holdings
     if session in holding.owners:
         return None
-    return Changes(session=session, adopt=holding.key)
+    return Changes(session=session, adopt=holding.key, executes=executes)
 
 
 def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) -> Changes | None:
@@ -194,6 +200,7 @@ def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) ->
         drop_holdings=holdings,
         drop_tickets=view.tickets,
         drop_sessions=view.sessions,
+        is_expiry=kind is EntryKind.EXPIRED,
         ledger=tuple(entries),
         wake=_to_wake(pools, holdings, keys, view.now, patience_seconds),
     )

@@ -9,6 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.members import Members
+from dagster_lifeguard.names import Term, format_expression, parse_expression
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
@@ -42,6 +46,41 @@ def agree(answers: Iterable[OnConflict]) -> OnConflict:
     return next(answer for answer in ON_CONFLICT if DROPS[answer] == common)
 
 
+def write_answers(answers: Mapping[str, OnConflict]) -> str | None:
+    """Write down what the rules say of each asset that an op makes; None for nothing but ``queue``.
+
+    An answer for some of the assets is a term of a pool expression: ``{of:marts/*}skip_new``.
+
+    Args:
+        answers: By asset, as ``names.pool_name(key, "path")`` names it.
+    """
+    terms = []
+    for answer in ON_CONFLICT:
+        chosen = [name for name, of_asset in answers.items() if of_asset == answer]
+        if chosen and answer != "queue":
+            terms.append(Term(answer, members=Members.among(chosen, answers)))
+    return format_expression(terms) or None
+
+
+def read_answers(text: str, assets: Collection[str]) -> OnConflict:
+    """What a text of ``write_answers`` allows for a step that makes or checks these assets.
+
+    What is not understood is ``queue``, so that no run is dropped for it.
+    """
+    try:
+        terms = parse_expression(text, with_members=True)
+    except ConfigError:
+        return "queue"
+
+    def answer(asset: str | None) -> OnConflict:
+        for term in terms:
+            if term.members is None or (asset is not None and asset in term.members):
+                return next((known for known in ON_CONFLICT if known == term.name), "queue")
+        return "queue"
+
+    return agree(map(answer, assets)) if assets else answer(None)
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
     """A step that a run is to execute.
@@ -52,7 +91,7 @@ class PlannedStep:
         assets: The assets that it makes, of those that are selected.
         checks: The asset checks that it evaluates, likewise.
         after: Keys of the steps that it waits for.
-        on_conflict: What the policy wrote on its op; None if nothing.
+        on_conflict: What the policy wrote on its op for what it makes and checks; None if nothing.
     """
 
     key: str

@@ -75,6 +75,7 @@ class Engine:
         self.options = options or EngineOptions()
         self._own = Member(session or Session(store, self.options.lease_seconds), self)
         self._transactions = Transactions(store, self.options, self._own, passing)
+        self._executing: set[TicketKey] = set()
 
     # ---- verbs ---------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class Engine:
                 process owns is given back as soon as it can be, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
+        self._executing.discard(key)
         known = self._own.forget(key)
         try:
             if known is not None and fence in (None, known.fence):
@@ -152,12 +154,15 @@ class Engine:
         """
         owners: set[str] = set()
         of_scripts: set[str] = set()
-        for pool in self.snapshots(self.busy_pools()):
-            for holding in pool.holdings:
+        run_ids: set[str] = set()
+        for pool in self.snapshots(self.busy_pools(with_over=True)):
+            for holding in pool.granted:
+                run_ids.add(holding.key.run_id)
                 (of_scripts if is_script(holding.key.run_id) else owners).update(holding.owners)
-            for ticket in pool.waiting:
+            for ticket in pool.tickets:
+                run_ids.add(ticket.key.run_id)
                 (of_scripts if is_script(ticket.key.run_id) else owners).add(ticket.session)
-        runs = frozenset(run_id for run_id in self.run_ids() if not is_script(run_id))
+        runs = frozenset(run_id for run_id in run_ids if not is_script(run_id))
         for run_id in sorted(runs):
             self.release_run(run_id)
         for session in sorted(owners - of_scripts - {self.session}):
@@ -167,13 +172,22 @@ class Engine:
             pass
         return runs
 
-    def adopt(self, run_id: str, step_key: str) -> int | None:
+    def adopt(self, run_id: str, step_key: str, *, executes: bool = False) -> int | None:
         """Become an owner of a holding, which then lives while any of its owners does.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            executes: This process executes the step: should it die, the holding tells so while
+                another owner keeps it, see ``Holding.lost``.
 
         Returns:
             The holding's fence, or None when the ticket holds nothing.
         """
-        return retry(lambda: self._transactions.adopt(TicketKey(run_id, step_key)))
+        key = TicketKey(run_id, step_key)
+        if executes:
+            self._executing.add(key)
+        return retry(lambda: self._transactions.adopt(key, executes=executes))
 
     def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
         """Wait, without spinning and without locks, until the ticket should be claimed again.
@@ -364,12 +378,18 @@ class Engine:
             self.options.on_lease_lost(tuple(gone))
 
     def _regains(self, key: TicketKey, grant: Granted) -> bool:
-        """Become an owner again of slots that another owner has kept."""
+        """Become an owner again of slots that another owner has kept.
+
+        The new session comes first: it keeps workers on Dagster's own storage out. They may have
+        been let in before, while the leases of all owners were over.
+        """
         try:
+            self._own.open()
             holding = self.store.ticket(key)
-            if not isinstance(holding, Holding) or holding.fence != grant.fence:
+            if not isinstance(holding, Holding) or holding.is_over:
                 return False
-            return self.adopt(*key) == grant.fence
+            executes = key in self._executing
+            return grant.fence == holding.fence == self.adopt(*key, executes=executes)
         except (TryAgainError, StoreUnavailableError) as error:
             logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
             return False

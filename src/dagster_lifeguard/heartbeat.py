@@ -37,7 +37,7 @@ class Heartbeat:
         asked_at: When the session's opening was sent, by ``process_clock``.
         beat: Sends one heartbeat; False when the database says that the lease is lost.
         lost: Called when the lease is over by the process's clock; must not ask the database.
-        tidy: Called after each heartbeat, for small chores.
+        tidy: Called after each heartbeat that was answered soon, for small chores.
     """
 
     def __init__(
@@ -102,7 +102,9 @@ class Heartbeat:
                 self._stopped = True
                 return
             self._lease.renew(asked_at)
-            self._tidy()
+            # On a slow link a chore would take the time in which the next answer must come.
+            if process_clock() - asked_at < self._pause_seconds / 2:
+                self._tidy()
         except Exception as error:
             if not isinstance(error, (TryAgainError, StoreUnavailableError)):
                 logger.exception("A heartbeat or a chore of it failed")

@@ -203,6 +203,8 @@ class Holding:
         groups: Its group in each pool whose order is fair, when it is granted.
         is_over: Whether the leases of all its owners are over, so that the next claim frees its
             slots. Told by reads without a lock; a view under locks leaves it False.
+        lost: The process that executed the step, as host and process id, if its lease is over
+            though another owner keeps the holding. Told by snapshots alone.
     """
 
     key: TicketKey
@@ -213,6 +215,7 @@ class Holding:
     owners: frozenset[str] = frozenset()
     groups: Mapping[str, str] = field(default_factory=dict)
     is_over: bool = False
+    lost: str = ""
 
 
 class Waiter(NamedTuple):

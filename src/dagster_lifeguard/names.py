@@ -6,26 +6,33 @@ mark. A policy writes the mark; a name that a user chooses does not begin so by 
     op.pool    = name | mark expression
     mark       = "{hold:step}" | "{hold:asset}"
     expression = term { "+" term }
-    term       = name [ "*" slots ]
+    term       = [ members ] name [ "*" slots ]
 
 A name in an expression is any run of characters without white space, ``+``, ``*`` or braces, and
 may hold templates such as ``{asset}`` or ``{metadata:KEY}``. ``{hold:asset}`` says that all steps
 of a graph asset hold the pools together, from the first step to the last; ``{hold:step}`` that
 each step holds them by itself.
+
+An op may make several assets, of which a run selects some. A step asks for a term with ``members``
+only if it makes, or checks, at least one of these assets: ``{of:marts/*}warehouse*2``; see the
+module ``members``. ``{asset}`` in such a term is each of these that the step makes or checks. What
+comes out as one pool is asked for once, with the most slots that a term says.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote, unquote
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.members import Members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 Naming = Literal["underscore", "path"]
 
@@ -55,7 +62,9 @@ _MARKS = (HOLD_STEP, HOLD_ASSET)
 _KEYED_FIELDS = ("tag", "metadata")
 _NAMINGS = ("underscore", "path")
 _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
-_TERM = re.compile(r"(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?")
+_TERM = re.compile(
+    r"(?P<members>\{(?:of|but):[^{}]*\})?(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?"
+)
 _UNSAFE_IN_UNDERSCORE = re.compile(r"[^A-Za-z0-9_.\-]")
 # Everything a path, a table or a URL is written with, less what has a meaning in an expression.
 _SAFE_IN_VALUE = "/.:@=,;~!$&'()?#[]|^<>\\\"`"
@@ -80,26 +89,39 @@ class Term:
         name: The pool, or what is known of its name while it has templates.
         slots: How many slots.
         fields: The templates in the name, in order. A plain name has none, whatever it looks like.
+        members: The assets for which it is asked; None: whichever the step makes.
     """
 
     name: str
     slots: int = 1
     fields: tuple[Field, ...] = ()
+    members: Members | None = None
 
     @classmethod
-    def written(cls, name: str, slots: int = 1) -> Term:
+    def written(cls, name: str, slots: int = 1, members: Members | None = None) -> Term:
         """The term of an expression, in whose name braces are templates."""
-        return cls(name, slots, tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(name)))
+        fields = tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(name))
+        return cls(name, slots, fields, members)
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether what it asks for is known only once a step claims."""
+        return bool(self.fields) or self.members is not None
+
+    def has(self, field: str) -> bool:
+        """Whether the name holds a template of this name."""
+        return any(found.name == field for found in self.fields)
 
     def fill(self, value_of: Callable[[Field], str]) -> Term:
         """Replace each template by what ``value_of`` says, which must be safe in a pool name."""
         if not self.fields:
             return self
         filled = _TEMPLATE.sub(lambda m: value_of(Field(m[1], m[2])), self.name)
-        return Term.written(filled, self.slots)
+        return Term.written(filled, self.slots, self.members)
 
     def __str__(self) -> str:
-        return self.name if self.slots == 1 else f"{self.name}*{self.slots}"
+        members = "" if self.members is None else str(self.members)
+        return f"{members}{self.name}" + ("" if self.slots == 1 else f"*{self.slots}")
 
 
 def pool_name(key: Sequence[str], naming: Naming) -> str:
@@ -137,14 +159,19 @@ def safe_value(value: str) -> str:
     return quote(value, safe=_SAFE_IN_VALUE, errors="surrogatepass")
 
 
-def parse_expression(text: str) -> tuple[Term, ...]:
+def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ...]:
     """Parse a pool expression into its terms, in the order written.
 
+    Args:
+        text: The expression.
+        with_members: Whether a term may be restricted to some assets, as in ``op.pool``.
+
     Raises:
-        ConfigError: The text is not an expression, a template is unknown, a pool is named twice,
-            or slots are not between 1 and ``SLOTS_MAX``.
+        ConfigError: The text is not an expression, a template is unknown, a pool is named twice
+            for the same assets, or slots are not between 1 and ``SLOTS_MAX``.
     """
     terms: list[Term] = []
+    seen: set[tuple[str, Members | None]] = set()
     for part in _split_terms(text):
         match = _TERM.fullmatch(part)
         if match is None:
@@ -161,17 +188,42 @@ def parse_expression(text: str) -> tuple[Term, ...]:
                 remedy=f"Ask for 1 to {SLOTS_MAX} slots.",
                 names=[part],
             )
-        term = Term.written(match["name"], slots)
+        members = None if match["members"] is None else Members.parse(match["members"])
+        if match["members"] is not None and (members is None or not with_members):
+            _check_field(Field(*match["members"][1:-1].split(":", 1)))
+        term = Term.written(match["name"], slots, members)
         for field in term.fields:
             _check_field(field)
-        if term.name in {other.name for other in terms}:
+        if (term.name, members) in seen:
             raise ConfigError(
                 f"{text!r} names the pool {term.name!r} twice.",
                 remedy=f"Write it once, with its slots: {term.name}*2.",
                 names=[term.name],
             )
+        seen.add((term.name, members))
         terms.append(term)
     return tuple(terms)
+
+
+def of_assets(terms: Iterable[Term], assets: Iterable[Sequence[str]]) -> Iterator[Term]:
+    """What a step asks for that makes or checks these assets; partitions are not filled in.
+
+    Args:
+        terms: The terms of its expression.
+        assets: The parts of each asset's key.
+
+    Yields:
+        Terms for whichever asset; two may come out as one pool, of which the most slots count.
+    """
+    keys = {pool_name(key, "path"): key for key in assets}
+    for term in terms:
+        whole = term if term.members is None else replace(term, members=None)
+        names = [name for name in keys if term.members is None or name in term.members]
+        if term.has("asset"):
+            for name in names:
+                yield fill_run_fields(whole, asset=keys[name], partition=None)
+        elif names or term.members is None:
+            yield whole
 
 
 def fill_run_fields(term: Term, *, asset: Sequence[str] | None, partition: str | None) -> Term:
@@ -228,6 +280,7 @@ def is_held_by_asset(pool: str) -> bool:
     return pool.startswith(HOLD_ASSET)
 
 
+@lru_cache(maxsize=1_000)
 def asked_by(pool: str) -> tuple[Term, ...]:
     """The pools and slots that a step with this in ``op.pool`` asks for.
 
@@ -236,7 +289,7 @@ def asked_by(pool: str) -> tuple[Term, ...]:
             all partitions have. Better a run that fails with a word than one that goes unlimited.
     """
     if is_expression(pool):
-        return parse_expression(without_mark(pool))
+        return parse_expression(without_mark(pool), with_members=True)
     if is_of_all_partitions(pool):
         raise ConfigError(
             f"The pool {pool!r} begins with {ALL_PARTITIONS}, as only pools of all partitions do.",
@@ -251,7 +304,7 @@ def op_pool(terms: Sequence[Term], *, hold_asset: bool = False) -> str:
     text = format_expression(terms)
     if hold_asset:
         return HOLD_ASSET + text
-    is_name = len(terms) == 1 and terms[0].slots == 1 and not terms[0].fields
+    is_name = len(terms) == 1 and terms[0].slots == 1 and not terms[0].is_deferred
     return text if is_name else HOLD_STEP + text
 
 
@@ -270,7 +323,7 @@ def refuse_unsettable(pools: Iterable[str]) -> None:
         if is_expression(pool):
             raise ConfigError(
                 f"{pool!r} is a pool expression and has neither a limit nor a rate of its own.",
-                remedy=f"Set those of its pools: {without_mark(pool).replace('+', ', ')}.",
+                remedy=f"Set those of its pools: {', '.join(_pools_in(pool))}.",
                 names=[pool],
             )
         if is_of_all_partitions(pool):
@@ -280,6 +333,14 @@ def refuse_unsettable(pools: Iterable[str]) -> None:
                 "such as orders[{partition}]+orders, and set that.",
                 names=[pool],
             )
+
+
+def _pools_in(pool: str) -> Iterable[str]:
+    """The names in an expression; of a malformed one its text."""
+    try:
+        return dict.fromkeys(term.name for term in asked_by(pool))
+    except ConfigError:
+        return [without_mark(pool)]
 
 
 def graph_of(step_key: str) -> str:

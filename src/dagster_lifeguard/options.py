@@ -38,8 +38,8 @@ class EngineOptions:
         abandon_seconds: A waiting ticket that nobody claims again for so long is withdrawn.
         keep_ledger_seconds: How long rows of the ledger are kept.
         default_limit: The limit of a pool that has no row of its own; None is unlimited.
-        on_session_opened: Called whenever this process got a session, before it claims under it:
-            what must be true as long as the engine is in use can be made true here.
+        on_session_joined: Called before this engine claims anything under a session that is new to
+            it: what must be true as long as the engine is in use can be made true here.
         on_lease_lost: Called with the tickets that this process no longer owns because it was
             silent for longer than its lease; in the heartbeat's thread or the claiming one.
     """
@@ -50,7 +50,7 @@ class EngineOptions:
     abandon_seconds: float = 120.0
     keep_ledger_seconds: float = 30 * 86400.0
     default_limit: int | None = None
-    on_session_opened: Callable[[], None] | None = None
+    on_session_joined: Callable[[], None] | None = None
     on_lease_lost: Callable[[tuple[TicketKey, ...]], None] | None = None
 
     def __post_init__(self) -> None:

@@ -17,14 +17,21 @@ from dagster_lifeguard.compat.ops import (
     op_with_pool,
 )
 from dagster_lifeguard.config import describe_rule
-from dagster_lifeguard.duplicates import agree
+from dagster_lifeguard.duplicates import agree, write_answers
 from dagster_lifeguard.errors import (
     LifeguardError,
     NeedsEngineError,
     SelectionError,
 )
-from dagster_lifeguard.names import Term, asked_by, fill_run_fields, is_held_by_asset
-from dagster_lifeguard.templates import PoolNames
+from dagster_lifeguard.names import (
+    Term,
+    asked_by,
+    format_expression,
+    is_held_by_asset,
+    of_assets,
+    pool_name,
+)
+from dagster_lifeguard.templates import Asked, PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.config import Config, Engine, Rule
     from dagster_lifeguard.duplicates import OnConflict
     from dagster_lifeguard.units import AssetItem, Kind, Unit
+
+    _Rules = Mapping[dg.AssetKey, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,8 @@ class Assignment:
         asset: The asset key as Dagster writes it, ``a/b``; of a check, ``a/b:name``.
         group: The asset's group; None for a check.
         kind: What executes it. ``external``: nothing in this code location does.
-        rule: Index of the rule that decided; None if no rule selects it.
+        rule: Index of the rule that decided for its op or, under the engine, for the asset itself;
+            None if no rule selects it.
         pools: What its ops get, each op one of them: a pool or, under the engine, an expression
             over several. Empty: unlimited.
         current: The same in the definitions as they are.
@@ -54,6 +64,7 @@ class Assignment:
         partly_limited_ops: Names of its ops that claim a pool where a tag says so, and none
             where they are used without it.
         engine: Who admits its steps.
+        checks: Of a check, the assets that it checks.
     """
 
     asset: str
@@ -68,31 +79,50 @@ class Assignment:
     shared_ops: tuple[str, ...] = ()
     partly_limited_ops: tuple[str, ...] = ()
     engine: Engine = "stock"
+    checks: tuple[str, ...] = ()
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The pools that its steps ask for, as written, and how many slots of each."""
-        return _terms(self.pools)
+        """The pools that its ops ask for, as written, and how many slots of each."""
+        return tuple(dict.fromkeys(term for text in self.pools for term in asked_by(text)))
 
     @property
     def own_terms(self) -> tuple[Term, ...]:
-        """The same for this asset alone: what it is executed with has pools of its own."""
-        key = dg.AssetKey.from_user_string(self.asset).path
-        return tuple(fill_run_fields(term, asset=key, partition=None) for term in self.terms)
+        """The pools that a step asks for which makes this asset alone, or does this check."""
+        return self._own(self.pools)
 
     @property
-    def current_terms(self) -> tuple[Term, ...]:
+    def own_current_terms(self) -> tuple[Term, ...]:
         """The same in the definitions as they are."""
-        return _terms(self.current)
+        return self._own(self.current)
+
+    @property
+    def text(self) -> str:
+        """What the policy gives it, as people are shown it; empty if it is unlimited."""
+        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.pools)))
+
+    @property
+    def current_text(self) -> str:
+        """The same in the definitions as they are."""
+        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.current)))
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the definitions have what the policy gives, in whatever words."""
+        if self.pools == self.current:
+            return True
+        held = {pool for pool in self.current if is_held_by_asset(pool)}
+        return self.holds == bool(held) and set(self.own_terms) == set(self.own_current_terms)
+
+    def _own(self, texts: Iterable[str]) -> tuple[Term, ...]:
+        keys = [dg.AssetKey.from_user_string(name).path for name in self.checks or (self.asset,)]
+        own = (term for text in texts for term in of_assets(asked_by(text), keys))
+        return tuple({term.name: term for term in own}.values())
 
     @property
     def holds(self) -> bool:
         """Whether the steps of a graph asset hold their pools together."""
         return any(map(is_held_by_asset, self.pools))
-
-
-def _terms(texts: Iterable[str]) -> tuple[Term, ...]:
-    return tuple({term.name: term for text in texts for term in asked_by(text)}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +135,45 @@ class SharedOp:
     jobs: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RulesUnheeded:
+    """An op of stock Dagster that makes several assets, of which others have other rules.
+
+    Attributes:
+        op: The op.
+        first: The asset whose rule decides.
+        rule: Index of this rule; None if no rule selects that asset.
+        others: The assets that each of the other rules selects, which do not decide; by index.
+    """
+
+    op: str
+    first: str
+    rule: int | None
+    others: Mapping[int | None, tuple[str, ...]]
+
+
 @dataclass(slots=True)
 class _Decision:
-    """The pool of one op, by the first unit in order of name that gives it one."""
+    """The pool of one op, by the first unit in order of name that gives it one.
 
-    pool: str | None
-    explicit: bool
+    Attributes:
+        unit: That unit, or the first of all.
+        asked: What it asks for on behalf of each asset.
+        declared: The pool that the user gave the op, if it is kept as it is.
+        units: The names of the units that use the op.
+        answers: What the rules say of duplicate runs, for each asset that it makes.
+    """
+
+    unit: Unit
+    asked: dict[dg.AssetKey, Asked]
+    declared: str | None
     units: tuple[str, ...]
-    on_conflict: tuple[OnConflict, ...]
+    answers: dict[dg.AssetKey, OnConflict]
+    pool: str | None = None
+
+    @property
+    def explicit(self) -> bool:
+        return self.declared is not None
 
 
 class Plan:
@@ -140,34 +201,63 @@ class Plan:
         self.problems: list[LifeguardError] = [problem for _, problem in refusals]
         self._refused = {index for index, _ in refusals}
         rule_of = _matcher(policy.rules, self._items, self.problems)
-        self._rules = [rule_of(unit) for unit in self._units]
+        self._rules = [{key: rule_of(unit, key) for key in unit.keys} for unit in self._units]
         self._decisions: dict[dg.OpDefinition, _Decision] = {}
-        for unit, rule_index in zip(self._units, self._rules, strict=True):
-            self._decide(unit, rule_index)
+        for unit, rules in zip(self._units, self._rules, strict=True):
+            self._decide(unit, rules)
+        for decision in self._decisions.values():
+            decision.pool = decision.declared or self._pools.text(decision.unit, decision.asked)
         self.problems += self._pools.problems()
         self.new_ops = self._new_ops()
         self.untagged = {op for op, decision in self._decisions.items() if not decision.explicit}
 
-    def _decide(self, unit: Unit, rule_index: int | None) -> None:
-        pool, override = None, False
-        # A check that no rule is for has no say in what becomes of a run.
-        on_conflict: tuple[OnConflict, ...] = () if unit.is_check else ("queue",)
-        if rule_index is not None and rule_index not in self._refused:
-            override = self._policy.rules[rule_index].override
-            on_conflict = (self._policy.rules[rule_index].on_conflict,)
-            if override or any(use.declared is None for use in unit.ops):
-                pool = self._pools.of(unit, rule_index)
+    def _deciding(self, unit: Unit) -> tuple[dg.AssetKey, ...]:
+        """The assets of a unit whose rules give it its pools: stock Dagster has one for an op."""
+        return unit.keys if self._policy.engine == "lifeguard" else unit.keys[:1]
+
+    def _decide(self, unit: Unit, rules: _Rules) -> None:
+        answers: dict[dg.AssetKey, OnConflict] = {
+            key: "queue" if rule is None else self._policy.rules[rule].on_conflict
+            for key, rule in rules.items()
+            # A check that no rule is for has no say in what becomes of a run.
+            if rule is not None or not unit.is_check
+        }
+        overrides = [self._overrides(rules[key]) for key in self._deciding(unit)]
+        found: dict[str | None, dict[dg.AssetKey, Asked]] = {}
         for use in unit.ops:
-            explicit = use.declared is not None and not override
-            of_op = use.declared if explicit else pool
-            known = self._decisions.get(use.op)
-            if known is None:
-                self._decisions[use.op] = _Decision(of_op, explicit, (unit.name,), on_conflict)
+            is_kept = use.declared is not None and not any(overrides)
+            kept = None if all(overrides) else use.declared
+            if not is_kept and kept not in found:
+                found[kept] = self._asked(unit, rules, kept)
+            asked = {} if is_kept else found[kept]
+            declared = use.declared if is_kept else None
+            new = _Decision(unit, asked, declared, (unit.name,), answers)
+            known = self._decisions.setdefault(use.op, new)
+            if known is new:
                 continue
             known.units = (*known.units, unit.name)
-            known.on_conflict = (*known.on_conflict, *on_conflict)
-            if known.pool is None:
-                known.pool, known.explicit = of_op, explicit
+            known.answers = {
+                key: agree(of[key] for of in (known.answers, answers) if key in of)
+                for key in {**known.answers, **answers}
+            }
+            if known.declared is None and not any(terms for _, terms in known.asked.values()):
+                known.unit, known.asked, known.declared = new.unit, new.asked, new.declared
+
+    def _overrides(self, rule: int | None) -> bool:
+        return rule is not None and rule not in self._refused and self._policy.rules[rule].override
+
+    def _asked(self, unit: Unit, rules: _Rules, declared: str | None) -> dict[dg.AssetKey, Asked]:
+        """What an op asks for on behalf of each asset; one keeps the declared pool by its rule."""
+        asked = {}
+        for key in self._deciding(unit):
+            rule = rules[key]
+            if declared is not None and not self._overrides(rule):
+                asked[key] = Asked(-1 if rule is None else rule, self._pools.kept(unit, declared))
+            elif rule is None or rule in self._refused:
+                asked[key] = Asked(-1, ())
+            else:
+                asked[key] = Asked(rule, self._pools.of_member(unit, key, rule))
+        return asked
 
     def _new_ops(self) -> dict[dg.OpDefinition, dg.OpDefinition]:
         policy, text = self._policy, self._policy.model_dump_json()
@@ -186,7 +276,13 @@ class Plan:
     @property
     def unused_rules(self) -> tuple[int, ...]:
         """Indices of the rules that decide for no asset."""
-        used = set(self._rules)
+        used = {
+            rule
+            for unit, rules in zip(self._units, self._rules, strict=True)
+            for key, rule in rules.items()
+            if rule is not None
+            and (key in self._deciding(unit) or self._policy.rules[rule].on_conflict != "queue")
+        }
         return tuple(i for i in range(len(self._policy.rules)) if i not in used)
 
     def shared_ops(self, jobs: Iterable[object] = ()) -> tuple[SharedOp, ...]:
@@ -207,25 +303,50 @@ class Plan:
         ]
         return tuple(sorted(shared, key=lambda s: s.op))
 
+    def rules_unheeded(self) -> Iterator[RulesUnheeded]:
+        """Yield the ops whose pool goes by the rule of one asset, where others have other pools."""
+        policy = self._policy
+
+        def gives(rule: int | None) -> tuple[tuple[str, ...], bool]:
+            return (
+                ((), False)
+                if rule is None
+                else (policy.rules[rule].pools, policy.rules[rule].override)
+            )
+
+        for unit, rules in zip(self._units, self._rules, strict=True):
+            (first, *_), others = self._deciding(unit), defaultdict(list)
+            is_kept = all(self._decisions[use.op].explicit for use in unit.ops)
+            for key in unit.keys if policy.engine == "stock" else ():
+                rule = rules[key]
+                if gives(rule) != gives(rules[first]) and (not is_kept or self._overrides(rule)):
+                    others[rule].append(key.to_user_string())
+            if others:
+                yield RulesUnheeded(
+                    op=unit.node_name,
+                    first=first.to_user_string(),
+                    rule=rules[first],
+                    others={rule: tuple(names) for rule, names in others.items()},
+                )
+
     def assignments(self) -> tuple[Assignment, ...]:
         """Return one for each asset and each check with an op of its own, sorted by name."""
         found = [
             assignment
-            for unit, rule_index in zip(self._units, self._rules, strict=True)
-            for assignment in self._assignments_of(unit, rule_index)
+            for unit, rules in zip(self._units, self._rules, strict=True)
+            for assignment in self._assignments_of(unit, rules)
         ]
         found += _external(self._items)
         return tuple(sorted(found, key=lambda a: a.asset))
 
-    def _assignments_of(self, unit: Unit, rule_index: int | None) -> Iterator[Assignment]:
+    def _assignments_of(self, unit: Unit, rules: _Rules) -> Iterator[Assignment]:
         decisions = [self._decisions[use.op] for use in unit.ops]
+        deciding = self._deciding(unit)
         common: dict[str, Any] = {
             "kind": unit.kind,
             "engine": self._policy.engine,
-            "rule": rule_index,
             "pools": tuple(sorted({d.pool for d in decisions if d.pool})),
             "current": unit.current,
-            "explicit": any(d.explicit for d in decisions),
             "steps": unit.step_count,
             "shared_ops": tuple(
                 sorted(use.op.name for use in unit.ops if len(self._decisions[use.op].units) > 1)
@@ -238,16 +359,33 @@ class Plan:
                 )
             ),
         }
+
+        def is_kept(rule: int | None) -> bool:
+            return any(d.explicit for d in decisions) or (
+                not self._overrides(rule) and any(use.declared is not None for use in unit.ops)
+            )
+
         if unit.is_check:
-            yield Assignment(asset=unit.name, group=None, **common)
+            found = [rules[key] for key in deciding if rules[key] is not None]
+            yield Assignment(
+                asset=unit.name,
+                group=None,
+                rule=found[0] if found else None,
+                explicit=is_kept(found[0] if found else None),
+                checks=tuple(key.to_user_string() for key in unit.keys),
+                **common,
+            )
             return
         selected = [key for key in unit.keys if key in unit.assets.keys]
         names = tuple(key.to_user_string() for key in selected)
         groups = unit.assets.group_names_by_key
         for key, name in zip(selected, names, strict=True):
+            rule = rules[key if key in deciding else deciding[0]]
             yield Assignment(
                 asset=name,
                 group=groups.get(key),
+                rule=rule,
+                explicit=is_kept(rule),
                 executed_with=tuple(other for other in names if other != name),
                 **common,
             )
@@ -255,8 +393,13 @@ class Plan:
 
 def _tags(decision: _Decision) -> Mapping[str, str]:
     """The tags that an op gets: none for what it has anyway, so that nothing changes for most."""
-    on_conflict = agree(decision.on_conflict)
-    return {} if on_conflict == "queue" else {ON_CONFLICT_TAG: on_conflict}
+    unit, answers = decision.unit, decision.answers
+    if unit.selects and answers.keys() <= set(unit.keys):
+        names = {key: pool_name(key.path, "path") for key in unit.keys}
+        text = write_answers({names[key]: answers.get(key, "queue") for key in unit.keys})
+    else:
+        text = write_answers({"": agree(answers.values())})
+    return {} if text is None else {ON_CONFLICT_TAG: text}
 
 
 def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
@@ -298,8 +441,8 @@ def _beyond_stock(rule: Rule) -> Iterator[str]:
 
 def _matcher(
     rules: Sequence[Rule], items: Sequence[AssetItem], problems: list[LifeguardError]
-) -> Callable[[Unit], int | None]:
-    """Return a function that finds the first rule for a unit; selections are resolved once."""
+) -> Callable[[Unit, dg.AssetKey], int | None]:
+    """Return a function that finds the first rule for an asset; selections are resolved once."""
     selected: list[frozenset[dg.AssetKey] | None] = []  # None: every asset
     select: Callable[[str], frozenset[dg.AssetKey]] | None = None
     for index, rule in enumerate(rules):
@@ -320,9 +463,9 @@ def _matcher(
                 )
             )
 
-    def rule_of(unit: Unit) -> int | None:
+    def rule_of(unit: Unit, key: dg.AssetKey) -> int | None:
         for index, (rule, keys) in enumerate(zip(rules, selected, strict=True)):
-            if (keys is None or unit.keys[0] in keys) and (rule.checks or not unit.is_check):
+            if (keys is None or key in keys) and (rule.checks or not unit.is_check):
                 return index
         return None
 

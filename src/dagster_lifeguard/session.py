@@ -94,31 +94,34 @@ class Session:
 
     # ---- its life ------------------------------------------------------------------------------
 
-    def open(self, member: Member, on_opened: Callable[[], None] | None) -> str:
+    def open(self, member: Member, on_joined: Callable[[], None] | None) -> str:
         """The session; a new one if there is none.
 
         Args:
             member: Who needs it.
-            on_opened: Called when it is a new one, before anything is claimed under it.
+            on_joined: Called before this member claims anything under this session.
 
         Raises:
             TryAgainError: The database did not answer.
         """
         found = self.id
-        if found is not None and member in self._members:
+        if found is not None and member.joined == found:
             return found
         with self.lock:
             self._members.add(member)
             self._used_at = process_clock()
             if self.id is None:
-                self.id = self._opened(uuid.uuid4().hex, on_opened)
-            return self.id
+                self.id = self._opened(uuid.uuid4().hex)
+            found = self.id
+        # Without the lock, which the end of a lease must not wait for.
+        if on_joined is not None:
+            on_joined()
+        member.joined = found
+        return found
 
-    def _opened(self, session: str, on_opened: Callable[[], None] | None) -> str:
+    def _opened(self, session: str) -> str:
         asked_at = process_clock()
         self.store.open_session(session, _label(), self._lease_seconds)
-        if on_opened is not None:
-            on_opened()
         self._heartbeat = Heartbeat(
             self._lease_seconds,
             asked_at,
@@ -278,6 +281,7 @@ class Member:
         user: The engine. It is not kept alive by this.
 
     Attributes:
+        joined: The session under which it may claim; None before it does.
         held: What each ticket that holds was granted.
         asked: The tickets that wait.
         owed: Releases that failed, with the fence that they were meant for.
@@ -289,6 +293,7 @@ class Member:
         self._look_again_seconds = user.options.look_again_seconds
         self._abandon_seconds = user.options.abandon_seconds
         self._settling = forks.ProcessLock()
+        self.joined: str | None = None
         self.held: dict[TicketKey, Granted] = {}
         self.asked: dict[TicketKey, _Asked] = {}
         self.owed: dict[TicketKey, int | None] = {}
@@ -311,7 +316,7 @@ class Member:
         """
         user = self.user
         assert user is not None, "its engine asks"
-        return self._session.open(self, user.options.on_session_opened)
+        return self._session.open(self, user.options.on_session_joined)
 
     def beat(self) -> bool:
         """Extend the lease, if there is a session; see ``Session.beat``."""
@@ -323,7 +328,7 @@ class Member:
 
     def take_all(self) -> dict[TicketKey, Granted]:
         """Forget everything; what was held."""
-        held, self.held = self.held, {}
+        held, self.held, self.joined = self.held, {}, None
         self.asked, self.owed = {}, {}
         return held
 

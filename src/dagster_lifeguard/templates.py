@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from dagster_lifeguard.compat.definitions import io_manager_key, metadata_text
 from dagster_lifeguard.config import describe_rule
-from dagster_lifeguard.errors import NameClashError, TemplateError
+from dagster_lifeguard.errors import ConfigError, NameClashError, TemplateError
+from dagster_lifeguard.members import Members
 from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX
 from dagster_lifeguard.names import (
     Term,
+    asked_by,
     enumerate_some,
+    format_expression,
     op_pool,
+    parse_expression,
     pool_name,
     safe_value,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dagster import AssetKey
+    from dagster import AssetKey, AssetSpec
 
     from dagster_lifeguard.config import Config
     from dagster_lifeguard.errors import LifeguardError
@@ -29,53 +33,100 @@ if TYPE_CHECKING:
     from dagster_lifeguard.units import Unit
 
 
+class Asked(NamedTuple):
+    """What is asked for on behalf of one asset.
+
+    Attributes:
+        rule: Index of the rule that decides; -1 where none does and it keeps a pool of its own.
+        terms: The pools, and slots of each.
+    """
+
+    rule: int
+    terms: tuple[Term, ...]
+
+
 class PoolNames:
     """The pools that rules give to units; collects what goes wrong on the way."""
 
     def __init__(self, policy: Config) -> None:
         self._policy = policy
-        # Read once: a rule is used for many assets.
-        self._rules = [
-            [(term, any(f.name == "asset" for f in term.fields)) for term in rule.terms]
-            for rule in policy.rules
-        ]
-        self._unfilled: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+        self._terms = [rule.terms for rule in policy.rules]  # Read once: for many assets.
+        self._unfilled: defaultdict[tuple[int, str], dict[str, None]] = defaultdict(dict)
+        self._unwritable: dict[str, str] = {}
         self._owners: dict[str, str | list[str]] = {}
 
-    def of(self, unit: Unit, rule_index: int) -> str | None:
-        """Return the ``op.pool`` of a unit; None if unlimited or if it cannot be filled in."""
+    def of_member(self, unit: Unit, key: AssetKey, rule_index: int) -> tuple[Term, ...]:
+        """What a rule lets a unit ask for on behalf of one asset; nothing if it has no value.
+
+        Where a run may select some assets of the unit, ``{asset}`` is left to the step, so that
+        many assets are asked for by one term.
+        """
         naming = self._policy.naming
-        filled: list[Term] = []
-        for term, is_own in self._rules[rule_index]:
-            # Stock Dagster knows one pool for an op, whatever it makes.
-            every = is_own and self._policy.engine == "lifeguard"
-            keys = unit.keys if every else unit.keys[:1]
-            try:
-                named = [term.fill(partial(_value, unit, key, naming)) for key in keys]
-            except LookupError as error:
-                self._unfilled[rule_index, str(error.args[0])].append(unit.name)
-                return None
-            if is_own:
-                for new, key in zip(named, keys, strict=True):
-                    self._note_owner(new.name, key.to_user_string())
-            if every and unit.kind == "multi_asset" and unit.assets.can_subset and len(keys) > 1:
-                # Which of them a step makes is known when it claims. Of the steps of a graph only
-                # the last ones make assets, and all work on them.
-                filled.append(term.fill(partial(_deferred, unit, naming)))
-            else:
-                filled += named
+        leaves_asset = unit.selects and self._policy.engine == "lifeguard"
+        spec = unit.assets.specs_by_key.get(key)
+        value = partial(_value, unit, key, spec, naming)
         slots: dict[str, int] = {}  # Where two come out as one pool, the larger counts.
-        for term in filled:
-            slots[term.name] = max(slots.get(term.name, 0), term.slots)
-        filled = [Term.written(name, count) for name, count in slots.items()]
-        if len(filled) > POOLS_PER_DEMAND_MAX:
+        try:
+            for term in self._terms[rule_index]:
+                filled = term.fill(value)
+                if term.has("asset"):
+                    self._note_owner(filled.name, key.to_user_string())
+                    if leaves_asset:
+                        filled = term.fill(partial(_asset_left, value, naming))
+                slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
+        except LookupError as error:
+            who = unit.name if unit.is_check else key.to_user_string()
+            self._unfilled[rule_index, str(error.args[0])][who] = None
+            return ()
+        return tuple(Term.written(name, count) for name, count in slots.items())
+
+    def kept(self, unit: Unit, declared: str) -> tuple[Term, ...]:
+        """The terms of a pool that an op declares, where it stands beside those of rules."""
+        try:
+            terms = asked_by(declared)
+            if parse_expression(format_expression(terms)) == terms:
+                return terms
+        except ConfigError:
+            pass
+        self._unwritable[declared] = unit.node_name
+        return ()
+
+    def text(self, unit: Unit, asked: Mapping[AssetKey, Asked]) -> str | None:
+        """Return the ``op.pool`` of a unit; None if it is unlimited.
+
+        Args:
+            unit: The unit.
+            asked: What it asks for on behalf of each of its assets.
+        """
+        # In the order of the rules, so that no term moves when an asset gets another name.
+        ordered = sorted(
+            (
+                (rule, place, key, term)
+                for key, (rule, terms) in asked.items()
+                for place, term in enumerate(terms)
+            ),
+            key=lambda found: found[:3],
+        )
+        slots: defaultdict[str, dict[AssetKey, int]] = defaultdict(dict)
+        for _, _, key, term in ordered:
+            slots[term.name][key] = max(slots[term.name].get(key, 0), term.slots)
+        if len(slots) > POOLS_PER_DEMAND_MAX:
             reason = f"it would ask for more than {POOLS_PER_DEMAND_MAX} pools"
-            self._unfilled[rule_index, reason].append(unit.name)
+            self._unfilled[min(rule for rule, _ in asked.values()), reason][unit.name] = None
             return None
-        if not filled:
+        if not slots:
             return None
-        holds = self._policy.rules[rule_index].hold == "asset" and unit.kind == "graph_asset"
-        return op_pool(filled, hold_asset=holds)
+        if unit.selects and len(asked) > 1:
+            terms = list(_by_member(slots, asked))
+        else:
+            terms = [Term.written(name, max(of.values())) for name, of in slots.items()]
+        return op_pool(terms, hold_asset=self._holds(unit, asked))
+
+    def _holds(self, unit: Unit, asked: Mapping[AssetKey, Asked]) -> bool:
+        rules = {rule for rule, terms in asked.values() if terms}
+        return unit.kind == "graph_asset" and any(
+            rule >= 0 and self._policy.rules[rule].hold == "asset" for rule in rules
+        )
 
     def _note_owner(self, pool: str, asset: str) -> None:
         known = self._owners.setdefault(pool, asset)
@@ -92,7 +143,16 @@ class PoolNames:
 
     def problems(self) -> Iterator[LifeguardError]:
         """Report templates that could not be filled in and pools named after several assets."""
-        for (index, reason), assets in self._unfilled.items():
+        for pool, op in self._unwritable.items():
+            yield TemplateError(
+                f"The op {op} declares the pool {pool!r}, which some of its assets keep and others "
+                "do not, and no expression can name it.",
+                remedy="Say override: true in all rules of its assets or in none, or give the pool "
+                "a name without '+', '*', braces and white space.",
+                names=[op],
+            )
+        for (index, reason), of_assets in self._unfilled.items():
+            assets = list(of_assets)
             rule = describe_rule(index, self._policy.rules[index])
             yield TemplateError(
                 f"{rule}: {enumerate_some(assets)}: {reason}.",
@@ -109,15 +169,28 @@ class PoolNames:
                 )
 
 
-def _deferred(unit: Unit, naming: Naming, template: Field) -> str:
+def _by_member(
+    slots: Mapping[str, Mapping[AssetKey, int]], keys: Iterable[AssetKey]
+) -> Iterator[Term]:
+    """A term for each pool and number of slots, with the assets for which it is asked."""
+    names = {key: pool_name(key.path, "path") for key in keys}
+    for name, slots_of in slots.items():
+        for count in sorted(set(slots_of.values())):
+            chosen = [names[key] for key, number in slots_of.items() if number == count]
+            yield Term.written(name, count, Members.among(chosen, names.values()))
+
+
+def _asset_left(value: Callable[[Field], str], naming: Naming, template: Field) -> str:
     """Return what of a template is known before a step claims: for an asset, how it is named."""
     if template.name == "asset":
         return f"{{asset:{template.key or naming}}}"
-    return _value(unit, unit.keys[0], naming, template)
+    return value(template)
 
 
-def _value(unit: Unit, key: AssetKey, naming: Naming, template: Field) -> str:
-    """Return what a template stands for in a unit, safe in a pool name.
+def _value(
+    unit: Unit, key: AssetKey, spec: AssetSpec | None, naming: Naming, template: Field
+) -> str:
+    """Return what a template stands for in an asset of a unit, safe in a pool name.
 
     Raises:
         LookupError: The asset has no such value, or several; the argument says so.
@@ -125,8 +198,9 @@ def _value(unit: Unit, key: AssetKey, naming: Naming, template: Field) -> str:
     if template.name == "asset":
         return pool_name(key.path, cast("Naming", template.key or naming))
     if template.name == "partition":
-        return _partition(template, unit)
-    spec = unit.assets.specs_by_key.get(key)
+        if spec is None or spec.partitions_def is None:
+            raise LookupError(f"{template}: it has no partitions")
+        return str(template)  # Left to the step that claims.
     if spec is None:
         raise LookupError(f"{template} is not known of a check's asset")
     if template.name == "group":
@@ -141,14 +215,6 @@ def _value(unit: Unit, key: AssetKey, naming: Naming, template: Field) -> str:
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template
     return _only(template, [metadata_text(spec.metadata.get(template.key or ""))])
-
-
-def _partition(template: Field, unit: Unit) -> str:
-    """Leave the partition to the step that claims, if all that the unit makes has partitions."""
-    specs = (unit.assets.specs_by_key.get(key) for key in unit.keys)
-    if not all(spec is not None and spec.partitions_def is not None for spec in specs):
-        raise LookupError(f"{template}: not all that it makes has partitions")
-    return str(template)
 
 
 def _only(template: Field, values: Sequence[object]) -> str:

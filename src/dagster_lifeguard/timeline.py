@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
+from dagster import AssetKey
+
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.names import (
@@ -17,6 +19,7 @@ from dagster_lifeguard.names import (
     all_partitions,
     asked_by,
     fill_run_fields,
+    of_assets,
     safe_value,
 )
 
@@ -131,7 +134,8 @@ def asks_for(step: StepExecution, pool: str) -> bool:
     """Whether a step asked for this pool, alone or among others."""
     if step.pool is None or step.pool == pool:
         return step.pool is not None
-    return any(pool in _names(term, step) for term in _terms(step.pool))
+    terms = of_assets(_terms(step.pool), [key.path for key in step.asset_keys])
+    return any(pool in _names(term, step) for term in terms)
 
 
 def _terms(text: str) -> tuple[Term, ...]:
@@ -142,16 +146,13 @@ def _terms(text: str) -> tuple[Term, ...]:
 
 
 def _names(term: Term, step: StepExecution) -> Iterator[str]:
-    """The pools that a term stood for: one for each asset and partition that it names."""
-    fields = {field.name for field in term.fields}
-    for key in step.asset_keys if "asset" in fields else [None]:
-        of_asset = term if key is None else fill_run_fields(term, asset=key.path, partition=None)
-        if "partition" not in fields:
-            yield of_asset.name
-            continue
-        yield all_partitions(of_asset).name
-        for partition in map(safe_value, step.partitions):
-            yield fill_run_fields(of_asset, asset=None, partition=partition).name
+    """The pools that a term stood for: one for each partition that it names."""
+    if not term.has("partition"):
+        yield term.name
+        return
+    yield all_partitions(term).name
+    for partition in map(safe_value, step.partitions):
+        yield fill_run_fields(term, asset=None, partition=partition).name
 
 
 def timeline_of_runs(
@@ -188,7 +189,9 @@ def timeline_of_asset(
                 if any(key.to_user_string() == asset for key in step.asset_keys):
                     yield bar_of_step(run, step, until)
         texts = deployment.assets().get(asset, ())
-        pools = {term.name for text in texts for term in _terms(text) if not term.fields}
+        key = AssetKey.from_user_string(asset).path
+        terms = of_assets((term for text in texts for term in _terms(text)), [key])
+        pools = {term.name for term in terms if not term.fields}
         yield from _waiting(deployment, pools, asset, until)
 
     return _newest(bars(), since, until, count_max)

@@ -149,7 +149,7 @@ class Transactions:
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
-    def adopt(self, key: TicketKey) -> int | None:
+    def adopt(self, key: TicketKey, *, executes: bool) -> int | None:
         """Own what the ticket holds, too; its fence, or None if it holds nothing."""
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
@@ -162,7 +162,7 @@ class Transactions:
                 if view.session_alive and bookkeeping.is_covered(view):
                     if not view.holdings:
                         return None
-                    changes = bookkeeping.adopted(view, session)
+                    changes = bookkeeping.adopted(view, session, executes=executes)
                     if changes is not None:
                         transaction.commit(changes)
                     (held,) = (Granted(h.slots, h.fence) for h in view.holdings)

@@ -43,8 +43,7 @@ class Unit:
         name: Its first asset key in alphabetical order, ``a/b``; of a unit that only checks,
             ``a/b:check_name``.
         assets: The definition.
-        keys: The asset keys that it makes, or checks, sorted. The first decides which rule
-            applies.
+        keys: The asset keys that it makes, or checks, sorted: its members.
         ops: Each of its ops once, as the user wrote it.
         current: The pools that its steps claim in the definitions as they are, sorted.
         step_count: How many steps it has in a run; ops that are used twice count twice.
@@ -69,6 +68,22 @@ class Unit:
         if len(self.keys) > 1:
             return "multi_asset"
         return "asset" if self.assets.is_materializable else "observation"
+
+    @property
+    def node_name(self) -> str:
+        """The name of its op or graph."""
+        node = node_of(self.assets)
+        assert node is not None
+        return node.name
+
+    @property
+    def selects(self) -> bool:
+        """Whether a run may select some of its members, and its plan tells which.
+
+        Not of a graph: only its last steps make assets, and all of them work on these.
+        """
+        is_op = isinstance(node_of(self.assets), dg.OpDefinition)
+        return is_op and len(self.keys) > 1 and bool(self.assets.can_subset)
 
 
 def with_op(item: Any) -> Any:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dagster_lifeguard.audit.ledger import audit_ledger
 from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.history.ledger import read_past
 from dagster_lifeguard.model import Demand, EntryKind, Reason, Waiting
 from dagster_lifeguard.options import EngineOptions
 from dagster_lifeguard.rate import Rate, nanoseconds
@@ -256,6 +257,6 @@ def test_whatever_happens_the_audit_finds_nothing_and_nobody_waits_beyond_an_int
             assert nanoseconds(verdict.ready_at) <= nanoseconds(now[0]) + rate.interval_ns + 1000
             now[0] = verdict.ready_at
             assert ask(engine, run_id).granted
-    found = audit_ledger(store.rows.ledger, {}, begin=0.0, since=0.0, until=2e9)
+    found = audit_ledger(read_past(store, {}, since=0.0), since=0.0, until=2e9)
     assert found.early == ()
     engine.leave()

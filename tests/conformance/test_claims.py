@@ -14,6 +14,7 @@ from dagster_lifeguard.model import (
     LimitRow,
     Reason,
     Ticket,
+    TicketKey,
     Waiting,
 )
 from places import age_ticket, write_default_as_stock_does, write_limit_as_another_would
@@ -346,6 +347,21 @@ def test_who_lost_its_slot_frees_nothing_of_whoever_has_it_now(new_engine):
     assert not engine.release("a", "step", fence=lost)
     assert engine.ticket("a", "step").fence == now
     assert other.release("a", "step", fence=now)
+
+
+def test_who_lost_its_slot_frees_nothing_of_another_pool_with_the_same_fence(new_engine):
+    """Two pools may give the same fence: a step that asks anew for another pool can get its old."""
+    engine, other = new_engine(), new_engine()
+    engine.set_limits({"orders": 1, "mail": 1})
+    lost = ask(engine, "a").fence
+    other.release_run("a")
+    now = other.claim("a", "step", Demand.of({"mail": 1}))
+    assert now.fence == lost
+
+    granted = Granted({"orders": (1,)}, lost)
+    key = TicketKey("a", "step")
+    assert not engine.store.release(key, granted, engine.session, lambda view: ())
+    assert engine.ticket("a", "step").slots == now.slots
 
 
 def test_releasing_a_run_frees_all_its_steps_and_wakes(new_engine):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from dagster_lifeguard.model import Demand, Holding, TicketKey
 from dagster_lifeguard.store.contract import Changes, Scope
 from places import age_session, revoke_session
@@ -194,3 +197,94 @@ def test_ending_sessions_leaves_what_another_process_owns_too(place, new_engine)
     assert reader.end_expired({session})
 
     assert reader.ticket(*A).owners == {step.session}
+
+
+def lost(engine):
+    return {holding.key: holding.lost for holding in engine.snapshot("orders").holdings}
+
+
+def test_a_holding_tells_that_the_process_that_executed_its_step_is_dead(place, new_engine):
+    worker, step, again, reader = new_engine(), new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 3)
+    worker.claim(*A, ORDERS)
+    worker.claim(*B, ORDERS)
+    step.adopt(*A, executes=True)
+    label = f"{socket.gethostname()}:{os.getpid()}"
+    assert lost(reader) == {A: "", B: ""}
+
+    age_session(place, step.session)
+    assert lost(reader) == {A: label, B: ""}
+    assert reader.snapshot("orders").over == ()
+
+    reader.reap()  # As every claim does; what it knew of the process is kept.
+    assert lost(reader) == {A: label, B: ""}
+    assert reader.ticket(*A).owners == {worker.session}
+
+    again.adopt(*A, executes=True)
+    assert lost(reader) == {A: "", B: ""}
+    age_session(place, again.session)
+    assert lost(reader)[A] == label
+
+    worker.release(*A)
+    worker.claim(*A, ORDERS)
+    assert lost(reader) == {A: "", B: ""}
+
+
+def test_an_owner_that_did_not_execute_the_step_is_not_missed(place, new_engine):
+    worker, resumed, reader = new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 1)
+    worker.claim(*A, ORDERS)
+    resumed.claim(*A, ORDERS)
+    age_session(place, worker.session)
+    assert lost(reader) == {A: ""}
+    reader.reap()
+    assert lost(reader) == {A: ""}
+
+
+def test_a_step_whose_process_left_in_peace_is_not_missed(new_engine):
+    worker, step, reader = new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 1)
+    worker.claim(*A, ORDERS)
+    step.adopt(*A, executes=True)
+    step.close()
+    assert lost(reader) == {A: ""}
+
+
+def test_a_step_that_is_over_with_its_run_worker_is_over(place, new_engine):
+    worker, step, reader = new_engine(), new_engine(), new_engine()
+    reader.set_limit("orders", 1)
+    worker.claim(*A, ORDERS)
+    step.adopt(*A, executes=True)
+    age_session(place, worker.session)
+    age_session(place, step.session)
+    found = reader.snapshot("orders")
+    assert ([h.key for h in found.over], found.holdings) == ([A], ())
+
+
+def test_a_wipe_takes_what_is_over_along(place, new_engine):
+    dead, live = new_engine(), new_engine()
+    live.set_limit("orders", 1)
+    dead.claim(*A, ORDERS)
+    dead.claim(*B, ORDERS)
+    age_session(place, dead.session)
+
+    assert live.wipe() == {"a", "b"}
+
+    assert live.busy_pools(with_over=True) == ()
+    assert live.store.expired_sessions(10) == ()
+
+
+def test_a_step_that_was_silent_and_came_back_is_not_missed(place, new_engine):
+    gone = []
+    worker, step, reader = new_engine(), new_engine(on_lease_lost=gone.extend), new_engine()
+    reader.set_limit("orders", 1)
+    worker.claim(*A, ORDERS)
+    step.adopt(*A, executes=True)
+    age_session(place, step.session)
+    reader.reap()
+    assert lost(reader)[A]
+
+    assert not step.heartbeat()  # It is told, and finds its slots kept by its run worker.
+
+    assert (lost(reader), gone) == ({A: ""}, [])
+    assert reader.ticket(*A).owners == {worker.session, step.session}

@@ -90,3 +90,28 @@ def test_nothing_wakes_a_ticket_that_cannot_go_in(holds, waits):
     assert holds.claim("holds", "step", ORDERS).granted
     assert not waits.claim("waits", "step", ORDERS).granted
     assert not waits.wait("waits", "step", 0.1)
+
+
+def test_a_release_by_the_same_process_wakes_what_was_claimed_just_before(waits):
+    """Over one connection, as by two threads; the first look at what arrives is before the release."""
+    waits.set_limit("orders", 1)
+    for turn in range(3):
+        assert waits.claim(f"holds{turn}", "step", ORDERS).granted
+        assert not waits.claim(f"waits{turn}", "step", ORDERS).granted
+        assert not waits.wait(f"waits{turn}", "step", 0.001)
+        waits.release(f"holds{turn}", "step")
+        assert waits.wait(f"waits{turn}", "step", DEADLINE_SECONDS), f"nothing woke wait {turn}"
+        assert waits.claim(f"waits{turn}", "step", ORDERS).granted
+        waits.release(f"waits{turn}", "step")
+
+
+def test_a_release_wakes_as_many_as_the_default_limit_lets_in(new_engine):
+    """Of a pool without a limit of its own, what is known is its default limit."""
+    holds, waits = (new_engine(default_limit=1, **PATIENT) for _ in range(2))
+    assert holds.claim("holds", "step", ORDERS).granted
+    for run_id in "abc":
+        assert not waits.claim(run_id, "step", ORDERS).granted
+    holds.release("holds", "step")
+    assert waits.wait("a", "step", DEADLINE_SECONDS)
+    assert not waits.wait("b", "step", 0.1)
+    assert waits.claim("a", "step", ORDERS).granted

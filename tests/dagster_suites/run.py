@@ -85,17 +85,18 @@ def main() -> int:
             }
             results = {}
             for storage in ("stock", "lifeguard"):
-                title = f"==> {number} of {len(chosen)}: {suite.name}, {storage}:"
+                title = f"==> {number} of {len(chosen)}: {suite.name}, {storage}"
+                console.print(title)
                 begun = time.monotonic()
                 order = {"storage": storage, "database": suite.database, "server": server}
-                with console.status(title) as status:
+                with console.status("") as status:
                     results[storage] = run(
                         suite, tests, order, here["not_run"], options.jobs,
-                        lambda done, title=title: status.update(f"{title} {done} tests so far"),
+                        lambda done, status=status: status.update(f"{done} tests so far"),
                     )  # fmt: skip
                 counts = Counter(result.outcome for result in results[storage].values())
                 told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-                console.print(f"{title} {told} ({time.monotonic() - begun:.0f} s)")
+                console.print(f"    {told} ({time.monotonic() - begun:.0f} s)")
             verdict = judge(results["stock"], results["lifeguard"], **here)
             verdicts[suite.name] = verdict
             tell(console, verdict)

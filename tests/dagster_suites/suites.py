@@ -32,25 +32,24 @@ class Suite:
 STORAGE_TESTS = "dagster_tests/storage_tests"
 
 SUITES = (
+    *(
+        Suite(topic, database, (test,))
+        for topic, test in {
+            "command line": "dagster_tests/cli_tests/command_tests/test_concurrency_command.py",
+            "slots after a run": "dagster_tests/daemon_tests/test_concurrency_daemon.py",
+            "GraphQL": "dagster_graphql_tests/graphql/test_instance.py",
+            "concurrency context": "dagster_tests/execution_tests/misc_execution_tests/"
+            "test_instance_concurrency_context.py",
+            "run queue daemon": "dagster_tests/daemon_tests/test_queued_run_coordinator_daemon.py",
+        }.items()
+        for database in BOTH
+    ),
+    Suite("run storage", SQLITE, (f"{STORAGE_TESTS}/test_run_storage.py::TestSqliteRunStorage",)),
+    Suite("run storage", POSTGRES, ("dagster_postgres_tests/test_run_storage.py",)),
     Suite(
         "event log storage",
         SQLITE,
         (f"{STORAGE_TESTS}/test_event_log.py::TestSqliteEventLogStorage",),
     ),
     Suite("event log storage", POSTGRES, ("dagster_postgres_tests/test_event_log.py",)),
-    Suite("run storage", SQLITE, (f"{STORAGE_TESTS}/test_run_storage.py::TestSqliteRunStorage",)),
-    Suite("run storage", POSTGRES, ("dagster_postgres_tests/test_run_storage.py",)),
-    *(
-        Suite(topic, database, (test,))
-        for topic, test in {
-            "run queue daemon": "dagster_tests/daemon_tests/test_queued_run_coordinator_daemon.py",
-            "slots after a run": "dagster_tests/daemon_tests/test_concurrency_daemon.py",
-            "concurrency context": "dagster_tests/execution_tests/misc_execution_tests/"
-            "test_instance_concurrency_context.py",
-            "steps with pools": "dagster_tests/execution_tests/engine_tests/test_op_concurrency.py",
-            "command line": "dagster_tests/cli_tests/command_tests/test_concurrency_command.py",
-            "GraphQL": "dagster_graphql_tests/graphql/test_instance.py",
-        }.items()
-        for database in BOTH
-    ),
 )

@@ -188,6 +188,23 @@ class TestReference:
         ]
 
 
+def test_the_readme_and_the_table_of_executors_say_the_same() -> None:
+    """Which executor claims is no fact of ours: it goes with the versions that were looked at."""
+    page = (DOCS / "concepts" / "pools-and-granularity.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    (row,) = re.findall(r"^\| Executors \| (.*) \|$", readme, re.MULTILINE)
+    table = page.partition("| Executor | Claims a slot | Tested |")[2].partition("\n\n")[0]
+    for library, word in (("dagster-celery", "yes"), ("dagster-dask", "no")):
+        of_page = set(re.findall(rf"{library} [\d.]+\d", table))
+        of_readme = set(re.findall(rf"{library} [\d.]+\d", row))
+        assert of_readme
+        assert of_readme <= of_page
+        name = library.removeprefix("dagster-")
+        (claims,) = re.findall(rf"^\| `{name}`.*? \| (.*?) \|", table, re.MULTILINE)
+        assert re.split(r"\W", claims)[0] == word
+        assert f"{name.capitalize()} {'claims' if word == 'yes' else 'never claims'}" in row
+
+
 def test_every_promise_is_guarded_by_tests_that_exist() -> None:
     text = DOCS.joinpath("concepts", "safety.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)

@@ -98,3 +98,39 @@ def test_a_writer_that_dies_before_its_rename_lets_no_late_one_in(tmp_path, at, 
             write(path, 4, "b")
         write(path, 5, "b")  # Its lock went with it.
     assert path.read_text() == "b"
+
+
+def test_the_file_is_on_disk_before_its_name_and_the_fence_before_both(tmp_path, monkeypatch):
+    """A crash of the machine between two steps finds the old file, or a whole new one."""
+    path = tmp_path / "orders"
+    write(path, 1, "old")
+    done = []
+    fsync, replace = os.fsync, Path.replace
+
+    def recorded_fsync(descriptor):
+        synced = os.fstat(descriptor)
+        (name,) = [
+            "directory" if found == tmp_path else found.suffix.removeprefix(".") or "file"
+            for found in (tmp_path, *tmp_path.iterdir())
+            if os.path.samestat(found.stat(), synced)
+        ]
+        done.append((name, os.pread(descriptor, 30, 0) if name == "fence" else None))
+        fsync(descriptor)
+
+    def recorded_replace(self, target):
+        done.append(("replace", self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr(files.os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    with fenced_file(path, 7) as draft:
+        draft.write_text("new")
+        draft_name = draft.suffix.removeprefix(".")
+    assert done == [
+        (draft_name, None),
+        ("fence", b"00000000000000000007\n"),
+        ("directory", None),
+        ("replace", b"new"),
+        ("directory", None),
+    ]
+    assert path.read_text() == "new"

@@ -502,6 +502,17 @@ class TestRunsThatAreOver:
         assert why(told, "bbb1:notes").lease_over == ()
         assert why(told_of(run("ccc1"), states=told.states), "ccc1").lease_over == ()
 
+    def test_a_step_whose_own_process_is_dead_is_told_of_by_itself_and_by_who_waits(self):
+        dead = replace(holds("aaa1", "orders"), lost="host:7")
+        told = told_of(
+            run("aaa1", pools=frozenset({"db"})),
+            run("bbb1", pools=frozenset({"db"})),
+            states=[pool("db", 1, [dead], [waits("bbb1", "orders")])],
+        )
+        for run_id in ("aaa1", "bbb1"):
+            text = told_text(why(told, run_id))
+            assert text.count("own process host:7 is dead or silent; its slots stay held") == 1
+
     def test_one_that_still_holds_says_both(self):
         told = told_of(
             run("aaa1", "CANCELED", ended=NOW - 60.0, pools=frozenset({"db"})),

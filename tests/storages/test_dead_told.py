@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
-from homes import eventually, holders, limit, waiters
+from homes import eventually, holders, limit, owners, waiters
 
 from dagster_lifeguard.cli import main
 
@@ -56,3 +57,47 @@ def test_a_killed_holder_and_a_killed_waiter_are_told_as_over(home):
         assert [fix["outcome"] for fix in fixes if fix["code"] == "lease-over"] == ["done", "done"]
         assert instance.event_log_storage.lifeguard.engine.busy_pools(with_over=True) == ()
         assert findings("lease-over") == []
+
+
+def test_a_dead_step_whose_run_worker_lives_is_told(home, tmp_path):
+    """Its run worker is a process of an executor that asks for the step seldom: this one."""
+    code = tmp_path / "step.py"
+    code.write_text(STEP)
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        run_id = "11111111-0000-0000-0000-000000000000"
+        status = dg.DagsterRunStatus.STARTED
+        instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id, status=status))
+        assert log.claim_concurrency_slot("orders", run_id, "held").is_claimed
+        step = home.start("python", str(code), run_id)
+        eventually(lambda: len(owners(instance, run_id)) == 2)
+        assert findings("step-dead") == []
+
+        step.end()
+
+        (finding,) = eventually(lambda: findings("step-dead"))
+        assert finding["names"] == ["orders", run_id, "held"]
+        assert f":{step.popen.pid}: its lease" in finding["evidence"][0]
+        log.lifeguard.engine.reap()  # As any claim in the deployment does.
+        assert findings("step-dead") == [finding]
+        assert findings("lease-over") == []
+        (holder,) = json.loads(lifeguard("status", "orders", "--json").stdout)["holders"]
+        assert holder["lost"].endswith(f":{step.popen.pid}")
+        assert "step dead" in " ".join(lifeguard("status", "orders").output.split())
+        log.free_concurrency_slot_for_step(run_id, "held")
+        assert findings("step-dead") == []
+
+
+STEP = """
+import sys, time
+import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.events.log import EventLogEntry
+
+begins = DagsterEvent(DagsterEventType.STEP_START.value, "job", step_key="held")
+with dg.DagsterInstance.get() as instance:
+    instance.event_log_storage.store_event(
+        EventLogEntry(None, "info", "", sys.argv[1], time.time(), "held", "job", begins)
+    )
+    time.sleep(600)
+"""

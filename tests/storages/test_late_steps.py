@@ -89,10 +89,10 @@ def test_what_a_step_does_that_begins_too_late(make_home, caplog, on_lease_lost)
         log = instance.event_log_storage
         log.set_concurrency_slots("orders", 1)
         assert log.claim_concurrency_slot("orders", *key).is_claimed
+        log.lifeguard.engine.leave()
         with log.index_connection() as connection:
             connection.exec_driver_sql("UPDATE lifeguard_sessions SET lease_until = 1")
         assert log.lifeguard.engine.store.expired_sessions(1)
-        log.lifeguard.engine.leave()
         assert log.lifeguard.engine.reap() == 1
 
         steps = Steps(lambda: log.lifeguard.engine, on_lease_lost)

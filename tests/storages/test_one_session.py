@@ -87,6 +87,30 @@ def test_instances_that_hold_at_once_share_a_session_and_free_their_own(make_hom
         assert _waiting(other) == []
 
 
+def test_each_instance_sees_the_slots_that_are_held_on_dagsters_own_storage(make_home, kind):
+    """Also one that joins a session which another instance of its process has opened."""
+    home = make_home(kind, lease_seconds=600)
+    limit(home, 1)
+    with home.instance() as one, home.instance() as other:
+        assert claim(one, "a")
+        one.event_log_storage.free_concurrency_slot_for_step("a", "step")
+        run = dg.DagsterRun(job_name="j", run_id="stock", status=dg.DagsterRunStatus.STARTED)
+        one.add_run(run)
+        with one.event_log_storage.index_transaction() as connection:
+            connection.exec_driver_sql(
+                "DROP TRIGGER IF EXISTS lifeguard_gate"
+                + (" ON concurrency_slots" if kind == "postgres" else "")
+            )
+            connection.exec_driver_sql(
+                "UPDATE concurrency_slots SET run_id = 'stock', step_key = 'step'"
+            )
+        assert not claim(other, "b")
+        one.event_log_storage.dispose()
+        with other.event_log_storage.index_transaction() as connection:
+            connection.exec_driver_sql("UPDATE concurrency_slots SET run_id = NULL")
+        eventually(lambda: claim(other, "b"))
+
+
 def test_an_instance_that_nobody_refers_to_leaves_what_it_holds_to_the_lease(make_home, kind):
     home = make_home(kind, lease_seconds=3)
     limit(home, 2)

@@ -8,14 +8,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import (
-    InProcessCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+
+try:
+    from dagster._core import remote_origin as origins
+except ImportError:  # before 1.11
+    from dagster._core.remote_representation import origin as origins
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.insight.past import Past
@@ -24,9 +24,8 @@ from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 
 QUEUED = dg.DagsterRunStatus.QUEUED
 BACKFILL = "dagster/backfill"
-ORIGIN = RemoteJobOrigin(
-    RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin()), "repository"), "job"
-)
+_LOCATION = origins.InProcessCodeLocationOrigin(LoadableTargetOrigin())
+ORIGIN = origins.RemoteJobOrigin(origins.RemoteRepositoryOrigin(_LOCATION, "repository"), "job")
 QUEUE = dg.RunsFilter(statuses=[QUEUED])
 
 

@@ -77,7 +77,7 @@ def test_of_a_pool_of_all_partitions_nothing_can_be_set(world, home, deployment)
         browser = Browser(stack.enter_context(serving(deployment, allow_changes=True)))
         assert "Pause" in browser.page("/pools/orders")
         if world == "engine":
-            page = browser.page("/pools/daily[%25all%25]")
+            page = browser.page("/pools/{all}daily[*]")
             assert ("1,000" in page, "Pause" in page) == (True, False)
         for path, query in (("limit", {"limit": "3"}), ("pause", {})):
             answer = browser.client.get(

@@ -280,9 +280,11 @@ class _Reading:
         if text not in self._terms:
             self._terms[text] = self._parsed(text)
         terms = self._terms[text]
-        if terms is None or not any(term.fields for term in terms):
+        if terms is None or not any(term.is_deferred for term in terms):
             return terms
         if len(partitions) != 1 or any(field not in _KNOWN for t in terms for field in t.fields):
+            return None
+        if any(term.members is not None for term in terms):
             return None
         return tuple(term.fill(lambda _: safe_value(partitions[0])) for term in terms)
 

@@ -32,7 +32,7 @@ def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Itera
     uncovered = [
         a.asset
         for a in assignments
-        if a.rule is None and a.kind not in ("external", "check") and not a.pools
+        if a.rule is None and a.kind not in ("external", "check") and not a.own_terms
     ]
     if uncovered:
         yield Finding(

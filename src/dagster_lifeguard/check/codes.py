@@ -25,6 +25,7 @@ CODES: Mapping[str, str] = {
     "tag-without-effect": "Assets are tagged `dagster/concurrency_key`, and lack the pool.",
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
     "circular-wait": "Runs of assets that take slots inside may wait for each other for ever.",
+    "one-rule-per-op": "Under engine: stock, an op that makes several assets goes by one rule.",
     "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
     "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
     "limits-differ": "Several policies declare different limits for one pool.",

@@ -22,8 +22,8 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.findings import Finding, number
 from dagster_lifeguard.names import (
     enumerate_some,
-    fill_run_fields,
     format_expression,
+    of_assets,
     parse_expression,
 )
 
@@ -136,13 +136,9 @@ def _held_by_step(assignment: Assignment, granularity: str) -> Mapping[str, int]
 
 def _filled(assignment: Assignment) -> Iterator[Term]:
     """The pools of an asset, with those of all that it is executed with."""
-    for term in assignment.terms:
-        if not any(field.name == "asset" for field in term.fields):
-            yield term
-            continue
-        for asset in (assignment.asset, *assignment.executed_with):
-            key = AssetKey.from_user_string(asset).path
-            yield fill_run_fields(term, asset=key, partition=None)
+    together = (assignment.asset, *assignment.executed_with)
+    keys = [AssetKey.from_user_string(asset).path for asset in together]
+    return of_assets(assignment.terms, keys)
 
 
 def _at_once_max(assignment: Assignment, policy: Config) -> int:
@@ -150,8 +146,8 @@ def _at_once_max(assignment: Assignment, policy: Config) -> int:
     if len(assignment.pools) != 1:
         return MANY
     most = MANY
-    for term in assignment.terms:
-        # Which of several assets a run selects, and for which partition, is not known here.
+    for term in assignment.own_terms:
+        # For which partition a run executes it is not known here.
         limit = None if term.fields else policy.limit_of(term.name)
         if limit:
             most = min(most, limit // term.slots)
@@ -159,7 +155,10 @@ def _at_once_max(assignment: Assignment, policy: Config) -> int:
 
 
 def _slots(terms: Iterable[Term]) -> dict[str, int]:
-    return {term.name: term.slots for term in terms}
+    slots: dict[str, int] = {}
+    for term in terms:
+        slots[term.name] = max(slots.get(term.name, 0), term.slots)
+    return slots
 
 
 def blocks_findings(

@@ -105,7 +105,7 @@ def _inspect_repository(
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
     by_partition = set()
     for (policy, _), part, inside in zip(plans, assignments_of, inside_of, strict=True):
-        of_assets = (t for a in part for t in (*a.terms, *a.own_terms))
+        of_assets = (t for a in part for t in a.own_terms)
         for term in (*of_assets, *(t for b in inside for t in b.terms)):
             declared[term.name].add(policy.limit_of(term.name))
             if {field.name for field in term.fields} == {"partition"}:

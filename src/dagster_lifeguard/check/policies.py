@@ -17,7 +17,7 @@ from dagster_lifeguard.units import with_op
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.plan import Plan
+    from dagster_lifeguard.plan import Plan, RulesUnheeded
     from dagster_lifeguard.units import AssetItem
 
 
@@ -79,6 +79,8 @@ def policy_findings(
             "each other.",
             (op.op,),
         )
+    for unheeded in planned.rules_unheeded():
+        yield _unheeded(policy, unheeded)
     for index in planned.unused_rules:
         if policy.rules[index].assets.strip() != "*":
             yield Finding(
@@ -90,8 +92,26 @@ def policy_findings(
             )
 
 
+def _unheeded(policy: Config, found: RulesUnheeded) -> Finding:
+    def named(rule: int | None) -> str:
+        return "no rule" if rule is None else describe_rule(rule, policy.rules[rule])
+
+    others = "; ".join(
+        f"{named(rule)} for {enumerate_some(assets)}" for rule, assets in found.others.items()
+    )
+    return Finding(
+        "one-rule-per-op",
+        "warning",
+        f"The op {found.op} has the pool of its first asset, {found.first}, by "
+        f"{named(found.rule)}. What else selects its assets gives them no pool: {others}.",
+        "Set engine: lifeguard, under which each asset has its own rule. Or let one rule select "
+        "all assets of the op.",
+        (found.op, *(asset for assets in found.others.values() for asset in assets)),
+    )
+
+
 def _not_applied(planned: Plan) -> Iterator[Finding]:
-    differing = [a for a in planned.assignments() if a.pools != a.current]
+    differing = [a for a in planned.assignments() if not a.is_applied]
     if not differing:
         return
     first = differing[0]
@@ -100,7 +120,7 @@ def _not_applied(planned: Plan) -> Iterator[Finding]:
         "not-applied",
         "error",
         f"{do_not} have the pool that the policy gives: "
-        f"{first.asset} should have {_pools_text(first.pools)} and has {_pools_text(first.current)}"
+        f"{first.asset} should have {first.text or 'none'} and has {first.current_text or 'none'}"
         + (f"; also {enumerate_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
         "Wrap the definitions: defs = apply_per_asset_concurrency(defs), or "
         'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs).',
@@ -121,7 +141,3 @@ def differing_limits(declared: Mapping[str, set[int | None]]) -> Iterator[Findin
                 "Apply one policy to the merged definitions.",
                 (pool,),
             )
-
-
-def _pools_text(pools: Sequence[str]) -> str:
-    return " and ".join(pools) or "none"

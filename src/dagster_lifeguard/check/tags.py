@@ -39,14 +39,14 @@ def tag_findings(
         return
     rules = {value: _rule(value, policy) for value in silent}
     tried = policy.model_copy(update={"rules": (*rules.values(), *policy.rules)})
-    failing = _without_their_pool(items, Plan(tried, items).assignments())
+    failing = _failing(silent, Plan(tried, items), items)
     helping = [rules[value] for value in silent if set(silent[value]) - set(failing.get(value, ()))]
     for value, assets in silent.items():
         remedies: list[str] = []
         snippet: tuple[str, ...] = ()
         if value in failing:
             remedies.append(
-                f"No rule gives {enumerate_some(failing[value])} this pool: write "
+                f"For {enumerate_some(failing[value])} no rule will do: write "
                 f'pool="{value}" in the decorator, or drop the tag.'
             )
         if rules[value] in helping:
@@ -75,6 +75,23 @@ def _without_their_pool(
         if value and value not in pools.get(asset, {value}):
             found[value].append(asset)
     return found
+
+
+def _failing(
+    silent: Mapping[str, list[str]], tried: Plan, items: Sequence[AssetItem]
+) -> Mapping[str, list[str]]:
+    """For each value, the assets that lack the pool even so, or divide the rules of their op."""
+    lacking = _without_their_pool(items, tried.assignments())
+    divided = {
+        asset
+        for op in tried.rules_unheeded()
+        for asset in (op.first, *(asset for assets in op.others.values() for asset in assets))
+    }
+    failing = {
+        value: [a for a in assets if a in divided or a in lacking.get(value, ())]
+        for value, assets in silent.items()
+    }
+    return {value: assets for value, assets in failing.items() if assets}
 
 
 def _rule(value: str, policy: Config) -> Rule:

@@ -14,7 +14,12 @@ from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.step_answer import State
-from dagster_lifeguard.insight.wording import blockage_text, estimate_text, reason_text
+from dagster_lifeguard.insight.wording import (
+    blockage_text,
+    estimate_text,
+    lost_text,
+    reason_text,
+)
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -243,6 +248,9 @@ def _of_pool(
 ) -> Iterator[tuple[str, str]]:
     slots = f"{asked.slots} slots of " if asked.slots != 1 else ""
     yield "pool", f"{slots}{_pool(asked.pool)}"
+    for holder in asked.holders:
+        if holder.lost is not None and (holder.run_id, holder.step_key) == answer.key:
+            yield "dead", lost_text(holder.lost)
     waiter = asked.waiter
     if waiter is None or answer.state is not State.WAITING:
         return
@@ -276,6 +284,8 @@ def _holder(holder: Holder, now: float) -> str:
         text += f", since {clock_text(holder.since, now)} ({duration_text(holder.elapsed)})"
     if holder.typical is not None:
         text += f", typically {duration_text(holder.typical.p50)}"
+    if holder.lost is not None:
+        text += f"; {lost_text(holder.lost)}"
     if holder.is_leaked:
         status = (holder.run_status or "unknown").lower()
         text += f"; its run is {status}: see lifeguard free {short(holder.run_id)}"

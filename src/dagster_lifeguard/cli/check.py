@@ -130,5 +130,5 @@ def _config(path: str | None) -> Config | None:
 def _matches(assignment: Assignment, pattern: str) -> bool:
     return any(
         pattern.lower() in text.lower()
-        for text in (assignment.asset, assignment.group or "", *assignment.pools)
+        for text in (assignment.asset, assignment.group or "", assignment.text)
     )

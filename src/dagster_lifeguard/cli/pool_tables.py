@@ -260,7 +260,8 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
         cells = [
             Text(short(holder.run_id)),
             cell(holder.step_key or holder.job_name or "-"),
-            run_status(holder.run_status, leaked=holder.is_leaked),
+            run_status(holder.run_status, leaked=holder.is_leaked)
+            + Text("" if holder.lost is None else ", step dead", style="red"),
             *([Text(str(holder.slots))] if slotted else []),
             *([cell(holder.group or "-")] if grouped else []),
             Text("-" if holder.since is None else clock_text(holder.since, now)),

@@ -14,7 +14,6 @@ from dagster_lifeguard.cli.findings import (
 )
 from dagster_lifeguard.cli.tables import cell, new_console, plain_table
 from dagster_lifeguard.findings import number
-from dagster_lifeguard.names import without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ Row = tuple["Location", "Assignment"]
 
 SORT_KEYS: dict[str, Callable[[Row], Any]] = {
     "asset": lambda row: row[1].asset,
-    "pool": lambda row: (row[1].pools, row[1].asset),
+    "pool": lambda row: (row[1].text, row[1].asset),
     "rule": lambda row: (row[1].rule is None, row[1].rule or 0, row[1].asset),
     "kind": lambda row: (row[1].kind, row[1].asset),
     "group": lambda row: (row[1].group or "", row[1].asset),
@@ -57,7 +56,7 @@ def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding])
                 "rule": None if a.rule is None else a.rule + 1,
                 "pools": [
                     {"name": term.name, "slots": term.slots, "limit": location.limits[term.name]}
-                    for term in a.terms
+                    for term in a.own_terms
                 ],
                 "current_pools": list(a.current),
                 "explicit": a.explicit,
@@ -131,24 +130,20 @@ def _rule(a: Assignment) -> str:
 
 
 def _pools(a: Assignment) -> str:
-    if a.pools != a.current:
-        return f"{_texts(a.current) or 'none'} -> {_texts(a.pools) or 'none'}"
-    return _texts(a.pools) or ("-" if a.kind in ("external", "check") else "none")
-
-
-def _texts(pools: Sequence[str]) -> str:
-    return ", ".join(map(without_mark, pools))
+    if not a.is_applied:
+        return f"{a.current_text or 'none'} -> {a.text or 'none'}"
+    return a.text or ("-" if a.kind in ("external", "check") else "none")
 
 
 def _limits(location: Location, a: Assignment) -> str:
-    if not a.pools:
+    if not a.own_terms:
         return "-"
-    limits = [location.limits[term.name] for term in a.terms]
+    limits = [location.limits[term.name] for term in a.own_terms]
     return ", ".join("none" if limit is None else str(limit) for limit in limits)
 
 
 def _granularity(a: Assignment, granularity: str) -> str:
-    if not a.pools:
+    if not a.own_terms:
         return "-"
     if granularity == "run":
         return granularity
@@ -164,7 +159,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     if "stock" in multi:
         lines.append("multi: one op makes several assets and claims the pool of the first of them.")
     if "lifeguard" in multi:
-        lines.append("multi: one op makes several assets; {asset} is each that a run selects.")
+        lines.append("multi: one op makes several assets and claims the pools of those selected.")
     of_graphs = {a.holds for a in found if a.kind == "graph_asset" and a.pools and a.steps > 1}
     if False in of_graphs:
         lines.append("op xN: a graph asset; its N steps claim the pool one by one, each by itself.")
@@ -174,7 +169,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         lines.append("rule own: the pool that the asset declares itself.")
     if any(_pools(a) == "none" for a in found):
         lines.append("pool none: unlimited.")
-    if any(a.pools != a.current for a in found):
+    if not all(a.is_applied for a in found):
         lines.append("pool x -> y: the definitions have x, the policy gives y.")
     return lines
 
@@ -195,17 +190,17 @@ def _rule_table(rows: Sequence[Row]) -> Table:
             what = location.rules[a.rule]
         groups.setdefault((_rule(a), what or ""), []).append(a)
     for (rule, what), members in groups.items():
-        pools = {pool for a in members for pool in a.pools}
+        pools = {term.name for a in members for term in a.own_terms}
         cells = (rule, what, str(len(members)), str(len(pools)), members[0].asset)
         table.add_row(*map(cell, cells))
     return table
 
 
 def _totals(rows: Sequence[Row], found: Report, shown: Sequence[Finding]) -> str:
-    users = Counter(term.name for _, a in rows for term in a.current_terms)
+    users = Counter(term.name for _, a in rows for term in a.own_current_terms)
     executed = [a for _, a in rows if a.kind not in ("external", "check")]
-    own = sum(1 for a in executed if any(users[term.name] == 1 for term in a.current_terms))
-    shared = sum(1 for a in executed if a.current) - own
+    own = sum(1 for a in executed if any(users[term.name] == 1 for term in a.own_current_terms))
+    shared = sum(1 for a in executed if a.own_current_terms) - own
     parts = [f"{own} alone in a pool", f"{shared} in a shared pool"]
     # A pool whose limit is not known may be unlimited too.
     rest = "unlimited" if found.instance else "without a pool"

@@ -197,7 +197,7 @@ def _demand(pool: str, n: int, is_pool: Callable[[], bool]) -> Demand:
     if OPERATORS.isdisjoint(pool) or is_pool():
         return Demand((Term(pool, n),))
     terms = parse_expression(pool)
-    if any(term.fields for term in terms):
+    if any(term.is_deferred for term in terms):
         raise ConfigError(
             f"{pool!r} has a template in it, which nothing fills in here.",
             remedy='Write the name as it is to be, such as f"orders[{context.partition_key}]".',

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+import dagster as dg
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
 
-if TYPE_CHECKING:
-    import dagster as dg
+PLANS_LIST_OTHER_CHECKS = tuple(map(int, dg.__version__.split(".")[:2])) < (1, 11)
+"""Whether checks that a run has not selected may be among the outputs in its plan."""
 
 _OLDER_TAG = "dagster/concurrency_key"
 
@@ -23,12 +24,44 @@ class StepPlan(NamedTuple):
         pool: What stands in ``op.pool``, or in the tag that named a pool before; None if neither.
         asset_keys: The assets it makes, in the order of their names.
         after: The steps of the run that it waits for.
+        check_keys: The asset checks that it evaluates. Before 1.11 those not selected may be
+            among them, see ``selected``.
     """
 
     step_key: str
     pool: str | None
     asset_keys: tuple[dg.AssetKey, ...]
     after: frozenset[str] = frozenset()
+    check_keys: frozenset[dg.AssetCheckKey] = frozenset()
+
+    @property
+    def members(self) -> tuple[dg.AssetKey, ...]:
+        """The assets that it makes or checks, sorted: its pools are the pools of these."""
+        return tuple(sorted({*self.asset_keys, *(check.asset_key for check in self.check_keys)}))
+
+    def selected(self, run: dg.DagsterRun) -> StepPlan:
+        """The step with only the checks that its run has selected.
+
+        Where the plan tells that by itself it is believed: a run of a part of a job may not say
+        which checks it selects, and its step would ask for too little.
+        """
+        if not PLANS_LIST_OTHER_CHECKS:
+            return self
+        checks = frozenset(check for check in self.check_keys if is_selected(run, check))
+        return self if checks == self.check_keys else self._replace(check_keys=checks)
+
+
+def is_selected(run: dg.DagsterRun, check: dg.AssetCheckKey) -> bool:
+    """Whether a run evaluates a check that is among the outputs of its plan.
+
+    Relies on: ``DagsterRun.asset_check_selection``: None for the checks of all assets that are
+    selected (1.10.0).
+    """
+    checks = cast("Any", run).asset_check_selection
+    if checks is not None:
+        return check in checks
+    assets = run.asset_selection
+    return assets is None or check.asset_key in assets
 
 
 def step_plans(
@@ -60,10 +93,12 @@ def step_plans(
         step = steps.get(step_key)
         if step is not None:
             pool = step.pool or (step.tags or {}).get(_OLDER_TAG)
-            made = {o.properties.asset_key for o in step.outputs if o.properties is not None}
+            outputs = [o.properties for o in step.outputs if o.properties is not None]
+            made = {output.asset_key for output in outputs}
             keys = sorted(filter(None, made), key=lambda key: key.to_user_string())
+            checks = frozenset(filter(None, (output.asset_check_key for output in outputs)))
             after = frozenset(executed.intersection(before[step.key]))
-            found.append(StepPlan(step.key, pool, tuple(keys), after))
+            found.append(StepPlan(step.key, pool, tuple(keys), after, checks))
     return tuple(found)
 
 

@@ -13,14 +13,16 @@ from dagster._serdes import serialize_value
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from dagster_lifeguard.compat.ops import ON_CONFLICT_TAG
-from dagster_lifeguard.duplicates import ON_CONFLICT, Order, PlannedStep, Progress
+from dagster_lifeguard.compat.plans import is_selected
+from dagster_lifeguard.duplicates import Order, PlannedStep, Progress, read_answers
 from dagster_lifeguard.launch_order import priority_of
+from dagster_lifeguard.names import pool_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from types import TracebackType
 
-    from dagster_lifeguard.duplicates import Droppable, OnConflict
+    from dagster_lifeguard.duplicates import Droppable
 
 TAG_PREFIX = "lifeguard/"
 
@@ -137,39 +139,27 @@ def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[Pla
     plan: Any = instance.get_execution_plan_snapshot(of_run.execution_plan_snapshot_id)
     if {step.key for step in plan.steps} != set(plan.step_keys_to_execute):
         return ()
-    return tuple(
-        PlannedStep(
-            key=step.key,
-            op=step.node_handle_id.split(".")[0],
-            assets=frozenset(
-                output.properties.asset_key.to_string()
-                for output in step.outputs
-                if output.properties and output.properties.asset_key
-            ),
-            checks=frozenset(
-                _check_text(output.properties.asset_check_key)
-                for output in step.outputs
-                if output.properties and _is_selected(run, output.properties.asset_check_key)
-            ),
-            after=frozenset(key for inp in step.inputs for key in inp.upstream_step_keys),
-            on_conflict=_on_conflict((step.tags or {}).get(ON_CONFLICT_TAG)),
-        )
-        for step in plan.steps
+    return tuple(_planned(run, step) for step in plan.steps)
+
+
+def _planned(run: dg.DagsterRun, step: Any) -> PlannedStep:
+    outputs = [output.properties for output in step.outputs if output.properties]
+    assets = {output.asset_key for output in outputs if output.asset_key}
+    checks = {
+        output.asset_check_key
+        for output in outputs
+        if output.asset_check_key and is_selected(run, output.asset_check_key)
+    }
+    text = (step.tags or {}).get(ON_CONFLICT_TAG)
+    members = {pool_name(key.path, "path") for key in (*assets, *(c.asset_key for c in checks))}
+    return PlannedStep(
+        key=step.key,
+        op=step.node_handle_id.split(".")[0],
+        assets=frozenset(key.to_string() for key in assets),
+        checks=frozenset(map(_check_text, checks)),
+        after=frozenset(key for inp in step.inputs for key in inp.upstream_step_keys),
+        on_conflict=None if text is None else read_answers(text, members),
     )
-
-
-def _on_conflict(text: str | None) -> OnConflict | None:
-    return next((answer for answer in ON_CONFLICT if answer == text), None)
-
-
-def _is_selected(run: dg.DagsterRun, check: dg.AssetCheckKey | None) -> bool:
-    if check is None:
-        return False
-    checks = cast("Any", run).asset_check_selection
-    if checks is not None:
-        return check in checks
-    assets = run.asset_selection
-    return assets is None or check.asset_key in assets
 
 
 def _check_text(check: dg.AssetCheckKey) -> str:

@@ -114,6 +114,8 @@ class HoldingStep:
         since: When it got them, or was promised them where that is not told.
         fence: Of the engine's grant.
         group: With which it shares, where the order of the pool is fair.
+        lost: The process that executed the step, as host and process id, if it is dead or silent
+            though its run worker, or another process, keeps the slots.
     """
 
     run_id: str
@@ -122,6 +124,7 @@ class HoldingStep:
     since: float | None = None
     fence: int | None = None
     group: str | None = None
+    lost: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,8 @@ def _state(found: PoolSnapshot) -> PoolState:
 
     def holding(h: Holding) -> HoldingStep:
         slots = len(h.slots[found.pool])
-        return HoldingStep(*h.key, slots, since=h.since, fence=h.fence, group=group(h))
+        lost = h.lost or None
+        return HoldingStep(*h.key, slots, h.since, h.fence, group=group(h), lost=lost)
 
     def waiting(t: Ticket) -> WaitingStep:
         slots = next(term.slots for term in t.demand.terms if term.name == found.pool)

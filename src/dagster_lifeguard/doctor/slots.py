@@ -112,6 +112,26 @@ def lease_over(subject: Subject) -> Iterator[Told]:
             )
 
 
+@check(
+    "step-dead",
+    "A step's own process is dead, and its run worker keeps its slots",
+    severity="warning",
+    source="deployment",
+)
+def step_dead(subject: Subject) -> Iterator[Told]:
+    for state in subject.pools:
+        for step in state.holding:
+            if step.lost is not None:
+                yield Told(
+                    f"{state.pool}: the process of step {step.step_key} of run {step.run_id} is "
+                    f"dead or silent, and its run worker keeps {number(step.slots, 'slot')}.",
+                    "Cancel the run: it waits for a step that does not execute. Its slots are free "
+                    "once the step has failed, or its run worker has ended.",
+                    names=[state.pool, step.run_id, step.step_key],
+                    evidence=[f"process {step.lost}: its lease has run out"],
+                )
+
+
 @check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
 def holder_silent(subject: Subject) -> Iterator[Told]:
     for state in subject.pools:
@@ -172,4 +192,4 @@ def pools_of(states: Iterable[PoolState], run_id: str) -> list[str]:
     ]
 
 
-CHECKS = (slots_leaked, waiters_leaked, waiter_stuck, lease_over, holder_silent)
+CHECKS = (slots_leaked, waiters_leaked, waiter_stuck, lease_over, step_dead, holder_silent)

@@ -16,7 +16,7 @@ from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.past import terms_of
+from dagster_lifeguard.insight.past import terms_of, terms_of_asset
 from dagster_lifeguard.names import stands_for
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Subject:
     @cached_property
     def _of_assets(self) -> Mapping[str, tuple[Term, ...]]:
         return {
-            asset: tuple(term for text in texts for term in terms_of(text, self.settings))
+            asset: tuple(terms_of_asset(asset, texts, self.settings))
             for asset, texts in self.deployment.assets().items()
         }
 

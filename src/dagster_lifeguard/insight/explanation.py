@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.forecast import latest_of
-from dagster_lifeguard.insight.past import terms_of
+from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import (
     Pool,
     PoolSummary,
@@ -21,7 +21,7 @@ from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, place
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
 from dagster_lifeguard.model import TicketKey
-from dagster_lifeguard.names import fill_run_fields, ticket_name
+from dagster_lifeguard.names import ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -157,16 +157,8 @@ def _duplicate_of(run: Run | None) -> str | None:
 
 def _pools_of_asset(deployment: Deployment, asset: str, settings: Settings) -> tuple[Term, ...]:
     """The pools that steps which make an asset ask for, as far as the asset alone tells."""
-    from dagster import AssetKey  # noqa: PLC0415 - a shell that completes a name does without
-
-    key = AssetKey.from_user_string(asset).path
     texts = deployment.assets().get(asset, ())
-    terms = (
-        fill_run_fields(term, asset=key, partition=None)
-        for text in texts
-        for term in terms_of(text, settings)
-    )
-    return tuple({term.name: term for term in terms}.values())
+    return tuple({term.name: term for term in terms_of_asset(asset, texts, settings)}.values())
 
 
 def _making(steps: Sequence[PlannedStep], asset: str) -> tuple[PlannedStep, ...]:
@@ -226,7 +218,7 @@ class _Look:
             names |= run.pools or frozenset()
         found = list(deployment.pools(names)) if names else []
         # Which pools a template names, and slots inside steps, is known where they wait and hold.
-        if settings.engine or any(term.fields for term in terms):
+        if settings.engine or any(term.is_deferred for term in terms):
             found += [s for s in deployment.pools() if s.pool not in names]
         self.states: dict[str, PoolState] = {state.pool: state for state in found}
         self._runs = runs_in(deployment, found)
@@ -340,13 +332,8 @@ class _Look:
         )
 
     def _asked(self, run: Run, key: str, step: PlannedStep | None) -> tuple[AskedPool, ...]:
-        pool = None if step is None else step.pool
         ticket = self._ticket(key, step)
-        slots = {
-            term.name: term.slots
-            for term in (() if pool is None else terms_of(pool, self._settings))
-            if not term.fields
-        }
+        slots = {} if step is None else _slots_of(run, step, self._settings)
         for name, state in self.states.items():
             for other in state.everyone:
                 if _is_of(other, run, ticket):
@@ -378,6 +365,20 @@ class _Look:
             state = self.states[name]
             self._looked_into[name] = look_into(state, self._runs, self._past, self._now)
         return self._looked_into[name]
+
+
+def _slots_of(run: Run, step: PlannedStep, settings: Settings) -> dict[str, int]:
+    """The slots of each pool that a step asks for, as far as its plan tells."""
+    if step.pool is None:
+        return {}
+    static = set(terms_of(step.pool, settings))
+    slots: dict[str, int] = {}
+    for term in terms_of_step(step.pool, step.assets, settings):
+        # A webserver tells which assets an op can make, not which of them its run selects.
+        is_asked = term in static or run.pools is None or term.name in run.pools
+        if is_asked and not term.fields:
+            slots[term.name] = max(slots.get(term.name, 0), term.slots)
+    return slots
 
 
 _TURNS = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.names import Field, Term, asked_by, safe_value
+from dagster_lifeguard.names import Field, Term, asked_by, of_assets, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,6 +146,26 @@ def terms_of(pool: str, settings: Settings) -> tuple[Term, ...]:
         return (Term(pool),)
 
 
+def terms_of_step(pool: str, assets: Iterable[str], settings: Settings) -> Iterator[Term]:
+    """The same of a step that makes these assets, each ``a/b``."""
+    from dagster import AssetKey  # noqa: PLC0415 - a shell that completes a name does without
+
+    keys = [AssetKey.from_user_string(asset).path for asset in assets]
+    return of_assets(terms_of(pool, settings), keys)
+
+
+def terms_of_asset(asset: str, pools: Iterable[str], settings: Settings) -> Iterator[Term]:
+    """The same of steps that make an asset, by what stands in ``op.pool`` of their ops."""
+    return (term for pool in pools for term in terms_of_step(pool, [asset], settings))
+
+
+def pools_of_run(run: RunExecution, settings: Settings) -> set[str]:
+    """The pools for which the steps of a run ask; partitions are not filled in."""
+    keys = [key.path for step in run.steps for key in step.asset_keys]
+    terms = (term for text in run.pools or () for term in terms_of(text, settings))
+    return {term.name for term in of_assets(terms, keys)}
+
+
 def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, float, float | None]]:
     """Each use of a pool: by whom, how long it waited, and how long it held if that is over."""
     if settings.granularity == "run":
@@ -153,8 +173,7 @@ def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, floa
             return
         waited = run.dequeued - (run.dequeued if run.enqueued is None else run.enqueued)
         held = None if run.ended is None else run.ended - run.dequeued
-        pools = {term.name for text in run.pools or () for term in terms_of(text, settings)}
-        for pool in sorted(pools):
+        for pool in sorted(pools_of_run(run, settings)):
             yield pool, run.job_name, waited, held
         return
     for step in run.steps if settings.engine is False else as_holders(run.steps):
@@ -167,9 +186,11 @@ def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, floa
 
 
 def terms_used(step: StepExecution, settings: Settings) -> Iterator[Term]:
-    """The pools, and slots of each, that a step asked for, with its partition filled in."""
-    for term in terms_of(step.pool, settings) if step.pool is not None else ():
-        yield _filled(term, step)
+    """What a step asked for, its assets and its partition filled in."""
+    if step.pool is not None:
+        keys = [key.path for key in step.asset_keys]
+        for term in of_assets(terms_of(step.pool, settings), keys):
+            yield _filled(term, step)
 
 
 def _filled(term: Term, step: StepExecution) -> Term:

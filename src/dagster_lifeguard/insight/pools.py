@@ -110,6 +110,8 @@ class Holder:
         fence: Of the engine's grant.
         group: With which it shares, where the order of the pool is fair.
         is_leaked: Whether its run is over, so that nobody may ever give its slots back.
+        lost: The step's own process, as host and process id, if it is dead or silent though its
+            run worker, or another process, keeps the slots.
     """
 
     run_id: str
@@ -123,6 +125,7 @@ class Holder:
     fence: int | None
     group: str | None
     is_leaked: bool
+    lost: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +299,7 @@ def _holder(
         fence=step.fence,
         group=step.group,
         is_leaked=is_leaked(step.run_id, run),
+        lost=step.lost,
     )
 
 

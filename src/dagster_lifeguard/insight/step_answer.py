@@ -77,6 +77,11 @@ class StepAnswer:
     estimate: Estimate | None
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its run and step."""
+        return self.run_id, self.step_key
+
+    @property
     def is_limited(self) -> bool:
         """Whether some pool of it has a limit or a rate."""
         return any(asked.pool.limit is not None or asked.pool.rate for asked in self.pools)

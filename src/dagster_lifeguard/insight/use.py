@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.insight.past import terms_of, terms_used
+from dagster_lifeguard.insight.past import pools_of_run, terms_used
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -54,8 +54,7 @@ def _holdings(
     """Each pool, slots of it, and from when to when they were held."""
     if settings.granularity == "run":
         if run.dequeued is not None:
-            names = {term.name for text in run.pools or () for term in terms_of(text, settings)}
-            for name in names:
+            for name in pools_of_run(run, settings):
                 yield name, 1, run.dequeued, until if run.ended is None else run.ended
         return
     for step in run.steps:

@@ -36,6 +36,14 @@ REASONS = {
 """Why a step waits."""
 
 
+def lost_text(process: str) -> str:
+    """That the step's own process is dead, while another keeps its slots."""
+    return (
+        f"the step's own process {process} is dead or silent; its slots stay held while its run "
+        "worker lives"
+    )
+
+
 def reason_text(reason: Reason, *, engine: bool | None) -> str:
     """Why a step waits, as far as it is told.
 

@@ -21,6 +21,7 @@ from dagster_lifeguard.names import (
     all_partitions,
     asked_by,
     fill_run_fields,
+    of_assets,
     safe_value,
     ticket_name,
 )
@@ -56,7 +57,7 @@ class RunPlan:
 def plan_of(instance: DagsterInstance, run: DagsterRun) -> RunPlan:
     """What a run plans; no steps if it was created without a plan."""
     steps = step_plans(instance, cast("Any", run).execution_plan_snapshot_id) or ()
-    return RunPlan({step.step_key: step for step in steps}, partition_keys(run))
+    return RunPlan({step.step_key: step.selected(run) for step in steps}, partition_keys(run))
 
 
 def plan_by_id(instance: DagsterInstance, run_id: str) -> RunPlan:
@@ -121,9 +122,9 @@ def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> Asking:
     listed = plan.partitions
     if listed is not None and len(listed) > PARTITIONS_MAX:
         listed = None
-    slots = _filled(text, step.asset_keys, listed)
+    slots = _filled(text, step.members, listed)
     if listed is not None and len(slots) > POOLS_PER_DEMAND_MAX:
-        slots = _filled(text, step.asset_keys, None)
+        slots = _filled(text, step.members, None)
     return Asking(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None)
 
 
@@ -147,27 +148,18 @@ def _filled(
 
     Args:
         text: The expression.
-        assets: The assets that the step makes.
+        assets: The assets that the step makes or checks.
         partitions: Those to ask for one by one; None for all that there are.
     """
     slots: dict[str, int] = {}
-    for term in asked_by(text):
-        for of_asset in _each_asset(term, assets):
-            for filled in _each_partition(of_asset, partitions):
-                slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
+    for term in of_assets(asked_by(text), [key.path for key in assets]):
+        for filled in _each_partition(term, partitions):
+            slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
     return slots
 
 
-def _each_asset(term: Term, assets: Iterable[AssetKey]) -> Iterator[Term]:
-    if not any(field.name == "asset" for field in term.fields):
-        yield term
-        return
-    for key in assets:
-        yield fill_run_fields(term, asset=key.path, partition=None)
-
-
 def _each_partition(term: Term, partitions: tuple[str, ...] | None) -> Iterator[Term]:
-    if not any(field.name == "partition" for field in term.fields):
+    if not term.has("partition"):
         yield term
         return
     yield replace(all_partitions(term), slots=SLOTS_MAX if partitions is None else 1)

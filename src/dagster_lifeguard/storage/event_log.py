@@ -11,7 +11,7 @@ from dagster_lifeguard.compat import storages
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.forks import ProcessLock
 from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
-from dagster_lifeguard.names import is_expression, refuse_unsettable
+from dagster_lifeguard.names import is_expression, is_of_all_partitions, refuse_unsettable
 from dagster_lifeguard.session import shared_session
 from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
@@ -197,7 +197,8 @@ class PoolMethods:
         ]
         default = storages.default_pool_limit(self)
         for text in sorted(self._lifeguard_met.keys() - limits.keys()):
-            if is_deferred(text):  # Which pools it names is known when a step claims.
+            # Which pools a template names is known when a step claims.
+            if is_of_all_partitions(text) or is_deferred(text):
                 found.append(storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False))
                 continue
             demand = demand_of(text)
@@ -305,10 +306,13 @@ class PoolMethods:
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Take note that this pool is asked for. Nothing is written: it has the default limit.
 
+        The run queue asks so for the pools of runs, and an executor for what stands in ``op.pool``.
+
         Raises:
-            ConfigError: See ``names.asked_by``.
+            ConfigError: It has the mark of an expression and is none.
         """
-        is_deferred(concurrency_key)
+        if not is_of_all_partitions(concurrency_key):
+            is_deferred(concurrency_key)
         self._lifeguard_met[concurrency_key] = None
         while len(self._lifeguard_met) > _TEXTS_KNOWN_MAX:
             self._lifeguard_met.pop(next(iter(self._lifeguard_met)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=10_000)
 def demand_of(pool: str) -> Demand:
-    """The demand of a step whose pool is this text, which has no template left to fill in.
+    """The demand of a step whose pool is this text, which does not depend on the step.
 
     Raises:
         ConfigError: See ``names.asked_by``.
@@ -24,12 +24,12 @@ def demand_of(pool: str) -> Demand:
 
 @lru_cache(maxsize=10_000)
 def is_deferred(pool: str) -> bool:
-    """Whether the text holds templates, which are filled in when a step claims.
+    """Whether what the text asks for depends on the step that claims: its assets, its partitions.
 
     Raises:
         ConfigError: See ``names.asked_by``.
     """
-    return any(term.fields for term in asked_by(pool))
+    return any(term.is_deferred for term in asked_by(pool))
 
 
 def needs_plan(pool: str) -> bool:

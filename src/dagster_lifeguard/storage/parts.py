@@ -46,7 +46,7 @@ class Parts:
             session.store,
             options.engine_options(
                 default_limit=storages.default_pool_limit(event_log),
-                on_session_opened=lambda: self.stock_slots.close(self.engine),
+                on_session_joined=lambda: self.stock_slots.close(self.engine),
                 on_lease_lost=self.steps.lost,
             ),
             session=session,

@@ -61,7 +61,7 @@ class StepEvents:
             LeaseLostError: Its slots are another's by now.
         """
         ticket = self._tickets.find(step)
-        self._steps.started(ticket, self._claims.fence(ticket))
+        self._steps.started(ticket, self._claims.fence(ticket), is_shared=ticket != step)
 
     def stored(self, kind: DagsterEventType | None, step: TicketKey) -> None:
         """An event was stored by this process, which need not be the one that executes the step."""

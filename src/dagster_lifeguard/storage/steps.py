@@ -58,12 +58,13 @@ class Steps:
         self._kill = kill or _kill_process
         self._running: dict[TicketKey, int] = {}
 
-    def started(self, key: TicketKey, fence: int | None) -> None:
+    def started(self, key: TicketKey, fence: int | None, *, is_shared: bool = False) -> None:
         """A step begins to execute in this process.
 
         Args:
             key: The step.
             fence: Its fence if this process was granted its slots; else they are adopted.
+            is_shared: Whether the slots outlast the step, so that its process may end before them.
 
         Raises:
             LeaseLostError: The run worker that was granted its slots has died, and their lease
@@ -76,7 +77,7 @@ class Steps:
             # A look first: most steps hold nothing, and should not cost a session. A holding whose
             # lease is over was given to no other step yet, and may be adopted.
             if isinstance(engine.ticket(*key), Holding):
-                fence = engine.adopt(*key)
+                fence = engine.adopt(*key, executes=not is_shared)
             if fence is None and engine.has_expired(*key):
                 self._came_too_late(key)
         if fence is not None:

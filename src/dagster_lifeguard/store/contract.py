@@ -65,10 +65,13 @@ class Changes:
         enqueue: A new ticket.
         requeue: A waiting ticket with its new queues or session.
         adopt: A holding gets ``session`` as one more owner.
+        executes: Whether that owner is the process that executes the step.
         disown: A holding loses this session as an owner.
         drop_tickets: Tickets that stop waiting.
         drop_holdings: Holdings that end, with all their owners.
         drop_sessions: Sessions that end, with whatever they own besides others.
+        is_expiry: Whether these end with their lease: holdings that others keep then remember that
+            the process that executed their step is lost.
         limits: Limits to write in Dagster's table; None deletes the row.
         limits_known: Limits that another wrote and the engine has now seen.
         rates: Rates to set; None deletes one.
@@ -86,10 +89,12 @@ class Changes:
     enqueue: Ticket | None = None
     requeue: Ticket | None = None
     adopt: TicketKey | None = None
+    executes: bool = False
     disown: tuple[TicketKey, str] | None = None
     drop_tickets: tuple[Ticket, ...] = ()
     drop_holdings: tuple[Holding, ...] = ()
     drop_sessions: tuple[str, ...] = ()
+    is_expiry: bool = False
     limits: tuple[tuple[str, int | None], ...] = ()
     limits_known: tuple[tuple[str, int | None], ...] = ()
     rates: tuple[tuple[str, Rate | None], ...] = ()

@@ -81,8 +81,9 @@ class MemoryStore(ByLook):
     def open_session(
         self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
     ) -> None:
-        del label, is_listening
+        del is_listening
         with self._lock:
+            self.rows.labels[session] = label
             self.rows.lease_until[session] = self._clock() + lease_seconds
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
@@ -127,6 +128,18 @@ class MemoryStore(ByLook):
         tickets = {t.number or 0 for t in self.rows.tickets.values() if t.session in expired}
         return holdings, tickets
 
+    def _lost(self) -> dict[TicketKey, str]:
+        """Of each holding, the process that executed its step, if it is dead."""
+        now = self._clock()
+        lost = {key: h.lost for key, h in self.rows.holdings.items() if h.lost}
+        for key, sessions in self.rows.executing.items():
+            leases = {s: self.rows.lease_until[s] for s in sessions if s in self.rows.lease_until}
+            if any(until > now for until in leases.values()):
+                lost.pop(key, None)
+            elif leases:
+                lost[key] = self.rows.labels[min(leases)]
+        return lost
+
     def _snapshot(self, pool: str) -> PoolSnapshot:
         row = self.rows.limits.get(pool)
         everything = PoolSnapshot(
@@ -137,6 +150,7 @@ class MemoryStore(ByLook):
                     holding,
                     slots={pool: holding.slots[pool]},
                     owners=frozenset(self.rows.owners[holding.key]),
+                    lost="",
                 )
                 for holding in sorted(self.rows.holdings.values(), key=lambda h: h.fence)
                 if pool in holding.slots
@@ -148,7 +162,7 @@ class MemoryStore(ByLook):
             turn=self.rows.turn.get(pool, 0),
             turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},
         )
-        found = rows.without_over(everything, *self._over())
+        found = rows.without_over(everything, *self._over(), self._lost())
         return replace(found, waiting=tuple(line(found, found.waiting, found.holdings)))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
@@ -157,7 +171,7 @@ class MemoryStore(ByLook):
             holding = self.rows.holdings.get(key)
             if holding is not None:
                 owners, is_over = frozenset(self.rows.owners[key]), key in over_holdings
-                return replace(holding, owners=owners, is_over=is_over)
+                return replace(holding, owners=owners, is_over=is_over, lost="")
             ticket = self.rows.tickets.get(key)
             if ticket is None:
                 return None

@@ -28,7 +28,9 @@ class Tables:
     tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
     holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
     slots: dict[tuple[str, int], TicketKey] = dataclasses.field(default_factory=dict)
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
     owners: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
+    executing: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
     ledger: list[Entry] = dataclasses.field(default_factory=list)
     trimmed: int = 0
     last_number: int = 0
@@ -48,7 +50,9 @@ class Tables:
             tickets=dict(self.tickets),
             holdings=dict(self.holdings),
             slots=dict(self.slots),
+            labels=dict(self.labels),
             owners={key: set(owners) for key, owners in self.owners.items()},
+            executing={key: set(sessions) for key, sessions in self.executing.items()},
             ledger=list(self.ledger),
             trimmed=self.trimmed,
             last_number=self.last_number,
@@ -60,11 +64,19 @@ class Tables:
             self.tickets.pop(ticket.key, None)
         for session in changes.drop_sessions:
             self.lease_until.pop(session, None)
+            label = self.labels.pop(session, "")
             for owners in self.owners.values():
                 owners.discard(session)
+            for executed, sessions in self.executing.items():
+                if session in sessions:
+                    sessions.remove(session)
+                    if changes.is_expiry:
+                        lost = dataclasses.replace(self.holdings[executed], lost=label)
+                        self.holdings[executed] = lost
         for holding in changes.drop_holdings:
             self.holdings.pop(holding.key, None)
             self.owners.pop(holding.key, None)
+            self.executing.pop(holding.key, None)
             for pool, numbers in holding.slots.items():
                 for number in numbers:
                     self.slots.pop((pool, number), None)
@@ -90,9 +102,12 @@ class Tables:
                     self.slots[pool, number] = grant.key
         if changes.adopt is not None:
             self.owners[changes.adopt].add(changes.session)
+            if changes.executes:
+                self.executing.setdefault(changes.adopt, set()).add(changes.session)
         if changes.disown is not None:
             disowned, session = changes.disown
             self.owners[disowned].discard(session)
+            self.executing.get(disowned, set()).discard(session)
         for pool, limit in changes.limits:
             if limit is None:
                 self.limits.pop(pool, None)

@@ -386,8 +386,8 @@ def _pool_view(found: Sequence[Any]) -> PoolView:
 
 
 def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
-    (pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups) = found[:-2]
-    over_holdings, over_tickets = found[-2:]
+    (pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups) = found[:-3]
+    over_holdings, over_tickets, lost_steps = found[-3:]
     snapshot = PoolSnapshot(
         pool=pool,
         limit=limit,
@@ -398,7 +398,8 @@ def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
         fair_by=fair_by,
     )
     over_keys = {TicketKey(*key) for key in over_holdings or ()}
-    snapshot = rows.without_over(snapshot, over_keys, set(over_tickets or ()))
+    lost = {TicketKey(run_id, step_key): label for run_id, step_key, label in lost_steps or ()}
+    snapshot = rows.without_over(snapshot, over_keys, set(over_tickets or ()), lost)
     if fair_by is None:
         return snapshot
     return rows.fair_snapshot(snapshot, holders or (), turn, turns or (), groups or ())

@@ -57,7 +57,7 @@ class PostgresTransaction(Viewed):
             entries = entries_of(changes.ledger, holding.key)
             yield call("drop_holding", *holding.key, holding.fence, now, *entries)
         if changes.drop_sessions:
-            yield call("drop_sessions", list(changes.drop_sessions))
+            yield call("drop_sessions", list(changes.drop_sessions), changes.is_expiry)
         if changes.enqueue is not None:
             ticket = changes.enqueue
             terms = ticket.demand.terms
@@ -88,7 +88,7 @@ class PostgresTransaction(Viewed):
                 *entries_of(changes.ledger, grant.key),
             )
         if changes.adopt is not None:
-            yield call("adopt", *changes.adopt, changes.session)
+            yield call("adopt", *changes.adopt, changes.session, changes.executes)
         if changes.disown is not None:
             key, session = changes.disown
             yield call("disown", *key, session)

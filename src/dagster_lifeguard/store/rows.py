@@ -114,22 +114,28 @@ def fair_view(
 
 
 def without_over(
-    found: PoolSnapshot, holdings: Collection[tuple[str, str]], tickets: Collection[int]
+    found: PoolSnapshot,
+    holdings: Collection[tuple[str, str]],
+    tickets: Collection[int],
+    lost: Mapping[TicketKey, str],
 ) -> PoolSnapshot:
-    """The snapshot with what is over set apart.
+    """The snapshot with what is over set apart, and what has lost its step's process marked.
 
     Args:
         found: The snapshot with everything among ``holdings`` and ``waiting``.
         holdings: The keys of the holdings that are over.
         tickets: The numbers of the tickets that are over.
+        lost: Of holdings that are not over, the process that executed the step and is dead.
     """
-    if not holdings and not tickets:
+    if not (holdings or tickets or lost):
         return found
     over_holdings = [replace(h, is_over=True) for h in found.holdings if h.key in holdings]
     over_tickets = [replace(t, is_over=True) for t in found.waiting if t.number in tickets]
     return replace(
         found,
-        holdings=tuple(h for h in found.holdings if h.key not in holdings),
+        holdings=tuple(
+            replace(h, lost=lost.get(h.key, "")) for h in found.holdings if h.key not in holdings
+        ),
         waiting=tuple(t for t in found.waiting if t.number not in tickets),
         over=(*over_holdings, *over_tickets),
     )

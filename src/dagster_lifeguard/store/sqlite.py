@@ -271,17 +271,23 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             # One read transaction, so that no ticket is seen both waiting and holding.
             connection.execute("BEGIN")
-            over = self._over(connection)
-            found = tuple(self._snapshot(connection, pool, *over) for pool in pools)
+            now = clock()
+            over = self._over(connection, now)
+            lost = {
+                TicketKey(run_id, step_key): label
+                for run_id, step_key, label in connection.execute(_SQL["lost_steps"], {"now": now})
+            }
+            found = tuple(self._snapshot(connection, pool, *over, lost) for pool in pools)
             connection.execute("COMMIT")
             return found
 
     @staticmethod
-    def _over(connection: sqlite3.Connection) -> tuple[set[tuple[str, str]], set[int]]:
+    def _over(connection: sqlite3.Connection, now: float) -> tuple[set[tuple[str, str]], set[int]]:
         """The keys of the holdings that are over, and the numbers of the tickets."""
-        now = {"now": clock()}
-        holdings = set(connection.execute(_SQL["over_holdings"], now))
-        return holdings, {number for (number,) in connection.execute(_SQL["over_tickets"], now)}
+        by_now = {"now": now}
+        holdings = set(connection.execute(_SQL["over_holdings"], by_now))
+        tickets = {number for (number,) in connection.execute(_SQL["over_tickets"], by_now)}
+        return holdings, tickets
 
     def _snapshot(
         self,
@@ -289,6 +295,7 @@ class SqliteStore(ByLook):
         pool: str,
         over_holdings: Collection[tuple[str, str]],
         over_tickets: Collection[int],
+        lost: Mapping[TicketKey, str],
     ) -> PoolSnapshot:
         limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
         settings = connection.execute(_SQL["settings"], (pool,)).fetchone()
@@ -303,7 +310,7 @@ class SqliteStore(ByLook):
             due_ns=settings[5] if settings else 0,
             fair_by=settings[3] if settings else None,
         )
-        found = rows.without_over(found, over_holdings, over_tickets)
+        found = rows.without_over(found, over_holdings, over_tickets, lost)
         if found.fair_by is None:
             return found
         holders, turns, groups = (
@@ -316,7 +323,7 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             connection.execute("BEGIN")
             held, waiting = self._in_question(connection, *key, ())
-            over_holdings, over_tickets = self._over(connection)
+            over_holdings, over_tickets = self._over(connection, clock())
             connection.execute("COMMIT")
         for holding in held:
             return replace(holding, is_over=holding.key in over_holdings)

@@ -61,6 +61,8 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         execute(_SQL["drop_holding"], holding.key)
         execute(_SQL["drop_owners"], holding.key)
     for session in changes.drop_sessions:
+        if changes.is_expiry:
+            execute(_SQL["lose"], {"session": session})
         execute(_SQL["drop_owner_session"], (session,))
         execute(_SQL["drop_session"], (session,))
     if changes.enqueue is not None:
@@ -97,7 +99,7 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
             execute(_SQL["raise_fence"], (grant.fence, pool))
         execute(_SQL["add_owner"], (*grant.key, changes.session))
     if changes.adopt is not None:
-        execute(_SQL["add_owner"], (*changes.adopt, changes.session))
+        execute(_SQL["adopt"], (*changes.adopt, changes.session, changes.executes))
     if changes.disown is not None:
         key, session = changes.disown
         execute(_SQL["drop_owner"], (*key, session))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.insight.explanation import explain
-from dagster_lifeguard.insight.past import Sample
+from dagster_lifeguard.insight.past import Sample, terms_of_asset
 from dagster_lifeguard.insight.subject import asset_or_run
+from dagster_lifeguard.names import format_expression
 from dagster_lifeguard.timeline import Phase, timeline_of_asset
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
@@ -32,7 +33,7 @@ class AssetPage:
 
     Attributes:
         name: The asset as ``a/b``.
-        expressions: What stands in ``op.pool`` of the ops that make it, as its rule gave it.
+        pools: What steps that make it ask for, as an expression; empty for nothing.
         explanation: What its unfinished runs wait for.
         window: What is shown.
         timeline: What made it in the window, and the first that wait to.
@@ -42,7 +43,7 @@ class AssetPage:
     """
 
     name: str
-    expressions: tuple[str, ...]
+    pools: str
     explanation: Explanation
     window: Window
     timeline: Timeline
@@ -71,7 +72,9 @@ def asset_page(
     )
     return AssetPage(
         name=name,
-        expressions=tuple(deployment.assets().get(name, ())),
+        pools=format_expression(
+            tuple(terms_of_asset(name, deployment.assets().get(name, ()), deployment.settings()))
+        ),
         explanation=explain(deployment, subject, deployment.settings(), past, now),
         window=window,
         timeline=readable(found, window),

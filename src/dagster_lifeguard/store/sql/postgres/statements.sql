@@ -61,6 +61,21 @@ WHERE o.session IN ({expired}) AND NOT EXISTS (
   SELECT 1 FROM lifeguard_owners w
   WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.session NOT IN ({expired}));
 
+-- The processes that executed steps and are dead, where another owner keeps the holding.
+-- name: lost_steps
+SELECT h.run_id, h.step_key, h.lost FROM lifeguard_holdings h
+WHERE h.lost IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = h.run_id AND w.step_key = h.step_key AND w.executes
+    AND w.session NOT IN ({expired}))
+UNION
+SELECT o.run_id, o.step_key, s.label FROM lifeguard_sessions s
+JOIN lifeguard_owners o ON o.session = s.session
+WHERE s.lease_until <= ({read_clock}) AND o.executes AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.executes
+    AND w.session NOT IN ({expired}));
+
 -- name: ticket
 SELECT ({holdings} WHERE h.run_id = $1::text AND h.step_key = $2::text),
   ({tickets} WHERE t.run_id = $1::text AND t.step_key = $2::text),
@@ -87,7 +102,11 @@ SELECT asked.pool, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst,
    FROM lifeguard_holdings h
    WHERE h.pool = asked.pool AND (h.run_id, h.step_key) IN ({over_holdings})),
   (SELECT json_agg(q.number)
-   FROM lifeguard_queue q WHERE q.pool = asked.pool AND q.number IN ({over_tickets}))
+   FROM lifeguard_queue q WHERE q.pool = asked.pool AND q.number IN ({over_tickets})),
+  (SELECT json_agg(json_build_array(l.run_id, l.step_key, l.lost))
+   FROM ({lost_steps}) AS l (run_id, step_key, lost)
+   WHERE EXISTS (SELECT 1 FROM lifeguard_holdings h WHERE h.pool = asked.pool
+                 AND h.run_id = l.run_id AND h.step_key = l.step_key))
 FROM unnest($1::text[]) WITH ORDINALITY AS asked (pool, place)
 LEFT JOIN concurrency_limits l
   ON l.concurrency_key = asked.pool AND l.using_default_limit IS NOT TRUE
@@ -289,7 +308,12 @@ WITH holding AS (
 SELECT now, since, ({pools}) FROM ended;
 
 -- name: drop_sessions
-WITH owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
+WITH lost AS (
+  UPDATE lifeguard_holdings h SET lost = s.label
+  FROM lifeguard_owners o JOIN lifeguard_sessions s ON s.session = o.session
+  WHERE $2::boolean AND o.session = ANY($1::text[]) AND o.executes
+    AND h.run_id = o.run_id AND h.step_key = o.step_key
+), owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
 DELETE FROM lifeguard_sessions WHERE session = ANY($1::text[]);
 
 -- name: enqueue
@@ -309,7 +333,8 @@ WITH queue AS (
 UPDATE lifeguard_tickets SET session = $2::text WHERE number = $1::bigint;
 
 -- name: adopt
-INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ($1::text, $2::text, $3::text);
+INSERT INTO lifeguard_owners (run_id, step_key, session, executes)
+VALUES ($1::text, $2::text, $3::text, $4::boolean);
 
 -- name: disown
 DELETE FROM lifeguard_owners

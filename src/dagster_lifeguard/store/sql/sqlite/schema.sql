@@ -60,7 +60,8 @@ CREATE INDEX lifeguard_queue_by_rank
 CREATE INDEX lifeguard_queue_by_group
   ON lifeguard_queue (pool, "group", priority DESC, number) WHERE queued = 1 AND "group" IS NOT NULL;
 
--- One row for each slot that is held. Two winners of one slot are an integrity error.
+-- One row for each slot that is held. Two winners of one slot are an integrity error. Lost is the
+-- process that executed the step on it, if that died while another owner lives.
 CREATE TABLE lifeguard_holdings (
   pool TEXT NOT NULL,
   slot_no INTEGER NOT NULL CHECK (slot_no >= 1),
@@ -70,9 +71,12 @@ CREATE TABLE lifeguard_holdings (
   priority INTEGER NOT NULL,
   since REAL NOT NULL,
   "group" TEXT,
+  lost TEXT,
   PRIMARY KEY (pool, slot_no)
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_holdings_by_ticket ON lifeguard_holdings (run_id, step_key);
+CREATE INDEX lifeguard_holdings_lost ON lifeguard_holdings (run_id, step_key)
+  WHERE lost IS NOT NULL;
 
 -- One row for each group that stands in line at a fair pool, or whose next turn there begins after
 -- the pool's own.
@@ -83,11 +87,12 @@ CREATE TABLE lifeguard_groups (
   PRIMARY KEY (pool, "group")
 ) WITHOUT ROWID;
 
--- One row for each session that owns a holding.
+-- One row for each session that owns a holding, and whether its process executes the step.
 CREATE TABLE lifeguard_owners (
   run_id TEXT NOT NULL,
   step_key TEXT NOT NULL,
   session TEXT NOT NULL,
+  executes INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (run_id, step_key, session)
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_owners_by_session ON lifeguard_owners (session);

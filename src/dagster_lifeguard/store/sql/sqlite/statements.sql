@@ -144,6 +144,16 @@ UPDATE lifeguard_pools SET fence = ? WHERE pool = ?;
 -- name: add_owner
 INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES (?, ?, ?);
 
+-- name: adopt
+INSERT INTO lifeguard_owners (run_id, step_key, session, executes) VALUES (?, ?, ?, ?);
+
+-- Before its owners go.
+-- name: lose
+UPDATE lifeguard_holdings
+SET lost = (SELECT label FROM lifeguard_sessions WHERE session = :session)
+WHERE (run_id, step_key) IN (
+  SELECT run_id, step_key FROM lifeguard_owners WHERE session = :session AND executes);
+
 -- name: drop_owner
 DELETE FROM lifeguard_owners WHERE run_id = ? AND step_key = ? AND session = ?;
 
@@ -266,6 +276,21 @@ SELECT o.run_id, o.step_key FROM lifeguard_owners o
 WHERE o.session IN ({expired}) AND NOT EXISTS (
   SELECT 1 FROM lifeguard_owners w
   WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.session NOT IN ({expired}));
+
+-- The processes that executed steps and are dead, where another owner keeps the holding.
+-- name: lost_steps
+SELECT h.run_id, h.step_key, h.lost FROM lifeguard_holdings h
+WHERE h.lost IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = h.run_id AND w.step_key = h.step_key AND w.executes
+    AND w.session NOT IN ({expired}))
+UNION
+SELECT o.run_id, o.step_key, s.label FROM lifeguard_sessions s
+JOIN lifeguard_owners o ON o.session = s.session
+WHERE s.lease_until <= :now AND o.executes AND NOT EXISTS (
+  SELECT 1 FROM lifeguard_owners w
+  WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.executes
+    AND w.session NOT IN ({expired}));
 
 -- name: busy_pools_without_over
 SELECT pool FROM lifeguard_holdings WHERE (run_id, step_key) NOT IN ({over_holdings})
