@@ -26,6 +26,7 @@ from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.doctor import daemon, fixes, slots
 from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
+from dagster_lifeguard.names import parse_expression
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
@@ -424,7 +425,8 @@ class TestLimits:
 
     def test_a_template_stands_for_any_value(self) -> None:
         subject = Subject("told", machine=Machine(None, Path("/")))
-        known = {"assets": {"a": ("days[{partition}]", "{group}.x")}, "unfinished": (), "pools": ()}
+        terms = parse_expression("days[{partition}]+{group}.x")
+        known = {"_of_assets": {"a": terms}, "unfinished": (), "pools": ()}
         vars(subject).update(known)
         assert subject.used_pools == frozenset()
         assert subject.may_be_used("days[2024]")
@@ -648,7 +650,8 @@ class TestSlots:
             # The run was marked as over, and this process, which holds for it, lives.
             (fix,) = json.loads(doctor(home, "--fix", "--yes", "--json").stdout)["fixes"]
             assert (fix["outcome"], "of its lease left" in fix["text"]) == ("refused", True)
-            storage.lifeguard.engine.leave()
+            engine = storage.lifeguard.engine
+            engine._own._session.lose(engine.session, by_clock=True)  # As in a process that died.
             with storage.index_transaction() as connection:
                 connection.execute(db.text("UPDATE lifeguard_sessions SET lease_until = 1"))
             # It is silent now: nobody counts what it has, a slot for run-a and a place for run-b.
