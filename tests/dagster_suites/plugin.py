@@ -192,6 +192,17 @@ def _storages_made_by_hand(request, monkeypatch) -> None:
     monkeypatch.setattr(Ours, "create_clean_storage", staticmethod(clean))
 
 
+@pytest.fixture(autouse=True)
+def _launcher_made_once(request) -> None:
+    """An instance makes its launcher when it is first asked, and not safely for threads.
+
+    Where the run queue launches with threads, two make one each, and the test that counts what was
+    launched sees only what the second did.
+    """
+    if {"instance", "daemon"} <= set(request.fixturenames):
+        assert request.getfixturevalue("instance").run_launcher
+
+
 # ---- results ---------------------------------------------------------------------------------------
 
 
