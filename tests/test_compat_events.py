@@ -151,8 +151,8 @@ def test_a_plan_names_pools_and_assets(instance) -> None:
     found = step_plans(instance, result.dagster_run.execution_plan_snapshot_id)
     assert found is not None
     assert set(found) == {
-        ("two", "orders", (AssetKey("a"), AssetKey("b")), frozenset()),
-        ("tagged", "old", (AssetKey("tagged"),), frozenset({"two"})),
+        ("two", "orders", (AssetKey("a"), AssetKey("b")), frozenset(), frozenset()),
+        ("tagged", "old", (AssetKey("tagged"),), frozenset({"two"}), frozenset()),
     }
     assert step_plans(instance, None) is None
     assert step_plans(instance, "unknown") is None

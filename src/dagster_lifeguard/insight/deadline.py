@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.compat import health
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:
@@ -35,6 +33,10 @@ def deadline_of(deployment: Deployment, run: Run | None) -> Deadline | None:
     """The deadline of a run; None if it has none, or is over."""
     if run is None or run.is_over:
         return None
+    # Here, so that completing a name in the shell does not wait for Dagster.
+    from dagster_lifeguard.compat import health  # noqa: PLC0415
+    from dagster_lifeguard.deployment.instance import InstanceDeployment  # noqa: PLC0415
+
     setting, seconds = health.max_runtime_of(run.tags)
     is_enforced = None
     if isinstance(deployment, InstanceDeployment):
