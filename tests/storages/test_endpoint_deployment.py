@@ -309,13 +309,13 @@ def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
     served, deployment, monkeypatch, tmp_path
 ):
     home, port = served
-    with home.instance() as instance:
-        log = instance.event_log_storage
-        log.set_concurrency_slots("metered", 2)
-        if hasattr(log, "set_rate"):
-            log.set_rate("metered", Rate.parse("1/day"))
-            assert log.claim_concurrency_slot("metered", "first", "step", 0).is_claimed
-            assert not log.claim_concurrency_slot("metered", "second", "step", 0).is_claimed
+    instance = dg.DagsterInstance.from_config(str(home.path))  # What waits is gone with it.
+    log = instance.event_log_storage
+    log.set_concurrency_slots("metered", 2)
+    if hasattr(log, "set_rate"):
+        log.set_rate("metered", Rate.parse("1/day"))
+        assert log.claim_concurrency_slot("metered", "first", "step", 0).is_claimed
+        assert not log.claim_concurrency_slot("metered", "second", "step", 0).is_claimed
     assert (deployment.rates(), deployment.orders()) == (None, None)
     with pytest.raises(DeploymentError, match="Rates and orders of pools need the engine"):
         list(deployment.set_limits({}, {"metered": Rate.parse("2/day")}))
