@@ -6,12 +6,14 @@ Each verb is one of the ``transactions``, done again until the database answers.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
+from dagster_lifeguard.lease import answer_seconds
 from dagster_lifeguard.model import (
     LIMIT_MAX,
     EntryKind,
@@ -374,23 +376,31 @@ class Engine:
     def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
         """The session is no more: tell whoever executes on what it held; see ``SessionUser``."""
         if self.options.on_lease_lost is not None:
-            gone = (key for key, grant in held.items() if by_clock or not self._regains(key, grant))
-            self.options.on_lease_lost(tuple(gone))
+            kept = set() if by_clock else self._regained(held)
+            self.options.on_lease_lost(tuple(key for key in held if key not in kept))
+
+    def _regained(self, held: Mapping[TicketKey, Granted]) -> Collection[TicketKey]:
+        """What this process owns again, since another owner has kept it.
+
+        The database is asked by a thread of its own: one that does not answer now keeps nothing.
+        """
+        kept: list[TicketKey] = []
+
+        def ask() -> None:
+            kept.extend(key for key, grant in held.items() if self._regains(key, grant))
+
+        asking = threading.Thread(target=ask, name="lifeguard-regain", daemon=True)
+        try:
+            asking.start()
+            asking.join(answer_seconds(self.options.lease_seconds))
+        except RuntimeError as error:  # No thread is to be had.
+            logger.warning("Cannot find out who holds the slots of this process: %s", error)
+        return tuple(kept)
 
     def _regains(self, key: TicketKey, grant: Granted) -> bool:
-        """Become an owner again of slots that another owner has kept.
-
-        The new session comes first: it keeps workers on Dagster's own storage out. They may have
-        been let in before, while the leases of all owners were over.
-        """
         try:
-            self._own.open()
-            holding = self.store.ticket(key)
-            if not isinstance(holding, Holding) or holding.is_over:
-                return False
-            executes = key in self._executing
-            return grant.fence == holding.fence == self.adopt(*key, executes=executes)
-        except (TryAgainError, StoreUnavailableError) as error:
+            return grant.fence == self.adopt(*key, executes=key in self._executing)
+        except StoreUnavailableError as error:
             logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
             return False
 

@@ -18,6 +18,11 @@ def process_clock() -> float:
     return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
 
 
+def answer_seconds(lease_seconds: float) -> float:
+    """How long a process whose lease may be over waits for the database's word."""
+    return min(_ANSWER_SECONDS_MAX, lease_seconds * _ANSWER_PART)
+
+
 class Lease:
     """Tells a process when its slots may be another's.
 
@@ -41,7 +46,7 @@ class Lease:
     def __init__(self, seconds: float, asked_at: float) -> None:
         self._trusted_seconds = seconds * (1 - _MARGIN)
         self.ends_at = asked_at + self._trusted_seconds
-        self.answer_seconds = min(_ANSWER_SECONDS_MAX, seconds * _ANSWER_PART)
+        self.answer_seconds = answer_seconds(seconds)
         self._asking_since: float | None = None
 
     def ask(self, now: float) -> None:

@@ -150,9 +150,15 @@ class Transactions:
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
     def adopt(self, key: TicketKey, *, executes: bool) -> int | None:
-        """Own what the ticket holds, too; its fence, or None if it holds nothing."""
+        """Own what the ticket holds, too; its fence, or None if it holds nothing.
+
+        A holding whose lease is over was given to nobody else yet, unless its owners were revoked.
+        Those are ended first; under this session nobody is let in any more.
+        """
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
+            for revoked in self._store.revoked_sessions():
+                self.end(Scope((), ended=(revoked,)), EntryKind.EXPIRED)
             pools = self._store.pools_of(key.run_id, key.step_key, ())
             self._passing("begin")
             held = None

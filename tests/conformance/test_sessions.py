@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -397,3 +398,65 @@ def test_a_revoked_session_adopts_nothing(place, new_engine):
     assert revoked.adopt("a", "step")
     assert revoked.session != session
     assert live.ticket("a", "step").owners == {live.session, revoked.session}
+
+
+def test_what_only_a_revoked_session_owned_is_not_adopted(place, new_engine):
+    """Between its end and now, a worker on Dagster's own storage may have been let in."""
+    worker, step = new_engine(), new_engine()
+    worker.set_limit("orders", 1)
+    worker.claim("a", "step", ORDERS)
+    revoke_session(place, worker.session)
+
+    assert step.adopt("a", "step") is None
+    assert step.ticket("a", "step") is None
+    assert step.has_expired("a", "step")
+
+
+def test_a_lease_that_ran_out_is_no_bar_to_adopting(place, new_engine):
+    worker, step = new_engine(), new_engine()
+    worker.set_limit("orders", 1)
+    granted = worker.claim("a", "step", ORDERS)
+    age_session(place, worker.session)
+
+    assert step.adopt("a", "step") == granted.fence
+    assert step.session in step.ticket("a", "step").owners
+
+
+def test_slots_count_as_lost_if_the_database_falls_silent_after_its_word(
+    place, new_engine, monkeypatch
+):
+    """It says that the session is gone, and does not say whether another owner kept the slots."""
+    told = []
+    engine, other = new_engine(lease_seconds=20.0, on_lease_lost=told.append), new_engine()
+    other.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS)
+    other.adopt("a", "step")
+    answers = threading.Event()
+    open_session = engine.store.open_session
+
+    def silent(*args, **kwargs):
+        answers.wait()
+        open_session(*args, **kwargs)
+
+    monkeypatch.setattr(engine.store, "open_session", silent)
+    age_session(place, engine.session)
+    other.reap()
+    try:
+        assert not engine.heartbeat()
+        assert told == [(TicketKey("a", "step"),)]
+    finally:
+        answers.set()
+
+
+def test_slots_that_another_owner_kept_are_not_lost(place, new_engine):
+    told = []
+    engine, other = new_engine(lease_seconds=20.0, on_lease_lost=told.append), new_engine()
+    other.set_limit("orders", 1)
+    engine.claim("a", "step", ORDERS)
+    other.adopt("a", "step")
+    age_session(place, engine.session)
+    other.reap()
+
+    assert not engine.heartbeat()
+    assert told == [()]
+    assert engine.session in engine.ticket("a", "step").owners

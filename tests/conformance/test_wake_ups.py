@@ -115,3 +115,14 @@ def test_a_release_wakes_as_many_as_the_default_limit_lets_in(new_engine):
     assert waits.wait("a", "step", DEADLINE_SECONDS)
     assert not waits.wait("b", "step", 0.1)
     assert waits.claim("a", "step", ORDERS).granted
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_what_was_notified_while_the_connection_was_lost_is_made_up_for(holds, waits):
+    """As a thread drops it that lost its transaction, while another waits."""
+    assert holds.claim("holds", "step", ORDERS).granted
+    assert not waits.claim("waits", "step", ORDERS).granted
+    waits.store.connection.drop()
+    holds.release("holds", "step")  # Nobody listens.
+    assert waits.wait("waits", "step", DEADLINE_SECONDS)
+    assert waits.claim("waits", "step", ORDERS).granted

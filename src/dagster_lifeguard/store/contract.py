@@ -206,6 +206,9 @@ class Store(Protocol):
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         """Sessions whose lease has run out, oldest first."""
 
+    def revoked_sessions(self) -> tuple[str, ...]:
+        """Those of them that were revoked: another may have been let in since."""
+
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
         """Wait for a wake-up, at most so long: the session's tickets that should look again.
 

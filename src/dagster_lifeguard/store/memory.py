@@ -99,6 +99,10 @@ class MemoryStore(ByLook):
             late = [(until, s) for s, until in self.rows.lease_until.items() if until <= now]
             return tuple(session for _, session in sorted(late)[:count_max])
 
+    def revoked_sessions(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(s for s, until in self.rows.lease_until.items() if until == 0)
+
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
         with self._wake:
             self._wake.wait_for(lambda: self._woken.get(session), timeout_seconds)

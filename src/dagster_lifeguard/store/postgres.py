@@ -266,9 +266,13 @@ class PostgresStore:
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         return tuple(session for (session,) in self._run("expired_sessions", count_max))
 
+    def revoked_sessions(self) -> tuple[str, ...]:
+        return tuple(session for (session,) in self._run("revoked_sessions"))
+
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
-        del session  # The connection listens to the one session of this process.
-        payloads = self.connection.notified(timeout_seconds)
+        payloads = self.connection.notified(timeout_seconds)  # To the one session of this process.
+        if self.connection.takes_missed():
+            return frozenset(TicketKey(*key) for key in self._run("waiting", session))
         return frozenset(TicketKey(*key) for payload in payloads for key in json.loads(payload))
 
     # ---- reading without a lock ----------------------------------------------------------------

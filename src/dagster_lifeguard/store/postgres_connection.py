@@ -108,6 +108,7 @@ class PostgresConnection:
         self._cursor: Any = None
         self._channel: str | None = None
         self._notified: deque[str] = deque()
+        self._missed = False
         self.mutex = threading.RLock()
         self.statements = 0
         self.round_trips = 0
@@ -138,6 +139,7 @@ class PostgresConnection:
         self.execute([Statement(_SETTINGS)])
         if self._channel is not None:
             self.listen(self._channel)
+            self._missed = True
 
     def prepare(self) -> None:
         """Prepare the statements, on a connection that has not done so; the tables must exist."""
@@ -225,6 +227,11 @@ class PostgresConnection:
         while self._notified:
             found.append(self._notified.popleft())
         return found
+
+    def takes_missed(self) -> bool:
+        """Whether notifications may have been missed, since a connection was lost; told once."""
+        missed, self._missed = self._missed, False
+        return missed
 
     def _collect(self) -> None:
         raw = self._raw

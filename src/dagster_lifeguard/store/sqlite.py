@@ -218,6 +218,11 @@ class SqliteStore(ByLook):
             found = connection.execute(_SQL["expired_sessions"], (clock(), count_max))
             return tuple(session for (session,) in found)
 
+    def revoked_sessions(self) -> tuple[str, ...]:
+        with self.connection.reading() as connection:
+            found = connection.execute(_SQL["revoked_sessions"])
+            return tuple(session for (session,) in found)
+
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
         deadline = time.monotonic() + timeout_seconds
         while True:

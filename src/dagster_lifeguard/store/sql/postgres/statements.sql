@@ -423,6 +423,12 @@ WHERE session = $1::text AND lease_until > 0 RETURNING session;
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ({clock})
 ORDER BY lease_until LIMIT $1::integer;
 
+-- name: waiting
+SELECT run_id, step_key FROM lifeguard_tickets WHERE session = $1::text;
+
+-- name: revoked_sessions
+SELECT session FROM lifeguard_sessions WHERE lease_until = 0;
+
 -- name: limits
 SELECT concurrency_key, "limit" FROM concurrency_limits
 WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key COLLATE "C";

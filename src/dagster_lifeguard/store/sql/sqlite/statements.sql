@@ -250,6 +250,9 @@ UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ? AND lease_until 
 -- name: expired_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ? ORDER BY lease_until LIMIT ?;
 
+-- name: revoked_sessions
+SELECT session FROM lifeguard_sessions WHERE lease_until = 0;
+
 -- name: limits
 SELECT concurrency_key, "limit" FROM concurrency_limits
 WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key;
