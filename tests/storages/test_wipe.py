@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as db
 from dagster._core.storage.dagster_run import DagsterRun
 from homes import eventually, holders, limit
 
@@ -39,6 +40,51 @@ def test_a_wipe_ends_what_runs_have_and_keeps_what_is_set(make_home, kind):
         run = instance.add_run(DagsterRun(job_name="job")).run_id
         assert log.claim_concurrency_slot("orders", run, "step").is_claimed
         assert engine.ticket(run, "step").fence > fence
+
+
+def test_limits_are_not_gone_for_a_moment(make_home, kind):
+    """A step that claims in that moment would take its pool for an unlimited one."""
+    statements = []
+
+    def note(connection, cursor, statement, *_):
+        statements.append(statement)
+
+    with make_home(kind).instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        db.event.listen(db.Engine, "before_cursor_execute", note)
+        try:
+            instance.wipe()
+        finally:
+            db.event.remove(db.Engine, "before_cursor_execute", note)
+    deleted = [text.split()[2] for text in statements if text.startswith("DELETE FROM")]
+    assert {"event_logs", "asset_keys", "concurrency_slots"} <= set(deleted)
+    assert "concurrency_limits" not in deleted
+
+
+def test_what_a_wipe_deletes_is_what_dagster_deletes_but_the_limits(make_home, kind):
+    import dagster as dg
+
+    def filled(home):
+        with home.instance() as instance:
+            assert dg.materialize([asset_of], instance=instance).success
+            instance.add_dynamic_partitions("letters", ["a"])
+            instance.event_log_storage.set_concurrency_slots("orders", 1)
+            instance.wipe()
+            with instance.event_log_storage.index_connection() as connection:
+                names = db.inspect(connection).get_table_names()
+                return {
+                    name
+                    for name in names
+                    if not name.startswith("lifeguard")
+                    and connection.execute(db.text(f'SELECT count(*) FROM "{name}"')).scalar()
+                }
+
+    @dg.asset
+    def asset_of():
+        return dg.MaterializeResult(tags={"team": "x"}, check_results=[])
+
+    ours, theirs = filled(make_home(kind)), filled(make_home(kind, stock=True))
+    assert ours == theirs | {"concurrency_limits", "concurrency_slots"}
 
 
 def test_a_wipe_of_nothing(make_home, kind):

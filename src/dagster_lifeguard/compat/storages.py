@@ -48,6 +48,16 @@ Slot = tuple[str, str]
 # --- the parts of a storage -----------------------------------------------------------------------
 
 
+def wipe_all_but_limits(event_log: SqlEventLogStorage) -> None:
+    """Delete what a wipe deletes, and keep the limits of pools.
+
+    Relies on: ``SqlEventLogStorage._wipe_index``, which a wipe of an SQLite storage consists of;
+    that of a PostgreSQL storage, which keeps no run's events elsewhere, deletes the limits, and
+    then calls it too (1.10.0).
+    """
+    cast("Any", event_log)._wipe_index()
+
+
 def put_parts(storage: Any, *, event_log: object, runs: object) -> None:
     """Give a unified storage another event log storage and run storage.
 

@@ -73,6 +73,10 @@ class PoolMethods:
         """What tells this storage's database from others."""
         raise NotImplementedError
 
+    def wipe_events(self) -> None:
+        """Delete everything that Dagster's storage deletes in a wipe, but the limits."""
+        cast("Any", super()).wipe()
+
     @property
     def lifeguard(self) -> Parts:
         """Engine and claims of this instance.
@@ -328,9 +332,8 @@ class PoolMethods:
         heartbeat, as if its lease were lost.
         """
         parts = self.lifeguard
-        limits = {row.pool: row.limit for row in parts.engine.limits()}
-        cast("Any", super()).wipe()
-        parts.engine.set_limits(limits)  # Dagster's PostgreSQL storage has deleted them.
+        limits = [row.pool for row in parts.engine.limits()]
+        self.wipe_events()
         for run_id in sorted(parts.engine.wipe()):
             parts.claims.forget_run(run_id)
             parts.tickets.forget(run_id)

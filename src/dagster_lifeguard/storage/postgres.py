@@ -28,6 +28,10 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
     def database_name(self) -> str:
         return self.postgres_url
 
+    def wipe_events(self) -> None:
+        # A pool without its limit, if only for a moment, lets in whoever comes.
+        storages.wipe_all_but_limits(self)
+
 
 class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):
     """Dagster's runs on PostgreSQL."""
