@@ -15,14 +15,13 @@ from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, PoolView, Ticket, 
 from dagster_lifeguard.order import (
     SLOT,
     format_order,
-    members_to_see,
     parse_order,
     queue_of,
     rank_of,
     ranked,
     turns_after,
 )
-from dagster_lifeguard.store.rows import fair_view
+from dagster_lifeguard.store.rows import fair_view, groups_to_see, with_queue
 
 GROUPS = "abc"
 
@@ -127,24 +126,33 @@ def test_the_front_of_many_groups_is_the_front_of_all():
         assert_the_front_is_that_of_all(waiters, held, turns, chance.randrange(5) * SLOT)
 
 
-def assert_the_front_is_that_of_all(waiters, held, *turns):
-    firsts = {}
+def assert_the_front_is_that_of_all(waiters, held, turns, turn):
+    """As a store reads it: the first of each line of a size and a group, those ranked best."""
+    lines = {}
     for waiter in sorted(waiters, key=lambda w: (-w.priority, w.number)):
-        firsts.setdefault(waiter.group, []).append(waiter)
-    heads = ranked([members[0] for members in firsts.values()], held, *turns)
-    read = [
-        waiter
-        for head, count in members_to_see(heads, WAITERS_SEEN_MAX + 1)
-        for waiter in firsts[head.group][:count]
+        lines.setdefault((waiter.slots, waiter.group), []).append(waiter)
+
+    def by_head(line):
+        (_, group), (head, *_) = line
+        return -head.priority, held.get(group, 0), turns.get(group, turn), head.number
+
+    def row(w):
+        return w.number, w.priority, w.slots, w.since, *w.key, w.session, w.group
+
+    heads = [
+        (turns.get(group, turn), *row(line[0]))
+        for size in {size for size, _ in lines}
+        for (_, group), line in sorted(
+            (item for item in lines.items() if item[0][0] == size), key=by_head
+        )[: WAITERS_SEEN_MAX + 1]
     ]
-    view = view_of((), held, *turns)
-    found = fair_view(
-        view,
-        view.holders.items(),
-        view.turns.items(),
-        [(w.number, w.priority, w.slots, w.since, *w.key, w.session, w.group) for w in read],
-    )
-    best = [w for _, w in ranked(waiters, held, *turns)]
+    view = replace(view_of((), held, turns, turn), limit_known=99)
+    firsts, groups = groups_to_see(fair_view(view, view.holders.items(), heads, {}))
+    members = [
+        row(waiter) for (_, group), line in lines.items() for waiter in line[: groups.get(group, 0)]
+    ]
+    found = with_queue(firsts, members)
+    best = [w for _, w in ranked(waiters, held, turns, turn)]
     assert list(found.queue) == best[:WAITERS_SEEN_MAX]
     assert found.whole == (len(waiters) <= WAITERS_SEEN_MAX)
 

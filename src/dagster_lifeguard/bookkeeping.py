@@ -62,15 +62,20 @@ def fair_pools(view: View) -> dict[str, str]:
     return {p.pool: p.fair_by for p in view.pools.values() if p.fair_by is not None}
 
 
+def groups_of(tags: Mapping[str, str], view: View) -> dict[str, str]:
+    """The group of a run with these tags, in each pool in view whose order is fair."""
+    return {pool: tags.get(tag, "") for pool, tag in fair_pools(view).items()}
+
+
 def claimed(
-    view: View, asking: Ticket, tags: Mapping[str, str], session: str, patience_seconds: float
+    view: View, asking: Ticket, groups: Mapping[str, str], session: str, patience_seconds: float
 ) -> tuple[Verdict, Changes | None]:
     """Decide a claim and say what it writes; None when there is nothing to write.
 
     Args:
         view: What is seen under the locks.
         asking: The ticket as it asks.
-        tags: Of its run, if the order of some pool in view is fair.
+        groups: The ticket's group in each pool in view whose order is fair.
         session: The session that asks.
         patience_seconds: See ``admission``.
     """
@@ -78,7 +83,6 @@ def claimed(
     if view.holdings:
         holding = view.holdings[0]
         return Granted(holding.slots, holding.fence), adopted(view, session)
-    groups = {pool: tags.get(tag, "") for pool, tag in fair_pools(view).items()}
     ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)

@@ -105,10 +105,11 @@ class Transactions:
         key = ticket.key
         reaped = False
         tags: Mapping[str, str] | None = None
+        groups: Mapping[str, str] = {}
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
             self._passing("begin")
-            scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session)
+            scope = Scope(ticket.demand.pools, key.run_id, key.step_key, session, groups)
             verdict = None
             asked_at = time.monotonic()
             with self._store.begin(scope) as transaction:
@@ -118,18 +119,16 @@ class Transactions:
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
                 # Looked up without the locks in hand, and only where somebody asks for it.
-                lacks_tags = tags is None and bool(bookkeeping.fair_pools(view))
-                can_decide = view.session_alive and not asks_otherwise and not lacks_tags
+                lacks_groups = groups != bookkeeping.groups_of(tags or {}, view)
+                can_decide = view.session_alive and not asks_otherwise and not lacks_groups
                 if can_decide and (reaped or not view.expired):
                     patience = self._options.patience_seconds
-                    verdict, changes = bookkeeping.claimed(
-                        view, ticket, tags or {}, session, patience
-                    )
+                    verdict, changes = bookkeeping.claimed(view, ticket, groups, session, patience)
                     due_at = _due_soon(verdict, view)
                     if due_at is not None:
                         view = replace(view, now=transaction.wait_until(due_at).now)
                         verdict, changes = bookkeeping.claimed(
-                            view, ticket, tags or {}, session, patience
+                            view, ticket, groups, session, patience
                         )
                     self._passing("decided")
                     if changes is not None:
@@ -140,8 +139,9 @@ class Transactions:
                 return verdict
             if not view.session_alive:
                 self._own.lose(session)
-            elif lacks_tags:
-                tags = look_up()
+            elif lacks_groups:
+                tags = look_up() if tags is None else tags
+                groups = bookkeeping.groups_of(tags, view)
             elif asks_otherwise:
                 self.end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
             elif verdict is None:

@@ -255,9 +255,9 @@ def test_who_stays_in_line_and_cannot_go_in_saves_up_no_turns(fair, priority):
 
 
 def turns_of(engine):
-    with engine.store.begin(Scope(("orders",))) as transaction:
-        pool = transaction.view.pools["orders"]
-    return pool.turn, dict(pool.turns)
+    """The pool's turn, and where the turns of groups begin."""
+    found = engine.snapshot("orders")
+    return found.turn, dict(found.turns)
 
 
 def test_who_waits_already_when_a_pool_becomes_fair_gets_a_turn_when_it_asks_again(engine):

@@ -48,7 +48,8 @@ def explain(postgres_url):
         ("expired_sessions", (10,)),
         ("rates", ()),
         ("orders", ()),
-        ("fair", ("orders",)),
+        ("heads", ("orders", "team")),
+        ("members", ("orders", ["team"], [2], 1)),
         ("set_due", ("orders", 1)),
     ],
 )

@@ -31,7 +31,7 @@ INSERT INTO lifeguard_pools (pool, fence) VALUES ('orders', 41);
 INSERT INTO lifeguard_sessions VALUES ('s', 'host:1', 1, 99999999999);
 INSERT INTO lifeguard_holdings (pool, slot_no, run_id, step_key, fence, priority, since)
   VALUES ('orders', 1, '{run}', 'step', 41, 0, 1);
-INSERT INTO lifeguard_owners VALUES ('{run}', 'step', 's');
+INSERT INTO lifeguard_owners (run_id, step_key, session) VALUES ('{run}', 'step', 's');
 INSERT INTO lifeguard_tickets (run_id, step_key, priority, demand, session, since)
   VALUES ('{run}', 'other', 0, '{{"orders": 1}}', 's', 1)"""
         names = migrations(home.kind)[:version]

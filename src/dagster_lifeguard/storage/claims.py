@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine import Engine
     from dagster_lifeguard.model import Demand, LimitRow, Verdict
+    from dagster_lifeguard.rate import Rate
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Claims:
         self._waiting: dict[TicketKey, Waiting] = {}
         self._turns: dict[str, _Turn] = {}
         self._limits: tuple[LimitRow, ...] | None = None
+        self._rates: Mapping[str, Rate] | None = None
 
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         """Ask for the demand, or ask again; returns within the pause.
@@ -83,7 +85,7 @@ class Claims:
                     self._leave(key)
                     return before
                 self._look(key.run_id)
-            self._limits = None
+            self.forget_limits()
             verdict = self._engine.claim(*key, demand, priority, partial(self._tags, key.run_id))
         if isinstance(verdict, Granted):
             self._end_waiting(key)
@@ -158,9 +160,16 @@ class Claims:
                 self._limits = self._engine.limits()
         return self._limits
 
+    def rates(self) -> Mapping[str, Rate]:
+        """The pools that have a rate, and which; as old as ``limits``."""
+        if self._rates is None or not self._waiting:
+            with self._telling_of(tuple(self._waiting)):
+                self._rates = self._engine.rates()
+        return self._rates
+
     def forget_limits(self) -> None:
-        """Read the limits anew the next time."""
-        self._limits = None
+        """Read limits and rates anew the next time."""
+        self._limits = self._rates = None
 
     @staticmethod
     @contextmanager

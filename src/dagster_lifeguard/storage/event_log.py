@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dagster import EventLogEntry
 
-    from dagster_lifeguard.model import PoolSnapshot
+    from dagster_lifeguard.model import Demand, PoolSnapshot
     from dagster_lifeguard.rate import Rate
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.storage.progress import Progress
@@ -200,6 +200,7 @@ class PoolMethods:
             for pool, limit in limits.items()
         ]
         default = storages.default_pool_limit(self)
+        unlimited: dict[str, Demand] = {}
         for text in sorted(self._lifeguard_met.keys() - limits.keys()):
             # Which pools a template names is known when a step claims.
             if is_of_all_partitions(text) or is_deferred(text):
@@ -207,11 +208,17 @@ class PoolMethods:
                 continue
             demand = demand_of(text)
             limit = limit_of(demand, limits, default)
-            if limit is not None:
+            if limit is None:
+                unlimited[text] = demand
+            else:
                 is_pool = not is_expression(text)
                 found.append(storages.PoolLimit(name=text, limit=limit, from_default=is_pool))
-            elif not self.lifeguard.engine.rates().keys().isdisjoint(demand.pools):
-                found.append(storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False))
+        rated = self.lifeguard.claims.rates().keys() if unlimited else ()
+        found += [
+            storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False)
+            for text, demand in unlimited.items()
+            if not set(demand.pools).isdisjoint(rated)
+        ]
         return found
 
     def get_concurrency_keys(self) -> set[str]:

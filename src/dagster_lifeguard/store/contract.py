@@ -5,7 +5,7 @@ Every store keeps the same guarantees, and one conformance suite holds them to i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Scope:
         run_id: See the tickets of this run.
         step_key: Of that run, only this step.
         session: The session that asks. It cannot be reaped before the transaction ends.
+        groups: The group of the step in pools whose order is fair, as far as it is known: a view
+            tells where its turn begins.
         ended: Lock those of these sessions that exist and, with ``expired_only``, whose lease
             has run out; see the tickets they own, alone or not.
     """
@@ -51,6 +53,7 @@ class Scope:
     run_id: str | None = None
     step_key: str | None = None
     session: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
     expired_only: bool = True
 

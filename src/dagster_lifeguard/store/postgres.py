@@ -28,6 +28,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     View,
     Waiter,
+    most_slots,
 )
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
@@ -155,7 +156,7 @@ class PostgresStore:
         if pools:
             statements.append(call("lock_pools", pools))
         statements.append(_look(scope, sessions))
-        view = self._view(connection.execute(statements), sessions)
+        view = self._view(connection.execute(statements), sessions, scope.groups)
         if len(view.pools) < len(pools):
             # Their rows were deleted by hand: forget them, and have them made.
             self._pools_known.difference_update(pools)
@@ -183,7 +184,7 @@ class PostgresStore:
                 now=now,
                 session_alive=True,
                 lease_ends=None,
-                pools=self._pool_views(views),
+                pools=self._pool_views(views, {}),
                 holdings=(Holding(key, grant.slots, grant.fence, since=since),),
             )
             notifications = wake_ups(next_up(view))
@@ -229,25 +230,42 @@ class PostgresStore:
                 self._pools_known.clear()
             self._pools_known.update(unknown)
 
-    def _view(self, found: list[tuple[Any, ...]], sessions: tuple[str, ...]) -> View:
+    def _view(
+        self,
+        found: list[tuple[Any, ...]],
+        sessions: tuple[str, ...],
+        groups: Mapping[str, str] | None = None,
+    ) -> View:
         ((now, alive, lease_ends, pools, held, waiting),) = found
         return View(
             now=now,
             session_alive=alive,
             lease_ends=lease_ends,
-            pools=self._pool_views(pools),
+            pools=self._pool_views(pools, groups or {}),
             holdings=_holdings(held),
             tickets=_tickets(waiting),
             sessions=sessions,
         )
 
-    def _pool_views(self, found: Sequence[Any] | None) -> dict[str, PoolView]:
+    def _pool_views(
+        self, found: Sequence[Any] | None, groups: Mapping[str, str]
+    ) -> dict[str, PoolView]:
         views = {pool[0]: _pool_view(pool) for pool in found or ()}
         for name, view in views.items():
             if view.fair_by is not None:
-                ((holders, turns, queue),) = self._call("fair", name)
-                views[name] = rows.fair_view(view, holders or (), turns or (), queue or ())
+                views[name] = self._fair_view(view, groups.get(name))
         return views
+
+    def _fair_view(self, found: PoolView, group: str | None) -> PoolView:
+        ((holders, begins, heads),) = self._call("heads", found.pool, group)
+        asking = {} if group is None or begins is None else {group: begins}
+        view = rows.fair_view(found, holders or (), heads or (), asking)
+        view, groups = rows.groups_to_see(view)
+        if not groups:
+            return rows.with_queue(view, ())
+        most = most_slots(found.pool, found.limit, found.limit_known)
+        members = self._call("members", found.pool, list(groups), list(groups.values()), most)
+        return rows.with_queue(view, members)
 
     # ---- sessions and wake-ups -----------------------------------------------------------------
 
@@ -386,7 +404,8 @@ def _look(scope: Scope, sessions: Sequence[str]) -> Statement:
 
 def _pool_view(found: Sequence[Any]) -> PoolView:
     pool, *row, taken, queue = found
-    return rows.pool_view(pool, row, taken or (), queue or ())
+    view = rows.pool_view(pool, row, taken or ())
+    return view if view.fair_by is not None else rows.with_queue(view, queue or ())
 
 
 def _snapshot(found: Sequence[Any]) -> PoolSnapshot:

@@ -45,7 +45,7 @@ SET client_min_messages = warning
 _FRAGMENTS = frozenset(
     {
         *("clock", "read_clock", "most", "state", "pools", "holdings", "tickets"),
-        *("expired", "over_tickets", "over_holdings", "lost_steps"),
+        *("expired", "lease", "over_tickets", "over_holdings", "lost_steps"),
     }
 )
 """Parts of statements."""

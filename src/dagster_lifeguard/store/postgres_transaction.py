@@ -105,8 +105,7 @@ class PostgresTransaction(Viewed):
             yield call("set_due", pool, due_ns)
         for pool, fair_by in changes.orders:
             yield call("set_order", pool, fair_by)
-            if fair_by is not None:
-                yield call("ungroup", pool)
+            yield call("regroup", pool, None if fair_by is None else "")
         for name, arguments in rows.groups(changes):
             yield call(name, *arguments.values())
         yield from wake_ups(changes.wake)

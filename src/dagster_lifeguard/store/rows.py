@@ -18,7 +18,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Waiter,
 )
-from dagster_lifeguard.order import line, queue_of, turns_in_force
+from dagster_lifeguard.order import line, members_to_see, queue_of, turns_in_force
 from dagster_lifeguard.rate import Rate
 
 if TYPE_CHECKING:
@@ -54,29 +54,20 @@ def holdings(
     )
 
 
-def pool_view(
-    pool: str,
-    row: Sequence[Any],
-    taken: Iterable[int],
-    queue: Sequence[Sequence[Any]],
-) -> PoolView:
-    """The view of a pool, first come, first served.
+def pool_view(pool: str, row: Sequence[Any], taken: Iterable[int]) -> PoolView:
+    """The view of a pool without its queue.
 
     Args:
         pool: The pool.
         row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by,
             turn.
         taken: Numbers of the slots that are held.
-        queue: The best-ranked waiters, one more than are seen if there are so many: rows (number,
-            priority, slots, since, run_id, step_key, session).
     """
     fence, limit_known, limit, *of_rate, due_ns, fair_by, turn = row
     return PoolView(
         pool=pool,
         limit=limit,
         taken=frozenset(taken),
-        queue=tuple(waiter(w) for w in queue[:WAITERS_SEEN_MAX]),
-        whole=len(queue) <= WAITERS_SEEN_MAX,
         fence=fence,
         limit_known=limit_known,
         rate=rate(of_rate),
@@ -89,28 +80,62 @@ def pool_view(
 def fair_view(
     found: PoolView,
     holders: Iterable[tuple[int, str]],
-    turns: Iterable[tuple[str, int]],
-    queue: Iterable[Sequence[Any]],
+    heads: Iterable[Sequence[Any]],
+    asking: Mapping[str, int],
 ) -> PoolView:
-    """The view of a pool whose order is fair.
+    """The view of a pool whose order is fair, with the first of each group as its queue.
 
     Args:
-        found: The view as it would be first come, first served.
+        found: The view without its queue.
         holders: The group that holds each slot.
-        turns: Where the turns of groups begin.
-        queue: The best of each group, with the best of all among them, one more than are seen if
-            there are so many.
+        heads: The first of each line, of those lines of each size that are ranked best: where the
+            turn of its group begins, if that is known, and the row of a waiter.
+        asking: Where the turn of the group that asks begins, if it is known.
     """
-    pool = replace(
+    turns = dict(asking)
+    firsts: dict[str, Waiter] = {}
+    for begins, *row in heads:
+        head = waiter(row)
+        if begins is not None:
+            turns[head.group] = begins
+        first = firsts.setdefault(head.group, head)
+        if (-head.priority, head.number) < (-first.priority, first.number):
+            firsts[head.group] = head
+    return replace(
         found,
         holders=dict(holders),
-        turns=turns_in_force(found, turns),
-        queue=tuple(map(waiter, queue)),
-        whole=True,
+        turns=turns_in_force(found, turns.items()),
+        queue=tuple(firsts.values()),
     )
-    ranked = [waiter for _, waiter in queue_of(pool)]
+
+
+def groups_to_see(found: PoolView) -> tuple[PoolView, dict[str, int]]:
+    """Of which groups more than the first is to be seen, and how many at most.
+
+    Args:
+        found: The view with the first of each group as its queue.
+
+    Returns:
+        The view with the first of all other groups that are to be seen, and these groups.
+    """
+    seen = members_to_see(queue_of(found), WAITERS_SEEN_MAX + 1)
+    alone = tuple(first for first, count in seen if count == 1)
+    return replace(found, queue=alone), {first.group: count for first, count in seen if count > 1}
+
+
+def with_queue(found: PoolView, queue: Iterable[Sequence[Any]]) -> PoolView:
+    """The view with the best of its queue, and no more of it than decisions look at.
+
+    Args:
+        found: The view with some of its queue, or none.
+        queue: The others of the best-ranked waiters, one more than are seen if there are so many,
+            and perhaps some that are not: rows (number, priority, slots, since, run_id, step_key,
+            session, group).
+    """
+    everybody = replace(found, queue=(*found.queue, *map(waiter, queue)))
+    ranked = [waiter for _, waiter in queue_of(everybody)]
     whole = len(ranked) <= WAITERS_SEEN_MAX
-    return replace(pool, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
+    return replace(everybody, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
 
 
 def without_over(

@@ -30,7 +30,6 @@ from dagster_lifeguard.model import (
     View,
     most_slots,
 )
-from dagster_lifeguard.order import members_to_see, queue_of, turns_in_force
 from dagster_lifeguard.rate import Rate
 from dagster_lifeguard.store import rows
 from dagster_lifeguard.store.by_look import ByLook
@@ -119,50 +118,47 @@ class SqliteStore(ByLook):
             now=now,
             session_alive=bool(alive),
             lease_ends=lease_ends,
-            pools={pool: self._pool_view(connection, pool, now) for pool in scope.pools},
+            pools={
+                pool: self._pool_view(connection, pool, now, scope.groups.get(pool))
+                for pool in scope.pools
+            },
             holdings=held,
             tickets=tickets,
             sessions=tuple(sessions),
         )
 
-    def _pool_view(self, connection: sqlite3.Connection, pool: str, now: float) -> PoolView:
+    def _pool_view(
+        self, connection: sqlite3.Connection, pool: str, now: float, group: str | None
+    ) -> PoolView:
         row = connection.execute(_SQL["pool"], (pool,)).fetchone()
         if row is None:
             connection.execute(_SQL["add_pool"], (pool,))
             row = connection.execute(_SQL["pool"], (pool,)).fetchone()
-        _, limit_known, limit, *_ = row
-        seen = {"pool": pool, "now": now, "most": most_slots(pool, limit, limit_known)}
-        queue = connection.execute(
-            _SQL["queue"], {**seen, "count": WAITERS_SEEN_MAX + 1}
-        ).fetchall()
         taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
-        view = rows.pool_view(pool, row, taken, queue)
-        return view if view.fair_by is None else self._fair_view(connection, view, seen)
-
-    def _fair_view(
-        self, connection: sqlite3.Connection, view: PoolView, seen: Mapping[str, object]
-    ) -> PoolView:
-        holders = connection.execute(_SQL["holders"], (view.pool,)).fetchall()
-        turns = connection.execute(_SQL["turns"], (view.pool,)).fetchall()
-
-        # Whoever is among the best of all is behind the first of their group.
-        heads = connection.execute(_SQL["first_of_groups"], seen).fetchall()
-        firsts = tuple(map(rows.waiter, heads))
-        view = replace(
-            view,
-            holders=dict(holders),
-            turns=turns_in_force(view, turns),
-            queue=firsts,
-            whole=True,
-        )
+        view = rows.pool_view(pool, row, taken)
+        most = most_slots(pool, view.limit, view.limit_known)
+        seen = {"pool": pool, "now": now, "most": most, "count": WAITERS_SEEN_MAX + 1}
+        is_fair = view.fair_by is not None
         queue: list[Any] = []
-        for head, count in members_to_see(queue_of(view), WAITERS_SEEN_MAX + 1):
-            if count == 1:
-                queue.append(heads[firsts.index(head)])
-            else:
-                of_group = {**seen, "group": head.group, "count": count}
-                queue += connection.execute(_SQL["queue_of_group"], of_group).fetchall()
-        return rows.fair_view(view, holders, turns, queue)
+        for (slots,) in connection.execute(
+            _SQL["sizes_of_lines" if is_fair else "sizes"], seen
+        ).fetchall():
+            of_size = {**seen, "slots": slots}
+            queue += connection.execute(_SQL["heads" if is_fair else "queue_of_size"], of_size)
+        if not is_fair:
+            return rows.with_queue(view, queue)
+        holders = connection.execute(_SQL["holders"], (pool,)).fetchall()
+        begins = connection.execute(_SQL["turn_of_group"], (pool, group)).fetchone()
+        view = rows.fair_view(
+            view, holders, queue, {group: begins[0]} if group is not None and begins else {}
+        )
+        view, groups = rows.groups_to_see(view)
+        members: list[Any] = []
+        for of_group, count in groups.items():
+            of_line = {**seen, "group": of_group, "count": count}
+            for (slots,) in connection.execute(_SQL["sizes_of_group"], of_line).fetchall():
+                members += connection.execute(_SQL["queue_of_line"], {**of_line, "slots": slots})
+        return rows.with_queue(view, members)
 
     def _in_question(
         self,

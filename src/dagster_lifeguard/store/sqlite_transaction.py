@@ -116,9 +116,9 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         execute(_SQL["set_due"], (due_ns, pool))
     for pool, fair_by in changes.orders:
         execute(_SQL["set_order"], {"pool": pool, "fair_by": fair_by})
-        if fair_by is not None:
-            for name in ("ungroup_queue", "ungroup_holdings", "drop_groups"):
-                execute(_SQL[name], (pool,))
+        regrouped = {"pool": pool, "group": None if fair_by is None else ""}
+        for name in ("regroup_queue", "regroup_holdings", "drop_groups"):
+            execute(_SQL[name], regrouped)
     for name, arguments in rows.groups(changes):
         execute(_SQL[name], arguments)
     for e in changes.ledger:

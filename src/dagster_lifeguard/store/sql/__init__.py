@@ -10,6 +10,7 @@ from typing import Literal
 Dialect = Literal["sqlite", "postgres"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_NEXT = re.compile(r";\n+(?=\S)")
 _PART = re.compile(r"\{(\w+)\}")
 
 
@@ -37,9 +38,12 @@ def statements(dialect: Dialect) -> dict[str, str]:
 
 @cache
 def script(dialect: Dialect, name: str) -> tuple[str, ...]:
-    """The statements of a script without names, in order."""
+    """The statements of a script without names, in order.
+
+    Each begins at the margin. A trigger has semicolons within it, so its lines are indented.
+    """
     text = (files(__package__) / dialect / f"{name}.sql").read_text(encoding="utf-8")
-    return tuple(part.strip() for part in _without_comments(text).split(";") if part.strip())
+    return tuple(part.strip() for part in _NEXT.split(_without_comments(text).rstrip(";")))
 
 
 def _without_comments(text: str) -> str:

@@ -121,86 +121,88 @@ EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_unti
 -- name: most
 CASE WHEN left(p.pool, 5) = '{all}' THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
 
+-- Of the session of a ticket. Looked up by its key: a join may begin at all sessions that live.
+-- name: lease
+SELECT s.lease_until FROM lifeguard_sessions s WHERE s.session = t.session;
+
+-- The queue is read from size to size along the index, whatever there is of each, up to the limit.
 -- name: pools
 SELECT json_agg(json_build_array(
   p.pool, p.fence, p.limit_known, l."limit",
   p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns, p.fair_by, p.turn,
   (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
-  (SELECT json_agg(json_build_array(
+  (WITH RECURSIVE sizes (slots) AS (
+     (SELECT q.slots FROM lifeguard_queue q
+      WHERE q.pool = p.pool AND q.queued AND q."group" IS NULL ORDER BY q.slots LIMIT 1)
+     UNION ALL
+     SELECT (SELECT q.slots FROM lifeguard_queue q
+             WHERE q.pool = p.pool AND q.queued AND q."group" IS NULL
+               AND q.slots > sizes.slots
+             ORDER BY q.slots LIMIT 1)
+     FROM sizes WHERE sizes.slots < ({most}))
+   SELECT json_agg(json_build_array(
      w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session))
-   FROM (SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
-         FROM lifeguard_queue q
-         JOIN lifeguard_tickets t ON t.number = q.number
-         JOIN lifeguard_sessions s ON s.session = t.session
-         WHERE q.pool = p.pool AND q.queued AND q.slots <= ({most}) AND s.lease_until > ({clock})
-         ORDER BY q.priority DESC, q.number LIMIT 33) AS w)))
+   FROM sizes CROSS JOIN LATERAL (
+     SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+     FROM lifeguard_queue q
+     JOIN lifeguard_tickets t ON t.number = q.number
+     WHERE q.pool = p.pool AND q.queued AND q."group" IS NULL AND q.slots = sizes.slots
+       AND ({lease}) > ({clock})
+     ORDER BY q.priority DESC, q.number LIMIT 33) AS w
+   WHERE sizes.slots <= ({most}))))
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
 WHERE p.pool = ANY($1::text[]);
 
--- What a pool whose order is fair needs besides, asked for only then. From group to group along the
--- index, whatever there is of each; then, of each of the 33 groups whose first is best, as many as
--- can be among the best 33 of all: see members_to_see in order.py.
--- name: fair
-WITH RECURSIVE groups (name) AS (
-  (SELECT q."group" FROM lifeguard_queue q
-   WHERE q.pool = $1::text AND q.queued AND q."group" IS NOT NULL
-   ORDER BY q."group" LIMIT 1)
-  UNION ALL
-  SELECT (SELECT q."group" FROM lifeguard_queue q
-          WHERE q.pool = $1::text AND q.queued AND q."group" > groups.name
-          ORDER BY q."group" LIMIT 1)
-  FROM groups WHERE groups.name IS NOT NULL
-), slots (most, turn) AS (
-  SELECT ({most}), p.turn FROM lifeguard_pools p
+-- What a pool whose order is fair needs besides: who holds, where the turn of the group that asks
+-- begins, and the first live one of each of the 33 lines that are ranked best. From line to line along
+-- the index; what a line is ranked by may be out of date by what died.
+-- name: heads
+WITH RECURSIVE slots (most) AS (
+  SELECT ({most}) FROM lifeguard_pools p
   LEFT JOIN concurrency_limits l
     ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
   WHERE p.pool = $1::text
-), held AS (
-  SELECT coalesce(h."group", '') AS name, count(*) AS slots
-  FROM lifeguard_holdings h WHERE h.pool = $1::text GROUP BY 1
-), firsts AS (
-  SELECT groups.name, -w.priority AS minus_priority, share.slots AS share, w.slots,
-    row_number() OVER (
-      ORDER BY w.priority DESC, share.slots,
-        coalesce((SELECT greatest(s.begins, slots.turn - slots.most * 1000)
-                  FROM lifeguard_groups s
-                  WHERE s.pool = $1::text AND s."group" = groups.name),
-                 slots.turn),
-        w.number) AS place
-  FROM groups CROSS JOIN slots CROSS JOIN LATERAL (
-    SELECT coalesce((SELECT held.slots FROM held WHERE held.name = groups.name), 0) AS slots
-  ) AS share CROSS JOIN LATERAL (
-    SELECT q.priority, q.number, q.slots
-    FROM lifeguard_queue q
-    JOIN lifeguard_tickets t ON t.number = q.number
-    JOIN lifeguard_sessions s ON s.session = t.session
-    WHERE q.pool = $1::text AND q.queued AND q."group" = groups.name
-      AND q.slots <= (SELECT slots.most FROM slots) AND s.lease_until > ({clock})
-    ORDER BY q.priority DESC, q.number LIMIT 1) AS w
-), worst AS (
-  SELECT minus_priority, share FROM firsts WHERE place = 33
+), sizes (slots) AS (
+  (SELECT i.slots FROM lifeguard_lines i WHERE i.pool = $1::text ORDER BY i.slots LIMIT 1)
+  UNION ALL
+  SELECT (SELECT i.slots FROM lifeguard_lines i
+          WHERE i.pool = $1::text AND i.slots > sizes.slots ORDER BY i.slots LIMIT 1)
+  FROM sizes WHERE sizes.slots < (SELECT slots.most FROM slots)
+), heads AS (
+  SELECT best.* FROM sizes CROSS JOIN LATERAL (
+    SELECT i.begins, w.*, i."group" AS of_group
+    FROM lifeguard_lines i CROSS JOIN LATERAL (
+      SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+      FROM lifeguard_queue q
+      JOIN lifeguard_tickets t ON t.number = q.number
+      WHERE q.pool = $1::text AND q.queued AND q."group" = i."group" AND q.slots = i.slots
+        AND ({lease}) > ({clock})
+      ORDER BY q.priority DESC, q.number LIMIT 1) AS w
+    WHERE i.pool = $1::text AND i.slots = sizes.slots
+    ORDER BY i.priority DESC, i.held, i.begins NULLS FIRST, i.number LIMIT 33) AS best
+  WHERE sizes.slots <= (SELECT slots.most FROM slots)
 )
 SELECT
   (SELECT json_agg(json_build_array(h.slot_no, coalesce(h."group", '')))
    FROM lifeguard_holdings h WHERE h.pool = $1::text),
-  (SELECT json_agg(json_build_array(s."group", s.begins))
-   FROM lifeguard_groups s WHERE s.pool = $1::text),
+  (SELECT g.begins FROM lifeguard_groups g WHERE g.pool = $1::text AND g."group" = $2::text),
   (SELECT json_agg(json_build_array(
-     w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session, w.name))
-   FROM (SELECT w.*, firsts.name FROM firsts CROSS JOIN LATERAL (
-           SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
-           FROM lifeguard_queue q
-           JOIN lifeguard_tickets t ON t.number = q.number
-           JOIN lifeguard_sessions s ON s.session = t.session
-           WHERE q.pool = $1::text AND q.queued AND q."group" = firsts.name
-             AND q.slots <= (SELECT slots.most FROM slots) AND s.lease_until > ({clock})
-           ORDER BY q.priority DESC, q.number
-           LIMIT CASE WHEN EXISTS (
-             SELECT 1 FROM worst
-             WHERE (firsts.minus_priority, firsts.share + firsts.slots)
-                 > (worst.minus_priority, worst.share)) THEN 1 ELSE 34 - firsts.place END) AS w
-         WHERE firsts.place <= 33) AS w);
+     begins, number, priority, slots, since, run_id, step_key, session, of_group)) FROM heads);
+
+-- Of each line of these groups the first live ones, so many.
+-- name: members
+SELECT w.number, w.priority, w.slots, w.since, w.run_id, w.step_key, w.session, seen.of_group
+FROM unnest($2::text[], $3::integer[]) AS seen (of_group, count)
+JOIN lifeguard_lines i
+  ON i.pool = $1::text AND i."group" = seen.of_group AND i.slots <= $4::integer
+CROSS JOIN LATERAL (
+  SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
+  FROM lifeguard_queue q
+  JOIN lifeguard_tickets t ON t.number = q.number
+  WHERE q.pool = $1::text AND q.queued AND q."group" = i."group" AND q.slots = i.slots
+    AND ({lease}) > ({clock})
+  ORDER BY q.priority DESC, q.number LIMIT seen.count) AS w;
 
 -- name: holdings
 SELECT json_agg(json_build_array(
@@ -364,11 +366,11 @@ SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL;
 UPDATE lifeguard_pools SET fair_by = $2::text WHERE pool = $1::text;
 
 -- Nobody's group by one tag says anything about another.
--- name: ungroup
+-- name: regroup
 WITH queue AS (
-  UPDATE lifeguard_queue SET "group" = '' WHERE pool = $1::text
+  UPDATE lifeguard_queue SET "group" = $2::text WHERE pool = $1::text
 ), holdings AS (
-  UPDATE lifeguard_holdings SET "group" = '' WHERE pool = $1::text
+  UPDATE lifeguard_holdings SET "group" = $2::text WHERE pool = $1::text
 )
 DELETE FROM lifeguard_groups WHERE pool = $1::text;
 
@@ -388,9 +390,7 @@ ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 UPDATE lifeguard_pools SET turn = $2::bigint WHERE pool = $1::text;
 
 -- name: forget_turns
-DELETE FROM lifeguard_groups s WHERE s.pool = $1::text AND s.begins <= $2::bigint AND NOT EXISTS (
-  SELECT 1 FROM lifeguard_queue q
-  WHERE q.pool = $1::text AND q."group" = s."group" AND q.queued);
+DELETE FROM lifeguard_groups WHERE pool = $1::text AND NOT in_line AND begins <= $2::bigint;
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;

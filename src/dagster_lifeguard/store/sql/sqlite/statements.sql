@@ -15,48 +15,73 @@ INSERT INTO lifeguard_pools (pool) VALUES (?) ON CONFLICT (pool) DO NOTHING;
 -- name: taken
 SELECT slot_no FROM lifeguard_holdings WHERE pool = ?;
 
--- The best-ranked live waiters that the limit has slots enough for. CROSS JOIN pins the order: along the index, rank by rank.
--- name: queue
+-- How many slots those ask for whom the limit is large enough. From size to size along the index,
+-- whatever there is of each.
+-- name: sizes
+WITH RECURSIVE sizes (slots) AS (
+  SELECT min(slots) FROM lifeguard_queue WHERE pool = :pool AND queued = 1 AND "group" IS NULL
+  UNION ALL
+  SELECT (SELECT min(q.slots) FROM lifeguard_queue q
+          WHERE q.pool = :pool AND q.queued = 1 AND q."group" IS NULL AND q.slots > sizes.slots)
+  FROM sizes WHERE sizes.slots < :most
+)
+SELECT slots FROM sizes WHERE slots <= :most;
+
+-- name: sizes_of_lines
+WITH RECURSIVE sizes (slots) AS (
+  SELECT min(slots) FROM lifeguard_lines WHERE pool = :pool
+  UNION ALL
+  SELECT (SELECT min(i.slots) FROM lifeguard_lines i
+          WHERE i.pool = :pool AND i.slots > sizes.slots)
+  FROM sizes WHERE sizes.slots < :most
+)
+SELECT slots FROM sizes WHERE slots <= :most;
+
+-- The best-ranked live waiters of one size. CROSS JOIN pins the order: along the index, rank by
+-- rank.
+-- name: queue_of_size
 SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session
 FROM lifeguard_queue q
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
 CROSS JOIN lifeguard_sessions s ON s.session = t.session
-WHERE q.pool = :pool AND q.queued = 1 AND q.slots <= :most AND s.lease_until > :now
+WHERE q.pool = :pool AND q.queued = 1 AND q."group" IS NULL AND q.slots = :slots
+  AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
 
--- From group to group along the index, whatever there is of each, and the first live one of each.
--- name: first_of_groups
-WITH RECURSIVE found (name) AS (
-  SELECT min("group") FROM lifeguard_queue
-  WHERE pool = :pool AND queued = 1 AND "group" IS NOT NULL
-  UNION ALL
-  SELECT (SELECT min(q."group") FROM lifeguard_queue q
-          WHERE q.pool = :pool AND q.queued = 1 AND q."group" > found.name)
-  FROM found WHERE found.name IS NOT NULL
-)
-SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
-FROM found
-CROSS JOIN lifeguard_queue q ON q.pool = :pool AND q.number = (
+-- The first live one of each group, of those that ask for so many slots. From line to line along the
+-- index; what a line is ranked by may be out of date by what died.
+-- name: heads
+SELECT i.begins, q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
+FROM lifeguard_lines i
+CROSS JOIN lifeguard_queue q ON q.pool = i.pool AND q.number = (
   SELECT w.number
   FROM lifeguard_queue w
   CROSS JOIN lifeguard_tickets u ON u.number = w.number
   CROSS JOIN lifeguard_sessions s ON s.session = u.session
-  WHERE w.pool = :pool AND w.queued = 1 AND w."group" = found.name AND w.slots <= :most
+  WHERE w.pool = i.pool AND w.queued = 1 AND w."group" = i."group" AND w.slots = i.slots
     AND s.lease_until > :now
   ORDER BY w.priority DESC, w.number LIMIT 1)
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
-WHERE found.name IS NOT NULL;
+WHERE i.pool = :pool AND i.slots = :slots
+ORDER BY i.priority DESC, i.held, i.begins, i.number
+LIMIT :count;
 
--- name: queue_of_group
+-- name: sizes_of_group
+SELECT slots FROM lifeguard_lines WHERE pool = :pool AND "group" = :group AND slots <= :most;
+
+-- name: queue_of_line
 SELECT q.number, q.priority, q.slots, t.since, t.run_id, t.step_key, t.session, q."group"
 FROM lifeguard_queue q
 CROSS JOIN lifeguard_tickets t ON t.number = q.number
 CROSS JOIN lifeguard_sessions s ON s.session = t.session
-WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND q.slots <= :most
+WHERE q.pool = :pool AND q.queued = 1 AND q."group" = :group AND q.slots = :slots
   AND s.lease_until > :now
 ORDER BY q.priority DESC, q.number
 LIMIT :count;
+
+-- name: turn_of_group
+SELECT begins FROM lifeguard_groups WHERE pool = ? AND "group" = ?;
 
 -- name: turns
 SELECT "group", begins FROM lifeguard_groups WHERE pool = ?;
@@ -188,14 +213,14 @@ UPDATE lifeguard_pools SET rate_starts = ?, rate_seconds = ?, rate_burst = ? WHE
 UPDATE lifeguard_pools SET fair_by = :fair_by WHERE pool = :pool;
 
 -- Nobody's group by one tag says anything about another.
--- name: ungroup_queue
-UPDATE lifeguard_queue SET "group" = '' WHERE pool = ?;
+-- name: regroup_queue
+UPDATE lifeguard_queue SET "group" = :group WHERE pool = :pool;
 
--- name: ungroup_holdings
-UPDATE lifeguard_holdings SET "group" = '' WHERE pool = ?;
+-- name: regroup_holdings
+UPDATE lifeguard_holdings SET "group" = :group WHERE pool = :pool;
 
 -- name: drop_groups
-DELETE FROM lifeguard_groups WHERE pool = ?;
+DELETE FROM lifeguard_groups WHERE pool = :pool;
 
 -- name: set_group
 UPDATE lifeguard_queue SET "group" = :group WHERE pool = :pool AND number =
@@ -213,9 +238,7 @@ ON CONFLICT (pool, "group") DO UPDATE SET begins = excluded.begins;
 UPDATE lifeguard_pools SET turn = :turn WHERE pool = :pool;
 
 -- name: forget_turns
-DELETE FROM lifeguard_groups WHERE pool = :pool AND begins <= :turn AND NOT EXISTS (
-  SELECT 1 FROM lifeguard_queue q
-  WHERE q.pool = :pool AND q."group" = lifeguard_groups."group" AND q.queued = 1);
+DELETE FROM lifeguard_groups WHERE pool = :pool AND in_line = 0 AND begins <= :turn;
 
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
