@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REAP_COUNT_MAX = 100
-"""The most sessions one reaping ends, so that a claim that reaps is not held up for long."""
+"""The most sessions that one reaping ends."""
+BURY_COUNT_MAX = 1000
+"""The most waiting tickets of the dead that are deleted at once."""
+_HOLDERS_COUNT_MAX = 10
+"""The most dead holders of its pools that a claim ends."""
+_OTHERS_COUNT_MAX = 2
+"""The most other dead processes that a claim ends: its part of what all claims share."""
 
 _LOOKS_MAX = 20
 
@@ -145,7 +151,7 @@ class Transactions:
             elif asks_otherwise:
                 self.end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
             elif verdict is None:
-                self.reap()
+                self._reap_some(ticket.demand.pools)
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
 
@@ -254,15 +260,31 @@ class Transactions:
 
     def reap(self) -> int:
         """End sessions whose lease has run out; how many were."""
+        self._say_that_it_lives()
         expired = self._store.expired_sessions(REAP_COUNT_MAX)
-        if self._own.id in expired:
-            # Late, but not reaped yet: this process lives, and says so first.
-            self._own.beat()
-        ended = 0
-        for session in expired:
-            if session != self._own.id:
-                ended += self.end(Scope((), ended=(session,)), EntryKind.EXPIRED)
+        ended = sum(self._end_dead(session) for session in expired)
+        if expired:
+            self._store.bury(BURY_COUNT_MAX)
         return ended
+
+    def _reap_some(self, pools: tuple[str, ...]) -> None:
+        """Free what the dead hold in these pools, and do a part of what else they have left."""
+        self._say_that_it_lives()
+        for session in self._store.holders_over(pools, _HOLDERS_COUNT_MAX):
+            self._end_dead(session)
+        self._store.bury(BURY_COUNT_MAX)
+        for session in self._store.expired_sessions(_OTHERS_COUNT_MAX):
+            self._end_dead(session)
+
+    def _say_that_it_lives(self) -> None:
+        """Extend this process's own lease, if it is late and not reaped yet."""
+        if self._own.id is not None:
+            self._own.beat()
+
+    def _end_dead(self, session: str) -> bool:
+        if session == self._own.id:
+            return False
+        return self.end(Scope((), ended=(session,)), EntryKind.EXPIRED)
 
     def end_expired(self, sessions: tuple[str, ...]) -> bool:
         """End these sessions if the leases of all have run out; whether they were ended."""

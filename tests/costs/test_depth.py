@@ -71,15 +71,18 @@ def insert(place: SharedPlace, table: str, columns: str, values: Iterable[str]) 
         place.sql(f"INSERT INTO {table} ({columns}) VALUES {text}")
 
 
-def fill(place: SharedPlace, shape: Shape, count: int) -> None:
-    """Put the shape's tickets into the tables, as if their processes lived."""
+def fill(place: SharedPlace, shape: Shape, count: int, lease_seconds: float = NEVER) -> None:
+    """Put the shape's tickets into the tables, and their processes with such a lease."""
     now = time.time()
     tickets = list(enumerate(shape.tickets(count), start=-1_000_000))
     insert(
         place,
         "lifeguard_sessions",
         "session, label, started_at, lease_until",
-        (f"('{name}', 'host:1', {now}, {now + NEVER})" for name in {t.session for _, t in tickets}),
+        (
+            f"('{name}', 'host:1', {now}, {now + lease_seconds})"
+            for name in {t.session for _, t in tickets}
+        ),
     )
     insert(
         place,
@@ -164,3 +167,49 @@ def test_a_decision_visits_no_more_however_many_there_are(new_place, name):
         assert some.visits <= FULL_VIEW * few.visits, verb
         assert many.statements == some.statements, verb
         assert many.visits <= (1 + SLACK) * some.visits + 2, verb
+
+
+DEAD = {
+    "one process": Shape(1, lambda count: [Waiting("dead")] * count),
+    "many processes": Shape(1, lambda count: [Waiting(f"dead{n // 10}") for n in range(count)]),
+    "of one group": Shape(
+        1, lambda count: [Waiting(f"dead{n // 10}", group="g") for n in range(count)], "team"
+    ),
+}
+BURIED_AT_ONCE = 1000
+VISITS_OF_A_DEAD = {"postgres": 25, "sqlite": 120}
+"""Those of passing it by and of deleting it; see ``Work.visits``."""
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_the_dead_ahead_hold_up_no_claim_and_cost_something_once(new_place, name):
+    shape = DEAD[name]
+    place = new_place()
+    engine = engine_on(place, shape)
+    place.sql("UPDATE lifeguard_sessions SET lease_until = lease_until + 1000000")
+    fill(place, shape, MANY, lease_seconds=-60.0)
+    before = engine.store.expired_sessions(MANY)
+    turns, verdicts = iter(range(100)), []
+
+    def turn() -> None:
+        run = f"new{next(turns)}"
+        verdicts.append(engine.claim(run, "step", ORDERS, tags=lambda: {"team": "mine"}))
+        engine.release(run, "step")
+
+    burials = MANY // BURIED_AT_ONCE + 1
+    first = [work_of(engine, turn) for _ in range(burials)]
+    after = [work_of(engine, turn) for _ in range(3)]
+    print(*first, *after, sep="\n")  # noqa: T201 - shown where it fails
+
+    assert before
+    assert all(verdict.granted for verdict in verdicts)
+    assert max(work.visits for work in first) <= VISITS_OF_A_DEAD[place.kind] * MANY
+    assert place.sql("SELECT count(*) FROM lifeguard_tickets") == [(0,)]
+    assert engine.store.expired_sessions(MANY) == ()
+    assert engine.store.snapshots(["orders"])[0].tickets == ()
+    empty = engine_on(new_place(), shape)
+    engine, verdicts = empty, []
+    turn()
+    (alone,) = [work_of(empty, turn)]
+    assert {work.visits <= 1.5 * alone.visits + 2 for work in after} == {True}
+    empty.close()

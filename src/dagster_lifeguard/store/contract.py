@@ -46,7 +46,7 @@ class Scope:
         groups: The group of the step in pools whose order is fair, as far as it is known: a view
             tells where its turn begins.
         ended: Lock those of these sessions that exist and, with ``expired_only``, whose lease
-            has run out; see the tickets they own, alone or not.
+            has run out; see the tickets they own, alone or not. Of those that wait, some.
     """
 
     pools: tuple[str, ...]
@@ -72,7 +72,8 @@ class Changes:
         disown: A holding loses this session as an owner.
         drop_tickets: Tickets that stop waiting.
         drop_holdings: Holdings that end, with all their owners.
-        drop_sessions: Sessions that end, with whatever they own besides others.
+        drop_sessions: Sessions that end, with whatever they own besides others. One that waits for
+            more than was in view is revoked, and left to ``Store.bury``.
         is_expiry: Whether these end with their lease: holdings that others keep then remember that
             the process that executed their step is lost.
         limits: Limits to write in Dagster's table; None deletes the row.
@@ -208,6 +209,20 @@ class Store(Protocol):
 
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         """Sessions whose lease has run out, oldest first."""
+
+    def bury(self, count_max: int) -> None:
+        """Do a piece of what is left to do for sessions whose lease has run out.
+
+        Those that own nothing are revoked, so that none comes back; of the revoked, the waiting
+        tickets are deleted, and then they themselves. What is held stays. Nobody looks at a ticket
+        whose session is over, so no pool is locked, and nobody is woken.
+
+        Args:
+            count_max: The most sessions, and the most tickets.
+        """
+
+    def holders_over(self, pools: Collection[str], count_max: int) -> tuple[str, ...]:
+        """Sessions whose lease has run out and that own something in these pools, so many."""
 
     def revoked_sessions(self) -> tuple[str, ...]:
         """Those of them that were revoked: another may have been let in since."""

@@ -95,9 +95,39 @@ class MemoryStore(ByLook):
 
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         with self._lock:
-            now = self._clock()
-            late = [(until, s) for s, until in self.rows.lease_until.items() if until <= now]
-            return tuple(session for _, session in sorted(late)[:count_max])
+            return self._expired(count_max)
+
+    def _expired(self, count_max: int) -> tuple[str, ...]:
+        now = self._clock()
+        late = [(until, s) for s, until in self.rows.lease_until.items() if until <= now]
+        return tuple(session for _, session in sorted(late)[:count_max])
+
+    def bury(self, count_max: int) -> None:
+        with self._lock:
+            leases = self.rows.lease_until
+            owning = set().union(*self.rows.owners.values())
+            for session in self._expired(len(leases)):
+                if session not in owning:
+                    leases[session] = 0.0
+            dead = [t.key for t in self.rows.tickets.values() if leases.get(t.session) == 0]
+            for key in dead[:count_max]:
+                del self.rows.tickets[key]
+            needed = {t.session for t in self.rows.tickets.values()}.union(
+                *self.rows.owners.values()
+            )
+            for session in [s for s, until in leases.items() if until == 0 and s not in needed]:
+                del leases[session], self.rows.labels[session]
+
+    def holders_over(self, pools: Collection[str], count_max: int) -> tuple[str, ...]:
+        with self._lock:
+            expired = set(self._expired(len(self.rows.lease_until)))
+            found = {
+                session
+                for key, holding in self.rows.holdings.items()
+                if holding.slots.keys() & set(pools)
+                for session in self.rows.owners[key] & expired
+            }
+            return tuple(sorted(found)[:count_max])
 
     def revoked_sessions(self) -> tuple[str, ...]:
         with self._lock:

@@ -284,6 +284,16 @@ class PostgresStore:
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         return tuple(session for (session,) in self._run("expired_sessions", count_max))
 
+    def bury(self, count_max: int) -> None:
+        with self._using():
+            # One message is one transaction.
+            names = ("revoke_expired", "drop_dead_tickets", "drop_dead_sessions")
+            self.connection.execute([call(name, count_max) for name in names])
+
+    def holders_over(self, pools: Collection[str], count_max: int) -> tuple[str, ...]:
+        found = self._run("holders_over", list(pools), count_max)
+        return tuple(session for (session,) in found)
+
     def revoked_sessions(self) -> tuple[str, ...]:
         return tuple(session for (session,) in self._run("revoked_sessions"))
 

@@ -58,6 +58,7 @@ class PostgresTransaction(Viewed):
             yield call("drop_holding", *holding.key, holding.fence, now, *entries)
         if changes.drop_sessions:
             yield call("drop_sessions", list(changes.drop_sessions), changes.is_expiry)
+            yield call("drop_ended_sessions", list(changes.drop_sessions))
         if changes.enqueue is not None:
             ticket = changes.enqueue
             terms = ticket.demand.terms

@@ -214,6 +214,24 @@ class SqliteStore(ByLook):
             found = connection.execute(_SQL["expired_sessions"], (clock(), count_max))
             return tuple(session for (session,) in found)
 
+    def bury(self, count_max: int) -> None:
+        piece = {"now": clock(), "count": count_max}
+        with self.connection.writing() as connection:
+            connection.execute(_SQL["revoke_expired"], piece)
+            numbers = connection.execute(_SQL["dead_tickets"], piece).fetchall()
+            for name in ("drop_ticket", "drop_from_queue"):
+                connection.executemany(_SQL[name], numbers)
+            connection.execute(_SQL["drop_dead_sessions"], piece)
+
+    def holders_over(self, pools: Collection[str], count_max: int) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        with self.connection.reading() as connection:
+            for pool in pools:
+                of_pool = {"pool": pool, "now": clock(), "count": count_max - len(found)}
+                rows_ = connection.execute(_SQL["holders_over"], of_pool)
+                found.update((session, None) for (session,) in rows_)
+        return tuple(found)
+
     def revoked_sessions(self) -> tuple[str, ...]:
         with self.connection.reading() as connection:
             found = connection.execute(_SQL["revoked_sessions"])

@@ -64,7 +64,8 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         if changes.is_expiry:
             execute(_SQL["lose"], {"session": session})
         execute(_SQL["drop_owner_session"], (session,))
-        execute(_SQL["drop_session"], (session,))
+        execute(_SQL["drop_session"], {"session": session})
+        execute(_SQL["revoke_session"], {"session": session})
     if changes.enqueue is not None:
         ticket = changes.enqueue
         number = execute(

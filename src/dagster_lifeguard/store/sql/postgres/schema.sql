@@ -42,7 +42,7 @@ CREATE TABLE lifeguard_tickets (
   wakes INTEGER NOT NULL DEFAULT 0,
   UNIQUE (run_id, step_key)
 );
-CREATE INDEX lifeguard_tickets_by_session ON lifeguard_tickets (session);
+CREATE INDEX lifeguard_tickets_by_session ON lifeguard_tickets (session, number);
 
 -- One row for each pool that a waiting ticket asks for; queued where it stands in line. A group where
 -- the pool is fair, and none where it is not: so each is read along an index of its own.
@@ -106,7 +106,7 @@ CREATE TABLE lifeguard_lines (
 CREATE INDEX lifeguard_lines_by_rank
   ON lifeguard_lines (pool, slots, priority DESC, held, begins NULLS FIRST, number);
 
--- Makes one line anew.
+-- Makes one line anew. Whoever buries the dead does so without the pool's lock, so two may at once.
 CREATE FUNCTION lifeguard_change_line(of_pool TEXT, of_group TEXT, of_slots INTEGER)
   RETURNS void LANGUAGE plpgsql AS $do$
   BEGIN
@@ -118,22 +118,24 @@ CREATE FUNCTION lifeguard_change_line(of_pool TEXT, of_group TEXT, of_slots INTE
       (SELECT g.begins FROM lifeguard_groups g WHERE g.pool = q.pool AND g."group" = q."group")
     FROM lifeguard_queue q
     WHERE q.pool = of_pool AND q."group" = of_group AND q.slots = of_slots AND q.queued
-    ORDER BY q.priority DESC, q.number LIMIT 1;
+    ORDER BY q.priority DESC, q.number LIMIT 1
+    ON CONFLICT (pool, "group", slots) DO UPDATE
+    SET priority = excluded.priority, number = excluded.number, held = excluded.held,
+      begins = excluded.begins;
     UPDATE lifeguard_groups g SET in_line = EXISTS (
       SELECT 1 FROM lifeguard_lines i WHERE i.pool = of_pool AND i."group" = of_group)
     WHERE g.pool = of_pool AND g."group" = of_group;
   END $do$;
+-- Once for each line, however many rows of it a statement changes.
 CREATE FUNCTION lifeguard_queue_changed() RETURNS trigger LANGUAGE plpgsql AS $do$
   BEGIN
-    IF TG_OP <> 'INSERT' AND OLD."group" IS NOT NULL THEN
-      PERFORM lifeguard_change_line(OLD.pool, OLD."group", OLD.slots);
+    IF TG_OP <> 'INSERT' THEN
+      PERFORM lifeguard_change_line(changed.pool, changed."group", changed.slots) FROM (
+        SELECT DISTINCT pool, "group", slots FROM gone WHERE "group" IS NOT NULL) AS changed;
     END IF;
-    IF TG_OP = 'DELETE' THEN
-      RETURN NULL;
-    END IF;
-    IF NEW."group" IS NOT NULL AND (TG_OP = 'INSERT' OR NEW."group" IS DISTINCT FROM OLD."group")
-    THEN
-      PERFORM lifeguard_change_line(NEW.pool, NEW."group", NEW.slots);
+    IF TG_OP <> 'DELETE' THEN
+      PERFORM lifeguard_change_line(changed.pool, changed."group", changed.slots) FROM (
+        SELECT DISTINCT pool, "group", slots FROM come WHERE "group" IS NOT NULL) AS changed;
     END IF;
     RETURN NULL;
   END $do$;
@@ -158,12 +160,11 @@ CREATE FUNCTION lifeguard_turn_changed() RETURNS trigger LANGUAGE plpgsql AS $do
     RETURN NULL;
   END $do$;
 CREATE TRIGGER lifeguard_queue_inserted AFTER INSERT ON lifeguard_queue
-  FOR EACH ROW WHEN (NEW."group" IS NOT NULL) EXECUTE PROCEDURE lifeguard_queue_changed();
+  REFERENCING NEW TABLE AS come EXECUTE PROCEDURE lifeguard_queue_changed();
 CREATE TRIGGER lifeguard_queue_deleted AFTER DELETE ON lifeguard_queue
-  FOR EACH ROW WHEN (OLD."group" IS NOT NULL) EXECUTE PROCEDURE lifeguard_queue_changed();
-CREATE TRIGGER lifeguard_queue_updated AFTER UPDATE OF queued, "group" ON lifeguard_queue
-  FOR EACH ROW WHEN (OLD."group" IS NOT NULL OR NEW."group" IS NOT NULL)
-  EXECUTE PROCEDURE lifeguard_queue_changed();
+  REFERENCING OLD TABLE AS gone EXECUTE PROCEDURE lifeguard_queue_changed();
+CREATE TRIGGER lifeguard_queue_updated AFTER UPDATE ON lifeguard_queue
+  REFERENCING OLD TABLE AS gone NEW TABLE AS come EXECUTE PROCEDURE lifeguard_queue_changed();
 CREATE TRIGGER lifeguard_share_grown AFTER UPDATE OF "group" ON lifeguard_holdings
   FOR EACH ROW WHEN (NEW."group" IS NOT NULL) EXECUTE PROCEDURE lifeguard_share_changed();
 CREATE TRIGGER lifeguard_share_shrunk AFTER DELETE ON lifeguard_holdings

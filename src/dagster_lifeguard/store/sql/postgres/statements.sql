@@ -39,7 +39,11 @@ SELECT ({clock}), {state}, ({pools}),
   ({holdings} JOIN (SELECT DISTINCT run_id, step_key FROM lifeguard_owners
                     WHERE session = ANY($3::text[])) AS o
      ON o.run_id = h.run_id AND o.step_key = h.step_key),
-  ({tickets} WHERE t.session = ANY($3::text[]));
+  (SELECT json_agg(json_build_array(
+     t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since,
+     (SELECT json_agg(a.pool) FROM lifeguard_queue a WHERE a.number = t.number AND a.queued)))
+   FROM (SELECT * FROM lifeguard_tickets WHERE session = ANY($3::text[])
+         ORDER BY session, number LIMIT 100) AS t);
 
 -- name: view_of_nothing
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
@@ -316,7 +320,11 @@ WITH lost AS (
   WHERE $2::boolean AND o.session = ANY($1::text[]) AND o.executes
     AND h.run_id = o.run_id AND h.step_key = o.step_key
 ), owner AS (DELETE FROM lifeguard_owners WHERE session = ANY($1::text[]))
-DELETE FROM lifeguard_sessions WHERE session = ANY($1::text[]);
+UPDATE lifeguard_sessions SET lease_until = 0 WHERE session = ANY($1::text[]);
+
+-- name: drop_ended_sessions
+DELETE FROM lifeguard_sessions s WHERE s.session = ANY($1::text[])
+  AND NOT EXISTS (SELECT 1 FROM lifeguard_tickets t WHERE t.session = s.session);
 
 -- name: enqueue
 WITH ticket AS (
@@ -425,6 +433,42 @@ ORDER BY lease_until LIMIT $1::integer;
 
 -- name: waiting
 SELECT run_id, step_key FROM lifeguard_tickets WHERE session = $1::text;
+
+-- Whoever claims under a session at this moment has it locked.
+-- name: revoke_expired
+UPDATE lifeguard_sessions SET lease_until = 0 WHERE session IN (
+  SELECT s.session FROM lifeguard_sessions s
+  WHERE s.lease_until > 0 AND s.lease_until <= ({clock})
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_owners o WHERE o.session = s.session)
+  ORDER BY s.lease_until LIMIT $1::integer FOR UPDATE OF s SKIP LOCKED);
+
+-- A ticket that another process asks for meanwhile is no more of a dead session.
+-- name: drop_dead_tickets
+WITH dead AS (
+  SELECT t.number FROM lifeguard_sessions s JOIN lifeguard_tickets t ON t.session = s.session
+  WHERE s.lease_until = 0 LIMIT $1::integer
+), gone AS (
+  DELETE FROM lifeguard_tickets t USING dead
+  WHERE t.number = dead.number
+    AND EXISTS (SELECT 1 FROM lifeguard_sessions s WHERE s.session = t.session AND s.lease_until = 0)
+  RETURNING t.number
+)
+DELETE FROM lifeguard_queue q USING gone WHERE q.number = gone.number;
+
+-- name: drop_dead_sessions
+DELETE FROM lifeguard_sessions WHERE session IN (
+  SELECT s.session FROM lifeguard_sessions s WHERE s.lease_until = 0
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_tickets t WHERE t.session = s.session)
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_owners o WHERE o.session = s.session)
+  LIMIT $1::integer);
+
+-- name: holders_over
+SELECT DISTINCT o.session
+FROM lifeguard_holdings h
+JOIN lifeguard_owners o ON o.run_id = h.run_id AND o.step_key = h.step_key
+JOIN lifeguard_sessions s ON s.session = o.session
+WHERE h.pool = ANY($1::text[]) AND s.lease_until <= ({read_clock})
+LIMIT $2::integer;
 
 -- name: revoked_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until = 0;

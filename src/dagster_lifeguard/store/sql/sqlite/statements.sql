@@ -124,7 +124,7 @@ FROM lifeguard_tickets WHERE run_id = :run_id ORDER BY number;
 
 -- name: tickets_of_session
 SELECT number, run_id, step_key, priority, demand, session, since
-FROM lifeguard_tickets WHERE session = :session ORDER BY number;
+FROM lifeguard_tickets WHERE session = :session ORDER BY number LIMIT 100;
 
 -- name: tickets_of_pool
 SELECT t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since
@@ -192,7 +192,11 @@ DELETE FROM lifeguard_owners WHERE run_id = ? AND step_key = ?;
 DELETE FROM lifeguard_owners WHERE session = ?;
 
 -- name: drop_session
-DELETE FROM lifeguard_sessions WHERE session = ?;
+DELETE FROM lifeguard_sessions WHERE session = :session
+  AND NOT EXISTS (SELECT 1 FROM lifeguard_tickets WHERE session = :session);
+
+-- name: revoke_session
+UPDATE lifeguard_sessions SET lease_until = 0 WHERE session = :session;
 
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
@@ -272,6 +276,32 @@ UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ? AND lease_until 
 
 -- name: expired_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ? ORDER BY lease_until LIMIT ?;
+
+-- name: revoke_expired
+UPDATE lifeguard_sessions SET lease_until = 0 WHERE session IN (
+  SELECT s.session FROM lifeguard_sessions s
+  WHERE s.lease_until > 0 AND s.lease_until <= :now
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_owners o WHERE o.session = s.session)
+  ORDER BY s.lease_until LIMIT :count);
+
+-- name: dead_tickets
+SELECT t.number FROM lifeguard_sessions s CROSS JOIN lifeguard_tickets t ON t.session = s.session
+WHERE s.lease_until = 0 LIMIT :count;
+
+-- name: drop_dead_sessions
+DELETE FROM lifeguard_sessions WHERE session IN (
+  SELECT s.session FROM lifeguard_sessions s WHERE s.lease_until = 0
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_tickets t WHERE t.session = s.session)
+    AND NOT EXISTS (SELECT 1 FROM lifeguard_owners o WHERE o.session = s.session)
+  LIMIT :count);
+
+-- name: holders_over
+SELECT DISTINCT o.session
+FROM lifeguard_holdings h
+CROSS JOIN lifeguard_owners o ON o.run_id = h.run_id AND o.step_key = h.step_key
+CROSS JOIN lifeguard_sessions s ON s.session = o.session
+WHERE h.pool = :pool AND s.lease_until <= :now
+LIMIT :count;
 
 -- name: revoked_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until = 0;
