@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def inspect_locations(
-    origins: Sequence[LocationOrigin], config: Config | None, granularity: str
+    origins: Sequence[LocationOrigin],
+    config: Config | None,
+    granularity: str,
+    config_file: Path | None = None,
 ) -> list[Location]:
     """Inspect each code location; several, each in a process of its own.
 
@@ -35,14 +38,15 @@ def inspect_locations(
     Raises:
         LoadError: The code of a location cannot be loaded.
     """
+    asked = (config, granularity, config_file)
     if len(origins) == 1:
-        return [_or_raise(origins[0], _inspect_one(origins[0], config, granularity))]
+        return [_or_raise(origins[0], _inspect_one(origins[0], *asked))]
     # Modules of different locations may have one name, so each gets a process of its own.
     locations = []
     for origin in origins:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             try:
-                found = process.submit(_inspect_one, origin, config, granularity).result()
+                found = process.submit(_inspect_one, origin, *asked).result()
             except BrokenProcessPool:
                 found = "its process ended without an answer"
             locations.append(_or_raise(origin, found))
@@ -59,20 +63,32 @@ def _or_raise(origin: LocationOrigin, found: Location | str) -> Location:
     return found
 
 
-def _inspect_one(origin: LocationOrigin, config: Config | None, granularity: str) -> Location | str:
+def _inspect_one(
+    origin: LocationOrigin, config: Config | None, granularity: str, config_file: Path | None
+) -> Location | str:
     """Return what was found, or in one line why the code could not be loaded."""
     try:
         with _standard_output_to_error(), warnings.catch_warnings():
             # They concern Dagster's API in the user's code, which is not what was asked for.
             for category in UNSTABLE_API_WARNINGS:
                 warnings.simplefilter("ignore", category)
-            return inspect_location(origin, config, granularity)
-    except (LifeguardError, KeyboardInterrupt):
+            return inspect_location(origin, config, granularity, config_file)
+    except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - also code that calls sys.exit
+    except BaseException as raised:  # noqa: BLE001 - also code that calls sys.exit
+        # What Dagster raises while it builds components names its tree, and not what was wrong.
+        error = _first_cause(raised)
+        if isinstance(error, LifeguardError):
+            raise error from None
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}:{frame.lineno})"
         return f"{type(error).__name__}: {first_line(error)} {place}"
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None and not isinstance(error, LifeguardError):
+        error = error.__cause__
+    return error
 
 
 @contextmanager
