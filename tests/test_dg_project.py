@@ -381,7 +381,7 @@ class TestFactsOfDagster:
         tree = loaded(yaml_project).component_tree
         try:
             data.ComponentTreeSnap.from_tree(tree)
-        except Exception:  # as each code server then does
+        except Exception:  # noqa: BLE001 - as each code server then does
             assert not DEFS_FOLDER_TAKES_YAML
         else:
             assert DEFS_FOLDER_TAKES_YAML
