@@ -86,7 +86,9 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     changes = [change for change in found if change]
     left = _left_undone(dagster_yaml)
     if schema is not None:
-        click.echo(f"{schema.path} is written too: by it editors complete and check that file.")
+        click.echo(
+            f"With {config_path} comes {schema.path}, by which editors complete and check it."
+        )
     if changes and agreed(changes, yes=yes, dry_run=dry_run):
         write_all([*changes, *([schema] if schema else [])])
         for change in changes:
