@@ -22,7 +22,7 @@ if not hasattr(dg, "load_from_defs_folder"):
     pytest.skip("came with Dagster 1.11", allow_module_level=True)
 
 from dagster_lifeguard import components, protection
-from dagster_lifeguard.protection import DEFS_YAML
+from dagster_lifeguard.protection import DEFS_YAML, find_dg_project
 
 FILES = {
     "pyproject.toml": """
@@ -359,6 +359,50 @@ class TestRemedies:
             'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs)',
             'defs = Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs)',
         ]
+
+
+class TestFindingTheProject:
+    @pytest.mark.parametrize(
+        ("name", "text", "folder", "definitions"),
+        [
+            ("pyproject.toml", '[tool.dg.project]\nroot_module = "shop"\n', "src/shop/defs", "src/shop/definitions.py"),
+            ("dg.toml", '[project]\nroot_module = "shop"\n', "src/shop/defs", "src/shop/definitions.py"),
+            ("dg.toml", '[project]\nroot_module = "shop"\nautoload_defs = true\n', "src/shop/defs", None),
+            ("dg.toml", '[project]\nroot_module = "shop"\ndefs_module = "shop.other"\n', "src/shop/other", "src/shop/definitions.py"),
+            ("dg.toml", '[project]\nroot_module = "flat"\ncode_location_target_module = "flat.code"\n', "flat/defs", "flat/code.py"),
+        ],
+    )  # fmt: skip
+    def test_by_its_files(
+        self, plain: Path, name: str, text: str, folder: str, definitions: str | None
+    ) -> None:
+        for made in ("src/shop/defs", "src/shop/other", "flat/defs"):
+            plain.joinpath(made).mkdir(parents=True)
+        write(plain, name, text)
+        found = find_dg_project(Path())
+        assert found is not None
+        assert found.defs_folder == Path(folder)
+        assert found.definitions == (None if definitions is None else Path(definitions))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            '[project]\nname = "shop"\n',
+            "[tool]\ndg = 3\n",
+            "[tool.dg.project]\nroot_module = 3\n",
+            '[tool.dg.project]\nroot_module = "not_there"\n',
+            '[tool.dg]\ndirectory_type = "workspace"\n',
+        ],
+    )
+    def test_there_is_none(self, plain: Path, text: str) -> None:
+        write(plain, "pyproject.toml", text)
+        assert find_dg_project(Path()) is None
+
+    def test_a_file_that_is_no_toml(self, plain: Path, home: Path) -> None:
+        write(plain, "pyproject.toml", "[tool\n")
+        result = CliRunner().invoke(main, ["init", "--yes"])
+        assert (result.exit_code, "Error: pyproject.toml: " in result.output) == (2, True)
+        assert not plain.joinpath("lifeguard.yaml").exists()
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ class Reader:
         where = f"{block.place}: {command}\n{printed}"
         assert exit_code == _expected_exit_code(shown), where
         if shown:
-            assert _same(shown, printed), f"{where}\n--- is not what the page shows:\n{shown}"
+            assert same(shown, printed), f"{where}\n--- is not what the page shows:\n{shown}"
 
     def _run_lifeguard(self, arguments: list[str]) -> tuple[str, int]:
         target = None
@@ -232,7 +232,7 @@ def _expected_exit_code(shown: str) -> int:
     return int(bool(re.search(found, shown, re.MULTILINE)))
 
 
-def _same(shown: str, printed: str) -> bool:
+def same(shown: str, printed: str) -> bool:
     """Compare output as a reader would: ``...`` stands for anything, trailing space for nothing."""
     want, got = (
         "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines())
