@@ -241,8 +241,9 @@ class TestRulesInTheDefsFolder:
         assert result.exit_code == 1
         assert "error not-applied: 1 asset does not" in result.stdout
         assert remedy() == (
-            "shop_project/defs/defs.yaml gives pools to what is in its folder, and to nothing "
-            "else. Move the rest there. Or: End shop_project/definitions.py with: defs = "
+            "shop_project/defs/defs.yaml reaches what is in its folder, by the rules of the file "
+            "it names. Move the rest there, and name the file that was looked at. "
+            "Or: End shop_project/definitions.py with: defs = "
             'Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs)'
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,20 +82,18 @@ def how_to_apply(
         defs_folder: The folder that they are loaded from; None if they are from no such folder.
         config_file: The ``lifeguard.yaml`` of the policy. None: every asset has its own pool.
     """
-    if defs_folder is None:
-        return f"End {_shown(python_file)} with: {policy_line(python_file, config_file)}"
-    by_python = "End {} with: {}".format(
-        _shown(python_file or defs_folder.parent / "definitions.py"),
-        policy_line(python_file or defs_folder.parent / "definitions.py", config_file),
-    )
-    if not DEFS_FOLDER_TAKES_YAML:
-        if python_file is None:
-            return (
-                "Dagster before 1.13.8 has no place for rules where it loads the folder itself. "
-                f"Upgrade it; or take out autoload_defs, and let {_shown(defs_folder.parent)}"
-                f"{os.sep}definitions.py load the folder. {by_python}"
-            )
+    ends_with = python_file
+    if ends_with is None and defs_folder is not None:
+        ends_with = defs_folder.parent / "definitions.py"
+    by_python = f"End {_shown(ends_with)} with: {policy_line(ends_with, config_file)}"
+    if defs_folder is None or (python_file is not None and not DEFS_FOLDER_TAKES_YAML):
         return by_python
+    if not DEFS_FOLDER_TAKES_YAML:
+        return (
+            "Dagster before 1.13.8 has no place for rules where it loads the folder itself. "
+            f"Upgrade it; or take out autoload_defs, and let {_shown(ends_with)} load the folder. "
+            f"{by_python}"
+        )
     file = defs_yaml(defs_folder)
     if not file.is_file():
         return (
@@ -105,8 +102,8 @@ def how_to_apply(
         )
     if applies_policy(file):
         return (
-            f"{_shown(file)} gives pools to what is in its folder, and to nothing else. Move the "
-            f"rest there. Or: {by_python}"
+            f"{_shown(file)} reaches what is in its folder, by the rules of the file it names. "
+            f"Move the rest there, and name the file that was looked at. Or: {by_python}"
         )
     name = config_file.name if config_file else "lifeguard.yaml"
     return (
@@ -125,9 +122,10 @@ def defs_yaml(defs_folder: Path) -> Path:
 def applies_policy(file: Path) -> bool:
     """Return whether a ``defs.yaml`` says that it applies a policy."""
     try:
-        return "pools_from" in file.read_text(encoding="utf-8")
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
+    return any("pools_from" in line.partition("#")[0] for line in lines)
 
 
 def policy_line(python_file: Path | None, config_file: Path | None) -> str:

@@ -148,5 +148,5 @@ def dg_dev(shop: Shop) -> Iterator[Callable[[str], Any]]:
                 time.sleep(0.5)
         yield ask
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
         process.wait()
