@@ -274,6 +274,15 @@ class TestRulesInTheDefsFolder:
         result = check()
         assert (result.exit_code, told in result.output) == (2, True), result.output
 
+    def test_code_that_fails_within_the_folder_is_told_as_such(self, yaml_project: Path) -> None:
+        write(yaml_project, "shop_project/defs/nested/more.py", "1 / 0\n")
+        result = check()
+        assert result.exit_code == 2
+        told = (
+            "shop_project.definitions cannot be loaded: ZeroDivisionError: division by zero (more"
+        )
+        assert told in result.output
+
     def test_init_writes_them(self, yaml_project: Path, home: Path) -> None:
         for name in ("lifeguard.yaml", "shop_project/defs/defs.yaml"):
             yaml_project.joinpath(name).unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.check.location import inspect_location
+from dagster_lifeguard.compat.components import cause_of
 from dagster_lifeguard.compat.definitions import UNSTABLE_API_WARNINGS
 from dagster_lifeguard.errors import LifeguardError, LoadError, first_line
 
@@ -76,19 +77,12 @@ def _inspect_one(
     except KeyboardInterrupt:
         raise
     except BaseException as raised:  # noqa: BLE001 - also code that calls sys.exit
-        # What Dagster raises while it builds components names its tree, and not what was wrong.
-        error = _first_cause(raised)
+        error = cause_of(raised)
         if isinstance(error, LifeguardError):
             raise error from None
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}:{frame.lineno})"
         return f"{type(error).__name__}: {first_line(error)} {place}"
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None and not isinstance(error, LifeguardError):
-        error = error.__cause__
-    return error
 
 
 @contextmanager

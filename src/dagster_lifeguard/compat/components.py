@@ -40,6 +40,16 @@ def as_its_parts_made_them(
     return own if sizes[0] == sizes[1] else defs
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what was wrong, where Dagster's error only says in which part of the tree it was.
+
+    Relies on: ``ComponentTreeException`` is raised from its cause (1.11.16).
+    """
+    while type(error).__name__ == "ComponentTreeException" and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _takes_yaml() -> bool:
     try:
         module: object = importlib.import_module("dagster.components.core.defs_module")
