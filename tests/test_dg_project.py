@@ -142,6 +142,13 @@ class Pair(dg.Component, dg.Resolvable, dg.Model):
         return dg.Definitions(assets=[pair])
 
 
+class Broken(dg.Component, dg.Resolvable, dg.Model):
+    """A component that cannot build."""
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return 1 / 0
+
+
 @pytest.fixture
 def yaml_project(project: Path) -> Path:
     """The project as ``dg`` makes it today, with a component, and rules in its defs folder."""
@@ -274,12 +281,12 @@ class TestRulesInTheDefsFolder:
         result = check()
         assert (result.exit_code, told in result.output) == (2, True), result.output
 
-    def test_code_that_fails_within_the_folder_is_told_as_such(self, yaml_project: Path) -> None:
-        write(yaml_project, "shop_project/defs/nested/more.py", "1 / 0\n")
+    def test_a_component_that_fails_is_told_as_such(self, yaml_project: Path) -> None:
+        write(yaml_project, "shop_project/defs/broken/defs.yaml", f"type: {__name__}.Broken\n")
         result = check()
         assert result.exit_code == 2
         told = (
-            "shop_project.definitions cannot be loaded: ZeroDivisionError: division by zero (more"
+            "shop_project.definitions cannot be loaded: ZeroDivisionError: division by zero (test"
         )
         assert told in result.output
 
