@@ -19,7 +19,7 @@ test: $(READY)  ## Run the test suite on the newest supported Dagster
 test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL)
 
-test-dg: $(READY)  ## Run the example of a dg project, with dbt and dlt (through nox, 3 minutes)
+test-dg: $(READY)  ## Run the example of a dg project, with dbt and dlt (through nox, 5 minutes)
 	$(BIN)/nox --session dg
 
 check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
