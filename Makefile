@@ -19,6 +19,9 @@ test: $(READY)  ## Run the test suite on the newest supported Dagster
 test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL)
 
+test-dg: $(READY)  ## Run the example of a dg project, with dbt and dlt (through nox, 5 minutes)
+	$(BIN)/nox --session dg
+
 check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -60,6 +63,9 @@ lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
 	  --no-annotate --no-header --upgrade --constraint constraints/oldest.in pyproject.toml \
 	  --output-file constraints/oldest.txt
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
+	  --no-annotate --no-header --upgrade pyproject.toml tests/examples/requirements.txt \
+	  --output-file constraints/dg.txt
 
 clean:  ## Remove the environment and the caches
 	rm -rf .venv .nox .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -84,4 +90,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-oldest test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean
+.PHONY: help demo test test-oldest test-dg test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean

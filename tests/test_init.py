@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.instance_yaml import STANZA, with_pool_settings
@@ -185,6 +186,21 @@ class TestCommand:
         assert instance_pool_settings(str(home)) == PoolSettings(1, "op")
         with dg.DagsterInstance.get() as instance:
             assert instance.run_monitoring_enabled
+
+    def test_the_first_line_leads_editors_to_the_schema(self, here: Path, home: Path) -> None:
+        here.joinpath("sub").mkdir()
+        for folder, config in ((here, "lifeguard.yaml"), (here / "sub", "sub/pools.yaml")):
+            assert init("--config", config, "--dry-run").exit_code == 0
+            assert list(folder.glob("*.json")) == []
+            init("--config", config, "--yes")
+            first, *_ = here.joinpath(config).read_text().splitlines()
+            named = first.removeprefix("# yaml-language-server: $schema=")
+            assert (here / config).parent.joinpath(named).read_text() == schema_text()
+
+    def test_a_lifeguard_yaml_that_is_kept_gets_no_schema(self, here: Path, home: Path) -> None:
+        here.joinpath("lifeguard.yaml").write_text("naming: path\n")
+        assert init("--yes").exit_code == 0
+        assert list(here.glob("*.json")) == []
 
     def test_the_second_time_there_is_nothing_to_change(self, here: Path, home: Path) -> None:
         init("--yes")

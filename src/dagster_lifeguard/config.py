@@ -86,7 +86,8 @@ class Rule(_Strict):
 
     Attributes:
         assets: Dagster's asset selection syntax; ``*`` selects every asset.
-        pools: Pool expressions, each ``name`` or ``name*slots``, with templates. None: unlimited.
+        pools: Pool expressions, each ``name`` or ``name*slots``, with templates such as
+            ``{asset}``. An empty list: unlimited.
         override: Also replace a pool that the asset declares itself.
         checks: Also give these pools to the asset checks of these assets that run in ops of
             their own.
@@ -126,7 +127,7 @@ class PoolSpec(_Strict):
     """A pool that is declared.
 
     Attributes:
-        limit: Slots of the pool; 0 pauses it. None: the default limit.
+        limit: Slots of the pool; 0 pauses it. null: the default limit.
         rate: Steps that may start per time, such as ``100/minute``. Needs engine: lifeguard.
         burst: How many may start at once after a quiet time, as part of the rate; 1 by default.
         order: ``fifo``, or ``fair(tag:NAME)`` or ``fair(backfill)``: who shares the pool evenly.
@@ -182,11 +183,12 @@ class Config(_Strict):
     Attributes:
         engine: Who admits steps. ``stock``: Dagster as it ships, one static pool per op.
             ``lifeguard``: the engine, which takes several pools, slots, partitions and rates.
-        naming: How ``{asset}`` is written; see ``names.pool_name``.
-        default_limit: Limit of every pool that has none of its own. None: unlimited.
+        naming: How ``{asset}`` is written. ``underscore``: my_group_my_asset, where two assets of
+            one name are an error. ``path``: my_group/my_asset.
+        default_limit: Limit of every pool that has none of its own. null: unlimited.
         rules: The first rule that selects an asset decides. An asset that none selects is
             unlimited.
-        pools: Declared pools by name.
+        pools: Pools with settings of their own, by name: a limit, or a mapping.
     """
 
     engine: Engine = "stock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli
 import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
@@ -21,7 +23,7 @@ from dagster_lifeguard.compat.instance import instance_config_problem
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"# (?P<name>[\w./-]+\.(?:py|yaml|yml))\b")
+FILE_NAME = re.compile(r"# (?P<name>[\w./-]+\.(?:py|toml|yaml|yml))\b")
 PURE_OUTPUT = ("text", "json")
 
 
@@ -82,9 +84,12 @@ class Reader:
 
     def follow(self, page: Path) -> None:
         for block in read_blocks(page):
-            handle = {"python": self._python, "yaml": self._yaml, "console": self._console}.get(
-                block.language
-            )
+            handle = {
+                "python": self._python,
+                "toml": self._toml,
+                "yaml": self._yaml,
+                "console": self._console,
+            }.get(block.language)
             if handle is not None:
                 handle(block)
             elif block.language not in PURE_OUTPUT:
@@ -108,11 +113,16 @@ class Reader:
             names = {"__name__": file.stem, "__file__": str(file)}
         exec(compile(block.text, block.place, "exec", dont_inherit=True), names)
 
+    def _toml(self, block: Block) -> None:
+        tomli.loads(block.text)
+        if block.file_name is not None:
+            self._write(block)
+
     def _yaml(self, block: Block) -> None:
         name = Path(block.file_name or "").name
         if name == "lifeguard.yaml":
             Policy.from_yaml(self._write(block))
-        elif name == "workspace.yaml":
+        elif name in ("workspace.yaml", "defs.yaml"):
             self._write(block)
         elif name in ("dagster.yaml", "deployment_settings.yaml"):
             self.home.joinpath("dagster.yaml").write_text(block.text, encoding="utf-8")
@@ -140,7 +150,7 @@ class Reader:
         where = f"{block.place}: {command}\n{printed}"
         assert exit_code == _expected_exit_code(shown), where
         if shown:
-            assert _same(shown, printed), f"{where}\n--- is not what the page shows:\n{shown}"
+            assert same(shown, printed), f"{where}\n--- is not what the page shows:\n{shown}"
 
     def _run_lifeguard(self, arguments: list[str]) -> tuple[str, int]:
         target = None
@@ -193,6 +203,11 @@ class Reader:
     def _run_pip(self, arguments: list[str]) -> tuple[str, int]:
         """Installing would need a network; that the names are ours needs none."""
         assert arguments[0] == "install"
+        if arguments[1:] == ["--editable", "."]:  # the reader's own project
+            # At the end, as pip does: Dagster loads modules without the first entry.
+            self.monkeypatch.setattr(sys, "path", [*sys.path, str(Path("src").resolve())])
+            importlib.invalidate_caches()
+            return "", 0
         project = ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8")
         extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
         for text in arguments[1:]:
@@ -217,7 +232,7 @@ def _expected_exit_code(shown: str) -> int:
     return int(bool(re.search(found, shown, re.MULTILINE)))
 
 
-def _same(shown: str, printed: str) -> bool:
+def same(shown: str, printed: str) -> bool:
     """Compare output as a reader would: ``...`` stands for anything, trailing space for nothing."""
     want, got = (
         "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines())

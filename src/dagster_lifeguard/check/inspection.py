@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.check.location import inspect_location
+from dagster_lifeguard.compat.components import cause_of
 from dagster_lifeguard.compat.definitions import UNSTABLE_API_WARNINGS
 from dagster_lifeguard.errors import LifeguardError, LoadError, first_line
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def inspect_locations(
-    origins: Sequence[LocationOrigin], config: Config | None, granularity: str
+    origins: Sequence[LocationOrigin],
+    config: Config | None,
+    granularity: str,
+    config_file: Path | None = None,
 ) -> list[Location]:
     """Inspect each code location; several, each in a process of its own.
 
@@ -35,14 +39,15 @@ def inspect_locations(
     Raises:
         LoadError: The code of a location cannot be loaded.
     """
+    asked = (config, granularity, config_file)
     if len(origins) == 1:
-        return [_or_raise(origins[0], _inspect_one(origins[0], config, granularity))]
+        return [_or_raise(origins[0], _inspect_one(origins[0], *asked))]
     # Modules of different locations may have one name, so each gets a process of its own.
     locations = []
     for origin in origins:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             try:
-                found = process.submit(_inspect_one, origin, config, granularity).result()
+                found = process.submit(_inspect_one, origin, *asked).result()
             except BrokenProcessPool:
                 found = "its process ended without an answer"
             locations.append(_or_raise(origin, found))
@@ -59,17 +64,22 @@ def _or_raise(origin: LocationOrigin, found: Location | str) -> Location:
     return found
 
 
-def _inspect_one(origin: LocationOrigin, config: Config | None, granularity: str) -> Location | str:
+def _inspect_one(
+    origin: LocationOrigin, config: Config | None, granularity: str, config_file: Path | None
+) -> Location | str:
     """Return what was found, or in one line why the code could not be loaded."""
     try:
         with _standard_output_to_error(), warnings.catch_warnings():
             # They concern Dagster's API in the user's code, which is not what was asked for.
             for category in UNSTABLE_API_WARNINGS:
                 warnings.simplefilter("ignore", category)
-            return inspect_location(origin, config, granularity)
-    except (LifeguardError, KeyboardInterrupt):
+            return inspect_location(origin, config, granularity, config_file)
+    except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - also code that calls sys.exit
+    except BaseException as raised:  # noqa: BLE001 - also code that calls sys.exit
+        error = cause_of(raised)
+        if isinstance(error, LifeguardError):
+            raise error from None
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"({Path(frame.filename).name}:{frame.lineno})"
         return f"{type(error).__name__}: {first_line(error)} {place}"

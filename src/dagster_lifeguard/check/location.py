@@ -10,12 +10,20 @@ from dagster_lifeguard.check.assets import asset_findings, demand_findings, same
 from dagster_lifeguard.check.inside import asks_of, blocks_findings, read_blocks
 from dagster_lifeguard.check.policies import by_policy, differing_limits, policy_findings
 from dagster_lifeguard.check.tags import tag_findings
-from dagster_lifeguard.compat.locations import load_repositories, op_jobs, repository_assets
+from dagster_lifeguard.compat.components import defs_folder
+from dagster_lifeguard.compat.locations import (
+    load_repositories,
+    op_jobs,
+    python_file,
+    repository_assets,
+)
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.protection import how_to_apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     import dagster as dg
 
@@ -58,7 +66,9 @@ class Location:
     asks: tuple[Ask, ...] = ()
 
 
-def inspect_location(origin: LocationOrigin, config: Config | None, granularity: str) -> Location:
+def inspect_location(
+    origin: LocationOrigin, config: Config | None, granularity: str, config_file: Path | None = None
+) -> Location:
     """Load a code location into this process and look at its assets.
 
     Args:
@@ -66,12 +76,13 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
         config: The policy to measure by. None: the policy that the definitions had applied, or
             else every asset its own pool.
         granularity: ``op`` or ``run``.
+        config_file: The file that ``config`` was read from.
 
     Raises:
         Exception: Whatever the location's code raises.
     """
     locations = [
-        _inspect_repository(origin.name, repository, config, granularity)
+        _inspect_repository(origin, repository, config, granularity, config_file)
         for repository in load_repositories(origin)
     ]
     if len(locations) == 1:
@@ -92,7 +103,11 @@ def inspect_location(origin: LocationOrigin, config: Config | None, granularity:
 
 
 def _inspect_repository(
-    name: str, repository: dg.RepositoryDefinition, config: Config | None, granularity: str
+    origin: LocationOrigin,
+    repository: dg.RepositoryDefinition,
+    config: Config | None,
+    granularity: str,
+    config_file: Path | None,
 ) -> Location:
     items = repository_assets(repository)
     jobs = op_jobs(repository)
@@ -113,7 +128,8 @@ def _inspect_repository(
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
     }
-    findings = [f for policy, part in plans for f in policy_findings(policy, part, jobs)]
+    remedy = how_to_apply(python_file(origin), defs_folder(repository), config_file)
+    findings = [f for policy, part in plans for f in policy_findings(policy, part, jobs, remedy)]
     findings += differing_limits(declared)
     findings += asset_findings(assignments, granularity)
     findings += demand_findings(assignments, limits)
@@ -127,7 +143,7 @@ def _inspect_repository(
     for (policy, members), part in zip(parts, assignments_of, strict=True):
         findings += tag_findings(policy, members, part, is_file=config is not None)
     return Location(
-        name=name,
+        name=origin.name,
         assignments=tuple(sorted(assignments, key=lambda a: a.asset)),
         findings=tuple(findings),
         own_pools=_merged(

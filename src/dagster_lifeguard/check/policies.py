@@ -61,13 +61,13 @@ def _applied_policy(item: AssetItem) -> Config | None:
 
 
 def policy_findings(
-    policy: Config, planned: Plan, jobs: Sequence[dg.JobDefinition]
+    policy: Config, planned: Plan, jobs: Sequence[dg.JobDefinition], how_to_apply: str
 ) -> Iterator[Finding]:
     """Find what keeps a policy from being applied, or from doing what its rules say."""
     for problem in planned.problems:
         yield Finding(problem.code, "error", problem.message, problem.remedy, problem.names)
     if not planned.problems:
-        yield from _not_applied(planned)
+        yield from _not_applied(planned, how_to_apply)
     for op in planned.shared_ops(jobs):
         users = [f"asset {name}" for name in op.assets] + [f"job {name}" for name in op.jobs]
         yield Finding(
@@ -110,7 +110,7 @@ def _unheeded(policy: Config, found: RulesUnheeded) -> Finding:
     )
 
 
-def _not_applied(planned: Plan) -> Iterator[Finding]:
+def _not_applied(planned: Plan, how_to_apply: str) -> Iterator[Finding]:
     differing = [a for a in planned.assignments() if not a.is_applied]
     if not differing:
         return
@@ -122,8 +122,7 @@ def _not_applied(planned: Plan) -> Iterator[Finding]:
         f"{do_not} have the pool that the policy gives: "
         f"{first.asset} should have {first.text or 'none'} and has {first.current_text or 'none'}"
         + (f"; also {enumerate_some([a.asset for a in differing[1:]])}." if differing[1:] else "."),
-        "Wrap the definitions: defs = apply_per_asset_concurrency(defs), or "
-        'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs).',
+        how_to_apply,
         tuple(a.asset for a in differing),
     )
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "Give assets their pools": {
         "init": "Write a lifeguard.yaml to start from, and give pools a default limit.",
         "check": "Show which asset gets which pool by which rule, and what is wrong.",
+        "schema": "Print the JSON schema of lifeguard.yaml, for editors.",
         "demo": "Load real data with three runs at once, without pools and with them.",
     },
     "Set limits as code": {

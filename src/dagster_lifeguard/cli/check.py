@@ -93,7 +93,8 @@ def check_command(
 
     Exit code: 0 nothing found, 1 errors or warnings, 2 a mistake in what was asked.
     """
-    config = _config(config_path)
+    config_file = _config_file(config_path)
+    config = None if config_file is None else Config.from_yaml(config_file)
     if not all(modules):
         raise click.UsageError("-m names no module.")
     origins = find_origins(modules, files, workspaces, working_directory or str(Path.cwd()))
@@ -101,7 +102,7 @@ def check_command(
     if not no_instance:
         instance = look_at_instance(os.getenv("DAGSTER_HOME"), Path.cwd())
     granularity = instance.granularity if isinstance(instance, PoolSettings) else "op"
-    locations = inspect_locations(origins, config, granularity)
+    locations = inspect_locations(origins, config, granularity, config_file)
     found = report_on(locations, config, instance)
     shown = [f for f in found.findings if f.code not in ignore]
     rows = [
@@ -121,10 +122,9 @@ def check_command(
         raise SystemExit(1)
 
 
-def _config(path: str | None) -> Config | None:
-    if path is not None:
-        return Config.from_yaml(path)
-    return Config.from_yaml(FILE_NAME) if Path(FILE_NAME).exists() else None
+def _config_file(path: str | None) -> Path | None:
+    file = Path(FILE_NAME if path is None else path)
+    return file if path is not None or file.exists() else None
 
 
 def _matches(assignment: Assignment, pattern: str) -> bool:

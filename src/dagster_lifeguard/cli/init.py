@@ -10,13 +10,23 @@ import click
 
 from dagster_lifeguard import instance_yaml
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, instance_file, read, write_all
+from dagster_lifeguard.cli.schema import FILE_NAME as SCHEMA_NAME
+from dagster_lifeguard.cli.schema import schema_text
+from dagster_lifeguard.compat.components import DEFS_FOLDER_TAKES_YAML
 from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.protection import (
+    DEFS_YAML,
+    applies_policy,
+    defs_yaml,
+    find_dg_project,
+    how_to_apply,
+    policy_line,
+)
 
 STARTER = """\
-# Which asset gets which pools. Used by
-#   defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs)
-# and looked at by: lifeguard check
+# yaml-language-server: $schema=./lifeguard.schema.json
+# Which asset gets which pools. Looked at by: lifeguard check
 
 engine: stock            # Dagster as it ships: one static pool per op
 naming: underscore       # ["my_group", "my_asset"] -> my_group_my_asset; path -> my_group/my_asset
@@ -55,8 +65,11 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
 
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
     also gets run monitoring, which frees the slots of runs that crashed or were cancelled. What
-    either file says already is kept to the byte. Both changes are shown first; none is made
+    either file says already is kept to the byte. All changes are shown first; none is made
     without consent. Set DAGSTER_HOME first: without it the command says what it could not do.
+
+    A dg project also gets a defs.yaml in its defs folder, which gives each asset there its pools.
+    The JSON schema of lifeguard.yaml goes beside it, for editors.
 
     \b
     Examples:
@@ -66,20 +79,21 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     """
     if dagster_yaml is not None and Path(dagster_yaml).resolve() == Path(config_path).resolve():
         raise click.UsageError("--config and --dagster-yaml name the same file.")
-    changes = [
-        change for change in (_config_change(config_path), _instance_change(dagster_yaml)) if change
-    ]
+    config = _config_change(config_path)
+    schema = _schema_change(config)
+    folder, next_step = _project_change(config_path)
+    found = (config, folder, _instance_change(dagster_yaml))
+    changes = [change for change in found if change]
     left = _left_undone(dagster_yaml)
+    if schema is not None:
+        click.echo(
+            f"With {config_path} comes {schema.path}, by which editors complete and check it."
+        )
     if changes and agreed(changes, yes=yes, dry_run=dry_run):
-        write_all(changes)
+        write_all([*changes, *([schema] if schema else [])])
         for change in changes:
             click.echo(f"Wrote {change.path}.")
-        click.echo(
-            "Next, beside the definitions:\n"
-            f'    policy = Policy.from_yaml(Path(__file__).with_name("{Path(config_path).name}"))\n'
-            "    defs = policy.apply(defs)\n"
-            "then: lifeguard check"
-        )
+        click.echo(next_step)
     if not changes and left is None:
         click.echo("Nothing to change.")
     if left is not None:
@@ -97,6 +111,31 @@ def _config_change(path: str) -> Change | None:
             f"{file.parent} is not a directory.", remedy="Create it first.", names=[path]
         )
     return Change(file, None, STARTER)
+
+
+def _schema_change(config: Change | None) -> Change | None:
+    """The schema beside a new lifeguard.yaml, whose first line names it."""
+    if config is None:
+        return None
+    file = config.path.with_name(SCHEMA_NAME)
+    old = read(file) if file.exists() else None
+    return None if old == schema_text() else Change(file, old, schema_text())
+
+
+def _project_change(config_path: str) -> tuple[Change | None, str]:
+    """Return the defs.yaml that applies the policy to a dg project, and what is to do next."""
+    project, config = find_dg_project(Path()), Path(config_path)
+    if project is None:
+        line = policy_line(None, config.resolve())
+        return None, f"Next, beside the definitions:\n    {line}\nthen: lifeguard check"
+    file = defs_yaml(project.defs_folder)
+    if file.is_file() and applies_policy(file):
+        return None, "Next: lifeguard check"
+    if DEFS_FOLDER_TAKES_YAML and not file.exists():
+        name = Path(os.path.relpath(config, project.root)).as_posix()
+        return Change(file, None, DEFS_YAML.format(config=name)), "Next: lifeguard check"
+    remedy = how_to_apply(project.definitions, project.defs_folder, config)
+    return None, f"Next: {remedy}\nthen: lifeguard check"
 
 
 def _instance_change(path: str | None) -> Change | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
@@ -100,6 +102,19 @@ def load_repositories(origin: LocationOrigin) -> list[dg.RepositoryDefinition]:
         if repository is not None:
             repositories.append(repository)
     return repositories
+
+
+def python_file(origin: LocationOrigin) -> Path | None:
+    """Return the file whose definitions a code location has; None if Dagster puts them together.
+
+    The location has been loaded into this process before.
+    """
+    target = dict(origin.target)
+    if "python_file" in target:
+        return Path(target["python_file"])
+    module = sys.modules.get(target.get("module_name", target.get("package_name", "")))
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file)
 
 
 def repository_assets(
