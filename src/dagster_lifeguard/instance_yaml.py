@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.yaml_text import parse_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ STANZA: tuple[tuple[str, object, str], ...] = (
 
 MONITORING = STANZA[1:]
 """Those that free the slots of a crashed or cancelled run."""
+
+_MEND = "Mend it first; nothing was changed."
 
 _STANZA_TEXT = (
     "concurrency: {pools: {default_limit: 1}} and "
@@ -73,7 +75,7 @@ def with_pool_settings(
     if before is not None:
         raise ConfigError(
             f"{source}: Dagster refuses it as it is: {before}",
-            remedy="Mend it first; nothing was changed.",
+            remedy=_MEND,
             names=[source],
         )
     raise ConfigError(
@@ -146,7 +148,7 @@ def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
         if not isinstance(node, CommentedMap):
             raise ConfigError(
                 f"{source}: {'.'.join(path[:depth])} is not a mapping.",
-                remedy="Mend it first; nothing was changed.",
+                remedy=_MEND,
                 names=[source],
             )
         node = node.get(name)
@@ -181,31 +183,7 @@ def load(text: str, source: str) -> CommentedMap:
     Raises:
         ConfigError: It is not a mapping in valid YAML.
     """
-    try:
-        document = _reader().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise _not_yaml(f"{source}{place}", str(error.problem), source) from error
-    except YAMLError as error:
-        raise _not_yaml(source, " ".join(str(error).split()), source) from error
-    if document is None:
-        return CommentedMap()
-    if not isinstance(document, CommentedMap):
-        raise ConfigError(
-            f"{source}: expected settings, found a list or a single value.",
-            remedy="Mend it first; nothing was changed.",
-            names=[source],
-        )
-    return document
-
-
-def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
-    return ConfigError(
-        f"{place}: not valid YAML: {problem}.",
-        remedy="Mend it first; nothing was changed.",
-        names=[source],
-    )
+    return parse_mapping(text, source, _reader(), remedy=_MEND)
 
 
 def refuse_what_dagster_refuses(text: str, source: str) -> None:
