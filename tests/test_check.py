@@ -245,8 +245,28 @@ class TestFindings:
             instance.event_log_storage.set_concurrency_slots("inside", 3)
         (found,) = project.json("-f", file)["warnings"]
         assert (found["code"], found["names"]) == ("unused-pool", ["warehouse"])
+        assert found["evidence"] == ["lifeguard.yaml:1:9: warehouse"]
         expected = [{"name": "a", "slots": 1, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
+
+    def test_a_pool_that_is_misspelt_in_a_rule(self, project: Project) -> None:
+        text = """
+            rules:
+              - assets: "key:a"
+                pools: [{}]
+              - assets: "*"
+                pools: ["warehouse"]
+            pools: {{warehouse: 1, api_1: 1}}
+            """
+        file = project.write("defs.py", code(asset("a"), asset("b"), asset("c")))
+        project.write("lifeguard.yaml", dedent(text.format("warehose")))
+        found = project.json("-f", file)
+        (told,) = [f for f in found["warnings"] if f["code"] == "pool-undeclared"]
+        assert told["evidence"] == ["lifeguard.yaml:4:13: warehose"]
+        assert told["remedy"].startswith("Did you mean warehouse?")
+        for meant in ("warehouse", "api_2", "elsewhere"):
+            project.write("lifeguard.yaml", dedent(text.format(meant)))
+            assert "pool-undeclared" not in project.codes("-f", file)
 
     @pytest.mark.parametrize(
         ("rule", "expected"),
@@ -927,7 +947,7 @@ class TestBadInput:
         home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
         project.write("defs.py", code(asset("a")))
         self.refused(
-            project.check("-f", "defs.py"), f"in DAGSTER_HOME, {home}, cannot", "--no-instance"
+            project.check("-f", "defs.py"), f"The instance in {home} cannot", "--no-instance"
         )
 
     def test_an_empty_module_name(self, project: Project) -> None:

@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap  # noqa: TC002 - as its neighbours
 from typing_extensions import Self
 
 from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
@@ -36,6 +36,7 @@ from dagster_lifeguard.rate import BURST_MAX, Rate
 from dagster_lifeguard.yaml_text import (
     Problem,
     parse_mapping,
+    place_of,
     plain,
     read_text,
     refusal,
@@ -267,7 +268,7 @@ class Config(_Strict):
 def _problem(document: CommentedMap, error: Any) -> Problem:
     """Say where a pydantic error lies in the document, what is allowed, and what was meant."""
     of_key = error["type"] == "extra_forbidden"
-    return Problem(*_place(document, error["loc"], of_key=of_key), _explanation(error))
+    return Problem(*place_of(document, error["loc"], of_key=of_key), _explanation(error))
 
 
 def _explanation(error: Any) -> str:
@@ -314,23 +315,3 @@ def _allowed(given: str, allowed: Sequence[str]) -> str:
     near = difflib.get_close_matches(given, allowed, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     return f"allowed: {', '.join(allowed)}.{meant}"
-
-
-def _place(document: CommentedMap, loc: tuple[int | str, ...], *, of_key: bool) -> tuple[int, int]:
-    """Return line and column (from 1) of what ``loc`` names, or of the nearest part there is."""
-    node: Any = document
-    place = (0, 0)
-    for depth, part in enumerate(loc):
-        try:
-            if isinstance(node, CommentedSeq):
-                place = node.lc.item(part)
-            elif isinstance(node, CommentedMap) and of_key and depth == len(loc) - 1:
-                place = node.lc.key(part)
-            elif isinstance(node, CommentedMap):
-                place = node.lc.value(part)
-            else:
-                break
-            node = node[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return place[0] + 1, place[1] + 1

@@ -234,6 +234,34 @@ def _refuse_key(mapping: CommentedMap, key: object, source: str) -> NoReturn:
     raise refusal(source, [Problem(line + 1, column + 1, told)])
 
 
+def place_of(
+    document: CommentedMap, loc: Sequence[int | str], *, of_key: bool = False
+) -> tuple[int, int]:
+    """Return line and column (from 1) of what ``loc`` names, or of the nearest part there is.
+
+    Args:
+        document: What was parsed.
+        loc: Keys and indices, from the outermost.
+        of_key: Whether the place of the last key is meant, and not of its value.
+    """
+    node: Any = document
+    place = (0, 0)
+    for depth, part in enumerate(loc):
+        try:
+            if isinstance(node, CommentedSeq):
+                place = node.lc.item(part)
+            elif isinstance(node, CommentedMap) and of_key and depth == len(loc) - 1:
+                place = node.lc.key(part)
+            elif isinstance(node, CommentedMap):
+                place = node.lc.value(part)
+            else:
+                break
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return place[0] + 1, place[1] + 1
+
+
 # ---- what a syntax error means -------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from dagster_lifeguard.names import enumerate_some, stands_for
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.compat.instance import PoolSettings
@@ -47,6 +47,7 @@ def report_on(
     locations: Sequence[Location],
     config: Config | None,
     instance: PoolSettings | Finding | None,
+    places: Mapping[str, str] | None = None,
 ) -> Report:
     """Put the code locations of a deployment together and add what only shows across them.
 
@@ -54,6 +55,7 @@ def report_on(
         locations: The code locations.
         config: The policy to measure by, if it is not that of the definitions.
         instance: Its settings, or the finding that there is none. None: not to be looked at.
+        places: Where the file of that policy names a pool, by pool.
     """
     settings = None if isinstance(instance, Finding) else instance
     findings = [instance] if isinstance(instance, Finding) else []
@@ -72,10 +74,19 @@ def report_on(
     if settings is not None:
         findings += _limits_in_force(locations, settings)
         findings += _without_coordinator(locations, settings)
+    findings = [_placed(finding, places or {}) for finding in findings]
     findings.sort(key=worst_first)
     granularity = settings.granularity if settings else "op"
     home = settings.home if settings else None
     return Report(tuple(locations), granularity, home, tuple(findings))
+
+
+def _placed(finding: Finding, places: Mapping[str, str]) -> Finding:
+    """A finding about names in a policy's file, with their places there."""
+    if finding.code not in ("unused-pool", "pool-undeclared"):
+        return finding
+    found = tuple(f"{places[name]}: {name}" for name in finding.names if name in places)
+    return replace(finding, evidence=(*finding.evidence, *found))
 
 
 def _unused_everywhere(locations: Sequence[Location]) -> list[Finding]:

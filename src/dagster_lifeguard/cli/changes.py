@@ -78,9 +78,12 @@ def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}.",
-            remedy="Create its directory, or run this as a user who may write there.",
+            remedy=f"Create the directory {path.parent}, or name another file."
+            if is_missing
+            else f"Run this as a user who may write in {path.parent}. Nothing was written.",
             names=[str(path)],
         ) from error
 

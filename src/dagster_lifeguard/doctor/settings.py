@@ -103,7 +103,7 @@ def settings_refused(subject: Subject) -> Iterator[Told]:
     if subject.refusal is not None and not conflicts(subject):
         yield Told(
             f"Dagster refuses {subject.file}, so nothing starts with it.",
-            "Mend it as Dagster says.",
+            "Correct it as Dagster says.",
             names=[str(subject.file)],
             evidence=[subject.refusal],
             commands=["dagster instance info"],
@@ -115,7 +115,8 @@ def instance_unopenable(subject: Subject) -> Iterator[Told]:
     if subject.refusal is None and subject.why_not("instance") is not None:
         yield Told(
             f"The instance in {subject.file.parent} cannot be opened.",
-            "Check that its database runs and that the module of its storage is installed.",
+            subject.remedy
+            or "Check that its database runs and that the module of its storage is installed.",
             names=[str(subject.file)],
             evidence=[subject.trouble],
             commands=["dagster instance info"],
