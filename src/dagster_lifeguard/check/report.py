@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.check.assets import slots_above_limit
 from dagster_lifeguard.check.inside import circle_findings
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
@@ -180,28 +181,22 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
 
 def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
     """Find demands that the declared limits could meet, and those on the instance never do."""
-    asked = {
-        (location.limits[pool], asset, pool, slots)
-        for location in locations
-        for asset, pool, slots in (
-            *(
-                (a.asset, term.name, term.slots)
-                for a in location.assignments
-                for term in a.own_terms
-            ),
-            *((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items()),
-        )
-    }
-    for declared, asset, pool, slots in sorted(asked, key=lambda found: found[1:]):
+    asked: defaultdict[tuple[str, int], dict[str, int | None]] = defaultdict(dict)
+    for location in locations:
+        of_assets = ((a.asset, t.name, t.slots) for a in location.assignments for t in a.own_terms)
+        inside = ((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items())
+        for asset, pool, slots in (*of_assets, *inside):
+            asked[pool, slots][asset] = location.limits[pool]
+    for (pool, slots), declared in sorted(asked.items()):
         in_force = settings.limits.get(pool, settings.default_limit)
-        if in_force and in_force < slots and (declared is None or slots <= declared):
-            yield Finding(
-                "slots-above-limit",
-                "error",
-                f"{asset} asks for {slots} slots of the pool {pool}, whose limit on the instance "
-                f"is {in_force}: it would wait for ever.",
-                f"Set the limit that the policy declares, {limit_text(declared)}.",
-                (asset, pool),
+        assets = sorted(a for a, limit in declared.items() if limit is None or slots <= limit)
+        if assets and in_force and in_force < slots:
+            yield slots_above_limit(
+                assets,
+                pool,
+                slots,
+                f"whose limit on the instance is {in_force}",
+                f"Set the limit that the policy declares, {limit_text(declared[assets[0]])}.",
                 commands=("lifeguard apply",),
             )
 

@@ -6,10 +6,9 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from dagster_lifeguard.cli.tables import Facts
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
@@ -83,10 +82,10 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
             f"  The lease of its process is over, and {printable(pool_name)} is not blocked: the "
             "next claim takes back what it has there."
         )
-    for pool in found.pools:
-        yield Text(f"  its pool {_pool(pool)}")
-    for pool_name in found.pools_by_partition:
-        yield Text(f"  its pool {printable(pool_name)}: one for each partition")
+    own = [("its pool", _pool(pool)) for pool in found.pools]
+    own += [("its pool", f"{name}: one for each partition") for name in found.pools_by_partition]
+    if own:
+        yield _facts(own)
     if found.kind == "asset" and not (found.pools or found.pools_by_partition):
         yield Text("  It has no pool, so nothing limits it: any number of runs may execute it.")
     shown = [step for step in found.steps if found.kind == "step" or step.state in _TOLD]
@@ -314,10 +313,5 @@ def _drawn(estimate: Estimate, found: Explanation) -> str:
     return text
 
 
-def _facts(rows: Iterable[tuple[str, str]]) -> Padding:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
-    for word, text in rows:
-        table.add_row(word, Text(printable(text)))
-    return Padding(table, (0, 0, 0, 2), expand=False)
+def _facts(rows: Iterable[tuple[str, str]]) -> Facts:
+    return Facts(rows, indent=2)
