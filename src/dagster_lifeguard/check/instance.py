@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.deployment.open import unopened
-from dagster_lifeguard.errors import LoadError
+from dagster_lifeguard.errors import LoadError, OldTablesError
 from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.home import home_problem
 
@@ -51,6 +51,8 @@ def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
 def _opened(folder: Path) -> PoolSettings:
     try:
         return instance_pool_settings(str(folder))
+    except OldTablesError:
+        raise
     except Exception as error:
         refused = unopened(error, str(folder))
         remedy = f"{refused.remedy} To look at the definitions alone, say --no-instance."

@@ -15,6 +15,7 @@ from dagster_lifeguard.cli.changes import Change, agreed, read
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage import switch
+from dagster_lifeguard.store.upkeep import upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,8 +83,8 @@ def _tables(version: int | None) -> str:
         return "none"
     if version < newest:
         return (
-            f"version {version}, older than this package's {newest}: the first process that uses "
-            "the engine brings them up to date"
+            f"version {version}, older than this package's {newest}: lifeguard engine enable brings "
+            "them up to date, and so does the first step that claims a slot"
         )
     if version > newest:
         return f"version {version}, newer than this package's {newest}: install a newer package"
@@ -175,7 +176,7 @@ def _edited(
         change.write()
         click.echo(f"Wrote {change.path}.")
     try:
-        with instance_in(str(home)) as instance:
+        with instance_in(str(home)) as instance, upkeep(allowed=True):
             yield instance
     except BaseException:
         if change is not None:
@@ -185,14 +186,14 @@ def _edited(
 
 
 def _checked(home: Path | None) -> Path:
-    if home is None or not home.is_dir():
+    if home is None or not home.expanduser().is_dir():
         raise ConfigError(
             "There is no instance: DAGSTER_HOME is "
             + ("not set." if home is None else f"{home}, which is not a directory."),
             remedy="Set DAGSTER_HOME, or name the directory with --home.",
             names=[] if home is None else [str(home)],
         )
-    return home
+    return home.expanduser()
 
 
 def _change(home: Path, edit: Callable[[str, str], str]) -> Change | None:
