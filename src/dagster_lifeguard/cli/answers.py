@@ -115,12 +115,16 @@ def _head(found: Explanation) -> Text:
         count = len({s.run_id for s in found.steps if s.state in (State.WAITING, State.QUEUED)})
         runs = f" in {number(count, 'run')}" if found.kind == "asset" else ""
         head.append(f"waits{runs}", style="yellow")
+    elif found.never_ran:
+        head.append("does not wait: it has never run here, no run has planned it", style="green")
     elif found.kind == "asset" and not found.steps:
         head.append("does not wait: no unfinished run makes it", style="green")
     elif State.HOLDING in states and found.run_over is not None:
         head.append(f"does not wait: its run is {_status(found)}, and still holds", style="yellow")
     elif states & {State.HOLDING, State.EXECUTING}:
         head.append("does not wait: it executes", style="green")
+    elif not states:
+        head.append("has no step that is known", style="yellow")
     elif states <= {State.DONE, State.NOT_EXECUTED}:
         done = "is done" if State.DONE in states else "was not executed"
         head.append(f"does not wait: it {done}, its run is {_status(found)}", style="green")

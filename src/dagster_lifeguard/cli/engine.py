@@ -83,8 +83,8 @@ def _tables(version: int | None) -> str:
         return "none"
     if version < newest:
         return (
-            f"version {version}, older than this package's {newest}: lifeguard engine enable brings "
-            "them up to date, and so does the first step that claims a slot"
+            f"version {version}, older than this package's {newest}: lifeguard engine enable "
+            "brings them up to date, and so does the first step that claims a slot"
         )
     if version > newest:
         return f"version {version}, newer than this package's {newest}: install a newer package"

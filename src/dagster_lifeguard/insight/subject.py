@@ -28,12 +28,15 @@ class Subject:
         name: The asset as ``a/b``, or the pool; empty for a run or step.
         run: The run, or the run of the step.
         step_key: The step; None for all steps of a run.
+        declared: Of an asset that no run has planned: what stands in ``op.pool`` of its ops by the
+            definitions. None: the asset is known by its runs.
     """
 
     kind: Literal["asset", "pool", "run", "step"]
     name: str = ""
     run: Run | None = None
     step_key: str | None = None
+    declared: tuple[str, ...] | None = None
 
 
 def asset_or_run(deployment: Deployment, text: str) -> Subject:
@@ -56,7 +59,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
         f"{deployment.name} knows no asset and no run {text!r}.",
         remedy=_near(text, assets)
         or "Give an asset as a/b, a run's id or the beginning of it, or RUN_ID:STEP. An asset "
-        "is known once a run has planned it.",
+        "is known once a run has planned it, or in the directory of its project.",
         names=[text],
     )
 
