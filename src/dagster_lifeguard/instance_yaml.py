@@ -109,7 +109,17 @@ def _with_setting(text: str, path: list[str], value: object, comment: str, sourc
 def _insert(text: str, path: list[str], value: object, comment: str) -> str:
     """Put a setting into the innermost mapping on its path that there is."""
     written = str(value).lower()
-    newline = "\r\n" if "\r\n" in text else "\n"
+    node, _, depth = _innermost(text, path)
+    if isinstance(node, MappingNode) and node.flow_style:
+        inline = "".join(f"{name}: {{" for name in path[depth:-1])
+        inline += f"{path[-1]}: {written}" + "}" * (len(path) - depth - 1)
+        at = node.end_mark.index - 1
+        return text[:at] + (", " if node.value else "") + inline + text[at:]
+    return put_lines(text, path, [f"{path[-1]}: {written}  # {comment}"]) or text
+
+
+def _innermost(text: str, path: Sequence[str]) -> tuple[Any, Any, int]:
+    """The innermost value on a path that there is, its key, and how many keys lead to it."""
     node = _reader().compose(text)
     key: Any = None
     depth = 0
@@ -119,11 +129,24 @@ def _insert(text: str, path: list[str], value: object, comment: str) -> str:
             break
         key, node = found
         depth += 1
+    return node, key, depth
+
+
+def put_lines(text: str, path: Sequence[str], lines: Sequence[str]) -> str | None:
+    """Put the lines of a setting into the innermost mapping on its path that there is.
+
+    Args:
+        text: The file.
+        path: The keys to the setting.
+        lines: How it is written, its own key at column 0 and comments included.
+
+    Returns:
+        The new text; None if that mapping is written on one line.
+    """
+    node, key, depth = _innermost(text, path)
     if isinstance(node, MappingNode) and node.flow_style:
-        inline = "".join(f"{name}: {{" for name in path[depth:-1])
-        inline += f"{path[-1]}: {written}" + "}" * (len(path) - depth - 1)
-        at = node.end_mark.index - 1
-        return text[:at] + (", " if node.value else "") + inline + text[at:]
+        return None
+    newline = "\r\n" if "\r\n" in text else "\n"
     if isinstance(node, MappingNode) and key is not None:
         at, indent = key.end_mark.line + 1, node.value[0][0].start_mark.column
     elif key is not None:  # its value is null, written as nothing or as ~
@@ -131,13 +154,14 @@ def _insert(text: str, path: list[str], value: object, comment: str) -> str:
         at, indent = key.end_mark.line + 1, key.start_mark.column + 2
     else:
         at, indent = None, 0
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(("\n", "\r")):
-        lines[-1] += newline
-    new = [f"{' ' * (indent + 2 * i)}{name}:" for i, name in enumerate(path[depth:])]
-    new[-1] += f" {written}  # {comment}"
-    at = len(lines) if at is None else at
-    return "".join([*lines[:at], *(line + newline for line in new), *lines[at:]])
+    old = text.splitlines(keepends=True)
+    if old and not old[-1].endswith(("\n", "\r")):
+        old[-1] += newline
+    new = [f"{' ' * (indent + 2 * i)}{name}:" for i, name in enumerate(path[depth:-1])]
+    margin = " " * (indent + 2 * len(new))
+    new += [f"{margin}{line}".rstrip() for line in lines]
+    at = len(old) if at is None else at
+    return "".join([*old[:at], *(line + newline for line in new), *old[at:]])
 
 
 def _get(document: CommentedMap, path: list[str], source: str) -> object | None:

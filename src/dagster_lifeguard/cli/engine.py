@@ -12,6 +12,7 @@ import click
 
 from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.cli.changes import Change, agreed, read
+from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage import switch
@@ -127,7 +128,13 @@ def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
         if instance is None:
             return
         count = switch.take_over(instance)
+        default_limit, _ = default_limit_and_granularity(instance)
     click.echo("The engine is on.")
+    if default_limit is None:
+        click.echo(
+            "dagster.yaml sets no default limit: a pool without a limit of its own is unlimited. "
+            "Set one: lifeguard init."
+        )
     if count:
         click.echo(f"Steps of running runs that hold slots: {count}. They count until freed.")
     click.echo(_START_AGAIN)
