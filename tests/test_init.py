@@ -412,6 +412,8 @@ class TestOlderSettings:
             line.partition("#")[2].strip() for line in new.splitlines() if "#" in line
         }
         assert with_new_settings(new, "f") == (new, ())
+        first = old.splitlines()[0]
+        assert not first.startswith("#") or new.startswith(first)  # It is about the file.
         with_pool_settings(new, "f")  # Dagster accepts it.
 
     def test_without_older_settings_nothing_moves(self) -> None:

@@ -175,21 +175,25 @@ def _cut(text: str, path: Sequence[str]) -> tuple[str, list[str]] | None:
     own = [line.rstrip("\r\n") for line in lines[begin:end]]
     if own[0][: chain[-1][0].start_mark.column].strip():
         return None
-    first = begin
-    while first > 0 and lines[first - 1].lstrip().startswith("#"):
-        first -= 1
+    first = _with_comments(lines, begin)
     comments = [line.strip() for line in lines[first:begin]]
     if top < len(chain) - 1:
         outer = chain[top][0].start_mark.line
         # Comments of what goes stay with the setting.
         between = [line.partition("#") for line in lines[outer:first]]
         comments = [f"#{found}".rstrip() for _, mark, found in between if mark] + comments
-        first = outer
-        while first > 0 and lines[first - 1].lstrip().startswith("#"):
-            first -= 1
+        first = _with_comments(lines, outer)
         comments = [line.strip() for line in lines[first:outer]] + comments
     dedented = textwrap.dedent("\n".join(own)).split("\n")
     return "".join(lines[:first] + lines[end:]), comments + dedented
+
+
+def _with_comments(lines: Sequence[str], line: int) -> int:
+    """The first of the comments right above a line; those at the top are about the whole file."""
+    first = line
+    while first > 0 and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    return line if first == 0 else first
 
 
 def _last_line(node: Any) -> int:
