@@ -19,6 +19,7 @@ from dagster_lifeguard.insight.wording import (
     lost_text,
     reason_text,
 )
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
         yield Text(f"  {deadline_text(found.deadline)}")
     for pool_name in found.lease_over:
         yield Text(
-            f"  The lease of its process is over, and {printable(pool_name)} is not blocked: the "
-            "next claim takes back what it has there."
+            f"  The lease of its process is over, and {printable(pool_text(pool_name))} is not "
+            "blocked: the next claim takes back what it has there."
         )
     own = [("its pool", _pool(pool)) for pool in found.pools]
     own += [("its pool", f"{name}: one for each partition") for name in found.pools_by_partition]
@@ -192,7 +193,7 @@ def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
     asked = {asked.pool.pool: asked.pool for step in steps for asked in step.pools}
     fair = [name for name, pool in asked.items() if pool.order is not None and pool.limit]
     if fair:
-        yield ", ".join(map(printable, sorted(fair)))
+        yield ", ".join(printable(pool_text(name)) for name in sorted(fair))
 
 
 def _doing(answer: StepAnswer) -> str:
@@ -274,11 +275,12 @@ def _of_pool(
 def _pool(pool: PoolSummary) -> str:
     rate = f", {pool.rate}" if pool.rate is not None else ""
     if pool.limit is None:
-        return f"{pool.pool}: no limit{rate}, {pool.held:,} held"
+        return f"{pool_text(pool.pool)}: no limit{rate}, {pool.held:,} held"
     limit = "paused, " if pool.limit == 0 else ""
     default = " (the default limit)" if pool.from_default else ""
     waiting = f", {pool.waiting:,} waiting" if pool.waiting else ""
-    return f"{pool.pool}: {limit}{pool.held:,} of {pool.limit:,} held{default}{rate}{waiting}"
+    held = f"{pool.held:,} of {pool.limit:,} held"
+    return f"{pool_text(pool.pool)}: {limit}{held}{default}{rate}{waiting}"
 
 
 def _holder(holder: Holder, now: float) -> str:

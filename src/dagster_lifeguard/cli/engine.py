@@ -15,6 +15,7 @@ from dagster_lifeguard.cli.changes import Change, agreed, read
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.storage import switch
 from dagster_lifeguard.store.upkeep import upkeep
 
@@ -104,7 +105,8 @@ def _lines(found: switch.Status) -> Iterator[str]:
     for holder in found.holders:
         slots = f"{holder.slots} slot{'s' if holder.slots > 1 else ''}"
         world = " (on Dagster's own storage)" if holder.world == "stock" else ""
-        yield f"  {holder.pool}: {slots}, run {holder.run_id} step {holder.step_key}{world}"
+        step = f"run {holder.run_id} step {holder.step_key}"
+        yield f"  {pool_text(holder.pool)}: {slots}, {step}{world}"
     yield f"waiting      {found.waiting}"
 
 

@@ -10,6 +10,7 @@ from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.findings import printable
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _table(rows: Sequence[PoolPlan]) -> WholeTable:
     styles = {"set": "green", "delete": "red", "impossible": "yellow"}
     for row in rows:
         table.add_row(
-            cell(row.pool),
+            cell(pool_text(row.pool)),
             cell("-" if row.origin == "undeclared" else _limit(row.declared)),
             cell(
                 _limit(row.live) + ("" if row.own is not None or row.live is None else " (default)")

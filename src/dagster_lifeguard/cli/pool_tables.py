@@ -17,6 +17,7 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _summaries(
         table.add_column("p50 wait", right=True)
         table.add_column("p95 wait", right=True)
     for pool in pools:
-        cells = [cell(pool.pool)]
+        cells = [cell(pool_text(pool.pool))]
         if wide:
             cells.append(_bar(pool))
         cells.append(_held(pool))
@@ -219,7 +220,7 @@ def pool_report(
 
 
 def _head(summary: PoolSummary) -> Text:
-    head = Text.assemble((printable(summary.pool), "bold"), "  ", _held(summary))
+    head = Text.assemble((printable(pool_text(summary.pool)), "bold"), "  ", _held(summary))
     head.append(" held" if summary.limit else "")
     head.append(f", {summary.waiting:,} waiting")
     if summary.oldest_wait is not None:
