@@ -74,6 +74,7 @@ def settings_conflict(subject: Subject) -> Iterator[Told]:
             + ".",
             names=[old for old, _ in moves],
             evidence=[subject.refusal or ""],
+            commands=["lifeguard init"],
         )
 
 
