@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,10 +140,46 @@ class TestTable:
             asset(f"a_rather_long_asset_name_{n:03}", f"key_prefix='some_group_{n % 9}'")
             for n in range(100)
         )
-        result = project.check("-f", project.write("defs.py", code(body)))
-        lines = result.stdout.splitlines()
-        assert len(lines) >= 100
+        file = project.write("defs.py", code(body))
+        terminal = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+        shown = CliRunner(env=terminal).invoke(main, ["check", "-f", file]).stdout
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
         assert max(map(len, lines)) <= 80
+        assert "asset some_group_1/a_rather_long_asset_name_001" in lines
+        # Where nobody looks at a screen, each asset is a line for grep.
+        lines = project.check("-f", file).stdout.splitlines()
+        (line,) = [line for line in lines if "_001" in line]
+        assert line.split()[0] == "some_group_1/a_rather_long_asset_name_001"
+        assert line.split()[3] == "some_group_1_a_rather_long_asset_name_001"
+
+    def test_totals_count_what_is_asked_for_wherever_it_is_shown(self, project: Project) -> None:
+        own = (
+            asset("c")
+            + "@dg.asset_check(asset='c')\ndef fine():\n    return dg.AssetCheckResult(passed=True)\n"
+        )
+        policy = "rules=[Rule(assets='key:unique or key:b', pools=['w']), Rule(assets='*', pools=['{{asset}}'], checks=True)]"
+        text = code(asset("unique"), asset("b"), own, wrap=f"Policy({policy}).apply({{}})")
+        file = project.write("defs.py", text)
+        expected = "3 assets: 1 alone in a pool, 2 in a shared pool, 0 unlimited."
+        assert expected in project.check("-f", file).stdout
+        # The other asset of the pool is not shown, and shares it all the same.
+        expected = "1 asset: 0 alone in a pool, 1 in a shared pool, 0 unlimited."
+        assert expected in project.check("-f", file, "--select", "unique").stdout
+
+    def test_an_op_with_many_assets_gives_one_finding_of_a_kind(self, project: Project) -> None:
+        body = """
+            @dg.multi_asset(specs=[dg.AssetSpec(f"m{n:03}", skippable=True) for n in range(300)], can_subset=True)
+            def models(): ...
+            """
+        wrap = "Policy(engine='lifeguard', rules=[Rule(assets='*', pools=['{{asset}}', 'w*9'])], pools={{'w': 8}}).apply({})"
+        file = project.write("defs.py", code(body, wrap=wrap))
+        found = project.json("-f", file, "--no-instance")
+        (told,) = found["errors"]
+        assert told["code"] == "slots-above-limit"
+        assert len(told["names"]) == 301
+        assert told["message"].startswith(
+            "m000, m001, m002, m003, m004 and 295 more each ask for 9"
+        )
 
     def test_five_thousand_assets_are_summed_up(self, project: Project) -> None:
         body = """
@@ -245,8 +282,28 @@ class TestFindings:
             instance.event_log_storage.set_concurrency_slots("inside", 3)
         (found,) = project.json("-f", file)["warnings"]
         assert (found["code"], found["names"]) == ("unused-pool", ["warehouse"])
+        assert found["evidence"] == ["lifeguard.yaml:1:9: warehouse"]
         expected = [{"name": "a", "slots": 1, "limit": 2}]
         assert project.json("-f", file)["assets"][0]["pools"] == expected
+
+    def test_a_pool_that_is_misspelt_in_a_rule(self, project: Project) -> None:
+        text = """
+            rules:
+              - assets: "key:a"
+                pools: [{}]
+              - assets: "*"
+                pools: ["warehouse"]
+            pools: {{warehouse: 1, api_1: 1}}
+            """
+        file = project.write("defs.py", code(asset("a"), asset("b"), asset("c")))
+        project.write("lifeguard.yaml", dedent(text.format("warehose")))
+        found = project.json("-f", file)
+        (told,) = [f for f in found["warnings"] if f["code"] == "pool-undeclared"]
+        assert told["evidence"] == ["lifeguard.yaml:4:13: warehose"]
+        assert told["remedy"].startswith("Did you mean warehouse?")
+        for meant in ("warehouse", "api_2", "elsewhere"):
+            project.write("lifeguard.yaml", dedent(text.format(meant)))
+            assert "pool-undeclared" not in project.codes("-f", file)
 
     @pytest.mark.parametrize(
         ("rule", "expected"),
@@ -927,7 +984,7 @@ class TestBadInput:
         home.joinpath("dagster.yaml").write_text("nonsense: 1\n")
         project.write("defs.py", code(asset("a")))
         self.refused(
-            project.check("-f", "defs.py"), f"in DAGSTER_HOME, {home}, cannot", "--no-instance"
+            project.check("-f", "defs.py"), f"The instance in {home} cannot", "--no-instance"
         )
 
     def test_an_empty_module_name(self, project: Project) -> None:

@@ -152,7 +152,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             [
                 "2:14: pools.a.order: 'fair' is not an order. Write fifo, fair(tag:NAME) or fair(backfill).",
                 "3:14: pools.b.order: 'fair(tag:)' is not an order. Write fifo, fair(tag:NAME) or fair(backfill).",
-                "4:14: pools.c.order: 3: input should be a valid string.",
+                '4:14: pools.c.order: 3 is no text to YAML; write it in quotes: "3".',
             ],
         ),
         (
@@ -183,15 +183,15 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             'rules:\n  - assets: "*"\n    pools: []\n    on_conflict: skip\n',
             ["4:18: rules[0].on_conflict: 'skip' is not allowed; allowed: queue, skip_new, cancel_running, replace_queued. Did you mean 'skip_new'?"],
         ),
-        ("default_limit: true\n", ["1:16: default_limit: True: input should be a valid integer."]),
+        ("default_limit: true\n", ["1:16: default_limit: true: input should be a valid integer."]),
         ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
         ("rules: 3\n", ["1:8: rules: 3 is not a list; write [...]."]),
         ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks, on_conflict, hold."]),
         ("pools: 3\n", ["1:8: pools: 3 is not a mapping."]),
-        ("default_limit: 2020-99-99\n", ["1:1: not valid YAML: month must be in 1..12."]),
-        ("default_limit: !!bool x\n", ["1:1: not valid YAML: 'x'."]),
-        ("default_limit: !!int ''\n", ["1:1: not valid YAML: string index out of range."]),
-        ("- a\n", ["1:1: expected settings; allowed: engine, naming, default_limit, rules, pools."]),
+        ("default_limit: 2020-99-99\n", ["1:16: not a value in YAML: month must be in 1..12. Write it in quotes."]),
+        ("default_limit: !!bool x\n", ["1:16: the tag !!bool is not read here; write the value itself, without a tag."]),
+        ("default_limit: !!int ''\n", ["1:16: the tag !!int is not read here; write the value itself, without a tag."]),
+        ("- a\n", ["1:1: expected settings as key: value; found a list or a single value."]),
         ("a: [1\n", ["2:1: not valid YAML: expected ',' or ']', but got '<stream end>'."]),
         ("engine: stock\nengine: stock\n", ['2:1: not valid YAML: found duplicate key "engine" with value "stock" (original value: "stock").']),
     ],
@@ -202,6 +202,41 @@ def test_each_problem_has_its_place_and_what_is_allowed(
     assert problems(tmp_path, text) == expected
 
 
+RULE = 'rules:\n  - assets: "*"\n    pools: '
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rules: !include rules.yaml\n", "1:8: the tag !include is not read here; write the value itself, without a tag."),
+        ("pools: !!omap [a: 1]\n", "1:8: the tag !!omap is not read here; write the value itself, without a tag."),
+        ("!mine\nengine: stock\n", "1:1: the tag !mine is not read here; write the value itself, without a tag."),
+        ("rules:\n  - assets: 'group:a\n    pools: []\n", "2:13: the quote that opens here is not closed."),
+        ('rules:\n  - assets: "group:a\n    pools: ["{asset}"]\n', "2:13: the quote that opens here is closed only in line 3; close it in its own line."),
+        (RULE + r'["C:\tables"]', r"3:13: in double quotes YAML reads a backslash and a letter as a control character; write it in single quotes: 'C:\tables'"),
+        (RULE + r'["C:\data"]', r"3:17: not valid YAML: found unknown escape character 'd'. In double quotes a backslash begins an escape; write it in single quotes: 'C:\data'"),
+        (RULE + "[{asset}[{partition}]]", """3:20: not valid YAML: expected ',' or ']', but got '['. Write a template in quotes: "{asset}[{partition}]"."""),
+        (RULE + "\n      - {asset}*2", """4:16: not valid YAML: expected <block end>, but found '<alias>'. Write a template in quotes: "{asset}*2"."""),
+        (RULE + "{asset}", """3:12: rules[0].pools: {'asset': None} is not a list; write ["{asset}"]."""),
+        (RULE + "warehouse", """3:12: rules[0].pools: 'warehouse' is not a list; write ["warehouse"]."""),
+        (RULE + "[{tag: team}]", """3:13: rules[0].pools[0]: YAML reads braces as a mapping; write it in quotes: "{tag:team}"."""),
+        ("rules:\n\t- assets: a\n", "2:1: not valid YAML: found character '\\t' that cannot start any token. Indent with spaces, not with tabs."),
+        ("pools:\n  @a: 1\n", "2:3: not valid YAML: found character '@' that cannot start any token. Write a value that begins with it in quotes."),
+        ("engine: stock\n---\nnaming: path\n", "2:1: not valid YAML: but found another document. Keep all settings in one document, without a second ---."),
+        ("engine: st\x07ock\n", "1:11: the character #x0007 is not allowed in YAML; delete it."),
+        ("pools:\n  1: 3\n", '2:3: a key that is no text; write it in quotes: "1".'),
+        ("? [a, b]\n: 3\n", "1:3: a key that is no text; write a name."),
+        ("pools: &a\n  x: *a\n", "2:6: *a stands inside what it stands for."),
+        ("rules: " + "[" * 2000, "1:57: nested deeper than 50."),
+        ("default_limit: " + "9" * 5000, "1:16: not a value in YAML: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit. Write it in quotes."),
+    ],
+)  # fmt: skip
+def test_what_yaml_makes_of_a_slip_is_told_with_what_to_write(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    assert problems(tmp_path, text) == [expected]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lifeguard init"):
         Config.from_yaml(tmp_path / "none.yaml")
@@ -210,8 +245,23 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     file = tmp_path / "lifeguard.yaml"
     file.write_bytes(b"engine: \xff\n")
-    with pytest.raises(ConfigError, match="byte 8 is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"lifeguard.yaml:1:9: the byte 0xFF is not UTF-8; save"):
         Config.from_yaml(file)
+    file.write_bytes("pools:\n  Größe: 3\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"lifeguard.yaml:2:5: the byte 0xF6 is not UTF-8; save"):
+        Config.from_yaml(file)
+    file.write_bytes("engine: stock\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"lifeguard.yaml:1:1: not UTF-8 but UTF-16; save"):
+        Config.from_yaml(file)
+
+
+def test_a_mark_before_utf_8_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "lifeguard.yaml"
+    file.write_text('default_limit: 3\npools: {"C:\\t": 1}\n', encoding="utf-8-sig")
+    with pytest.raises(ConfigError, match=r"2:9: in double quotes .*: 'C:\\t'$"):
+        Config.from_yaml(file)
+    file.write_text("default_limit: 3\n", encoding="utf-8-sig")
+    assert Config.from_yaml(file).default_limit == 3
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
@@ -229,7 +279,7 @@ def test_what_is_wrong_is_told_briefly(tmp_path: Path) -> None:
     many = "[" + "x, " * 1000 + "]"
     first, *_, last = problems(tmp_path, f"rules:\n  - assets: {many}\n    pools: [{'[], ' * 50}]")
     assert first == "2:13: rules[0].assets: ['x', 'x', 'x', ...]: input should be a valid string."
-    assert last == " 31 problems more."
+    assert last == " 42 problems more."
 
 
 def test_in_python_a_mistake_is_pydantics_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -19,6 +20,7 @@ from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.instance_yaml import STANZA, with_pool_settings
+from dagster_lifeguard.old_settings import with_new_settings
 
 ADDED = """\
 concurrency:
@@ -323,3 +325,133 @@ class TestCommand:
         result = init("--yes", *arguments)
         assert result.exit_code == 2
         assert "is not a directory" in result.stderr
+
+
+QUEUE = """\
+# our instance
+run_queue:  # how many at once
+  max_concurrent_runs: 25  # the licence
+  # one per team
+  tag_concurrency_limits:
+    - key: team   # since 2021
+      value:
+        applyLimitPerUniqueValue: true
+      limit: 1
+
+# the end
+telemetry:
+  enabled: false
+"""
+
+COORDINATOR = """\
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    max_concurrent_runs: 10  # small
+    dequeue_interval_seconds: 5
+telemetry: {enabled: false}
+"""
+
+HELM = """\
+concurrency:
+  default_op_concurrency_limit: 3  # by default
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    max_concurrent_runs: 10
+run_queue:  # both
+  max_concurrent_runs: 12
+  dequeue_use_threads: true
+"""
+
+ON_ONE_LINE = """\
+run_queue: {max_concurrent_runs: 5, block_op_concurrency_limited_runs: {enabled: true, op_concurrency_slot_buffer: 3}}  # x
+"""
+
+
+class TestOlderSettings:
+    """Settings beside which Dagster refuses a default limit of pools."""
+
+    @pytest.mark.parametrize(
+        ("old", "moved", "expected"),
+        [
+            (QUEUE, ["run_queue.max_concurrent_runs becomes concurrency.runs.max_concurrent_runs",
+                     "run_queue.tag_concurrency_limits becomes concurrency.runs.tag_concurrency_limits"],
+             {"concurrency": {"runs": {"max_concurrent_runs": 25, "tag_concurrency_limits": [
+                 {"key": "team", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}]}},
+              "telemetry": {"enabled": False}}),
+            (COORDINATOR, ["run_coordinator.config.max_concurrent_runs becomes concurrency.runs.max_concurrent_runs"],
+             {"run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator",
+                                  "config": {"dequeue_interval_seconds": 5}},
+              "concurrency": {"runs": {"max_concurrent_runs": 10}}, "telemetry": {"enabled": False}}),
+            (HELM, ["run_queue.max_concurrent_runs becomes concurrency.runs.max_concurrent_runs",
+                    "run_coordinator.config.max_concurrent_runs: 10 is dropped, since concurrency.runs.max_concurrent_runs says 12",
+                    "concurrency.default_op_concurrency_limit becomes concurrency.pools.default_limit",
+                    "run_queue.dequeue_use_threads becomes run_coordinator.config.dequeue_use_threads"],
+             {"run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator",
+                                  "config": {"dequeue_use_threads": True}},
+              "concurrency": {"runs": {"max_concurrent_runs": 12}, "pools": {"default_limit": 3}}}),
+            (ON_ONE_LINE, ["run_queue.max_concurrent_runs becomes concurrency.runs.max_concurrent_runs",
+                           "run_queue.block_op_concurrency_limited_runs.op_concurrency_slot_buffer becomes concurrency.pools.op_granularity_run_buffer"],
+             {"run_queue": {"block_op_concurrency_limited_runs": {"enabled": True}},
+              "concurrency": {"runs": {"max_concurrent_runs": 5}, "pools": {"op_granularity_run_buffer": 3}}}),
+        ],
+        ids=["queue", "coordinator", "in two places", "on one line"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+    def test_they_move_with_their_comments(
+        self, old: str, moved: list[str], expected: dict[str, Any], newline: str
+    ) -> None:
+        new, moves = with_new_settings(old.replace("\n", newline), "f")
+        assert [str(move) for move in moves] == moved
+        assert YAML(typ="safe").load(new) == expected
+        comments = {line.partition("#")[2].strip() for line in old.splitlines() if "#" in line}
+        assert comments == {
+            line.partition("#")[2].strip() for line in new.splitlines() if "#" in line
+        }
+        assert with_new_settings(new, "f") == (new, ())
+        first = old.splitlines()[0]
+        assert not first.startswith("#") or new.startswith(first)  # It is about the file.
+        with_pool_settings(new, "f")  # Dagster accepts it.
+
+    def test_without_older_settings_nothing_moves(self) -> None:
+        for text in ("", "# nothing\n", "run_queue:\n  dequeue_use_threads: true\n", ADDED):
+            assert with_new_settings(text, "f") == (text, ())
+
+    @pytest.mark.parametrize("old", [QUEUE, COORDINATOR, HELM, ON_ONE_LINE])
+    def test_init_shows_the_moves_and_writes_only_with_consent(
+        self, here: Path, home: Path, old: str
+    ) -> None:
+        file = home / "dagster.yaml"
+        file.write_text(old)
+        refused = init()
+        assert refused.exit_code == 2
+        assert "Nothing was written: say --yes" in refused.stderr
+        assert "becomes concurrency.runs.max_concurrent_runs" in refused.stdout
+        assert "\n-run_" in refused.stdout or "\n-    max_con" in refused.stdout
+        assert "\n+concurrency:" in refused.stdout or "\n+  pools:" in refused.stdout
+        assert file.read_text() == old
+        assert not (here / "lifeguard.yaml").exists()
+        assert init("--yes").exit_code == 0
+        settings = instance_pool_settings(str(home))
+        assert settings.default_limit == (3 if old == HELM else 1)
+        with dg.DagsterInstance.get() as instance:
+            runs = instance.get_concurrency_config().run_queue_config.max_concurrent_runs
+        assert runs == {QUEUE: 25, COORDINATOR: 10, HELM: 12, ON_ONE_LINE: 5}[old]
+        assert "Nothing to change." in init("--yes").stdout
+
+    def test_the_engine_is_never_on_without_a_word_about_a_missing_default_limit(
+        self, here: Path, home: Path
+    ) -> None:
+        (home / "dagster.yaml").write_text(QUEUE)
+        told = CliRunner().invoke(main, ["engine", "enable", "--yes"])
+        assert told.exit_code == 0, told.output
+        assert (
+            "sets no default limit: a pool without a limit of its own is unlimited" in told.stdout
+        )
+        assert "lifeguard init" in told.stdout
+        assert init("--yes").exit_code == 0
+        told = CliRunner().invoke(main, ["engine", "enable", "--yes"])
+        assert "no default limit" not in told.stdout

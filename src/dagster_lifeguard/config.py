@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,7 @@ from pydantic import (
     field_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.comments import CommentedMap  # noqa: TC002 - as its neighbours
 from typing_extensions import Self
 
 from dagster_lifeguard.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
@@ -33,17 +33,20 @@ from dagster_lifeguard.names import (
 )
 from dagster_lifeguard.order import parse_order
 from dagster_lifeguard.rate import BURST_MAX, Rate
+from dagster_lifeguard.yaml_text import (
+    Problem,
+    parse_mapping,
+    place_of,
+    plain,
+    read_text,
+    refusal,
+    refuse_surprises,
+)
 
 T = TypeVar("T")
 
 FILE_SIZE_MAX_BYTES = 1024 * 1024
 """A larger file is taken for a mistake rather than read."""
-
-VALUES_MAX = 100_000
-"""Values in a file, each alias counted as often as it is used."""
-
-PROBLEMS_MAX = 20
-"""So many problems of a file are told at once."""
 
 LIMIT_MAX = SLOTS_MAX
 """Dagster's own maximum for the limit of a pool (its setting for it can only lower that)."""
@@ -73,11 +76,20 @@ def _expression(text: str) -> tuple[Term, ...]:
     return _value(lambda: parse_expression(text))
 
 
+def _template_in(value: object) -> str | None:
+    """The template that YAML read as a mapping for want of quotes; None if it was none."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, key),) = value.items()
+        if key is None or isinstance(key, str):
+            return f"{{{name}}}" if key is None else f"{{{name}:{key}}}"
+    return None
+
+
 def _quoted(value: object) -> object:
     """Explain what YAML makes of a template without quotes."""
-    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value.values())) is None:
-        name = next(iter(value))
-        raise ValueError(f'YAML reads braces as a mapping; write it in quotes: "{{{name}}}".')
+    template = _template_in(value)
+    if template is not None:
+        raise ValueError(f'YAML reads braces as a mapping; write it in quotes: "{template}".')
     return value
 
 
@@ -233,114 +245,38 @@ class Config(_Strict):
             ConfigError: The file cannot be read or says something that is not allowed. Its
                 message has a line ``file:line:column: ...`` for each problem.
         """
-        file = Path(path)
-        return cls.from_text(_read(file), str(path))
+        text = read_text(
+            Path(path),
+            remedy="Name an existing file, or write one with: lifeguard init.",
+            size_max_bytes=FILE_SIZE_MAX_BYTES,
+        )
+        return cls.from_text(text, str(path))
 
     @classmethod
     def from_text(cls, text: str, source: str) -> Self:
         """The same of the text of a file, called ``source`` in messages."""
-        document = _parse(text, source)
+        text = text.removeprefix("\ufeff")  # editors on Windows put it before UTF-8
+        refuse_surprises(text, source)
+        document = parse_mapping(text, source, YAML(typ="rt"))
         try:
-            return cls.model_validate(_plain(document, source))
+            return cls.model_validate(plain(document, source))
         except ValidationError as error:
             problems = [_problem(document, item) for item in error.errors()]
-            raise _config_error(source, sorted(problems)) from error
+            raise refusal(source, sorted(problems)) from error
 
 
-def _read(file: Path) -> str:
-    try:
-        size_bytes = file.stat().st_size
-        if size_bytes > FILE_SIZE_MAX_BYTES:
-            raise ConfigError(
-                f"{file}: {size_bytes} bytes is too large for a configuration.",
-                remedy=f"Keep it under {FILE_SIZE_MAX_BYTES} bytes; select assets by group, tag "
-                "or kind instead of one by one.",
-                names=[str(file)],
-            )
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: {error.strerror}.",
-            remedy="Name an existing file, or write one with: lifeguard init.",
-            names=[str(file)],
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{file}: byte {error.start} is not UTF-8.",
-            remedy="Save the file as UTF-8 text.",
-            names=[str(file)],
-        ) from error
-
-
-def _parse(text: str, source: str) -> CommentedMap:
-    try:
-        document = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        hint = (
-            ' An asset selection of all assets is written in quotes: "*".'
-            if ("alias" in f"{error.context} {error.problem}")
-            else ""
-        )
-        problem = " ".join(str(error.problem).split())
-        raise _config_error(source, [(*place, f"not valid YAML: {problem}.{hint}")]) from error
-    except (YAMLError, ValueError, LookupError, RecursionError) as error:
-        # Such as a date that is none, or a tag on what it does not fit.
-        raise _config_error(source, [(1, 1, f"not valid YAML: {error}.")]) from error
-    if document is None:
-        return CommentedMap()
-    if not isinstance(document, CommentedMap):
-        raise _config_error(
-            source, [(1, 1, f"expected settings; allowed: {', '.join(Config.model_fields)}.")]
-        )
-    return document
-
-
-def _plain(value: Any, source: str) -> Any:
-    """Turn what the YAML library returns into plain values, which pydantic checks strictly.
-
-    Each alias counts as what it stands for, so that a few lines cannot stand for billions.
-    """
-    seen = 0
-
-    def plain(value: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        if seen > VALUES_MAX:
-            raise _config_error(source, [(1, 1, f"more than {VALUES_MAX:,} values.")])
-        if isinstance(value, CommentedMap):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, CommentedSeq):
-            return [plain(item) for item in value]
-        return value
-
-    return plain(value)
-
-
-def _config_error(source: str, problems: Sequence[tuple[int, int, str]]) -> ConfigError:
-    lines = [f"{source}:{line}:{column}: {text}" for line, column, text in problems]
-    if len(lines) > PROBLEMS_MAX:
-        lines[PROBLEMS_MAX:] = [f"{source}: {len(lines) - PROBLEMS_MAX:,} problems more."]
-    return ConfigError(
-        "\n".join(lines),
-        remedy="",
-        names=[source],
-    )
-
-
-def _problem(document: CommentedMap, error: Any) -> tuple[int, int, str]:
+def _problem(document: CommentedMap, error: Any) -> Problem:
     """Say where a pydantic error lies in the document, what is allowed, and what was meant."""
     of_key = error["type"] == "extra_forbidden"
-    return (*_place(document, error["loc"], of_key=of_key), _explanation(error))
+    return Problem(*place_of(document, error["loc"], of_key=of_key), _explanation(error))
 
 
 def _explanation(error: Any) -> str:
     loc: tuple[int | str, ...] = error["loc"]
-    kind, given = error["type"], _SHORT.repr(error["input"])
+    kind, given = error["type"], _given(error["input"])
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
-        return f"unknown key {loc[-1]!r}; {_allowed(str(loc[-1]), _allowed_keys(loc))}"
+        return f"unknown key {_SHORT.repr(loc[-1])}; {_allowed(str(loc[-1]), _allowed_keys(loc))}"
     if kind == "literal_error":
         words = error["ctx"]["expected"].replace(" or ", ",").split(",")
         allowed = _allowed(str(error["input"]), [word.strip("' ") for word in words])
@@ -350,11 +286,22 @@ def _explanation(error: Any) -> str:
     if kind == "value_error":
         return f"{path}: {error['ctx']['error']}"
     if kind == "tuple_type":
-        return f"{path}: {given} is not a list; write [...]."
+        inner = _template_in(error["input"]) or error["input"]
+        written = f'["{inner}"]' if isinstance(inner, str) else "[...]"
+        return f"{path}: {given} is not a list; write {written}."
+    if kind == "string_type" and not isinstance(error["input"], Mapping | list):
+        return f'{path}: {given} is no text to YAML; write it in quotes: "{given}".'
     if kind in ("dict_type", "model_type"):
         keys = f" with {', '.join(_allowed_keys((*loc, '')))}" if len(loc) > 1 else ""
         return f"{path}: {given} is not a mapping{keys}."
     return f"{path}: {given}: {error['msg'].lower()}."
+
+
+def _given(value: object) -> str:
+    """A wrong value as a message quotes it."""
+    if value is None or isinstance(value, bool | dt.date):
+        return "an empty value" if value is None else str(value).lower()
+    return _SHORT.repr(value)
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
@@ -368,23 +315,3 @@ def _allowed(given: str, allowed: Sequence[str]) -> str:
     near = difflib.get_close_matches(given, allowed, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     return f"allowed: {', '.join(allowed)}.{meant}"
-
-
-def _place(document: CommentedMap, loc: tuple[int | str, ...], *, of_key: bool) -> tuple[int, int]:
-    """Return line and column (from 1) of what ``loc`` names, or of the nearest part there is."""
-    node: Any = document
-    place = (0, 0)
-    for depth, part in enumerate(loc):
-        try:
-            if isinstance(node, CommentedSeq):
-                place = node.lc.item(part)
-            elif isinstance(node, CommentedMap) and of_key and depth == len(loc) - 1:
-                place = node.lc.key(part)
-            elif isinstance(node, CommentedMap):
-                place = node.lc.value(part)
-            else:
-                break
-            node = node[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return place[0] + 1, place[1] + 1

@@ -142,6 +142,12 @@ class OldSchemaError(LifeguardError):
     code = "schema-too-old"
 
 
+class OldTablesError(LifeguardError):
+    """The engine's tables are older than this package, and who only looks does not change them."""
+
+    code = "engine-tables-old"
+
+
 class DeploymentError(LifeguardError):
     """A deployment cannot be reached, refuses, or cannot do what it was asked for."""
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.yaml_text import parse_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ STANZA: tuple[tuple[str, object, str], ...] = (
 
 MONITORING = STANZA[1:]
 """Those that free the slots of a crashed or cancelled run."""
+
+_MEND = "Mend it first; nothing was changed."
 
 _STANZA_TEXT = (
     "concurrency: {pools: {default_limit: 1}} and "
@@ -73,7 +75,7 @@ def with_pool_settings(
     if before is not None:
         raise ConfigError(
             f"{source}: Dagster refuses it as it is: {before}",
-            remedy="Mend it first; nothing was changed.",
+            remedy=_MEND,
             names=[source],
         )
     raise ConfigError(
@@ -107,7 +109,17 @@ def _with_setting(text: str, path: list[str], value: object, comment: str, sourc
 def _insert(text: str, path: list[str], value: object, comment: str) -> str:
     """Put a setting into the innermost mapping on its path that there is."""
     written = str(value).lower()
-    newline = "\r\n" if "\r\n" in text else "\n"
+    node, _, depth = _innermost(text, path)
+    if isinstance(node, MappingNode) and node.flow_style:
+        inline = "".join(f"{name}: {{" for name in path[depth:-1])
+        inline += f"{path[-1]}: {written}" + "}" * (len(path) - depth - 1)
+        at = node.end_mark.index - 1
+        return text[:at] + (", " if node.value else "") + inline + text[at:]
+    return put_lines(text, path, [f"{path[-1]}: {written}  # {comment}"]) or text
+
+
+def _innermost(text: str, path: Sequence[str]) -> tuple[Any, Any, int]:
+    """The innermost value on a path that there is, its key, and how many keys lead to it."""
     node = _reader().compose(text)
     key: Any = None
     depth = 0
@@ -117,11 +129,24 @@ def _insert(text: str, path: list[str], value: object, comment: str) -> str:
             break
         key, node = found
         depth += 1
+    return node, key, depth
+
+
+def put_lines(text: str, path: Sequence[str], lines: Sequence[str]) -> str | None:
+    """Put the lines of a setting into the innermost mapping on its path that there is.
+
+    Args:
+        text: The file.
+        path: The keys to the setting.
+        lines: How it is written, its own key at column 0 and comments included.
+
+    Returns:
+        The new text; None if that mapping is written on one line.
+    """
+    node, key, depth = _innermost(text, path)
     if isinstance(node, MappingNode) and node.flow_style:
-        inline = "".join(f"{name}: {{" for name in path[depth:-1])
-        inline += f"{path[-1]}: {written}" + "}" * (len(path) - depth - 1)
-        at = node.end_mark.index - 1
-        return text[:at] + (", " if node.value else "") + inline + text[at:]
+        return None
+    newline = "\r\n" if "\r\n" in text else "\n"
     if isinstance(node, MappingNode) and key is not None:
         at, indent = key.end_mark.line + 1, node.value[0][0].start_mark.column
     elif key is not None:  # its value is null, written as nothing or as ~
@@ -129,13 +154,14 @@ def _insert(text: str, path: list[str], value: object, comment: str) -> str:
         at, indent = key.end_mark.line + 1, key.start_mark.column + 2
     else:
         at, indent = None, 0
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(("\n", "\r")):
-        lines[-1] += newline
-    new = [f"{' ' * (indent + 2 * i)}{name}:" for i, name in enumerate(path[depth:])]
-    new[-1] += f" {written}  # {comment}"
-    at = len(lines) if at is None else at
-    return "".join([*lines[:at], *(line + newline for line in new), *lines[at:]])
+    old = text.splitlines(keepends=True)
+    if old and not old[-1].endswith(("\n", "\r")):
+        old[-1] += newline
+    new = [f"{' ' * (indent + 2 * i)}{name}:" for i, name in enumerate(path[depth:-1])]
+    margin = " " * (indent + 2 * len(new))
+    new += [f"{margin}{line}".rstrip() for line in lines]
+    at = len(old) if at is None else at
+    return "".join([*old[:at], *(line + newline for line in new), *old[at:]])
 
 
 def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
@@ -146,7 +172,7 @@ def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
         if not isinstance(node, CommentedMap):
             raise ConfigError(
                 f"{source}: {'.'.join(path[:depth])} is not a mapping.",
-                remedy="Mend it first; nothing was changed.",
+                remedy=_MEND,
                 names=[source],
             )
         node = node.get(name)
@@ -181,31 +207,7 @@ def load(text: str, source: str) -> CommentedMap:
     Raises:
         ConfigError: It is not a mapping in valid YAML.
     """
-    try:
-        document = _reader().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise _not_yaml(f"{source}{place}", str(error.problem), source) from error
-    except YAMLError as error:
-        raise _not_yaml(source, " ".join(str(error).split()), source) from error
-    if document is None:
-        return CommentedMap()
-    if not isinstance(document, CommentedMap):
-        raise ConfigError(
-            f"{source}: expected settings, found a list or a single value.",
-            remedy="Mend it first; nothing was changed.",
-            names=[source],
-        )
-    return document
-
-
-def _not_yaml(place: str, problem: str, source: str) -> ConfigError:
-    return ConfigError(
-        f"{place}: not valid YAML: {problem}.",
-        remedy="Mend it first; nothing was changed.",
-        names=[source],
-    )
+    return parse_mapping(text, source, _reader(), remedy=_MEND)
 
 
 def refuse_what_dagster_refuses(text: str, source: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from dagster_lifeguard.config import PoolSpec
 from dagster_lifeguard.errors import UnknownNameError
-from dagster_lifeguard.names import nearest
+from dagster_lifeguard.names import nearest, pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -355,16 +355,16 @@ def affected(row: PoolPlan) -> Iterator[str]:
             f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
         )
         yield (
-            f"{row.pool}: {row.held} held and stay so; it drains to {row.after}, {goes_on}. "
-            f"Held by {_names(row.holding)}."
+            f"{pool_text(row.pool)}: {row.held} held and stay so; it drains to {row.after}, "
+            f"{goes_on}. Held by {_names(row.holding)}."
         )
     elif row.lets_in:
         yield (
-            f"{row.pool}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
+            f"{pool_text(row.pool)}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
             f"{_names(row.waiting[: row.lets_in])}."
         )
     elif row.action in ("set", "delete") and row.waiting:
-        yield f"{row.pool}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
+        yield f"{pool_text(row.pool)}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
 
 
 def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:

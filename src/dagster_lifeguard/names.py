@@ -159,6 +159,17 @@ def safe_value(value: str) -> str:
     return quote(value, safe=_SAFE_IN_VALUE, errors="surrogatepass")
 
 
+def pool_text(pool: str) -> str:
+    """A pool's name as people are shown it, its values as they are and not percent-encoded.
+
+    Only what ``safe_value`` wrote is decoded, so that two such names never look alike.
+    """
+    if is_of_all_partitions(pool):
+        return f"{pool_text(pool.removeprefix(ALL_PARTITIONS))} (all partitions)"
+    decoded = unquote(pool, errors="surrogatepass")
+    return decoded if safe_value(decoded) == pool else pool
+
+
 def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ...]:
     """Parse a pool expression into its terms, in the order written.
 

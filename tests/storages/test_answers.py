@@ -360,3 +360,34 @@ def test_a_run_in_the_queue_is_told_what_keeps_it_there(make_home, monkeypatch):
     with home.instance() as instance:
         new(dg.DagsterRunStatus.STARTED)
     assert blockages(plain)[0] == ("max-concurrent-runs", "", 2, 2)
+
+
+def test_an_asset_that_never_ran_is_looked_up_in_the_project_here(
+    new_home, world, tmp_path, monkeypatch
+):
+    home = new_home()
+    with home.instance() as instance:
+
+        @dg.asset
+        def orderz() -> None: ...
+
+        assert dg.materialize([orderz], instance=instance).success
+    (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "never_ran_defs"\n')
+    (tmp_path / "never_ran_defs.py").write_text(
+        "import dagster as dg\n\n@dg.asset(pool='warehouse')\ndef orders(): ...\n\n"
+        "defs = dg.Definitions(assets=[orders])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    refused = lifeguard("explain", "orders")  # From elsewhere nothing tells of it.
+    assert refused.exit_code == 2
+    monkeypatch.chdir(tmp_path)
+    shown = lifeguard("explain", "orders")
+    assert shown.exit_code == 0, shown.output
+    assert "orders does not wait: it has never run here, no run has planned it" in shown.stdout
+    assert "its pool  warehouse: no limit" in shown.stdout
+    assert "Did you mean" not in shown.output
+    found = told("explain", "orders")
+    assert (found["never_ran"], found["steps"]) == (True, [])
+    assert [pool["pool"] for pool in found["pools"]] == ["warehouse"]
+    assert not told("explain", "orderz")["never_ran"]
+    assert lifeguard("explain", "ordersss").exit_code == 2

@@ -10,7 +10,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import pytest
@@ -108,6 +108,13 @@ class TestEnvironment:
         finding = the(None, "home-unset", here=tmp_path)
         assert finding.commands == (f"export DAGSTER_HOME={tmp_path}",)
         assert found(finding.commands[0].partition("=")[2], "home-unset") == []
+
+    def test_a_home_that_begins_with_a_tilde(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert the("~/none", "home-missing").commands == (f"mkdir -p {tmp_path}/none",)
+        (tmp_path / "none").mkdir()
+        assert found("~/none", "home-missing") == found("~/none", "home-relative") == []
+        assert the("~/none", "yaml-absent").names == (f"{tmp_path}/none/dagster.yaml",)
 
     def test_home_is_relative(self, tmp_path: Path) -> None:
         (tmp_path / "home").mkdir()
@@ -246,6 +253,7 @@ class TestDaemon:
         differs = the(other, "home-differs")
         assert str(home.path) in differs.names
         assert any(f"process {process.popen.pid}:" in line for line in differs.evidence)
+        assert differs.commands == ()  # That daemon may be another project's.
 
         # With it, nothing is wrong at all; the storage's known weakness is a note.
         done = doctor(home, "--json")
@@ -498,6 +506,29 @@ class TestLimits:
         rewrite(home, concurrency={"pools": {"granularity": "run"}})
         assert the(home, "granularity-run").severity == "note"
         assert found(home, "steps-take-turns") == []
+
+    @pytest.mark.parametrize("hold", ["step", "asset"])
+    def test_steps_of_a_graph_whose_pools_an_expression_names(
+        self, make_home: MAKE, hold: Literal["step", "asset"]
+    ) -> None:
+        """Two ops of a graph, of which one asks for a pool more than the other."""
+
+        @dg.op(pool="{hold:" + hold + "}orders+api")
+        def first() -> int:
+            return 1
+
+        @dg.op(pool="{hold:" + hold + "}orders")
+        def then(value: int) -> int:
+            return value
+
+        @dg.graph_asset
+        def both() -> int:
+            return then(first())
+
+        home = make_home("sqlite")
+        execute(home, both)
+        told = [finding.names for finding in found(home, "steps-take-turns")]
+        assert told == ([("both",)] if hold == "step" else [])
 
 
 class TestSlots:
@@ -795,6 +826,18 @@ class TestExecutors:
         limit(home, 2)
         finding = the(home, "steps-one-by-one")
         assert "in_process" in finding.evidence[0]
+        limit(home, 1)
+        assert found(home, "steps-one-by-one") == []
+
+    def test_steps_whose_expressions_name_one_pool(self, make_home: MAKE) -> None:
+        """Their texts differ, and each names the pool of both beside one of its own."""
+        home = make_home("sqlite")
+        limit(home, 2)
+        own = {name: f"{{hold:step}}orders+own_{name}" for name in "ab"}
+        execute(home, *(asset_of(name, pool=text) for name, text in own.items()))
+        finding = the(home, "steps-one-by-one")
+        assert finding.names[1:] == ("orders",)
+        assert finding.evidence[1:] == ("orders: limit 2, 2 steps of the job",)
         limit(home, 1)
         assert found(home, "steps-one-by-one") == []
 

@@ -6,8 +6,10 @@ import json
 
 import pytest
 import sqlalchemy as db
+from click.testing import CliRunner
 from dagster._core.storage.dagster_run import DagsterRun
 
+from dagster_lifeguard.cli import main
 from dagster_lifeguard.storage.switch import TABLES_NEWEST
 from dagster_lifeguard.store.sql import migrations, script
 
@@ -80,3 +82,41 @@ def test_the_engine_brings_them_up_to_date(make_home, kind, version):
         with log.index_connection() as connection:
             question = db.text("SELECT version FROM lifeguard_schema")
             assert connection.execute(question).fetchall() == [(TABLES_NEWEST,)]
+
+
+COMMANDS = (
+    ("status",),
+    ("doctor",),
+    ("audit",),
+    ("timeline", "orders"),
+    ("plan",),
+    ("explain", "orders"),
+    ("apply", "--yes"),
+    ("check", "-f", "defs.py"),
+)
+
+
+def test_commands_change_no_table_and_say_what_does(make_home, kind, tmp_path, monkeypatch):
+    home = make_home(kind)
+    with_old_tables(home, 1)
+    home.write()
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("lifeguard.yaml").write_text("pools: {orders: 2}\n")
+    tmp_path.joinpath("defs.py").write_text(
+        "import dagster as dg\n\n@dg.asset(pool='orders')\ndef a(): ...\n\n"
+        "defs = dg.Definitions(assets=[a])\n"
+    )
+
+    def version():
+        with home.instance() as instance, instance.event_log_storage.index_connection() as found:
+            return found.execute(db.text("SELECT version FROM lifeguard_schema")).scalar()
+
+    runner = CliRunner(env={"DAGSTER_HOME": str(home.path)})
+    for command in COMMANDS:
+        done = runner.invoke(main, command)
+        assert done.exit_code != 0, command
+        assert "lifeguard engine enable" in done.output, (command, done.output)
+        assert version() == 1, command
+    assert runner.invoke(main, ["engine", "enable", "--yes"]).exit_code == 0
+    assert version() == TABLES_NEWEST
+    assert runner.invoke(main, ["status"]).exit_code == 0

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from homes import DEFINITIONS
 from private_mounts import read_only, under
 
+from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ def materialize(home: Home) -> tuple[int, str]:
         return process.wait(), process.output()
     finally:
         home.close()
+
+
+def told(home: Home, *arguments: str) -> str:
+    """What the command says to a user who has set DAGSTER_HOME."""
+    done = CliRunner(env={"DAGSTER_HOME": str(home.path)}).invoke(main, arguments)
+    assert done.exit_code != 0
+    return done.output
 
 
 @pytest.fixture
@@ -69,3 +78,22 @@ def test_a_run_fails_and_executes_no_step(home, mount):
     assert list(home.control.glob("held.*")) == []
     home.go()
     home.run("dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", "held")
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("doctor",), ("check", "-m", "dagster_lifeguard")]
+)
+def test_commands_say_which_directory_cannot_be_written(make_home, command) -> None:
+    """And not that dagster.yaml is to be corrected, in which nothing is wrong."""
+    home = make_home("sqlite", stock=True)
+    output = " ".join(under(read_only(home.path), told, home, *command).split())
+    assert "Read-only file system" in output
+    assert f"Dagster has to write {home.path}" in output
+    assert "orrect" not in output
+
+
+def test_a_file_in_a_directory_that_cannot_be_written(make_home) -> None:
+    home = make_home("sqlite", stock=True)
+    output = under(read_only(home.path), told, home, "engine", "enable", "--yes")
+    assert f"{home.path}/dagster.yaml cannot be written: Read-only file system." in output
+    assert f"Run this as a user who may write in {home.path}. Nothing was written." in output

@@ -42,15 +42,18 @@ def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Itera
             'End the rules with one for all other assets: assets: "*".',
             tuple(uncovered),
         )
-    partly = [(a.asset, op) for a in assignments for op in a.partly_limited_ops]
-    for asset, op in partly:
+    partly: defaultdict[str, list[str]] = defaultdict(list)
+    for a in assignments:
+        for op in a.partly_limited_ops:
+            partly[op].append(a.asset)
+    for op, assets in partly.items():
         yield Finding(
             "partly-limited",
             "error",
-            f"The op {op} of {asset} is tagged with a pool where it is used once; where it is used "
-            "without the tag it is unlimited.",
+            f"The op {op} of {enumerate_some(assets)} is tagged with a pool where it is used once; "
+            "where it is used without the tag it is unlimited.",
             "Give the op itself the pool, or set override: true in the asset's rule.",
-            (asset, op),
+            (*assets, op),
         )
     interleaving = [
         a.asset
@@ -73,19 +76,43 @@ def asset_findings(assignments: Sequence[Assignment], granularity: str) -> Itera
 def demand_findings(
     assignments: Sequence[Assignment], limits: Mapping[str, int | None]
 ) -> Iterator[Finding]:
-    """Find demands that no slots can ever meet."""
+    """Find demands that no slots can ever meet; one finding for all assets with the same."""
+    asking: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for a in assignments:
         for term in a.own_terms:
-            limit = limits[term.name]
-            if limit is not None and 0 < limit < term.slots:
-                yield Finding(
-                    "slots-above-limit",
-                    "error",
-                    f"{a.asset} asks for {term.slots} slots of the pool {term.name}, whose limit "
-                    f"is {limit}: it would wait for ever.",
-                    "Ask for fewer slots, or raise the limit under pools.",
-                    (a.asset, term.name),
-                )
+            asking[term.name, term.slots].append(a.asset)
+    for (pool, slots), assets in asking.items():
+        limit = limits[pool]
+        if limit is not None and 0 < limit < slots:
+            yield slots_above_limit(
+                assets,
+                pool,
+                slots,
+                f"whose limit is {limit}",
+                "Ask for fewer slots, or raise the limit under pools.",
+            )
+
+
+def slots_above_limit(
+    assets: Sequence[str],
+    pool: str,
+    slots: int,
+    whose_limit: str,
+    remedy: str,
+    commands: tuple[str, ...] = (),
+) -> Finding:
+    """The finding for assets that ask for more slots of a pool than its limit."""
+    each = "asks" if len(assets) == 1 else "each ask"
+    they = "it would" if len(assets) == 1 else "they would"
+    return Finding(
+        "slots-above-limit",
+        "error",
+        f"{enumerate_some(assets)} {each} for {slots} slots of the pool {pool}, {whose_limit}: "
+        f"{they} wait for ever.",
+        remedy,
+        (*assets, pool),
+        commands=commands,
+    )
 
 
 def same_targets(

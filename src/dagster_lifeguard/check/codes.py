@@ -21,6 +21,7 @@ CODES: Mapping[str, str] = {
     "no-rule": "No rule selects an asset, so it is unlimited.",
     "unused-rule": "A rule decides for no asset.",
     "unused-pool": "A declared pool is used by no asset.",
+    "pool-undeclared": "A rule names a pool that is not declared, and is like one that is.",
     "same-target": "Assets declare the same table or path and share no pool.",
     "tag-without-effect": "Assets are tagged `dagster/concurrency_key`, and lack the pool.",
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
-from dagster_lifeguard.errors import LoadError, first_line
+from dagster_lifeguard.deployment.open import unopened
+from dagster_lifeguard.errors import LoadError, OldTablesError
 from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.home import home_problem
 
@@ -50,9 +51,9 @@ def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
 def _opened(folder: Path) -> PoolSettings:
     try:
         return instance_pool_settings(str(folder))
+    except OldTablesError:
+        raise
     except Exception as error:
-        raise LoadError(
-            f"The instance in DAGSTER_HOME, {folder}, cannot be opened: {first_line(error)}.",
-            remedy="Mend its dagster.yaml, or say --no-instance to look at the definitions alone.",
-            names=[str(folder)],
-        ) from error
+        refused = unopened(error, str(folder))
+        remedy = f"{refused.remedy} To look at the definitions alone, say --no-instance."
+        raise LoadError(refused.message, remedy=remedy, names=refused.names) from error

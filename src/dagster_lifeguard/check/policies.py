@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.plan import Plan, RulesUnheeded
     from dagster_lifeguard.units import AssetItem
+
+_ALIKE = 0.8
+"""How much two names have in common, of 1, where one is taken for a misspelling of the other."""
+
+_DIGITS = re.compile(r"\d+")
 
 
 def by_policy(
@@ -79,6 +86,7 @@ def policy_findings(
             "each other.",
             (op.op,),
         )
+    yield from _misspelt(policy)
     for unheeded in planned.rules_unheeded():
         yield _unheeded(policy, unheeded)
     for index in planned.unused_rules:
@@ -90,6 +98,25 @@ def policy_findings(
                 "Correct its selection, put it before the rule that decides instead, or drop it.",
                 (policy.rules[index].assets,),
             )
+
+
+def _misspelt(policy: Config) -> Iterator[Finding]:
+    """Find pools of rules that are declared under a name with another letter or two."""
+    for index, rule in enumerate(policy.rules):
+        for term in rule.terms:
+            if term.fields or term.name in policy.pools:
+                continue
+            near = difflib.get_close_matches(term.name, policy.pools, n=1, cutoff=_ALIKE)
+            # Numbered pools are alike by intent.
+            if near and _DIGITS.sub("", term.name) != _DIGITS.sub("", near[0]):
+                yield Finding(
+                    "pool-undeclared",
+                    "warning",
+                    f"{describe_rule(index, rule)} names the pool {term.name}, which is not "
+                    f"declared: it has the default limit, {limit_text(policy.default_limit)}.",
+                    f"Did you mean {near[0]}? Or declare {term.name} under pools.",
+                    (term.name,),
+                )
 
 
 def _unheeded(policy: Config, found: RulesUnheeded) -> Finding:

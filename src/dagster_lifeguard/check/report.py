@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.check.assets import slots_above_limit
 from dagster_lifeguard.check.inside import circle_findings
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
@@ -13,7 +14,7 @@ from dagster_lifeguard.names import enumerate_some, stands_for
 from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.compat.instance import PoolSettings
@@ -47,6 +48,7 @@ def report_on(
     locations: Sequence[Location],
     config: Config | None,
     instance: PoolSettings | Finding | None,
+    places: Mapping[str, str] | None = None,
 ) -> Report:
     """Put the code locations of a deployment together and add what only shows across them.
 
@@ -54,6 +56,7 @@ def report_on(
         locations: The code locations.
         config: The policy to measure by, if it is not that of the definitions.
         instance: Its settings, or the finding that there is none. None: not to be looked at.
+        places: Where the file of that policy names a pool, by pool.
     """
     settings = None if isinstance(instance, Finding) else instance
     findings = [instance] if isinstance(instance, Finding) else []
@@ -72,10 +75,19 @@ def report_on(
     if settings is not None:
         findings += _limits_in_force(locations, settings)
         findings += _without_coordinator(locations, settings)
+    findings = [_placed(finding, places or {}) for finding in findings]
     findings.sort(key=worst_first)
     granularity = settings.granularity if settings else "op"
     home = settings.home if settings else None
     return Report(tuple(locations), granularity, home, tuple(findings))
+
+
+def _placed(finding: Finding, places: Mapping[str, str]) -> Finding:
+    """A finding about names in a policy's file, with their places there."""
+    if finding.code not in ("unused-pool", "pool-undeclared"):
+        return finding
+    found = tuple(f"{places[name]}: {name}" for name in finding.names if name in places)
+    return replace(finding, evidence=(*finding.evidence, *found))
 
 
 def _unused_everywhere(locations: Sequence[Location]) -> list[Finding]:
@@ -169,28 +181,22 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
 
 def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
     """Find demands that the declared limits could meet, and those on the instance never do."""
-    asked = {
-        (location.limits[pool], asset, pool, slots)
-        for location in locations
-        for asset, pool, slots in (
-            *(
-                (a.asset, term.name, term.slots)
-                for a in location.assignments
-                for term in a.own_terms
-            ),
-            *((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items()),
-        )
-    }
-    for declared, asset, pool, slots in sorted(asked, key=lambda found: found[1:]):
+    asked: defaultdict[tuple[str, int], dict[str, int | None]] = defaultdict(dict)
+    for location in locations:
+        of_assets = ((a.asset, t.name, t.slots) for a in location.assignments for t in a.own_terms)
+        inside = ((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items())
+        for asset, pool, slots in (*of_assets, *inside):
+            asked[pool, slots][asset] = location.limits[pool]
+    for (pool, slots), declared in sorted(asked.items()):
         in_force = settings.limits.get(pool, settings.default_limit)
-        if in_force and in_force < slots and (declared is None or slots <= declared):
-            yield Finding(
-                "slots-above-limit",
-                "error",
-                f"{asset} asks for {slots} slots of the pool {pool}, whose limit on the instance "
-                f"is {in_force}: it would wait for ever.",
-                f"Set the limit that the policy declares, {limit_text(declared)}.",
-                (asset, pool),
+        assets = sorted(a for a, limit in declared.items() if limit is None or slots <= limit)
+        if assets and in_force and in_force < slots:
+            yield slots_above_limit(
+                assets,
+                pool,
+                slots,
+                f"whose limit on the instance is {in_force}",
+                f"Set the limit that the policy declares, {limit_text(declared[assets[0]])}.",
                 commands=("lifeguard apply",),
             )
 

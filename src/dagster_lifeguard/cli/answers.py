@@ -6,10 +6,9 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from dagster_lifeguard.cli.tables import Facts
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
@@ -20,6 +19,7 @@ from dagster_lifeguard.insight.wording import (
     lost_text,
     reason_text,
 )
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
         yield Text(f"  {deadline_text(found.deadline)}")
     for pool_name in found.lease_over:
         yield Text(
-            f"  The lease of its process is over, and {printable(pool_name)} is not blocked: the "
-            "next claim takes back what it has there."
+            f"  The lease of its process is over, and {printable(pool_text(pool_name))} is not "
+            "blocked: the next claim takes back what it has there."
         )
-    for pool in found.pools:
-        yield Text(f"  its pool {_pool(pool)}")
-    for pool_name in found.pools_by_partition:
-        yield Text(f"  its pool {printable(pool_name)}: one for each partition")
+    own = [("its pool", _pool(pool)) for pool in found.pools]
+    own += [("its pool", f"{name}: one for each partition") for name in found.pools_by_partition]
+    if own:
+        yield _facts(own)
     if found.kind == "asset" and not (found.pools or found.pools_by_partition):
         yield Text("  It has no pool, so nothing limits it: any number of runs may execute it.")
     shown = [step for step in found.steps if found.kind == "step" or step.state in _TOLD]
@@ -116,12 +116,16 @@ def _head(found: Explanation) -> Text:
         count = len({s.run_id for s in found.steps if s.state in (State.WAITING, State.QUEUED)})
         runs = f" in {number(count, 'run')}" if found.kind == "asset" else ""
         head.append(f"waits{runs}", style="yellow")
+    elif found.never_ran:
+        head.append("does not wait: it has never run here, no run has planned it", style="green")
     elif found.kind == "asset" and not found.steps:
         head.append("does not wait: no unfinished run makes it", style="green")
     elif State.HOLDING in states and found.run_over is not None:
         head.append(f"does not wait: its run is {_status(found)}, and still holds", style="yellow")
     elif states & {State.HOLDING, State.EXECUTING}:
         head.append("does not wait: it executes", style="green")
+    elif not states:
+        head.append("has no step that is known", style="yellow")
     elif states <= {State.DONE, State.NOT_EXECUTED}:
         done = "is done" if State.DONE in states else "was not executed"
         head.append(f"does not wait: it {done}, its run is {_status(found)}", style="green")
@@ -189,7 +193,7 @@ def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
     asked = {asked.pool.pool: asked.pool for step in steps for asked in step.pools}
     fair = [name for name, pool in asked.items() if pool.order is not None and pool.limit]
     if fair:
-        yield ", ".join(map(printable, sorted(fair)))
+        yield ", ".join(printable(pool_text(name)) for name in sorted(fair))
 
 
 def _doing(answer: StepAnswer) -> str:
@@ -271,11 +275,12 @@ def _of_pool(
 def _pool(pool: PoolSummary) -> str:
     rate = f", {pool.rate}" if pool.rate is not None else ""
     if pool.limit is None:
-        return f"{pool.pool}: no limit{rate}, {pool.held:,} held"
+        return f"{pool_text(pool.pool)}: no limit{rate}, {pool.held:,} held"
     limit = "paused, " if pool.limit == 0 else ""
     default = " (the default limit)" if pool.from_default else ""
     waiting = f", {pool.waiting:,} waiting" if pool.waiting else ""
-    return f"{pool.pool}: {limit}{pool.held:,} of {pool.limit:,} held{default}{rate}{waiting}"
+    held = f"{pool.held:,} of {pool.limit:,} held"
+    return f"{pool_text(pool.pool)}: {limit}{held}{default}{rate}{waiting}"
 
 
 def _holder(holder: Holder, now: float) -> str:
@@ -314,10 +319,5 @@ def _drawn(estimate: Estimate, found: Explanation) -> str:
     return text
 
 
-def _facts(rows: Iterable[tuple[str, str]]) -> Padding:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
-    for word, text in rows:
-        table.add_row(word, Text(printable(text)))
-    return Padding(table, (0, 0, 0, 2), expand=False)
+def _facts(rows: Iterable[tuple[str, str]]) -> Facts:
+    return Facts(rows, indent=2)

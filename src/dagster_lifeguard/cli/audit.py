@@ -19,6 +19,7 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.findings import number, often, printable
 from dagster_lifeguard.insight.subject import known_pool
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def _print_excesses(console: Console, heading: str, found: tuple[Excess, ...], c
     console.print(Text(heading, style="bold"))
     for excess in found[:SHOWN_MAX]:
         lane = excess.lane
-        name = f"{lane.name} [{lane.partition}]" if lane.partition else lane.name
+        name = pool_text(lane.name) if lane.kind == "pool" else lane.name
+        name += f" [{lane.partition}]" if lane.partition else ""
         lasted = "" if excess.seconds is None else f" for {_seconds(excess.seconds)}"
         held = f"{excess.held} of {excess.limit} slots" if lane.kind == "pool" else "two runs"
         if excess.held > 2 and lane.kind == "asset":  # noqa: PLR2004
@@ -211,7 +213,7 @@ def _print_early(console: Console, found: Audit) -> bool:
         started = early.occupant
         who = f"run {started.run_id} step {started.step_key} at {_clock(started.started)}"
         how = f"  {_seconds(early.seconds)} too early for {early.rate}"
-        console.print(Text.assemble("  ", (printable(early.pool), "red"), how))
+        console.print(Text.assemble("  ", (printable(pool_text(early.pool)), "red"), how))
         console.print(Text(f"      {printable(who)}", style="dim"))
     if found.early_count > SHOWN_MAX:
         console.print(Text(f"  and {found.early_count - SHOWN_MAX:,} more"))
@@ -225,7 +227,9 @@ def _print_stale(console: Console, found: Audit) -> bool:
     for stale in found.stale[:SHOWN_MAX]:
         given = "given twice" if stale.fence == stale.largest else f"given after {stale.largest}"
         console.print(
-            Text.assemble("  ", (printable(stale.pool), "red"), f"  {stale.fence} {given}")
+            Text.assemble(
+                "  ", (printable(pool_text(stale.pool)), "red"), f"  {stale.fence} {given}"
+            )
         )
         for who in (stale.first, stale.occupant):
             line = f"run {who.run_id} step {who.step_key} at {date_text(who.started)}"
@@ -241,7 +245,7 @@ def _print_outlived(console: Console, found: Audit) -> bool:
     steps = number(found.outlived_count, "step")
     console.print(Text(f"{steps} went on after the lease was over.", style="bold"))
     for late in found.outlived[:SHOWN_MAX]:
-        pools = (printable(", ".join(late.pools)), "red")
+        pools = (printable(", ".join(map(pool_text, late.pools))), "red")
         how = f"  for {_seconds(late.seconds)} or more after {date_text(late.expired)}"
         who = f"run {late.run_id} step {late.step_key}, fence {late.fence}"
         wrote = f"{late.event} at {_clock(late.wrote)} by its machine's clock"
@@ -259,9 +263,8 @@ def _print_waits(console: Console, found: Audit, long_wait: float) -> bool:
     console.print(Text(f"{waits} of {duration_text(long_wait)} or more", style="bold"))
     for wait in found.waits[:SHOWN_MAX]:
         who = f"run {wait.run_id}" + (f" step {wait.step_key}" if wait.step_key else " (queued)")
-        line = (
-            f"{duration_text(wait.seconds):>12}  {wait.name}  {who} until {date_text(wait.ended)}"
-        )
+        line = f"{duration_text(wait.seconds):>12}  {pool_text(wait.name)}  {who}"
+        line += f" until {date_text(wait.ended)}"
         console.print(Text(f"  {printable(line)}"))
     if found.wait_count > SHOWN_MAX:
         console.print(Text(f"  and {found.wait_count - SHOWN_MAX:,} more"))

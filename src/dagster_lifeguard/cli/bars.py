@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from dagster_lifeguard.timeline import Phase
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.timeline import Bar
 
 _MIN_BAR = 10
+_WIDE_BAR = 20
+"""A bar with fewer columns than this says little; then labels stand above their bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,20 @@ def draw(
         marks: The characters to draw with.
         edges: What stands under the edges; by default the seconds from the left edge.
     """
-    left = max(map(len, labels), default=0)
+    left = max(map(cell_len, labels), default=0)
     right = max((len(bar.result) for bar in bars), default=0)
+    above = left + right + 4 + _WIDE_BAR > width  # Then each label is a line of its own.
+    if above:
+        left = 0
     columns = max(width - left - right - 4, _MIN_BAR)
-    lines = [
-        f"{label:<{left}}  {_cells(bar, since, until, columns, marks)}  {bar.result}"
-        for label, bar in zip(labels, bars, strict=True)
-    ]
+    lines: list[str] = []
+    for label, bar in zip(labels, bars, strict=True):
+        if above:
+            lines.append(label)
+        head = " " * left if above else label + " " * (left - cell_len(label))
+        lines.append(f"{head}  {_cells(bar, since, until, columns, marks)}  {bar.result}")
     begin, end = edges or ("0 s", f"{until - since:.1f} s")
-    return [*lines, f"{'':<{left}}  {begin:<{max(columns - len(end), 0)}}{end}"]
+    return [*lines, f"{'':<{left}}  {begin:<{max(columns - len(end), len(begin) + 2)}}{end}"]
 
 
 def _cells(bar: Bar, since: float, until: float, columns: int, marks: Marks) -> str:

@@ -17,6 +17,7 @@ import click
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.home import home_problem
+from dagster_lifeguard.yaml_text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,9 +78,12 @@ def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}.",
-            remedy="Create its directory, or run this as a user who may write there.",
+            remedy=f"Create the directory {path.parent}, or name another file."
+            if is_missing
+            else f"Run this as a user who may write in {path.parent}. Nothing was written.",
             names=[str(path)],
         ) from error
 
@@ -157,10 +161,4 @@ def instance_file(path: str | None) -> Path | None:
 
 def read(file: Path) -> str:
     """What the file says, its line ends as they are."""
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:  # keep its line ends as they are
-            return opened.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error}.", remedy="Mend it first.", names=[str(file)]
-        ) from error
+    return read_text(file, remedy="Name a file that can be read.")

@@ -13,6 +13,7 @@ from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.check.inspection import inspect_locations
 from dagster_lifeguard.check.instance import look_at_instance
 from dagster_lifeguard.check.origins import find_origins
+from dagster_lifeguard.check.places import pool_places
 from dagster_lifeguard.check.report import report_on
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
@@ -103,7 +104,8 @@ def check_command(
         instance = look_at_instance(os.getenv("DAGSTER_HOME"), Path.cwd())
     granularity = instance.granularity if isinstance(instance, PoolSettings) else "op"
     locations = inspect_locations(origins, config, granularity, config_file)
-    found = report_on(locations, config, instance)
+    places = {} if config_file is None else pool_places(str(config_file))
+    found = report_on(locations, config, instance, places)
     shown = [f for f in found.findings if f.code not in ignore]
     rows = [
         (location, assignment)

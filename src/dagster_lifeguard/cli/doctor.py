@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from dagster_lifeguard import instance_yaml
@@ -20,6 +19,7 @@ from dagster_lifeguard.cli.findings import (
     print_indented,
     verdict,
 )
+from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
@@ -175,7 +175,7 @@ def _monitoring(subject: Subject) -> Change | None:
 
 
 def _print(found: Examination) -> None:
-    console = Console(highlight=False, emoji=False)
+    console = new_console()
     for group, findings in found.by_group().items():
         console.print(Text(group, style="bold"))
         for finding in findings:

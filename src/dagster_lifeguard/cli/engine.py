@@ -12,9 +12,12 @@ import click
 
 from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.cli.changes import Change, agreed, read
+from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.storage import switch
+from dagster_lifeguard.store.upkeep import upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,8 +85,8 @@ def _tables(version: int | None) -> str:
         return "none"
     if version < newest:
         return (
-            f"version {version}, older than this package's {newest}: the first process that uses "
-            "the engine brings them up to date"
+            f"version {version}, older than this package's {newest}: lifeguard engine enable "
+            "brings them up to date, and so does the first step that claims a slot"
         )
     if version > newest:
         return f"version {version}, newer than this package's {newest}: install a newer package"
@@ -102,7 +105,8 @@ def _lines(found: switch.Status) -> Iterator[str]:
     for holder in found.holders:
         slots = f"{holder.slots} slot{'s' if holder.slots > 1 else ''}"
         world = " (on Dagster's own storage)" if holder.world == "stock" else ""
-        yield f"  {holder.pool}: {slots}, run {holder.run_id} step {holder.step_key}{world}"
+        step = f"run {holder.run_id} step {holder.step_key}"
+        yield f"  {pool_text(holder.pool)}: {slots}, {step}{world}"
     yield f"waiting      {found.waiting}"
 
 
@@ -126,7 +130,13 @@ def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
         if instance is None:
             return
         count = switch.take_over(instance)
+        default_limit, _ = default_limit_and_granularity(instance)
     click.echo("The engine is on.")
+    if default_limit is None:
+        click.echo(
+            "dagster.yaml sets no default limit: a pool without a limit of its own is unlimited. "
+            "Set one: lifeguard init."
+        )
     if count:
         click.echo(f"Steps of running runs that hold slots: {count}. They count until freed.")
     click.echo(_START_AGAIN)
@@ -175,7 +185,7 @@ def _edited(
         change.write()
         click.echo(f"Wrote {change.path}.")
     try:
-        with instance_in(str(home)) as instance:
+        with instance_in(str(home)) as instance, upkeep(allowed=True):
             yield instance
     except BaseException:
         if change is not None:
@@ -185,14 +195,14 @@ def _edited(
 
 
 def _checked(home: Path | None) -> Path:
-    if home is None or not home.is_dir():
+    if home is None or not home.expanduser().is_dir():
         raise ConfigError(
             "There is no instance: DAGSTER_HOME is "
             + ("not set." if home is None else f"{home}, which is not a directory."),
             remedy="Set DAGSTER_HOME, or name the directory with --home.",
             names=[] if home is None else [str(home)],
         )
-    return home
+    return home.expanduser()
 
 
 def _change(home: Path, edit: Callable[[str, str], str]) -> Change | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +15,10 @@ from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.errors import LifeguardError, UnknownNameError
 from dagster_lifeguard.insight.explanation import Explanation, explain
 from dagster_lifeguard.insight.past import Past, read_past
-from dagster_lifeguard.insight.subject import asset_or_run
+from dagster_lifeguard.insight.subject import Subject, asset_or_run
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -42,7 +44,8 @@ def explain_command(
     Give an asset as a/b, a run's id or the beginning of it, or one step of a run. It says what
     the step waits for (a pool, or the run queue and what keeps the run there), who holds that and
     since when, what decides the order, and an estimate with what it is drawn from; or that the
-    step is not limited at all. Changes nothing.
+    step is not limited at all. An asset that has never run is looked up in the project here.
+    Changes nothing.
 
     \b
     Examples:
@@ -52,8 +55,14 @@ def explain_command(
 
     Exit code: 0, or 2 for a mistake in what was asked.
     """
-    meant = asset_or_run(deployment, subject)
     settings = deployment.settings()
+    try:
+        meant = asset_or_run(deployment, subject)
+    except UnknownNameError:
+        declared = _declared(subject, settings.granularity)
+        if declared is None:
+            raise
+        meant = Subject("asset", subject, declared=declared)
     now = time.time()
     past = read_past(deployment, settings, now - window, now) if window else Past(now, now)
     found = explain(deployment, meant, settings, past, time.time())
@@ -63,6 +72,19 @@ def explain_command(
     console = new_console()
     for line in explanation_lines(found, name=deployment.name, in_full=show_all):
         console.print(line)
+
+
+def _declared(asset: str, granularity: str) -> tuple[str, ...] | None:
+    """What the ops of an asset have in ``op.pool``, by the project here; None: unknown."""
+    from dagster_lifeguard.check.inspection import inspect_locations  # noqa: PLC0415 - slow
+    from dagster_lifeguard.check.origins import find_origins  # noqa: PLC0415 - slow
+
+    try:
+        locations = inspect_locations(find_origins((), (), (), str(Path.cwd())), None, granularity)
+    except LifeguardError:
+        return None  # There is no project here that could tell.
+    found = (a for location in locations for a in location.assignments if a.asset == asset)
+    return next((a.current for a in found), None)
 
 
 def _as_json(found: Explanation, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from dagster_lifeguard.cli.tables import wrapped
 from dagster_lifeguard.findings import number, printable
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def print_finding(console: Console, finding: Finding) -> None:
 
 def print_indented(console: Console, bullet: str, text: str, *, style: str = "") -> None:
     """Print a paragraph below what it belongs to."""
-    lines = Text(printable(text), style=style).wrap(console, console.width - 2 - len(bullet))
+    lines = wrapped(Text(printable(text), style=style), console.width - 2 - len(bullet))
     for index, line in enumerate(lines):
-        line.rstrip()
         console.print(Text("  " + (bullet if index == 0 else " " * len(bullet))) + line)
 
 

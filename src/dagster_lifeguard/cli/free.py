@@ -15,6 +15,7 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
+from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,10 +92,12 @@ def _show(found: Sequence[Freeable]) -> None:
         click.echo(f"run {short(item.run_id)} step {printable(item.step_key)}: ", nl=False)
         click.secho(life, fg=colour)
         if item.holds:
-            held = ", ".join(f"{n} of {printable(pool)}" for pool, n in item.holds)
+            held = ", ".join(f"{n} of {printable(pool_text(pool))}" for pool, n in item.holds)
             click.echo(f"  holds {held}")
         if item.waits:
-            click.echo(f"  waits for {', '.join(map(printable, item.waits))}")
+            click.echo(
+                f"  waits for {', '.join(printable(pool_text(pool)) for pool in item.waits)}"
+            )
         for line in item.evidence:
             click.echo(f"  {printable(line)}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.store.upkeep import upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,8 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Do what the chosen command does."""
         try:
-            return super().invoke(ctx)
+            with upkeep(allowed=False):  # A command that looks changes nothing.
+                return super().invoke(ctx)
         except LifeguardError as error:
             click.echo(f"{click.style('Error', fg='red')}: {error.message}", err=True)
             if error.remedy:

@@ -15,6 +15,7 @@ from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.components import DEFS_FOLDER_TAKES_YAML
 from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.old_settings import with_new_settings
 from dagster_lifeguard.protection import (
     DEFS_YAML,
     applies_policy,
@@ -64,8 +65,10 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     """Write a lifeguard.yaml to start from, and give pools a default limit.
 
     A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
-    also gets run monitoring, which frees the slots of runs that crashed or were cancelled. What
-    either file says already is kept to the byte. All changes are shown first; none is made
+    also gets run monitoring, which frees the slots of runs that crashed or were cancelled. Older
+    settings beside which Dagster refuses a default limit (those of run_queue and of a run
+    coordinator) move to where they belong now, with their comments. Whatever else either file says
+    is kept to the byte. All changes are shown first; none is made
     without consent. Set DAGSTER_HOME first: without it the command says what it could not do.
 
     A dg project also gets a defs.yaml in its defs folder, which gives each asset there its pools.
@@ -143,7 +146,10 @@ def _instance_change(path: str | None) -> Change | None:
     if file is None:
         return None
     old = read(file) if file.exists() else None
-    new, kept = instance_yaml.with_pool_settings(old or "", str(file))
+    moved, moves = with_new_settings(old or "", str(file))
+    new, kept = instance_yaml.with_pool_settings(moved, str(file))
+    for move in moves:
+        click.echo(f"{file}: {move}.")
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
     return None if new == (old or "") else Change(file, old, new)

@@ -8,14 +8,13 @@ import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
-from dagster_lifeguard.cli.tables import cell, plain_table, print_whole
+from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.findings import printable
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from rich.table import Table
 
     from dagster_lifeguard.deployment.contract import Deployment, HoldingStep, WaitingStep
     from dagster_lifeguard.limits import KeptAction, Plan, PoolPlan
@@ -139,7 +138,7 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
     )
     rows = [row for row in plan.pools if show_all or not row.is_as_declared]
     if rows:
-        print_whole(_table(rows))
+        new_console().print(_table(rows))
         click.echo()
     for row in rows:
         for line in affected(row):
@@ -149,20 +148,22 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
     click.echo(_sums(plan))
 
 
-def _table(rows: Sequence[PoolPlan]) -> Table:
-    table = plain_table()
-    table.add_column("pool", no_wrap=True)
+def _table(rows: Sequence[PoolPlan]) -> WholeTable:
+    table = WholeTable()
+    table.add_column("pool")
     for name in ("declared", "live", "held", "waiting"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("to do", overflow="fold")
+        table.add_column(name, right=True)
+    table.add_column("to do", prose=True)
     styles = {"set": "green", "delete": "red", "impossible": "yellow"}
     for row in rows:
         table.add_row(
-            cell(row.pool),
-            "-" if row.origin == "undeclared" else _limit(row.declared),
-            _limit(row.live) + ("" if row.own is not None or row.live is None else " (default)"),
-            str(row.held or "-"),
-            str(len(row.waiting) or "-"),
+            cell(pool_text(row.pool)),
+            cell("-" if row.origin == "undeclared" else _limit(row.declared)),
+            cell(
+                _limit(row.live) + ("" if row.own is not None or row.live is None else " (default)")
+            ),
+            cell(str(row.held or "-")),
+            cell(str(len(row.waiting) or "-")),
             cell(_to_do(row), styles.get(row.action, "")),
         )
     return table

@@ -6,10 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.cli.tables import cell, plain_table
+from dagster_lifeguard.cli.tables import Facts, WholeTable, cell
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.wording import (
     MISSING,
@@ -18,6 +17,7 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ QUEUED_MAX = 10
 
 _WIDE = 110
 _BAR = 10
-_NAME_MIN = 20
 
 
 def overview_table(
@@ -72,21 +71,21 @@ def overview_table(
 
 def _summaries(
     pools: Sequence[PoolSummary], queued: Mapping[str, int], found: Overview, *, wide: bool
-) -> Table:
-    table = plain_table()
-    table.add_column("pool", overflow="fold", min_width=_NAME_MIN)
+) -> WholeTable:
+    table = WholeTable()
+    table.add_column("pool")
     if wide:
-        table.add_column("", no_wrap=True)
-    table.add_column("held", justify="right", no_wrap=True)
-    table.add_column("waiting", justify="right", no_wrap=True)
+        table.add_column("")
+    table.add_column("held", right=True)
+    table.add_column("waiting", right=True)
     if queued:
-        table.add_column("queued", justify="right", no_wrap=True)
-    table.add_column("oldest", justify="right", no_wrap=True)
+        table.add_column("queued", right=True)
+    table.add_column("oldest", right=True)
     if found.window:
-        table.add_column("p50 wait", justify="right", no_wrap=True)
-        table.add_column("p95 wait", justify="right", no_wrap=True)
+        table.add_column("p50 wait", right=True)
+        table.add_column("p95 wait", right=True)
     for pool in pools:
-        cells = [cell(pool.pool)]
+        cells = [cell(pool_text(pool.pool))]
         if wide:
             cells.append(_bar(pool))
         cells.append(_held(pool))
@@ -188,17 +187,16 @@ def pool_report(
     summary = pool.summary
     by_run = settings.granularity == "run"
     parts: list[RenderableType] = [Text(printable(name), style="dim"), _head(summary)]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("limit", _limit(summary))
+    facts = [("limit", _limit(summary))]
     if summary.rate is not None:
-        facts.add_row("rate", summary.rate)
+        facts.append(("rate", summary.rate))
     if summary.order is not None:
-        facts.add_row("order", printable(summary.order))
+        facts.append(("order", summary.order))
     if window:
         last = window_text(window)
-        facts.add_row("waits", f"{spread_text(summary.waits)} in the last {last}")
-        facts.add_row("holds", f"{spread_text(pool.holds)} in the last {last}")
-    parts += [facts, Text()]
+        facts.append(("waits", f"{spread_text(summary.waits)} in the last {last}"))
+        facts.append(("holds", f"{spread_text(pool.holds)} in the last {last}"))
+    parts += [Facts(facts), Text()]
     if pool.holders:
         parts += _listed(_holders(pool.holders[:rows_max], now, by_run=by_run),
                          len(pool.holders), rows_max)  # fmt: skip
@@ -222,7 +220,7 @@ def pool_report(
 
 
 def _head(summary: PoolSummary) -> Text:
-    head = Text.assemble((printable(summary.pool), "bold"), "  ", _held(summary))
+    head = Text.assemble((printable(pool_text(summary.pool)), "bold"), "  ", _held(summary))
     head.append(" held" if summary.limit else "")
     head.append(f", {summary.waiting:,} waiting")
     if summary.oldest_wait is not None:
@@ -236,26 +234,26 @@ def _limit(summary: PoolSummary) -> str:
     return f"{summary.limit:,}" + (" (the default)" if summary.from_default else "")
 
 
-def _listed(table: Table, count: int, rows_max: int | None) -> list[RenderableType]:
+def _listed(table: WholeTable, count: int, rows_max: int | None) -> list[RenderableType]:
     if rows_max is None or count <= rows_max:
         return [table]
     return [table, Text(f"and {count - rows_max:,} more; list them with --all", style="dim")]
 
 
-def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
-    table = plain_table()
-    table.add_column("holds", no_wrap=True)
-    table.add_column("job" if by_run else "step", overflow="fold")
-    table.add_column("run is", no_wrap=True)
+def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> WholeTable:
+    table = WholeTable()
+    table.add_column("holds")
+    table.add_column("job" if by_run else "step")
+    table.add_column("run is")
     slotted = any(holder.slots != 1 for holder in holders)
     grouped = any(holder.group is not None for holder in holders)
     if slotted:
-        table.add_column("slots", justify="right", no_wrap=True)
+        table.add_column("slots", right=True)
     if grouped:
-        table.add_column("group", overflow="fold")
-    table.add_column("since", no_wrap=True)
-    table.add_column("for", justify="right", no_wrap=True)
-    table.add_column("typically", justify="right", no_wrap=True)
+        table.add_column("group")
+    table.add_column("since")
+    table.add_column("for", right=True)
+    table.add_column("typically", right=True)
     for holder in holders:
         cells = [
             Text(short(holder.run_id)),
@@ -272,24 +270,24 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> Table:
     return table
 
 
-def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
-    table = plain_table()
+def _queue(queue: Sequence[Waiter], settings: Settings) -> WholeTable:
+    table = WholeTable()
     by_run = settings.granularity == "run"
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("waits", no_wrap=True)
-    table.add_column("job" if by_run else "step", overflow="fold")
+    table.add_column("#", right=True)
+    table.add_column("waits")
+    table.add_column("job" if by_run else "step")
     slotted = any(waiter.slots != 1 for waiter in queue)
     ranked = any(waiter.priority for waiter in queue)
     grouped = any(waiter.group is not None for waiter in queue)
     if slotted:
-        table.add_column("slots", justify="right", no_wrap=True)
+        table.add_column("slots", right=True)
     if ranked:
-        table.add_column("priority", justify="right", no_wrap=True)
+        table.add_column("priority", right=True)
     if grouped:
-        table.add_column("group", overflow="fold")
-    table.add_column("for", justify="right", no_wrap=True)
-    table.add_column("goes in after", no_wrap=True)
-    table.add_column("because", overflow="fold")
+        table.add_column("group")
+    table.add_column("for", right=True)
+    table.add_column("goes in after")
+    table.add_column("because", prose=True)
     for waiter in queue:
         cells = [
             Text(str(waiter.position)),
@@ -306,13 +304,13 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> Table:
     return table
 
 
-def _in_queue(queued: Queued) -> Table:
-    table = plain_table()
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("in the run queue", no_wrap=True)
-    table.add_column("for", justify="right", no_wrap=True)
-    table.add_column("leaves after", no_wrap=True)
-    table.add_column("because", overflow="fold")
+def _in_queue(queued: Queued) -> WholeTable:
+    table = WholeTable()
+    table.add_column("#", right=True)
+    table.add_column("in the run queue")
+    table.add_column("for", right=True)
+    table.add_column("leaves after")
+    table.add_column("because", prose=True)
     for run in queued.first:
         place = run.place
         because = ", ".join(map(short_blockage, place.blockages))

@@ -12,13 +12,11 @@ from dagster_lifeguard.cli.findings import (
     print_finding,
     verdict,
 )
-from dagster_lifeguard.cli.tables import cell, new_console, plain_table
+from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from rich.table import Table
 
     from dagster_lifeguard.check.location import Location
     from dagster_lifeguard.check.report import Report
@@ -96,16 +94,16 @@ def print_report(
     console.print(_totals(rows, found, shown))
 
 
-def _asset_table(rows: Sequence[Row], found: Report, *, with_location: bool) -> Table:
-    table = plain_table()
-    table.add_column("asset", overflow="fold", ratio=None)
+def _asset_table(rows: Sequence[Row], found: Report, *, with_location: bool) -> WholeTable:
+    table = WholeTable()
+    table.add_column("asset")
     if with_location:
-        table.add_column("location", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("rule", no_wrap=True)
-    table.add_column("pool", overflow="fold")
-    table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("per", no_wrap=True)
+        table.add_column("location")
+    table.add_column("kind")
+    table.add_column("rule")
+    table.add_column("pool")
+    table.add_column("limit", right=True)
+    table.add_column("per")
     for location, a in rows:
         cells = [a.asset, _kind(a), _rule(a), _pools(a)]
         limits = _limits(location, a)
@@ -174,13 +172,13 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _rule_table(rows: Sequence[Row]) -> Table:
-    table = plain_table()
-    table.add_column("rule", no_wrap=True)
-    table.add_column("assets selected", overflow="fold")
+def _rule_table(rows: Sequence[Row]) -> WholeTable:
+    table = WholeTable()
+    table.add_column("rule")
+    table.add_column("assets selected", prose=True)
     for heading in ("assets", "pools"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("for example", overflow="fold")
+        table.add_column(heading, right=True)
+    table.add_column("for example")
     groups: dict[tuple[str, str], list[Assignment]] = {}
     for location, a in sorted(rows, key=SORT_KEYS["rule"]):
         what = {"own": "declare their pool", "-": "no rule"}.get(_rule(a))
@@ -197,7 +195,14 @@ def _rule_table(rows: Sequence[Row]) -> Table:
 
 
 def _totals(rows: Sequence[Row], found: Report, shown: Sequence[Finding]) -> str:
-    users = Counter(term.name for _, a in rows for term in a.own_current_terms)
+    # Of all assets, also those that are not shown; a check runs for its asset.
+    users = Counter(
+        term.name
+        for location in found.locations
+        for a in location.assignments
+        if a.kind != "check"
+        for term in a.own_current_terms
+    )
     executed = [a for _, a in rows if a.kind not in ("external", "check")]
     own = sum(1 for a in executed if any(users[term.name] == 1 for term in a.own_current_terms))
     shared = sum(1 for a in executed if a.own_current_terms) - own

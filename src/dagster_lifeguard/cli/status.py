@@ -22,6 +22,7 @@ from dagster_lifeguard.insight.past import Past, read_past
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for
 from dagster_lifeguard.insight.subject import known_pool
+from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,7 @@ class _Look:
         unfinished = self._deployment.unfinished_runs()
         queued = count_queued(unfinished, self._settings)
         in_queue = count_in_queue(unfinished, self._settings)
-        selected = [pool for pool in found.pools if pattern.lower() in pool.pool.lower()]
+        selected = [pool for pool in found.pools if _matches(pool.pool, pattern)]
         listed = [p for p in selected if list_idle or not p.is_idle or queued[p.pool]]
         console = new_console()
         fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.
@@ -187,6 +188,10 @@ class _Look:
 
     def _named(self, found: dict[str, Any]) -> dict[str, Any]:
         return {"version": 1, "deployment": self._deployment.name, **found}
+
+
+def _matches(pool: str, pattern: str) -> bool:
+    return pattern.lower() in f"{pool} {pool_text(pool)}".lower()
 
 
 def _watch(see: Callable[[], _Sight], interval: float, *, as_json: bool) -> None:

@@ -17,7 +17,8 @@ from dagster_lifeguard.cli.changes import Change, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.findings import printable
-from dagster_lifeguard.insight.subject import pool_or_asset
+from dagster_lifeguard.insight.subject import known_pool, pool_or_asset
+from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -87,8 +88,9 @@ def timeline_command(
         found = timeline.timeline_of_asset(deployment, subject, **window, count_max=rows)
         title = f"Asset {subject}"
     else:
+        subject = known_pool(deployment, subject)
         found = timeline.timeline_of_pool(deployment, subject, **window, count_max=rows)
-        title = f"Pool {subject}"
+        title = f"Pool {pool_text(subject)}"
     if as_json:
         click.echo(
             json.dumps({"version": 1, "subject": subject, **dataclasses.asdict(found)}, indent=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,13 @@ from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.webserver import Webserver
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
+from dagster_lifeguard.home import home_problem
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.deployment.webserver import TokenKind
+
+_CAUSES_MAX = 10
 
 
 def open_deployment(
@@ -49,13 +53,15 @@ def open_instance() -> InstanceDeployment:
             remedy="Set DAGSTER_HOME to the instance's directory, or give the webserver's address "
             "with --url.",
         )
-    if not Path(home).is_absolute() or not Path(home).is_dir():
+    problem = home_problem(home)
+    if problem is not None:
         raise DeploymentError(
-            f"DAGSTER_HOME is {home}, which is not an absolute path to a directory.",
+            f"{problem}.",
             remedy="Set it to the instance's directory, such as /opt/dagster/home.",
             names=[home],
         )
-    return InstanceDeployment(instance_in(home), home)
+    folder = str(Path(home).expanduser())
+    return InstanceDeployment(instance_in(folder), folder)
 
 
 def instance_in(home: str) -> dg.DagsterInstance:
@@ -69,16 +75,37 @@ def instance_in(home: str) -> dg.DagsterInstance:
     except LifeguardError:
         raise
     except Exception as error:
-        cause = f": {first_line(error.__cause__)}" if error.__cause__ else ""
-        remedy = f"Mend {Path(home) / 'dagster.yaml'}; dagster instance info says the same."
-        if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
+        raise unopened(error, home) from error
+
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.ENOTDIR)
+_SQLITE_UNWRITABLE = ("readonly database", "unable to open database file")
+
+
+def unopened(error: Exception, home: str) -> DeploymentError:
+    """The error for an instance that Dagster cannot open: what is wrong, and what mends it."""
+    chain = [error]
+    while len(chain) < _CAUSES_MAX and isinstance(chain[-1].__cause__, Exception):
+        chain.append(chain[-1].__cause__)
+    told = ": ".join(dict.fromkeys(map(first_line, (chain[0], *chain[1:2]))))
+    remedy = f"Correct {Path(home) / 'dagster.yaml'}; dagster instance info says the same."
+    for cause in chain:
+        is_file = isinstance(cause, OSError) and cause.errno in _UNWRITABLE and cause.filename
+        if is_file or any(text in str(cause) for text in _SQLITE_UNWRITABLE):
+            place = home
+            if isinstance(cause, OSError) and is_file:
+                place = str(cause.filename)
+                told = f"{place}: {cause.strerror}"
             remedy = (
-                "SQLAlchemy 2.1 and later look for psycopg 3 behind postgresql://, which "
-                "dagster-postgres does not bring. Write postgresql+psycopg2:// in postgres_url, "
-                "or scheme: postgresql+psycopg2 under postgres_db."
+                f"Dagster has to write {place}: run this as a user who may, or name another "
+                "directory where dagster.yaml or DAGSTER_HOME names this one."
             )
-        raise DeploymentError(
-            f"The instance in {home} cannot be opened: {first_line(error)}{cause}.",
-            remedy=remedy,
-            names=[home],
-        ) from error
+    if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
+        remedy = (
+            "SQLAlchemy 2.1 and later look for psycopg 3 behind postgresql://, which "
+            "dagster-postgres does not bring. Write postgresql+psycopg2:// in postgres_url, "
+            "or scheme: postgresql+psycopg2 under postgres_db."
+        )
+    return DeploymentError(
+        f"The instance in {home} cannot be opened: {told}.", remedy=remedy, names=[home]
+    )

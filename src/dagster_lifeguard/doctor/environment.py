@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.doctor.check import Told, check
+from dagster_lifeguard.home import home_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,22 +22,27 @@ def home_unset(subject: Subject) -> Iterator[Told]:
         return
     here = subject.machine.here
     has_file = here.joinpath("dagster.yaml").exists()
-    directory = shlex.quote(str(here)) if has_file else "$HOME/dagster_home"
     yield Told(
-        "DAGSTER_HOME is not set, so each Dagster command here uses an instance of its own, "
-        "and none has your limits.",
+        "DAGSTER_HOME is not set"
+        + (
+            f", so only Dagster commands started in {here} read its dagster.yaml."
+            if has_file
+            else ", so Dagster makes an instance for each command and throws it away: no limit "
+            "lasts."
+        ),
         "Set it to one directory for webserver, daemon, code servers and this shell.",
-        evidence=[f"{here / 'dagster.yaml'} is not read."] if has_file else (),
-        commands=[f"export DAGSTER_HOME={directory}"],
+        commands=[f"export DAGSTER_HOME={shlex.quote(str(here))}"]
+        if has_file
+        else ['mkdir -p "$HOME/dagster_home"', 'export DAGSTER_HOME="$HOME/dagster_home"'],
     )
 
 
 @check("home-relative", "DAGSTER_HOME is a relative path", severity="error", source="machine")
 def home_relative(subject: Subject) -> Iterator[Told]:
     home = subject.machine.home
-    if home is not None and not Path(home).is_absolute():
+    if home is not None and not Path(home).expanduser().is_absolute():
         yield Told(
-            f"DAGSTER_HOME is {home}, a relative path, which Dagster refuses.",
+            f"{home_problem(home)}.",
             "Give the whole path.",
             names=[home],
             commands=[f"export DAGSTER_HOME={shlex.quote(str(subject.machine.here / home))}"],
@@ -46,12 +52,13 @@ def home_relative(subject: Subject) -> Iterator[Told]:
 @check("home-missing", "DAGSTER_HOME is no directory", severity="error", source="machine")
 def home_missing(subject: Subject) -> Iterator[Told]:
     home = subject.machine.home
-    if home is not None and Path(home).is_absolute() and not Path(home).is_dir():
+    problem = home_problem(home)
+    if home is not None and problem is not None and Path(home).expanduser().is_absolute():
         yield Told(
-            f"DAGSTER_HOME is {home}, which is not a directory.",
+            f"{problem}.",
             "Create it, or set DAGSTER_HOME to the one that Dagster's daemon uses.",
             names=[home],
-            commands=[f"mkdir -p {shlex.quote(home)}"],
+            commands=[f"mkdir -p {shlex.quote(str(Path(home).expanduser()))}"],
         )
 
 
@@ -67,14 +74,13 @@ def home_differs(subject: Subject) -> Iterator[Told]:
     homes = dict(daemon_homes())
     if not homes or any(_same(found, home) for found in homes.values()):
         return
-    pid, other = min(homes.items())
     yield Told(
         f"DAGSTER_HOME is {home} here, but no dagster-daemon on this machine uses that.",
-        "Use one directory for all of Dagster's processes: start the daemon again with this "
-        "one, or set the other here.",
+        "Start a daemon for this one: run dagster-daemon run in this shell. The daemons below may "
+        "be other projects'; if one is meant to be this project's, start it again with this "
+        "DAGSTER_HOME.",
         names=[str(home), *sorted(set(homes.values()))],
         evidence=[f"process {n}: DAGSTER_HOME={found}" for n, found in sorted(homes.items())],
-        commands=[f"export DAGSTER_HOME={shlex.quote(other)}  # as process {pid}"],
     )
 
 

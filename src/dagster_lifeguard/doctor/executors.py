@@ -32,12 +32,8 @@ def steps_one_by_one(subject: Subject) -> Iterator[Told]:
         if plan is None or (plan, run.job_name) in seen:
             continue
         seen.add((plan, run.job_name))
-        asked = Counter(step.pool for step in subject.plans[plan])
-        pools = sorted(
-            pool
-            for pool, count in asked.items()
-            if pool is not None and count > 1 and (limits.get(pool) or 0) > 1
-        )
+        asked = Counter(pool for step in subject.plans[plan] for pool in subject.asked_by(step))
+        pools = sorted(p for p, count in asked.items() if count > 1 and (limits.get(p) or 0) > 1)
         cause = executes_one_by_one(subject.instance, run) if pools else None
         if cause is not None:
             yield Told(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.doctor.check import Told, check
-from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.names import enumerate_some, is_held_by_asset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -111,21 +111,27 @@ def granularity_run(subject: Subject) -> Iterator[Told]:
 def steps_take_turns(subject: Subject) -> Iterator[Told]:
     if subject.why_not("deployment") is not None or subject.settings.granularity == "run":
         return
-    graphs = sorted({graph for plan in subject.plans.values() for graph in _graphs(plan)})
+    graphs = sorted({graph for plan in subject.plans.values() for graph in _graphs(subject, plan)})
     if graphs:
         yield Told(
             f"Granularity is op, and several steps make {enumerate_some(graphs)}: each takes "
             "its slot by itself, so two runs may take turns between them.",
             "If a whole run is to have the asset to itself, set granularity: run under "
-            "concurrency: pools in dagster.yaml.",
+            "concurrency: pools in dagster.yaml"
+            + (", or hold: asset in its rule." if subject.settings.engine else "."),
             names=graphs,
         )
 
 
-def _graphs(plan: Iterable[StepPlan]) -> Iterator[str]:
-    """The graphs of which several steps ask for one pool."""
-    limited = [step for step in plan if step.pool is not None and "." in step.step_key]
-    counts = Counter((step.step_key.rpartition(".")[0], step.pool) for step in limited)
+def _graphs(subject: Subject, plan: Iterable[StepPlan]) -> Iterator[str]:
+    """The graphs of which several steps ask for one pool, each by itself."""
+    counts = Counter(
+        (step.step_key.rpartition(".")[0], pool)
+        for step in plan
+        if "." in step.step_key
+        and not (subject.settings.engine and is_held_by_asset(step.pool or ""))
+        for pool in subject.asked_by(step)
+    )
     return (graph for (graph, _), count in counts.items() if count > 1)
 
 

@@ -10,6 +10,7 @@ from dagster_lifeguard.doctor.check import Told, check
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.instance_yaml import load
 from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.old_settings import MOVED, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,28 +19,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.doctor.subject import Subject
 
 _MISNAMED = ("dagster.yml", "Dagster.yaml", "dagster.yaml.txt", "dagster.yaml.yaml")
-
-_BLOCKS = ("concurrency.runs", "concurrency.pools")
-
-_RENAMED = {
-    "max_concurrent_runs": "concurrency.runs.max_concurrent_runs",
-    "tag_concurrency_limits": "concurrency.runs.tag_concurrency_limits",
-    "block_op_concurrency_limited_runs.op_concurrency_slot_buffer": (
-        "concurrency.pools.op_granularity_run_buffer"
-    ),
-}
-
-_MOVED = (
-    *((f"run_queue.{old}", new, _BLOCKS) for old, new in _RENAMED.items()),
-    *((f"run_coordinator.config.{old}", new, _BLOCKS) for old, new in _RENAMED.items()),
-    (
-        "concurrency.default_op_concurrency_limit",
-        "concurrency.pools.default_limit",
-        ("concurrency.pools",),
-    ),
-    ("run_coordinator", "run_queue", ("run_queue",)),
-)
-"""An older setting, what it is called now, and beside which others Dagster refuses it."""
 
 
 @check("yaml-absent", "There is no dagster.yaml in DAGSTER_HOME", severity="warning", source="file")
@@ -95,6 +74,7 @@ def settings_conflict(subject: Subject) -> Iterator[Told]:
             + ".",
             names=[old for old, _ in moves],
             evidence=[subject.refusal or ""],
+            commands=["lifeguard init"],
         )
 
 
@@ -103,7 +83,7 @@ def settings_refused(subject: Subject) -> Iterator[Told]:
     if subject.refusal is not None and not conflicts(subject):
         yield Told(
             f"Dagster refuses {subject.file}, so nothing starts with it.",
-            "Mend it as Dagster says.",
+            "Correct it as Dagster says.",
             names=[str(subject.file)],
             evidence=[subject.refusal],
             commands=["dagster instance info"],
@@ -115,7 +95,8 @@ def instance_unopenable(subject: Subject) -> Iterator[Told]:
     if subject.refusal is None and subject.why_not("instance") is not None:
         yield Told(
             f"The instance in {subject.file.parent} cannot be opened.",
-            "Check that its database runs and that the module of its storage is installed.",
+            subject.remedy
+            or "Check that its database runs and that the module of its storage is installed.",
             names=[str(subject.file)],
             evidence=[subject.trouble],
             commands=["dagster instance info"],
@@ -127,15 +108,15 @@ def setting_without_effect(subject: Subject) -> Iterator[Told]:
     document = _document(subject)
     if health.run_queue(subject.instance) is None:
         name = health.run_coordinator_name(subject.instance)
-        for setting in ("concurrency.runs", "concurrency.pools.op_granularity_run_buffer"):
-            if _get(document, setting):
+        for path in ("concurrency.runs", "concurrency.pools.op_granularity_run_buffer"):
+            if setting(document, path):
                 yield Told(
-                    f"{setting} has no effect: it is for the run queue, and runs go around it.",
+                    f"{path} has no effect: it is for the run queue, and runs go around it.",
                     "Take run_coordinator out of dagster.yaml, so that runs are queued.",
-                    names=[setting],
+                    names=[path],
                     evidence=[f"run_coordinator: {name}"],
                 )
-    given = _get(document, "run_monitoring") or {}
+    given = setting(document, "run_monitoring") or {}
     others = [f"run_monitoring.{name}" for name in given if name != "enabled"]
     if others and not given.get("enabled"):
         yield Told(
@@ -175,8 +156,9 @@ def conflicts(subject: Subject) -> tuple[tuple[str, str], ...]:
     document = _document(subject)
     return tuple(
         (old, new)
-        for old, new, beside in _MOVED
-        if _get(document, old) is not None and any(_get(document, b) is not None for b in beside)
+        for old, new, beside in MOVED
+        if setting(document, old) is not None
+        and any(setting(document, b) is not None for b in beside)
     )
 
 
@@ -187,13 +169,6 @@ def _document(subject: Subject) -> Any:
         return load(subject.file.read_text(encoding="utf-8"), str(subject.file))
     except (ConfigError, OSError, UnicodeDecodeError):
         return {}  # It is refused for that.
-
-
-def _get(document: Any, setting: str) -> Any:
-    node = document
-    for name in setting.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
 
 
 CHECKS = (

@@ -142,9 +142,11 @@ def engine_tables(subject: Subject) -> Iterator[Told]:
             f"{'newer' if is_newer else 'older'} than this package's {newest}.",
             "Install the newest dagster-lifeguard everywhere."
             if is_newer
-            else "Any process of this package brings them up to date when it claims.",
+            else "Bring them up to date. A step that claims a slot does so, too.",
             evidence=[f"lifeguard_schema: {found.tables}"],
-            commands=["pip install --upgrade dagster-lifeguard"] if is_newer else (),
+            commands=["pip install --upgrade dagster-lifeguard"]
+            if is_newer
+            else ["lifeguard engine enable"],
         )
 
 

@@ -9,18 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import dagster as dg
-
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.past import terms_of, terms_of_asset
+from dagster_lifeguard.deployment.open import instance_in
+from dagster_lifeguard.errors import DeploymentError, LifeguardError
+from dagster_lifeguard.home import home_problem
+from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.names import stands_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import dagster as dg
 
     from dagster_lifeguard.compat.plans import StepPlan
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
@@ -56,6 +58,7 @@ class Subject:
         instance: None where its database is not open to this process.
         deployment: None where it could not be opened.
         trouble: Why something that should be visible is not, in a few words.
+        remedy: What to do about the trouble.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Subject:
         instance: dg.DagsterInstance | None = None,
         deployment: Deployment | None = None,
         trouble: str = "",
+        remedy: str = "",
     ) -> None:
         self.name = name
         self._machine = machine
@@ -74,6 +78,7 @@ class Subject:
         self._instance = instance
         self._deployment = deployment
         self.trouble = trouble
+        self.remedy = remedy
 
     def why_not(self, source: Source) -> str | None:
         """Why one cannot look there from here; None if one can."""
@@ -190,6 +195,13 @@ class Subject:
         plans = dict.fromkeys(filter(None, map(plan_of_run, self.latest_runs)))
         return {plan: step_plans(self.instance, plan) or () for plan in plans}
 
+    def asked_by(self, step: StepPlan) -> frozenset[str]:
+        """The pools for which a step of these plans asks; a partition is not filled in."""
+        if step.pool is None:
+            return frozenset()
+        assets = [key.to_user_string() for key in step.members]
+        return frozenset(term.name for term in terms_of_step(step.pool, assets, self.settings))
+
     @cached_property
     def latest_runs(self) -> tuple[dg.DagsterRun, ...]:
         """The newest runs of the instance, newest first."""
@@ -199,20 +211,16 @@ class Subject:
 @contextmanager
 def examine_instance(machine: Machine) -> Iterator[Subject]:
     """The instance in DAGSTER_HOME, as far as it can be opened."""
-    home = machine.home
-    if home is None:
-        yield Subject("no instance", machine=machine, trouble="DAGSTER_HOME is not set")
+    problem = home_problem(machine.home)
+    if problem is not None:
+        yield Subject(machine.home or "no instance", machine=machine, trouble=problem)
         return
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        trouble = "DAGSTER_HOME names no directory"
-        yield Subject(home, machine=machine, trouble=trouble)
-        return
+    home = str(Path(machine.home or "").expanduser())
     file = Path(home) / "dagster.yaml"
     try:
-        instance = dg.DagsterInstance.from_config(home)
-    except Exception as error:  # noqa: BLE001 - Dagster and the drivers raise unrelated classes
-        trouble = f"the instance cannot be opened: {first_line(error)}"
-        yield Subject(home, machine=machine, file=file, trouble=trouble)
+        instance = instance_in(home)
+    except LifeguardError as error:
+        yield Subject(home, machine=machine, file=file, trouble=error.message, remedy=error.remedy)
         return
     with instance:
         try:

@@ -69,6 +69,7 @@ class Explanation:
         run_ended: Of a run that is over: when it ended, if that is known.
         lease_over: The pools where steps that were asked about hold or wait under a lease that is
             over: the next claim takes that back.
+        never_ran: Of an asset: whether only the definitions tell it, and no run has planned it.
     """
 
     kind: Literal["asset", "run", "step"]
@@ -87,6 +88,7 @@ class Explanation:
     run_over: str | None = None
     run_ended: float | None = None
     lease_over: tuple[str, ...] = ()
+    never_ran: bool = False
 
     @property
     def is_waiting(self) -> bool:
@@ -106,7 +108,7 @@ def explain(
     named: tuple[Term, ...] = ()
     own_pools: tuple[str, ...] = ()
     if subject.kind == "asset":
-        named = _pools_of_asset(deployment, subject.name, settings)
+        named = _pools_of_asset(deployment, subject, settings)
         own_pools = tuple(term.name for term in named if not term.fields)
         unfinished = deployment.unfinished_runs()
         runs = [run for run in unfinished if _may_use(run, named)]
@@ -147,6 +149,7 @@ def explain(
         run_over=subject.run.status if subject.run is not None and subject.run.is_over else None,
         run_ended=subject.run.ended if subject.run is not None else None,
         lease_over=look.lease_over(runs, subject.step_key),
+        never_ran=subject.declared is not None,
     )
 
 
@@ -155,10 +158,15 @@ def _duplicate_of(run: Run | None) -> str | None:
     return None if found == NO_DUPLICATE else found
 
 
-def _pools_of_asset(deployment: Deployment, asset: str, settings: Settings) -> tuple[Term, ...]:
+def _pools_of_asset(
+    deployment: Deployment, subject: Subject, settings: Settings
+) -> tuple[Term, ...]:
     """The pools that steps which make an asset ask for, as far as the asset alone tells."""
-    texts = deployment.assets().get(asset, ())
-    return tuple({term.name: term for term in terms_of_asset(asset, texts, settings)}.values())
+    texts = subject.declared
+    if texts is None:
+        texts = deployment.assets().get(subject.name, ())
+    terms = terms_of_asset(subject.name, texts, settings)
+    return tuple({term.name: term for term in terms}.values())
 
 
 def _making(steps: Sequence[PlannedStep], asset: str) -> tuple[PlannedStep, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.past import terms_of
-from dagster_lifeguard.names import nearest
+from dagster_lifeguard.names import nearest, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -28,12 +28,15 @@ class Subject:
         name: The asset as ``a/b``, or the pool; empty for a run or step.
         run: The run, or the run of the step.
         step_key: The step; None for all steps of a run.
+        declared: Of an asset that no run has planned: what stands in ``op.pool`` of its ops by the
+            definitions. None: the asset is known by its runs.
     """
 
     kind: Literal["asset", "pool", "run", "step"]
     name: str = ""
     run: Run | None = None
     step_key: str | None = None
+    declared: tuple[str, ...] | None = None
 
 
 def asset_or_run(deployment: Deployment, text: str) -> Subject:
@@ -56,7 +59,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
         f"{deployment.name} knows no asset and no run {text!r}.",
         remedy=_near(text, assets)
         or "Give an asset as a/b, a run's id or the beginning of it, or RUN_ID:STEP. An asset "
-        "is known once a run has planned it.",
+        "is known once a run has planned it, or in the directory of its project.",
         names=[text],
     )
 
@@ -68,8 +71,8 @@ def pool_or_run(deployment: Deployment, text: str) -> Subject:
         UnknownNameError: None is, or several runs are.
     """
     known = _pools(deployment)
-    if text in known:
-        return Subject("pool", text)
+    if (name := _as_named(text, known)) is not None:
+        return Subject("pool", name)
     found = _run_or_step(deployment, text)
     if found is not None:
         return found
@@ -88,8 +91,11 @@ def known_pool(deployment: Deployment, text: str) -> str:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
     pools = _pools(deployment)
-    if text in pools or text in (planned := _planned(deployment, deployment.assets())):
-        return text
+    if (name := _as_named(text, pools)) is not None:
+        return name
+    planned = _planned(deployment, deployment.assets())
+    if (name := _as_named(text, planned)) is not None:
+        return name
     raise UnknownNameError(
         f"{deployment.name} knows no pool {text!r}.",
         remedy=_near(text, pools | planned) or _LIST_POOLS,
@@ -107,7 +113,7 @@ def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]
     if text in assets:
         return "asset"
     pools = _pools(deployment) | _planned(deployment, assets)
-    if text in pools:
+    if _as_named(text, pools) is not None:
         return "pool"
     raise UnknownNameError(
         f"{deployment.name} knows no pool and no asset {text!r}.",
@@ -120,6 +126,11 @@ def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]
 def _pools(deployment: Deployment) -> set[str]:
     """The pools that have a limit, a holder or a waiter."""
     return {state.pool for state in deployment.pools()}
+
+
+def _as_named(text: str, pools: Collection[str]) -> str | None:
+    """The pool that is named, or shown, so; None if none of these is."""
+    return next((name for name in (text, safe_value(text)) if name in pools), None)
 
 
 def _planned(deployment: Deployment, assets: Mapping[str, Iterable[str]]) -> set[str]:

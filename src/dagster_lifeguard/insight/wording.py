@@ -8,6 +8,7 @@ from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ def blockage_text(blockage: Blockage) -> str:
             f"{blockage.limit:,} (tag_concurrency_limits)"
         )
     if blockage.limit == 0:
-        return f"the pool {blockage.name} is paused: its limit is 0"
-    text = f"the pool {blockage.name} is full: {blockage.taken:,} of {blockage.limit:,} held"
+        return f"the pool {pool_text(blockage.name)} is paused: its limit is 0"
+    text = f"the pool {pool_text(blockage.name)} is full: "
+    text += f"{blockage.taken:,} of {blockage.limit:,} held"
     if blockage.promised:
         text += f", {blockage.promised:,} more counted for steps that wait and runs that begin"
     return text
@@ -118,4 +120,4 @@ def short_blockage(blockage: Blockage) -> str:
         return f"{blockage.taken:,} of {blockage.limit:,} runs in progress"
     if blockage.obstacle is Obstacle.TAG:
         return f"{blockage.taken:,} of {blockage.limit:,} with {blockage.name}"
-    return f"{blockage.name} is {'full' if blockage.limit else 'paused'}"
+    return f"{pool_text(blockage.name)} is {'full' if blockage.limit else 'paused'}"

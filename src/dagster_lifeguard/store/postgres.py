@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from sqlalchemy import make_url
 
-from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     Entry,
     EntryKind,
@@ -48,6 +47,7 @@ from dagster_lifeguard.store.postgres_transaction import (
     wake_ups,
 )
 from dagster_lifeguard.store.sql import migrations, script
+from dagster_lifeguard.store.upkeep import steps_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -114,12 +114,7 @@ class PostgresStore:
             if table is not None:
                 read = Statement("SELECT version FROM lifeguard_schema")
                 ((version,),) = connection.execute([read])
-            if version > newest:
-                raise SchemaError(
-                    f"The engine's tables have version {version}, this package knows {newest}.",
-                    remedy="Install a newer dagster-lifeguard.",
-                )
-            steps = ("schema",) if version == 0 else migrations("postgres")[version:]
+            steps = steps_from(version, "postgres", "The engine's tables")
             for step in steps:
                 connection.execute([Statement(text) for text in script("postgres", step)])
             forget = Statement("DELETE FROM lifeguard_schema")

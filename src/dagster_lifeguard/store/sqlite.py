@@ -17,7 +17,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dagster_lifeguard.errors import SchemaError
 from dagster_lifeguard.model import (
     WAITERS_SEEN_MAX,
     Entry,
@@ -37,6 +36,7 @@ from dagster_lifeguard.store.clock import clock
 from dagster_lifeguard.store.sql import migrations, script, statements
 from dagster_lifeguard.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
 from dagster_lifeguard.store.sqlite_transaction import SqliteTransaction
+from dagster_lifeguard.store.upkeep import steps_from
 
 if TYPE_CHECKING:
     import sqlite3
@@ -76,15 +76,7 @@ class SqliteStore(ByLook):
             version = 0
             if found:
                 (version,) = connection.execute("SELECT version FROM lifeguard_schema").fetchone()
-            if version > newest:
-                raise SchemaError(
-                    f"The tables in {self.path} have version {version}, this package knows "
-                    f"{newest}.",
-                    remedy="Install a newer dagster-lifeguard.",
-                    names=[self.path],
-                )
-            # What was there before the first migration is nothing: take the short way.
-            steps = ("schema",) if version == 0 else migrations("sqlite")[version:]
+            steps = steps_from(version, "sqlite", f"The engine's tables in {self.path}")
             for step in steps:
                 for statement in script("sqlite", step):
                     connection.execute(statement)

@@ -19,6 +19,7 @@ from dagster_lifeguard.insight.wording import (
     spread_text,
 )
 from dagster_lifeguard.model import TicketKey
+from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.timeline import Phase
 from dagster_lifeguard.times import clock_text, date_text, duration_text, window_text
 
@@ -144,6 +145,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "held_text": held_text,
     "line": line,
     "name": printable,
+    "pool_text": lambda pool: printable(pool_text(pool)),
     "number": number,
     "reason": reason_text,
     "missing": MISSING.__getitem__,

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from dagster_lifeguard.insight.pools import Overview, overview
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
 from dagster_lifeguard.insight.use import slots_over_time
+from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,7 +124,8 @@ def overview_page(deployment: Deployment, past: Past, choice: Choice, now: float
     wanted = [
         pool
         for pool in found.pools
-        if text in pool.pool.lower() and is_wanted(pool, queued[pool.pool])
+        if text in f"{pool.pool} {pool_text(pool.pool)}".lower()
+        and is_wanted(pool, queued[pool.pool])
     ]
     if order is not None:
         wanted.sort(key=lambda pool: order(pool, queued[pool.pool]))
