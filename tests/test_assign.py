@@ -601,10 +601,6 @@ class TestUnderTheEngine:
             "daily": "{hold:step}daily[{partition}]"
         }
 
-    def test_an_asset_without_partitions_cannot_fill_it_in(self) -> None:
-        with pytest.raises(TemplateError, match=r"a: \{partition\}: it has no partitions"):
-            self.given(make("a"), pools=["{asset}[{partition}]"])
-
     @pytest.mark.parametrize("can_subset", [True, False])
     def test_an_op_that_makes_several_assets_asks_for_those_it_makes(
         self, *, can_subset: bool

@@ -86,6 +86,8 @@ class Rule(_Strict):
 
     Attributes:
         assets: Dagster's asset selection syntax; ``*`` selects every asset.
+        partitioned: Of these assets only those that have partitions (true), or have none (false).
+            None: both.
         pools: Pool expressions, each ``name`` or ``name*slots``, with templates such as
             ``{asset}``. An empty list: unlimited.
         override: Also replace a pool that the asset declares itself.
@@ -99,6 +101,7 @@ class Rule(_Strict):
     """
 
     assets: str = Field(min_length=1)
+    partitioned: bool | None = Field(default=None, strict=True)
     pools: tuple[Annotated[str, BeforeValidator(_quoted)], ...]
     override: bool = Field(default=False, strict=True)
     checks: bool = Field(default=False, strict=True)
@@ -113,6 +116,23 @@ class Rule(_Strict):
         return pools
 
     @property
+    def selects_all(self) -> bool:
+        """Whether it selects every asset."""
+        return self.assets.strip() == "*" and not self.conditions
+
+    @property
+    def selection(self) -> str:
+        """Which assets it selects, as people are shown it: ``group:raw, partitioned: true``."""
+        return ", ".join([self.assets, *self.conditions])
+
+    @property
+    def conditions(self) -> list[str]:
+        """What else an asset must meet that ``assets`` selects."""
+        if self.partitioned is None:
+            return []
+        return [f"partitioned: {str(self.partitioned).lower()}"]
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         """The demand of an asset under this rule, its templates not yet filled in."""
         return parse_expression("+".join(self.pools)) if self.pools else ()
@@ -120,7 +140,8 @@ class Rule(_Strict):
 
 def describe_rule(index: int, rule: Rule) -> str:
     """Name a rule the way messages do: by its place, from 1, and its selection."""
-    return f'rule {index + 1} (assets: "{rule.assets}")'
+    selection = ", ".join([f'assets: "{rule.assets}"', *rule.conditions])
+    return f"rule {index + 1} ({selection})"
 
 
 class PoolSpec(_Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -99,12 +99,16 @@ class Assignment:
     @property
     def text(self) -> str:
         """What the policy gives it, as people are shown it; empty if it is unlimited."""
-        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.pools)))
+        return ", ".join(filter(None, map(self._shown, self.pools)))
 
     @property
     def current_text(self) -> str:
         """The same in the definitions as they are."""
-        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.current)))
+        return ", ".join(filter(None, map(self._shown, self.current)))
+
+    def _shown(self, text: str) -> str:
+        # How partition keys are written is for the engine to know.
+        return format_expression([replace(term, keys=None) for term in self._own([text])])
 
     @property
     def is_applied(self) -> bool:
@@ -196,11 +200,12 @@ class Plan:
         self._policy = policy
         self._items = distinct_items(items)
         self._units = units_of(self._items)
-        self._pools = PoolNames(policy)
+        partitions = _partitions(self._items)
+        self._pools = PoolNames(policy, partitions)
         refusals = list(_refusals(policy))
         self.problems: list[LifeguardError] = [problem for _, problem in refusals]
         self._refused = {index for index, _ in refusals}
-        rule_of = _matcher(policy.rules, self._items, self.problems)
+        rule_of = _matcher(policy.rules, self._items, partitions, self.problems)
         self._rules = [{key: rule_of(unit, key) for key in unit.keys} for unit in self._units]
         self._decisions: dict[dg.OpDefinition, _Decision] = {}
         for unit, rules in zip(self._units, self._rules, strict=True):
@@ -433,14 +438,18 @@ def _beyond_stock(rule: Rule) -> Iterator[str]:
     for term in rule.terms:
         if term.slots > 1:
             yield f"{term.slots} slots of {term.name!r}"
-        if any(f.name == "partition" for f in term.fields):
-            yield "'{partition}', known only when a step claims"
+        for field in term.fields:
+            if field.is_of_partition:
+                yield f"'{field}', known only when a step claims"
     if rule.hold != "step":
         yield f"hold: {rule.hold}"
 
 
 def _matcher(
-    rules: Sequence[Rule], items: Sequence[AssetItem], problems: list[LifeguardError]
+    rules: Sequence[Rule],
+    items: Sequence[AssetItem],
+    partitions: Mapping[dg.AssetKey, dg.PartitionsDefinition[Any]],
+    problems: list[LifeguardError],
 ) -> Callable[[Unit, dg.AssetKey], int | None]:
     """Return a function that finds the first rule for an asset; selections are resolved once."""
     selected: list[frozenset[dg.AssetKey] | None] = []  # None: every asset
@@ -465,11 +474,27 @@ def _matcher(
 
     def rule_of(unit: Unit, key: dg.AssetKey) -> int | None:
         for index, (rule, keys) in enumerate(zip(rules, selected, strict=True)):
-            if (keys is None or key in keys) and (rule.checks or not unit.is_check):
+            if (
+                (keys is None or key in keys)
+                and (rule.partitioned is None or rule.partitioned is (key in partitions))
+                and (rule.checks or not unit.is_check)
+            ):
                 return index
         return None
 
     return rule_of
+
+
+def _partitions(
+    items: Sequence[AssetItem],
+) -> Mapping[dg.AssetKey, dg.PartitionsDefinition[Any]]:
+    """The partitions of each asset that has any, external assets included."""
+    specs = (
+        spec
+        for item in items
+        for spec in (item.specs if isinstance(item, dg.AssetsDefinition) else [item])
+    )
+    return {spec.key: spec.partitions_def for spec in specs if spec.partitions_def is not None}
 
 
 def _external(items: Sequence[AssetItem]) -> Iterator[Assignment]:

@@ -82,7 +82,7 @@ def policy_findings(
     for unheeded in planned.rules_unheeded():
         yield _unheeded(policy, unheeded)
     for index in planned.unused_rules:
-        if policy.rules[index].assets.strip() != "*":
+        if not policy.rules[index].selects_all:
             yield Finding(
                 "unused-rule",
                 "warning",
