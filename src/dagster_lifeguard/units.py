@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,9 @@ from dagster_lifeguard.compat.ops import declared_pool, leaf_ops
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+    from dagster_lifeguard.compat.ops import Leaf
 
 Kind = Literal["asset", "multi_asset", "graph_asset", "observation", "check", "external"]
 
@@ -28,11 +31,13 @@ class OpUse:
         op: The op.
         declared: The pool that the user gave it, on the op or where it is used; None if none.
         is_partly_declared: Whether that pool is a tag on some of its uses and not on others.
+        graphs: The names of the graphs in which the unit uses it; None if it is the op by itself.
     """
 
     op: dg.OpDefinition
     declared: str | None
     is_partly_declared: bool
+    graphs: tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +144,25 @@ def _unit(assets: dg.AssetsDefinition) -> Unit | None:
     node = node_of(assets)
     assert node is not None
     uses = list(leaf_ops(node))
-    current = {pool for op, tags in uses if (pool := declared_pool(op, tags))}
+    current = {pool for op, tags, _ in uses if (pool := declared_pool(op, tags))}
     original = original_node(node)
     ops = _ops(uses if original is node else list(leaf_ops(original)))
     return Unit(name, assets, keys, ops, tuple(sorted(current)), len(uses), is_check)
 
 
-def _ops(uses: list[tuple[dg.OpDefinition, Mapping[str, str]]]) -> tuple[OpUse, ...]:
-    declared: dict[dg.OpDefinition, set[str | None]] = {}
-    for op, tags in uses:
-        declared.setdefault(op, set()).add(declared_pool(op, tags))
-    # A pool on the op itself would silence a tag on one of its uses, so that tag counts for it.
+def _ops(uses: Iterable[Leaf]) -> tuple[OpUse, ...]:
+    declared: defaultdict[dg.OpDefinition, set[str | None]] = defaultdict(set)
+    graphs: defaultdict[dg.OpDefinition, dict[str | None, None]] = defaultdict(dict)
+    for op, tags, graph in uses:
+        declared[op].add(declared_pool(op, tags))
+        graphs[op][graph] = None
+    # Where a tag gives only some uses a pool, it counts for the op.
     return tuple(
-        OpUse(op, max(filter(None, pools), default=None), len(pools) > 1 and None in pools)
+        OpUse(
+            op,
+            max(filter(None, pools), default=None),
+            len(pools) > 1 and None in pools,
+            tuple(graphs[op]),
+        )
         for op, pools in declared.items()
     )
