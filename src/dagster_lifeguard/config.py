@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -87,7 +88,11 @@ class Rule(_Strict):
     Attributes:
         assets: Dagster's asset selection syntax; ``*`` selects every asset.
         partitioned: Of these assets only those that have partitions (true), or have none (false).
-            None: both.
+            null: both.
+        io_manager: Of these assets only those that an io manager with such a key stores. A shell
+            pattern, such as ``snowflake*``. null: any.
+        resource: Of these assets only those whose ops require a resource with such a key. A shell
+            pattern. null: any. ``{resource}`` in pools stands for these resources alone.
         pools: Pool expressions, each ``name`` or ``name*slots``, with templates such as
             ``{asset}``. An empty list: unlimited.
         override: Also replace a pool that the asset declares itself.
@@ -102,6 +107,8 @@ class Rule(_Strict):
 
     assets: str = Field(min_length=1)
     partitioned: bool | None = Field(default=None, strict=True)
+    io_manager: str | None = Field(default=None, min_length=1)
+    resource: str | None = Field(default=None, min_length=1)
     pools: tuple[Annotated[str, BeforeValidator(_quoted)], ...]
     override: bool = Field(default=False, strict=True)
     checks: bool = Field(default=False, strict=True)
@@ -128,9 +135,22 @@ class Rule(_Strict):
     @property
     def conditions(self) -> list[str]:
         """What else an asset must meet that ``assets`` selects."""
-        if self.partitioned is None:
-            return []
-        return [f"partitioned: {str(self.partitioned).lower()}"]
+        found = []
+        if self.partitioned is not None:
+            found.append(f"partitioned: {str(self.partitioned).lower()}")
+        if self.io_manager is not None:
+            found.append(f'io_manager: "{self.io_manager}"')
+        if self.resource is not None:
+            found.append(f'resource: "{self.resource}"')
+        return found
+
+    def takes_io_manager(self, key: str | None) -> bool:
+        """Whether an io manager with this key is one that the rule is about."""
+        return self.io_manager is None or fnmatchcase(key or "", self.io_manager)
+
+    def takes_resource(self, key: str) -> bool:
+        """Whether a resource with this key is one that the rule is about."""
+        return self.resource is None or fnmatchcase(key, self.resource)
 
     @property
     def terms(self) -> tuple[Term, ...]:

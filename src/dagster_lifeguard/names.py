@@ -44,7 +44,17 @@ Naming = Literal["underscore", "path"]
 SLOTS_MAX = 1_000
 """Dagster's own maximum for the limit of a pool, so no demand for more can ever be met."""
 
-FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "partition")
+FIELDS = (
+    "asset",
+    "group",
+    "kind",
+    "owner",
+    "io_manager",
+    "resource",
+    "tag",
+    "metadata",
+    "partition",
+)
 """Templates a pool name may hold; ``tag`` and ``metadata`` take a key after a colon.
 
 ``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.

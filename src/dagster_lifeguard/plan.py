@@ -440,11 +440,18 @@ def _matcher(
         for index, (rule, keys) in enumerate(zip(rules, selected, strict=True)):
             if (
                 (keys is None or key in keys)
-                and (rule.partitioned is None or rule.partitioned is (key in partitions))
                 and (rule.checks or not unit.is_check)
+                and (not rule.conditions or meets(rule, unit, key))
             ):
                 return index
         return None
+
+    def meets(rule: Rule, unit: Unit, key: dg.AssetKey) -> bool:
+        return (
+            (rule.partitioned is None or rule.partitioned is (key in partitions))
+            and (rule.resource is None or any(map(rule.takes_resource, unit.resources)))
+            and (rule.io_manager is None or rule.takes_io_manager(unit.io_manager(key)))
+        )
 
     return rule_of
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dagster_lifeguard.compat.definitions import (
-    io_manager_key,
     metadata_text,
     partition_keys_of,
 )
@@ -79,10 +78,10 @@ class PoolNames:
         leaves_asset = unit.selects and self._policy.engine == "lifeguard"
         spec = unit.assets.specs_by_key.get(key)
         partitions = self._partitions.get(key)
-        value = partial(_value, unit, key, spec, partitions, naming)
         found: dict[Term, int] = {}  # Where two come out as one pool, the larger counts.
         try:
-            for written in self._terms[rule_index]:
+            for written, resources in self._by_resource(unit, rule_index):
+                value = partial(_value, unit, key, spec, partitions, resources, naming)
                 term = _of_partitions(written, partitions)
                 filled = term.fill(value)
                 if term.has("asset"):
@@ -96,6 +95,22 @@ class PoolNames:
             self._unfilled[rule_index, str(error.args[0])][who] = None
             return ()
         return tuple(replace(pool, slots=count) for pool, count in found.items())
+
+    def _by_resource(self, unit: Unit, rule_index: int) -> Iterator[tuple[Term, Sequence[str]]]:
+        """The terms of a rule, with the resources for which each stands.
+
+        Under the engine a unit asks for a pool of each of its resources.
+        """
+        rule, terms = self._policy.rules[rule_index], self._terms[rule_index]
+        if not any(term.has("resource") for term in terms):
+            yield from ((term, ()) for term in terms)
+            return
+        resources = [name for name in unit.resources if rule.takes_resource(name)]
+        for term in terms:
+            if term.has("resource") and len(resources) > 1 and self._policy.engine == "lifeguard":
+                yield from ((term, [resource]) for resource in resources)
+            else:
+                yield term, resources
 
     def kept(self, unit: Unit, declared: str) -> tuple[Term, ...]:
         """The terms of a pool that an op declares, where it stands beside those of rules."""
@@ -211,6 +226,7 @@ def _value(
     key: AssetKey,
     spec: AssetSpec | None,
     partitions: PartitionsDefinition[Any] | None,
+    resources: Sequence[str],
     naming: Naming,
     template: Field,
 ) -> str:
@@ -224,6 +240,8 @@ def _value(
     if template.is_of_partition:
         _require_partition(template, partitions)
         return str(template)  # Left to the step that claims.
+    if template.name == "resource":
+        return _only(template, resources)
     if spec is None:
         raise LookupError(f"{template} is not known of a check's asset")
     if template.name == "group":
@@ -233,7 +251,7 @@ def _value(
     if template.name == "owner":
         return _only(template, list(spec.owners))
     if template.name == "io_manager":
-        return _only(template, [io_manager_key(unit.assets, key)])
+        return _only(template, [unit.io_manager(key)])
     if template.name == "tag":
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template

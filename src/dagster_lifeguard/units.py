@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from dagster_lifeguard.compat.copies import original_node
-from dagster_lifeguard.compat.definitions import made_keys, node_of, observation_as_assets
+from dagster_lifeguard.compat.definitions import (
+    io_manager_key,
+    made_keys,
+    node_of,
+    observation_as_assets,
+)
 from dagster_lifeguard.compat.ops import declared_pool, leaf_ops
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 
@@ -80,6 +85,15 @@ class Unit:
         node = node_of(self.assets)
         assert node is not None
         return node.name
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The keys of the resources that its ops require, sorted; without io managers."""
+        return tuple(sorted({key for use in self.ops for key in use.op.required_resource_keys}))
+
+    def io_manager(self, key: dg.AssetKey) -> str | None:
+        """The key of the io manager that stores an asset; None if none does."""
+        return io_manager_key(self.assets, key)
 
     @property
     def selects(self) -> bool:
