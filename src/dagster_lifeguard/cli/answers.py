@@ -86,7 +86,7 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
     for pool in found.pools:
         yield Text(f"  its pool {_pool(pool)}")
     for pool_name in found.pools_by_partition:
-        yield Text(f"  its pool {printable(pool_name)}: one for each partition")
+        yield Text(f"  its pool {printable(pool_name)}: depends on the partition")
     if found.kind == "asset" and not (found.pools or found.pools_by_partition):
         yield Text("  It has no pool, so nothing limits it: any number of runs may execute it.")
     shown = [step for step in found.steps if found.kind == "step" or step.state in _TOLD]
