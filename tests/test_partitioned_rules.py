@@ -132,7 +132,7 @@ class TestSelected:
             Rule(assets="*", pools=["c"]),
         )
         planned = plan(*rules, assets=[ALL[3]])
-        found = policy_findings(Policy(engine="lifeguard", rules=rules), planned, [])
+        found = policy_findings(Policy(engine="lifeguard", rules=rules), planned, [], "")
         assert [f.message for f in found if f.code == "unused-rule"] == [
             'rule 1 (assets: "*", partitioned: true) decides for no asset.'
         ]
