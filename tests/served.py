@@ -10,6 +10,8 @@ import dagster as dg
 from dagster._serdes import serialize_value
 
 POOL_FIELDS = {"pool", "pools"}
+POOL_TAGS = ("tags.dagster/concurrency_key", "tags.lifeguard/pool_of_use")
+"""On one use of an op that has no pool itself."""
 
 
 def served(defs: dg.Definitions) -> dict[str, Any]:
@@ -37,7 +39,8 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
 
 
 def in_pool_fields(path: str) -> bool:
-    """Whether a path of ``differences`` lies in a pool field."""
-    return any(
-        part.split("[")[0] in POOL_FIELDS for part in path.split(":", maxsplit=1)[0].split(".")
+    """Whether a path of ``differences`` lies in a pool field, or in a tag that gives a pool."""
+    place = path.split(":", maxsplit=1)[0]
+    return place.endswith(POOL_TAGS) or any(
+        part.split("[")[0] in POOL_FIELDS for part in place.split(".")
     )

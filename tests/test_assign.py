@@ -419,30 +419,6 @@ class TestChecks:
         assert pools(new) == dict.fromkeys(("orders", "orders:alone", "orders:one"), "orders")
 
 
-class TestSharedOps:
-    def test_an_op_used_by_a_job_has_the_assets_pool_there_too(self) -> None:
-        new = apply_per_asset_concurrency(catalogue.shared_ops())
-        (job,) = new.jobs or ()
-        assert isinstance(job, dg.JobDefinition)
-        assert {op.name: op.pool for op in job.graph.iterate_op_defs()} == {"fetch": "left"}
-
-    def test_the_plan_tells_of_it(self) -> None:
-        defs = catalogue.shared_ops()
-        (found,) = Plan(Policy(), items(defs)).shared_ops(defs.jobs or ())
-        assert (found.op, found.pool, found.assets, found.jobs) == (
-            "fetch",
-            "left",
-            ("left", "right"),
-            ("by_hand",),
-        )
-
-    def test_an_unlimited_asset_does_not_take_the_pool_from_the_other(self) -> None:
-        policy = Policy(
-            rules=[Rule(assets="key:left", pools=[]), Rule(assets="*", pools=["{asset}"])]
-        )
-        assert pools(policy.apply(catalogue.shared_ops())) == {"left": "right", "right": "right"}
-
-
 class TestOnConflict:
     @staticmethod
     def op_tags(defs: dg.Definitions) -> dict[str, str | None]:
@@ -451,7 +427,7 @@ class TestOnConflict:
             op.name: op.tags.get("lifeguard/on_conflict")
             for node in ops
             if node is not None
-            for op, _ in leaf_ops(node)
+            for op, *_ in leaf_ops(node)
         }
 
     def policy(self, **rule: Any) -> Policy:
@@ -600,10 +576,6 @@ class TestUnderTheEngine:
         assert self.given(daily, pools=["{asset}[{partition}]"]) == {
             "daily": "{hold:step}daily[{partition}]"
         }
-
-    def test_an_asset_without_partitions_cannot_fill_it_in(self) -> None:
-        with pytest.raises(TemplateError, match=r"a: \{partition\}: it has no partitions"):
-            self.given(make("a"), pools=["{asset}[{partition}]"])
 
     @pytest.mark.parametrize("can_subset", [True, False])
     def test_an_op_that_makes_several_assets_asks_for_those_it_makes(

@@ -27,7 +27,7 @@ POOLS = {
     "graph_asset": {"g/total": "g_total"},
     "graph_multi_asset": {"pair/second": "pair_first", "pair/first": "pair_first"},
     "graph_with_config_and_mapped_steps": {"squares": "squares"},
-    "shared_ops": {"left": "left", "right": "left right"},
+    "shared_ops": {"left": "left", "right": "right"},
     "from_graph_and_from_op": {
         "first/made": "first_made",
         "second/made": "first_made",

@@ -157,6 +157,17 @@ def test_a_pool_for_each_partition_is_filled_in():
     assert [lane for lane, *_ in told(found)] == ["o/x%20y"]
 
 
+def test_a_pool_that_is_computed_from_a_partition_is_filled_in():
+    def made(run_id, partition):
+        pool = "{hold:step}{keys:date=%Y-%m-%d|at}o/{partition.at}/{partition.date:%Y}"
+        return one_step(run_id, 1.0, 4.0, pool=pool, partitions=[partition])
+
+    found = audited(made("a", "2024-01-01|x"), made("b", "2024-12-31|x"), default=1, engine=True)
+    assert [lane for lane, *_ in told(found)] == ["o/x/2024"]
+    found = audited(made("a", "never"), default=1, engine=True)
+    assert (found.executions, found.caveats["limits"][Caveat.POOL_UNKNOWN]) == (0, 1)
+
+
 @pytest.mark.parametrize("pool", ["a++b", "o/{partition}", "o/{tag:x}"])
 def test_a_pool_that_cannot_be_told_is_a_caveat(pool):
     found = audited(one_step("a", 1.0, 4.0, pool="{hold:step}" + pool), default=1, engine=True)

@@ -133,6 +133,7 @@ class TestTable:
             "steps": 1,
             "executed_with": ["zebra"],
             "shared_ops": [],
+            "tagged_ops": [],
         }
 
     def test_a_hundred_assets_fit_eighty_columns(self, project: Project) -> None:
@@ -596,8 +597,31 @@ def dbt(): ...
             def right(): return fetch()
             """
         file = project.write("defs.py", code(text))
-        assert project.codes("-f", file) == ["shared-op"]
-        assert project.json("-f", file)["assets"][0]["shared_ops"] == ["fetch"]
+        assert project.codes("-f", file) == []
+        for asset, found in zip(("left", "right"), project.json("-f", file)["assets"], strict=True):
+            assert [pool["name"] for pool in found["pools"]] == found["current_pools"] == [asset]
+            assert found["shared_ops"] == found["tagged_ops"] == ["fetch"]
+        told = " ".join(project.check("-f", file).stdout.split())
+        assert "Ops with a pool for each use, which Dagster's UI does not show: fetch." in told
+
+    def test_a_shared_graph(self, project: Project) -> None:
+        text = """
+            @dg.op
+            def fetch(): return 1
+            @dg.graph
+            def inner(): return fetch()
+            @dg.graph_asset
+            def left(): return inner()
+            @dg.graph_asset
+            def right(): return inner()
+            """
+        file = project.write("defs.py", code(text))
+        (found,) = project.json("-f", file)["warnings"]
+        assert found["code"] == "shared-op"
+        assert found["message"] == (
+            "The op fetch is in the graph inner, which asset left and asset right share; "
+            "for all of them it claims the pool left."
+        )
 
     def test_another_limit_on_the_instance(self, project: Project) -> None:
         project.write("lifeguard.yaml", "pools: {a: 8}\n")

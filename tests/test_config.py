@@ -115,7 +115,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
             'rules:\n  - assets: "*"\n    pool: [x]\n',
             [
                 "2:5: rules[0]: the key 'pools' is missing.",
-                "3:5: unknown key 'pool'; allowed: assets, pools, override, checks, on_conflict, hold. Did you mean 'pools'?",
+                "3:5: unknown key 'pool'; allowed: assets, partitioned, io_manager, resource, pools, override, checks, on_conflict, hold. Did you mean 'pools'?",
             ],
         ),
         (
@@ -132,7 +132,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ),
         (
             'rules:\n  - assets: "*"\n    pools: ["{assets}"]\n',
-            ["3:12: rules[0].pools: '{assets}' is not a template. Templates are {asset}, {group}, {kind}, {owner}, {io_manager}, {tag:KEY}, {metadata:KEY}, {partition}."],
+            ["3:12: rules[0].pools: '{assets}' is not a template. Templates are {asset}, {group}, {kind}, {owner}, {io_manager}, {resource}, {tag:KEY}, {metadata:KEY}, {partition}."],
         ),
         (
             "pools:\n  a: -1\n  b: 1001\n  c: many\n  d: {limt: 3}\n",
@@ -186,7 +186,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ("default_limit: true\n", ["1:16: default_limit: true: input should be a valid integer."]),
         ("default_limit: '1'\n", ["1:16: default_limit: '1': input should be a valid integer."]),
         ("rules: 3\n", ["1:8: rules: 3 is not a list; write [...]."]),
-        ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, pools, override, checks, on_conflict, hold."]),
+        ("rules: [a]\n", ["1:9: rules[0]: 'a' is not a mapping with assets, partitioned, io_manager, resource, pools, override, checks, on_conflict, hold."]),
         ("pools: 3\n", ["1:8: pools: 3 is not a mapping."]),
         ("default_limit: 2020-99-99\n", ["1:16: not a value in YAML: month must be in 1..12. Write it in quotes."]),
         ("default_limit: !!bool x\n", ["1:16: the tag !!bool is not read here; write the value itself, without a tag."]),

@@ -12,7 +12,6 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.names import (
     SLOTS_MAX,
     Term,
-    all_partitions,
     asked_by,
     asset_key_parts,
     format_expression,
@@ -24,6 +23,7 @@ from dagster_lifeguard.names import (
     safe_value,
     without_mark,
 )
+from dagster_lifeguard.partitions import all_partitions
 
 ANY_TEXT = st.text(st.characters(), max_size=12)
 KEYS = st.lists(ANY_TEXT, min_size=1, max_size=5).map(tuple)

@@ -99,6 +99,20 @@ def test_which_pools_a_step_asked_for(text, pool, expected) -> None:
     assert asks_for(step(pool=text, partitions=("x y",)), pool) is expected
 
 
+@pytest.mark.parametrize(
+    ("partition", "pool", "expected"),
+    [
+        ("2024-02-29", "d[2024-02]", True),
+        ("2024-02-29", "{all}d[*]", True),
+        ("2024-02-29", "d[2024-03]", False),
+        ("never", "d[2024-02]", False),
+    ],
+)
+def test_pools_that_are_computed_from_a_partition(partition, pool, expected) -> None:
+    text = "{hold:step}{keys:=%Y-%m-%d}d[{partition:%Y-%m}]"
+    assert asks_for(step(pool=text, partitions=(partition,)), pool) is expected
+
+
 class TestPicture:
     def drawn(self, label: str, *bars: Bar) -> ET.Element:
         found = Timeline(0.0, 20.0, bars)

@@ -115,7 +115,7 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     planned = Plan(policy, [*whole, *checks, *targets])
     if planned.problems:
         raise planned.problems[0]
-    replacement = OpReplacement(planned.new_ops, planned.untagged)
+    replacement = OpReplacement(planned.new_ops, planned.untagged, planned.pools_of_uses)
 
     def new_asset(item: Any, item_with_op: Any) -> Any:
         if not isinstance(item_with_op, dg.AssetsDefinition):

@@ -6,6 +6,7 @@ import datetime as dt
 import difflib
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -98,6 +99,12 @@ class Rule(_Strict):
 
     Attributes:
         assets: Dagster's asset selection syntax; ``*`` selects every asset.
+        partitioned: Of these assets only those that have partitions (true), or have none (false).
+            null: both.
+        io_manager: Of these assets only those that an io manager with such a key stores. A shell
+            pattern, such as ``snowflake*``. null: any.
+        resource: Of these assets only those whose ops require a resource with such a key. A shell
+            pattern. null: any. ``{resource}`` in pools stands for these resources alone.
         pools: Pool expressions, each ``name`` or ``name*slots``, with templates such as
             ``{asset}``. An empty list: unlimited.
         override: Also replace a pool that the asset declares itself.
@@ -111,6 +118,9 @@ class Rule(_Strict):
     """
 
     assets: str = Field(min_length=1)
+    partitioned: bool | None = Field(default=None, strict=True)
+    io_manager: str | None = Field(default=None, min_length=1)
+    resource: str | None = Field(default=None, min_length=1)
     pools: tuple[Annotated[str, BeforeValidator(_quoted)], ...]
     override: bool = Field(default=False, strict=True)
     checks: bool = Field(default=False, strict=True)
@@ -125,6 +135,36 @@ class Rule(_Strict):
         return pools
 
     @property
+    def selects_all(self) -> bool:
+        """Whether it selects every asset."""
+        return self.assets.strip() == "*" and not self.conditions
+
+    @property
+    def selection(self) -> str:
+        """Which assets it selects, as people are shown it: ``group:raw, partitioned: true``."""
+        return ", ".join([self.assets, *self.conditions])
+
+    @property
+    def conditions(self) -> list[str]:
+        """What else an asset must meet that ``assets`` selects."""
+        found = []
+        if self.partitioned is not None:
+            found.append(f"partitioned: {str(self.partitioned).lower()}")
+        if self.io_manager is not None:
+            found.append(f'io_manager: "{self.io_manager}"')
+        if self.resource is not None:
+            found.append(f'resource: "{self.resource}"')
+        return found
+
+    def takes_io_manager(self, key: str | None) -> bool:
+        """Whether an io manager with this key is one that the rule is about."""
+        return self.io_manager is None or fnmatchcase(key or "", self.io_manager)
+
+    def takes_resource(self, key: str) -> bool:
+        """Whether a resource with this key is one that the rule is about."""
+        return self.resource is None or fnmatchcase(key, self.resource)
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         """The demand of an asset under this rule, its templates not yet filled in."""
         return parse_expression("+".join(self.pools)) if self.pools else ()
@@ -132,7 +172,8 @@ class Rule(_Strict):
 
 def describe_rule(index: int, rule: Rule) -> str:
     """Name a rule the way messages do: by its place, from 1, and its selection."""
-    return f'rule {index + 1} (assets: "{rule.assets}")'
+    selection = ", ".join([f'assets: "{rule.assets}"', *rule.conditions])
+    return f"rule {index + 1} ({selection})"
 
 
 class PoolSpec(_Strict):

@@ -6,7 +6,7 @@ mark. A policy writes the mark; a name that a user chooses does not begin so by 
     op.pool    = name | mark expression
     mark       = "{hold:step}" | "{hold:asset}"
     expression = term { "+" term }
-    term       = [ members ] name [ "*" slots ]
+    term       = [ members ] [ keys ] name [ "*" slots ]
 
 A name in an expression is any run of characters without white space, ``+``, ``*`` or braces, and
 may hold templates such as ``{asset}`` or ``{metadata:KEY}``. ``{hold:asset}`` says that all steps
@@ -17,6 +17,10 @@ An op may make several assets, of which a run selects some. A step asks for a te
 only if it makes, or checks, at least one of these assets: ``{of:marts/*}warehouse*2``; see the
 module ``members``. ``{asset}`` in such a term is each of these that the step makes or checks. What
 comes out as one pool is asked for once, with the most slots that a term says.
+
+``{partition}`` is the partition for which a step executes, ``{partition:%Y-%m}`` the start of its
+time window, written so, and ``{partition.region}`` one dimension of it. A term with either of the
+last two says in ``keys`` how the partition keys are written; see the module ``partition_keys``.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from urllib.parse import quote, unquote
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.members import Members
+from dagster_lifeguard.partition_keys import PartitionKeys, problem_of_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -39,10 +44,21 @@ Naming = Literal["underscore", "path"]
 SLOTS_MAX = 1_000
 """Dagster's own maximum for the limit of a pool, so no demand for more can ever be met."""
 
-FIELDS = ("asset", "group", "kind", "owner", "io_manager", "tag", "metadata", "partition")
+FIELDS = (
+    "asset",
+    "group",
+    "kind",
+    "owner",
+    "io_manager",
+    "resource",
+    "tag",
+    "metadata",
+    "partition",
+)
 """Templates a pool name may hold; ``tag`` and ``metadata`` take a key after a colon.
 
 ``asset`` may take a naming, ``{asset:path}``, which the policy's own naming is without.
+``partition`` may name a dimension after a dot and take a time format: ``{partition.date:%Y-%m}``.
 """
 
 ALL_PARTITIONS = "{all}"
@@ -63,7 +79,8 @@ _KEYED_FIELDS = ("tag", "metadata")
 _NAMINGS = ("underscore", "path")
 _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _TERM = re.compile(
-    r"(?P<members>\{(?:of|but):[^{}]*\})?(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?"
+    r"(?P<members>\{(?:of|but):[^{}]*\})?(?P<keys>\{keys:[^{}]*\})?"
+    r"(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?"
 )
 _UNSAFE_IN_UNDERSCORE = re.compile(r"[^A-Za-z0-9_.\-]")
 # Everything a path, a table or a URL is written with, less what has a meaning in an expression.
@@ -76,6 +93,21 @@ class Field:
 
     name: str
     key: str | None = None
+
+    @property
+    def is_of_partition(self) -> bool:
+        """Whether it stands for a partition, or for a part of its key."""
+        return self.name.partition(".")[0] == "partition"
+
+    @property
+    def dimension(self) -> str | None:
+        """The dimension of a partition for which it stands; None for the whole key."""
+        return self.name.partition(".")[2] or None
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether only a part of a partition's key is taken."""
+        return self.is_of_partition and self != Field("partition")
 
     def __str__(self) -> str:
         return f"{{{self.name}}}" if self.key is None else f"{{{self.name}:{self.key}}}"
@@ -90,18 +122,26 @@ class Term:
         slots: How many slots.
         fields: The templates in the name, in order. A plain name has none, whatever it looks like.
         members: The assets for which it is asked; None: whichever the step makes.
+        keys: How partition keys are written, for templates that take a part of one.
     """
 
     name: str
     slots: int = 1
     fields: tuple[Field, ...] = ()
     members: Members | None = None
+    keys: PartitionKeys | None = None
 
     @classmethod
-    def written(cls, name: str, slots: int = 1, members: Members | None = None) -> Term:
+    def written(
+        cls,
+        name: str,
+        slots: int = 1,
+        members: Members | None = None,
+        keys: PartitionKeys | None = None,
+    ) -> Term:
         """The term of an expression, in whose name braces are templates."""
         fields = tuple(Field(m[1], m[2]) for m in _TEMPLATE.finditer(name))
-        return cls(name, slots, fields, members)
+        return cls(name, slots, fields, members, keys)
 
     @property
     def is_deferred(self) -> bool:
@@ -112,16 +152,21 @@ class Term:
         """Whether the name holds a template of this name."""
         return any(found.name == field for found in self.fields)
 
+    @property
+    def is_by_partition(self) -> bool:
+        """Whether its name depends on the partition for which a step executes."""
+        return any(field.is_of_partition for field in self.fields)
+
     def fill(self, value_of: Callable[[Field], str]) -> Term:
         """Replace each template by what ``value_of`` says, which must be safe in a pool name."""
         if not self.fields:
             return self
         filled = _TEMPLATE.sub(lambda m: value_of(Field(m[1], m[2])), self.name)
-        return Term.written(filled, self.slots, self.members)
+        return Term.written(filled, self.slots, self.members, self.keys)
 
     def __str__(self) -> str:
-        members = "" if self.members is None else str(self.members)
-        return f"{members}{self.name}" + ("" if self.slots == 1 else f"*{self.slots}")
+        before = "".join(str(part) for part in (self.members, self.keys) if part is not None)
+        return f"{before}{self.name}" + ("" if self.slots == 1 else f"*{self.slots}")
 
 
 def pool_name(key: Sequence[str], naming: Naming) -> str:
@@ -175,14 +220,15 @@ def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ..
 
     Args:
         text: The expression.
-        with_members: Whether a term may be restricted to some assets, as in ``op.pool``.
+        with_members: Whether a term may be restricted to some assets, and may say how partition
+            keys are written, as in ``op.pool``.
 
     Raises:
         ConfigError: The text is not an expression, a template is unknown, a pool is named twice
             for the same assets, or slots are not between 1 and ``SLOTS_MAX``.
     """
     terms: list[Term] = []
-    seen: set[tuple[str, Members | None]] = set()
+    seen: set[tuple[str, Members | None, PartitionKeys | None]] = set()
     for part in _split_terms(text):
         match = _TERM.fullmatch(part)
         if match is None:
@@ -200,18 +246,26 @@ def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ..
                 names=[part],
             )
         members = None if match["members"] is None else Members.parse(match["members"])
-        if match["members"] is not None and (members is None or not with_members):
-            _check_field(Field(*match["members"][1:-1].split(":", 1)))
-        term = Term.written(match["name"], slots, members)
+        keys = None if match["keys"] is None else PartitionKeys.parse(match["keys"])
+        for written, read in ((match["members"], members), (match["keys"], keys)):
+            if written is not None and (read is None or not with_members):
+                _check_field(Field(*written[1:-1].split(":", 1)))
+        term = Term.written(match["name"], slots, members, keys)
         for field in term.fields:
             _check_field(field)
-        if (term.name, members) in seen:
+        if with_members and keys is None and any(field.needs_keys for field in term.fields):
+            raise ConfigError(
+                f"{part!r} takes a part of a partition's key, and says not how keys are written.",
+                remedy="Say so before the name, such as {keys:=%Y-%m-%d}, or let a policy do it.",
+                names=[part],
+            )
+        if (term.name, members, keys) in seen:
             raise ConfigError(
                 f"{text!r} names the pool {term.name!r} twice.",
                 remedy=f"Write it once, with its slots: {term.name}*2.",
                 names=[term.name],
             )
-        seen.add((term.name, members))
+        seen.add((term.name, members, keys))
         terms.append(term)
     return tuple(terms)
 
@@ -232,25 +286,17 @@ def of_assets(terms: Iterable[Term], assets: Iterable[Sequence[str]]) -> Iterato
         names = [name for name in keys if term.members is None or name in term.members]
         if term.has("asset"):
             for name in names:
-                yield fill_run_fields(whole, asset=keys[name], partition=None)
+                yield fill_asset(whole, keys[name])
         elif names or term.members is None:
             yield whole
 
 
-def fill_run_fields(term: Term, *, asset: Sequence[str] | None, partition: str | None) -> Term:
-    """Fill in what is known when a step claims; what is None stays as it is.
-
-    Args:
-        term: A term of an expression.
-        asset: The parts of an asset's key, named as the template says.
-        partition: A partition, safe in a pool name.
-    """
+def fill_asset(term: Term, asset: Sequence[str]) -> Term:
+    """Fill in an asset, by the parts of its key, named as the template says."""
 
     def value_of(field: Field) -> str:
-        if field.name == "asset" and asset is not None:
+        if field.name == "asset":
             return pool_name(asset, cast("Naming", field.key or "underscore"))
-        if field.name == "partition" and partition is not None:
-            return partition
         return str(field)
 
     return term.fill(value_of)
@@ -260,15 +306,6 @@ def stands_for(term: Term, name: str) -> bool:
     """Whether a term may be this name once its templates are filled in, each with any value."""
     fixed = term.fill(lambda _: "\0").name.split("\0")
     return re.fullmatch(".+".join(map(re.escape, fixed)), name) is not None
-
-
-def all_partitions(term: Term) -> Term:
-    """The pool that stands for all partitions of a term with ``{partition}`` in its name.
-
-    No two terms get one name: no name in an expression has a ``*``.
-    """
-    whole = fill_run_fields(term, asset=None, partition="*")
-    return Term(ALL_PARTITIONS + whole.name, whole.slots)
 
 
 def is_of_all_partitions(pool: str) -> bool:
@@ -373,6 +410,17 @@ def _split_terms(text: str) -> list[str]:
 
 
 def _check_field(field: Field) -> None:
+    if field.is_of_partition:
+        is_whole = "." not in field.name
+        problem = None if field.key is None else problem_of_format(field.key)
+        if problem is not None:
+            raise ConfigError(
+                f"{str(field)!r} is not a template: {problem}.",
+                remedy="Write a time format of numbers, such as {partition:%Y-%m}.",
+                names=[str(field)],
+            )
+        if is_whole or (field.dimension and not re.search(r"\s", field.name)):
+            return
     takes_key = field.name in _KEYED_FIELDS or (field.name == "asset" and field.key in _NAMINGS)
     if field.name not in FIELDS or takes_key != bool(field.key):
         raise ConfigError(

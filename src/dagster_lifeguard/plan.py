@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_lifeguard.compat.copies import original_node
 from dagster_lifeguard.compat.definitions import node_of, selector
 from dagster_lifeguard.compat.ops import (
     ON_CONFLICT_TAG,
-    leaf_ops,
     op_under_policy,
     op_with_pool,
 )
@@ -31,6 +29,7 @@ from dagster_lifeguard.names import (
     of_assets,
     pool_name,
 )
+from dagster_lifeguard.op_pools import OpPools, Wish
 from dagster_lifeguard.templates import Asked, PoolNames
 from dagster_lifeguard.units import distinct_items, units_of
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.config import Config, Engine, Rule
     from dagster_lifeguard.duplicates import OnConflict
+    from dagster_lifeguard.op_pools import OpPool, SharedOp
     from dagster_lifeguard.units import AssetItem, Kind, Unit
 
     _Rules = Mapping[dg.AssetKey, int | None]
@@ -60,7 +60,9 @@ class Assignment:
         explicit: Whether a pool that the asset declares itself was kept.
         steps: How many ops execute it. Several: a graph asset, whose steps claim one by one.
         executed_with: Keys of the other assets that the same op or graph makes.
-        shared_ops: Names of its ops that are also used elsewhere.
+        shared_ops: Names of its ops that other assets use too.
+        tagged_ops: Names of its ops whose pool is a tag where the asset uses them, so that
+            Dagster's UI shows none.
         partly_limited_ops: Names of its ops that claim a pool where a tag says so, and none
             where they are used without it.
         engine: Who admits its steps.
@@ -77,6 +79,7 @@ class Assignment:
     steps: int = 0
     executed_with: tuple[str, ...] = ()
     shared_ops: tuple[str, ...] = ()
+    tagged_ops: tuple[str, ...] = ()
     partly_limited_ops: tuple[str, ...] = ()
     engine: Engine = "stock"
     checks: tuple[str, ...] = ()
@@ -99,12 +102,16 @@ class Assignment:
     @property
     def text(self) -> str:
         """What the policy gives it, as people are shown it; empty if it is unlimited."""
-        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.pools)))
+        return ", ".join(filter(None, map(self._shown, self.pools)))
 
     @property
     def current_text(self) -> str:
         """The same in the definitions as they are."""
-        return ", ".join(filter(None, (format_expression(self._own([p])) for p in self.current)))
+        return ", ".join(filter(None, map(self._shown, self.current)))
+
+    def _shown(self, text: str) -> str:
+        # How partition keys are written is for the engine to know.
+        return format_expression([replace(term, keys=None) for term in self._own([text])])
 
     @property
     def is_applied(self) -> bool:
@@ -126,16 +133,6 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedOp:
-    """An op that several assets or jobs use; it has one pool wherever it is used."""
-
-    op: str
-    pool: str
-    assets: tuple[str, ...]
-    jobs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RulesUnheeded:
     """An op of stock Dagster that makes several assets, of which others have other rules.
 
@@ -152,30 +149,6 @@ class RulesUnheeded:
     others: Mapping[int | None, tuple[str, ...]]
 
 
-@dataclass(slots=True)
-class _Decision:
-    """The pool of one op, by the first unit in order of name that gives it one.
-
-    Attributes:
-        unit: That unit, or the first of all.
-        asked: What it asks for on behalf of each asset.
-        declared: The pool that the user gave the op, if it is kept as it is.
-        units: The names of the units that use the op.
-        answers: What the rules say of duplicate runs, for each asset that it makes.
-    """
-
-    unit: Unit
-    asked: dict[dg.AssetKey, Asked]
-    declared: str | None
-    units: tuple[str, ...]
-    answers: dict[dg.AssetKey, OnConflict]
-    pool: str | None = None
-
-    @property
-    def explicit(self) -> bool:
-        return self.declared is not None
-
-
 class Plan:
     """What a policy would do to some definitions.
 
@@ -183,6 +156,7 @@ class Plan:
         problems: What keeps the policy from being applied.
         new_ops: For each op as the user wrote it, what is to stand in its place.
         untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
+        pools_of_uses: Those of them whose pool depends on where they are used, with their pools.
 
     Args:
         policy: The rules.
@@ -196,20 +170,28 @@ class Plan:
         self._policy = policy
         self._items = distinct_items(items)
         self._units = units_of(self._items)
-        self._pools = PoolNames(policy)
+        partitions = _partitions(self._items)
+        self._pools = PoolNames(policy, partitions)
+        self._policy_text = policy.model_dump_json()
         refusals = list(_refusals(policy))
         self.problems: list[LifeguardError] = [problem for _, problem in refusals]
         self._refused = {index for index, _ in refusals}
-        rule_of = _matcher(policy.rules, self._items, self.problems)
+        rule_of = _matcher(policy.rules, self._items, partitions, self.problems)
         self._rules = [{key: rule_of(unit, key) for key in unit.keys} for unit in self._units]
-        self._decisions: dict[dg.OpDefinition, _Decision] = {}
+        self._op_pools = OpPools()
         for unit, rules in zip(self._units, self._rules, strict=True):
             self._decide(unit, rules)
-        for decision in self._decisions.values():
-            decision.pool = decision.declared or self._pools.text(decision.unit, decision.asked)
+        self._op_pools.settle(self._pools.text)
         self.problems += self._pools.problems()
-        self.new_ops = self._new_ops()
-        self.untagged = {op for op, decision in self._decisions.items() if not decision.explicit}
+        self.new_ops = {found.op: self._new_op(found) for found in self._op_pools}
+        self.pools_of_uses = {
+            found.op: pools for found in self._op_pools if (pools := found.of_uses) is not None
+        }
+        self.untagged = {
+            found.op
+            for found in self._op_pools
+            if not found.is_kept and found.op not in self.pools_of_uses
+        }
 
     def _deciding(self, unit: Unit) -> tuple[dg.AssetKey, ...]:
         """The assets of a unit whose rules give it its pools: stock Dagster has one for an op."""
@@ -231,17 +213,11 @@ class Plan:
                 found[kept] = self._asked(unit, rules, kept)
             asked = {} if is_kept else found[kept]
             declared = use.declared if is_kept else None
-            new = _Decision(unit, asked, declared, (unit.name,), answers)
-            known = self._decisions.setdefault(use.op, new)
-            if known is new:
-                continue
-            known.units = (*known.units, unit.name)
-            known.answers = {
-                key: agree(of[key] for of in (known.answers, answers) if key in of)
-                for key in {**known.answers, **answers}
+            found_pool = self._op_pools.add(use, Wish(unit, asked, declared))
+            found_pool.answers = {
+                key: agree(of[key] for of in (found_pool.answers, answers) if key in of)
+                for key in {**found_pool.answers, **answers}
             }
-            if known.declared is None and not any(terms for _, terms in known.asked.values()):
-                known.unit, known.asked, known.declared = new.unit, new.asked, new.declared
 
     def _overrides(self, rule: int | None) -> bool:
         return rule is not None and rule not in self._refused and self._policy.rules[rule].override
@@ -259,14 +235,12 @@ class Plan:
                 asked[key] = Asked(rule, self._pools.of_member(unit, key, rule))
         return asked
 
-    def _new_ops(self) -> dict[dg.OpDefinition, dg.OpDefinition]:
-        policy, text = self._policy, self._policy.model_dump_json()
-        return {
-            op: op_under_policy(op, policy, text, _tags(decision))
-            if decision.explicit
-            else op_with_pool(op, decision.pool, policy, text, _tags(decision))
-            for op, decision in self._decisions.items()
-        }
+    def _new_op(self, found: OpPool) -> dg.OpDefinition:
+        policy, text, tags = self._policy, self._policy_text, _tags(found)
+        if found.is_kept:
+            return op_under_policy(found.op, policy, text, tags)
+        pool = found.first.pool if found.of_uses is None else None
+        return op_with_pool(found.op, pool, policy, text, tags)
 
     @property
     def own_pools(self) -> Mapping[str, str]:
@@ -286,22 +260,8 @@ class Plan:
         return tuple(i for i in range(len(self._policy.rules)) if i not in used)
 
     def shared_ops(self, jobs: Iterable[object] = ()) -> tuple[SharedOp, ...]:
-        """Return the ops that get a pool and are used in several places, by name.
-
-        Args:
-            jobs: The jobs beside the assets; jobs of ops may use an op that an asset uses.
-        """
-        job_names: defaultdict[dg.OpDefinition, set[str]] = defaultdict(set)
-        for job in jobs:
-            if isinstance(job, dg.JobDefinition):
-                for op, _ in leaf_ops(original_node(job.graph)):
-                    job_names[op].add(job.name)
-        shared = [
-            SharedOp(op.name, decision.pool, decision.units, tuple(sorted(job_names[op])))
-            for op, decision in self._decisions.items()
-            if decision.pool is not None and (len(decision.units) > 1 or op in job_names)
-        ]
-        return tuple(sorted(shared, key=lambda s: s.op))
+        """See ``OpPools.shared``."""
+        return self._op_pools.shared(jobs)
 
     def rules_unheeded(self) -> Iterator[RulesUnheeded]:
         """Yield the ops whose pool goes by the rule of one asset, where others have other pools."""
@@ -316,7 +276,7 @@ class Plan:
 
         for unit, rules in zip(self._units, self._rules, strict=True):
             (first, *_), others = self._deciding(unit), defaultdict(list)
-            is_kept = all(self._decisions[use.op].explicit for use in unit.ops)
+            is_kept = all(wish.explicit for use in unit.ops for wish in self._op_pools.at(use))
             for key in unit.keys if policy.engine == "stock" else ():
                 rule = rules[key]
                 if gives(rule) != gives(rules[first]) and (not is_kept or self._overrides(rule)):
@@ -340,7 +300,7 @@ class Plan:
         return tuple(sorted(found, key=lambda a: a.asset))
 
     def _assignments_of(self, unit: Unit, rules: _Rules) -> Iterator[Assignment]:
-        decisions = [self._decisions[use.op] for use in unit.ops]
+        decisions = [wish for use in unit.ops for wish in self._op_pools.at(use)]
         deciding = self._deciding(unit)
         common: dict[str, Any] = {
             "kind": unit.kind,
@@ -349,13 +309,22 @@ class Plan:
             "current": unit.current,
             "steps": unit.step_count,
             "shared_ops": tuple(
-                sorted(use.op.name for use in unit.ops if len(self._decisions[use.op].units) > 1)
+                sorted(use.op.name for use in unit.ops if len(self._op_pools.of(use).units) > 1)
+            ),
+            "tagged_ops": tuple(
+                sorted(
+                    use.op.name
+                    for use in unit.ops
+                    if use.op in self.pools_of_uses
+                    and any(wish.pool is not None for wish in self._op_pools.at(use))
+                )
             ),
             "partly_limited_ops": tuple(
                 sorted(
                     use.op.name
                     for use in unit.ops
-                    if use.is_partly_declared and self._decisions[use.op].explicit
+                    if use.is_partly_declared
+                    and all(wish.explicit for wish in self._op_pools.at(use))
                 )
             ),
         }
@@ -391,9 +360,9 @@ class Plan:
             )
 
 
-def _tags(decision: _Decision) -> Mapping[str, str]:
+def _tags(found: OpPool) -> Mapping[str, str]:
     """The tags that an op gets: none for what it has anyway, so that nothing changes for most."""
-    unit, answers = decision.unit, decision.answers
+    unit, answers = found.first.unit, found.answers
     if unit.selects and answers.keys() <= set(unit.keys):
         names = {key: pool_name(key.path, "path") for key in unit.keys}
         text = write_answers({names[key]: answers.get(key, "queue") for key in unit.keys})
@@ -433,14 +402,18 @@ def _beyond_stock(rule: Rule) -> Iterator[str]:
     for term in rule.terms:
         if term.slots > 1:
             yield f"{term.slots} slots of {term.name!r}"
-        if any(f.name == "partition" for f in term.fields):
-            yield "'{partition}', known only when a step claims"
+        for field in term.fields:
+            if field.is_of_partition:
+                yield f"'{field}', known only when a step claims"
     if rule.hold != "step":
         yield f"hold: {rule.hold}"
 
 
 def _matcher(
-    rules: Sequence[Rule], items: Sequence[AssetItem], problems: list[LifeguardError]
+    rules: Sequence[Rule],
+    items: Sequence[AssetItem],
+    partitions: Mapping[dg.AssetKey, dg.PartitionsDefinition[Any]],
+    problems: list[LifeguardError],
 ) -> Callable[[Unit, dg.AssetKey], int | None]:
     """Return a function that finds the first rule for an asset; selections are resolved once."""
     selected: list[frozenset[dg.AssetKey] | None] = []  # None: every asset
@@ -465,11 +438,34 @@ def _matcher(
 
     def rule_of(unit: Unit, key: dg.AssetKey) -> int | None:
         for index, (rule, keys) in enumerate(zip(rules, selected, strict=True)):
-            if (keys is None or key in keys) and (rule.checks or not unit.is_check):
+            if (
+                (keys is None or key in keys)
+                and (rule.checks or not unit.is_check)
+                and (not rule.conditions or meets(rule, unit, key))
+            ):
                 return index
         return None
 
+    def meets(rule: Rule, unit: Unit, key: dg.AssetKey) -> bool:
+        return (
+            (rule.partitioned is None or rule.partitioned is (key in partitions))
+            and (rule.resource is None or any(map(rule.takes_resource, unit.resources)))
+            and (rule.io_manager is None or rule.takes_io_manager(unit.io_manager(key)))
+        )
+
     return rule_of
+
+
+def _partitions(
+    items: Sequence[AssetItem],
+) -> Mapping[dg.AssetKey, dg.PartitionsDefinition[Any]]:
+    """The partitions of each asset that has any, external assets included."""
+    specs = (
+        spec
+        for item in items
+        for spec in (item.specs if isinstance(item, dg.AssetsDefinition) else [item])
+    )
+    return {spec.key: spec.partitions_def for spec in specs if spec.partitions_def is not None}
 
 
 def _external(items: Sequence[AssetItem]) -> Iterator[Assignment]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from dagster_lifeguard.compat.definitions import io_manager_key, metadata_text
+from dagster_lifeguard.compat.definitions import (
+    metadata_text,
+    partition_keys_of,
+)
 from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import ConfigError, NameClashError, TemplateError
 from dagster_lifeguard.members import Members
@@ -21,11 +25,12 @@ from dagster_lifeguard.names import (
     pool_name,
     safe_value,
 )
+from dagster_lifeguard.partitions import without_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dagster import AssetKey, AssetSpec
+    from dagster import AssetKey, AssetSpec, PartitionsDefinition
 
     from dagster_lifeguard.config import Config
     from dagster_lifeguard.errors import LifeguardError
@@ -46,10 +51,18 @@ class Asked(NamedTuple):
 
 
 class PoolNames:
-    """The pools that rules give to units; collects what goes wrong on the way."""
+    """The pools that rules give to units; collects what goes wrong on the way.
 
-    def __init__(self, policy: Config) -> None:
+    Args:
+        policy: The rules.
+        partitions: The partitions of each asset that has any.
+    """
+
+    def __init__(
+        self, policy: Config, partitions: Mapping[AssetKey, PartitionsDefinition[Any]]
+    ) -> None:
         self._policy = policy
+        self._partitions = partitions
         self._terms = [rule.terms for rule in policy.rules]  # Read once: for many assets.
         self._unfilled: defaultdict[tuple[int, str], dict[str, None]] = defaultdict(dict)
         self._unwritable: dict[str, str] = {}
@@ -64,21 +77,40 @@ class PoolNames:
         naming = self._policy.naming
         leaves_asset = unit.selects and self._policy.engine == "lifeguard"
         spec = unit.assets.specs_by_key.get(key)
-        value = partial(_value, unit, key, spec, naming)
-        slots: dict[str, int] = {}  # Where two come out as one pool, the larger counts.
+        partitions = self._partitions.get(key)
+        found: dict[Term, int] = {}  # Where two come out as one pool, the larger counts.
         try:
-            for term in self._terms[rule_index]:
+            for written, resources in self._by_resource(unit, rule_index):
+                value = partial(_value, unit, key, spec, partitions, resources, naming)
+                term = _of_partitions(written, partitions)
                 filled = term.fill(value)
                 if term.has("asset"):
                     self._note_owner(filled.name, key.to_user_string())
                     if leaves_asset:
                         filled = term.fill(partial(_asset_left, value, naming))
-                slots[filled.name] = max(slots.get(filled.name, 0), filled.slots)
+                pool = replace(filled, slots=1)
+                found[pool] = max(found.get(pool, 0), filled.slots)
         except LookupError as error:
             who = unit.name if unit.is_check else key.to_user_string()
             self._unfilled[rule_index, str(error.args[0])][who] = None
             return ()
-        return tuple(Term.written(name, count) for name, count in slots.items())
+        return tuple(replace(pool, slots=count) for pool, count in found.items())
+
+    def _by_resource(self, unit: Unit, rule_index: int) -> Iterator[tuple[Term, Sequence[str]]]:
+        """The terms of a rule, with the resources for which each stands.
+
+        Under the engine a unit asks for a pool of each of its resources.
+        """
+        rule, terms = self._policy.rules[rule_index], self._terms[rule_index]
+        if not any(term.has("resource") for term in terms):
+            yield from ((term, ()) for term in terms)
+            return
+        resources = [name for name in unit.resources if rule.takes_resource(name)]
+        for term in terms:
+            if term.has("resource") and len(resources) > 1 and self._policy.engine == "lifeguard":
+                yield from ((term, [resource]) for resource in resources)
+            else:
+                yield term, resources
 
     def kept(self, unit: Unit, declared: str) -> tuple[Term, ...]:
         """The terms of a pool that an op declares, where it stands beside those of rules."""
@@ -107,9 +139,10 @@ class PoolNames:
             ),
             key=lambda found: found[:3],
         )
-        slots: defaultdict[str, dict[AssetKey, int]] = defaultdict(dict)
+        slots: defaultdict[Term, dict[AssetKey, int]] = defaultdict(dict)
         for _, _, key, term in ordered:
-            slots[term.name][key] = max(slots[term.name].get(key, 0), term.slots)
+            of_assets = slots[replace(term, slots=1)]
+            of_assets[key] = max(of_assets.get(key, 0), term.slots)
         if len(slots) > POOLS_PER_DEMAND_MAX:
             reason = f"it would ask for more than {POOLS_PER_DEMAND_MAX} pools"
             self._unfilled[min(rule for rule, _ in asked.values()), reason][unit.name] = None
@@ -119,7 +152,7 @@ class PoolNames:
         if unit.selects and len(asked) > 1:
             terms = list(_by_member(slots, asked))
         else:
-            terms = [Term.written(name, max(of.values())) for name, of in slots.items()]
+            terms = [replace(pool, slots=max(of.values())) for pool, of in slots.items()]
         return op_pool(terms, hold_asset=self._holds(unit, asked))
 
     def _holds(self, unit: Unit, asked: Mapping[AssetKey, Asked]) -> bool:
@@ -170,14 +203,15 @@ class PoolNames:
 
 
 def _by_member(
-    slots: Mapping[str, Mapping[AssetKey, int]], keys: Iterable[AssetKey]
+    slots: Mapping[Term, Mapping[AssetKey, int]], keys: Iterable[AssetKey]
 ) -> Iterator[Term]:
     """A term for each pool and number of slots, with the assets for which it is asked."""
     names = {key: pool_name(key.path, "path") for key in keys}
-    for name, slots_of in slots.items():
+    for pool, slots_of in slots.items():
         for count in sorted(set(slots_of.values())):
             chosen = [names[key] for key, number in slots_of.items() if number == count]
-            yield Term.written(name, count, Members.among(chosen, names.values()))
+            members = Members.among(chosen, names.values())
+            yield replace(pool, slots=count, members=members)
 
 
 def _asset_left(value: Callable[[Field], str], naming: Naming, template: Field) -> str:
@@ -188,7 +222,13 @@ def _asset_left(value: Callable[[Field], str], naming: Naming, template: Field) 
 
 
 def _value(
-    unit: Unit, key: AssetKey, spec: AssetSpec | None, naming: Naming, template: Field
+    unit: Unit,
+    key: AssetKey,
+    spec: AssetSpec | None,
+    partitions: PartitionsDefinition[Any] | None,
+    resources: Sequence[str],
+    naming: Naming,
+    template: Field,
 ) -> str:
     """Return what a template stands for in an asset of a unit, safe in a pool name.
 
@@ -197,10 +237,11 @@ def _value(
     """
     if template.name == "asset":
         return pool_name(key.path, cast("Naming", template.key or naming))
-    if template.name == "partition":
-        if spec is None or spec.partitions_def is None:
-            raise LookupError(f"{template}: it has no partitions")
+    if template.is_of_partition:
+        _require_partition(template, partitions)
         return str(template)  # Left to the step that claims.
+    if template.name == "resource":
+        return _only(template, resources)
     if spec is None:
         raise LookupError(f"{template} is not known of a check's asset")
     if template.name == "group":
@@ -210,11 +251,46 @@ def _value(
     if template.name == "owner":
         return _only(template, list(spec.owners))
     if template.name == "io_manager":
-        return _only(template, [io_manager_key(unit.assets, key)])
+        return _only(template, [unit.io_manager(key)])
     if template.name == "tag":
         return _only(template, [spec.tags.get(template.key or "")])
     assert template.name == "metadata", template
     return _only(template, [metadata_text(spec.metadata.get(template.key or ""))])
+
+
+def _of_partitions(term: Term, partitions: PartitionsDefinition[Any] | None) -> Term:
+    """The term of an asset with these partitions, told how their keys are written if it matters.
+
+    Raises:
+        LookupError: Nothing is left of its name without a partition.
+    """
+    if partitions is None and term.is_by_partition:
+        left = without_partition(term)
+        if not left.name:
+            raise LookupError(f"{term.name}: it has no partitions")
+        return left
+    if partitions is not None and any(field.needs_keys for field in term.fields):
+        return replace(term, keys=partition_keys_of(partitions))
+    return term
+
+
+def _require_partition(template: Field, partitions: PartitionsDefinition[Any] | None) -> None:
+    """Refuse a template that no partition of the asset can fill in.
+
+    Raises:
+        LookupError: The argument says why.
+    """
+    if partitions is None:
+        raise LookupError(f"{template}: it has no partitions")
+    if not template.needs_keys:
+        return
+    try:
+        part = partition_keys_of(partitions).part(template.dimension)
+    except LookupError as error:
+        raise LookupError(f"{template}: {error.args[0]}") from error
+    if template.key is not None and part.time_format is None:
+        of = f"of the dimension {part.dimension} " if part.dimension else ""
+        raise LookupError(f"{template}: its partitions {of}are not time windows")
 
 
 def _only(template: Field, values: Sequence[object]) -> str:

@@ -6,6 +6,7 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 import heapq
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, cast
@@ -14,14 +15,8 @@ from dagster import AssetKey
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.history import Outcome
-from dagster_lifeguard.names import (
-    Term,
-    all_partitions,
-    asked_by,
-    fill_run_fields,
-    of_assets,
-    safe_value,
-)
+from dagster_lifeguard.names import Term, asked_by, of_assets
+from dagster_lifeguard.partitions import all_partitions, of_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -147,12 +142,12 @@ def _terms(text: str) -> tuple[Term, ...]:
 
 def _names(term: Term, step: StepExecution) -> Iterator[str]:
     """The pools that a term stood for: one for each partition that it names."""
-    if not term.has("partition"):
+    if not term.is_by_partition:
         yield term.name
         return
     yield all_partitions(term).name
-    for partition in map(safe_value, step.partitions):
-        yield fill_run_fields(term, asset=None, partition=partition).name
+    with suppress(ValueError):  # It asked for all of them, as it did for many.
+        yield from (filled.name for filled in of_partitions(term, step.partitions))
 
 
 def timeline_of_runs(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
 from dagster_lifeguard.compat.copies import original_node
-from dagster_lifeguard.compat.definitions import made_keys, node_of, observation_as_assets
+from dagster_lifeguard.compat.definitions import (
+    io_manager_key,
+    made_keys,
+    node_of,
+    observation_as_assets,
+)
 from dagster_lifeguard.compat.ops import declared_pool, leaf_ops
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+    from dagster_lifeguard.compat.ops import Leaf
 
 Kind = Literal["asset", "multi_asset", "graph_asset", "observation", "check", "external"]
 
@@ -28,11 +36,13 @@ class OpUse:
         op: The op.
         declared: The pool that the user gave it, on the op or where it is used; None if none.
         is_partly_declared: Whether that pool is a tag on some of its uses and not on others.
+        graphs: The names of the graphs in which the unit uses it; None if it is the op by itself.
     """
 
     op: dg.OpDefinition
     declared: str | None
     is_partly_declared: bool
+    graphs: tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,15 @@ class Unit:
         node = node_of(self.assets)
         assert node is not None
         return node.name
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The keys of the resources that its ops require, sorted; without io managers."""
+        return tuple(sorted({key for use in self.ops for key in use.op.required_resource_keys}))
+
+    def io_manager(self, key: dg.AssetKey) -> str | None:
+        """The key of the io manager that stores an asset; None if none does."""
+        return io_manager_key(self.assets, key)
 
     @property
     def selects(self) -> bool:
@@ -139,18 +158,25 @@ def _unit(assets: dg.AssetsDefinition) -> Unit | None:
     node = node_of(assets)
     assert node is not None
     uses = list(leaf_ops(node))
-    current = {pool for op, tags in uses if (pool := declared_pool(op, tags))}
+    current = {pool for op, tags, _ in uses if (pool := declared_pool(op, tags))}
     original = original_node(node)
     ops = _ops(uses if original is node else list(leaf_ops(original)))
     return Unit(name, assets, keys, ops, tuple(sorted(current)), len(uses), is_check)
 
 
-def _ops(uses: list[tuple[dg.OpDefinition, Mapping[str, str]]]) -> tuple[OpUse, ...]:
-    declared: dict[dg.OpDefinition, set[str | None]] = {}
-    for op, tags in uses:
-        declared.setdefault(op, set()).add(declared_pool(op, tags))
-    # A pool on the op itself would silence a tag on one of its uses, so that tag counts for it.
+def _ops(uses: Iterable[Leaf]) -> tuple[OpUse, ...]:
+    declared: defaultdict[dg.OpDefinition, set[str | None]] = defaultdict(set)
+    graphs: defaultdict[dg.OpDefinition, dict[str | None, None]] = defaultdict(dict)
+    for op, tags, graph in uses:
+        declared[op].add(declared_pool(op, tags))
+        graphs[op][graph] = None
+    # Where a tag gives only some uses a pool, it counts for the op.
     return tuple(
-        OpUse(op, max(filter(None, pools), default=None), len(pools) > 1 and None in pools)
+        OpUse(
+            op,
+            max(filter(None, pools), default=None),
+            len(pools) > 1 and None in pools,
+            tuple(graphs[op]),
+        )
         for op, pools in declared.items()
     )

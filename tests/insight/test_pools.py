@@ -55,12 +55,20 @@ class TestPast:
             == pools
         )
 
-    def test_a_partition_is_filled_in(self):
-        execution = executed("a", {"x": "{hold:step}db[{partition}]"}, 1.0)
-        steps = tuple(replace(step, partitions=("2024 01",)) for step in execution.steps)
+    @pytest.mark.parametrize(
+        ("text", "partition", "pool"),
+        [
+            ("db[{partition}]", "2024 01", "db[2024%2001]"),
+            ("{keys:=%Y-%m-%d}db[{partition:%Y}]", "2024-01-01", "db[2024]"),
+            ("{keys:=%Y-%m-%d}db[{partition:%Y}]", "never", "db[{partition:%Y}]"),
+        ],
+    )
+    def test_a_partition_is_filled_in(self, text, partition, pool):
+        execution = executed("a", {"x": "{hold:step}" + text}, 1.0)
+        steps = tuple(replace(step, partitions=(partition,)) for step in execution.steps)
         settings = replace(SETTINGS, engine=True)
         found = past(replace(execution, steps=steps), settings=settings)
-        assert found.holds.keys() == {"db[2024%2001]"}
+        assert found.holds.keys() == {pool}
 
     @given(
         st.lists(st.integers(0, 10**6), min_size=1, max_size=40).map(sorted),

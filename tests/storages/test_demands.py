@@ -48,7 +48,7 @@ class TestPartitions:
             "{all}daily[*]": 1,
         }
 
-    @pytest.mark.parametrize("partitions", [None, ("d",) * (PARTITIONS_MAX + 1)])
+    @pytest.mark.parametrize("partitions", [None, tuple(map(str, range(PARTITIONS_MAX + 1)))])
     def test_many_or_unlisted_partitions_are_all_of_them(self, partitions) -> None:
         assert slots("daily[{partition}]", plan("daily", partitions=partitions)) == {
             "{all}daily[*]": 1000
@@ -59,6 +59,27 @@ class TestPartitions:
         three, four = (plan(*models, partitions=tuple("abcd")[:n]) for n in (3, 4))
         assert len(slots("{asset}[{partition}]", three)) == POOLS_PER_DEMAND_MAX
         assert slots("{asset}[{partition}]", four) == {f"{{all}}{m}[*]": 1000 for m in models}
+
+    def test_many_partitions_of_few_pools_are_asked_for_pool_by_pool(self) -> None:
+        days = tuple(f"2024-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29))
+        text = "{keys:=%Y-%m-%d}daily[{partition:%Y-%m}]*2"
+        assert slots(text, plan("daily", partitions=days)) == {
+            "daily[2024-01]": 2,
+            "daily[2024-02]": 2,
+            "{all}daily[*]": 1,
+        }
+
+    @pytest.mark.parametrize(
+        "partitions", [None, ("2024-01-01", "never"), ("2024-01-01",) * 10_001]
+    )
+    def test_where_a_part_of_a_key_cannot_be_told_all_are_asked_for(self, partitions) -> None:
+        text = "{keys:=%Y-%m-%d}daily[{partition:%Y-%m}]"
+        assert slots(text, plan("daily", partitions=partitions)) == {"{all}daily[*]": 1000}
+
+    def test_a_key_that_is_computed_meets_the_same_pool_of_all(self) -> None:
+        """Whatever a term takes of a partition: a run of all is alone against each of them."""
+        for text in ("x[{partition}]", "{keys:a|b}x[{partition.b}]"):
+            assert slots(text, plan("x", partitions=("1|2",)))["{all}x[*]"] == 1
 
     def test_a_partition_is_never_taken_for_all_of_them_nor_for_an_operator(self) -> None:
         found = slots("daily[{partition}]", plan("daily", partitions=("{all}*", "a b+c*2", "{x}")))

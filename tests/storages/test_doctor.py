@@ -26,6 +26,7 @@ from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.doctor import daemon, fixes, slots
 from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
+from dagster_lifeguard.doctor.tag_limits import RUNS_MIN
 from dagster_lifeguard.names import parse_expression
 from dagster_lifeguard.storage import switch
 
@@ -740,6 +741,56 @@ class TestNames:
 
 
 class TestRunQueue:
+    @pytest.mark.parametrize(
+        "place",
+        [
+            lambda limits: {"run_queue": {"tag_concurrency_limits": limits}},
+            lambda limits: {"concurrency": {"runs": {"tag_concurrency_limits": limits}}},
+            lambda limits: {
+                "run_coordinator": {
+                    "module": "dagster.core.run_coordinator",
+                    "class": "QueuedRunCoordinator",
+                    "config": {"tag_concurrency_limits": limits},
+                }
+            },
+        ],
+        ids=["run_queue", "concurrency", "run_coordinator"],
+    )
+    def test_limits_by_a_tag_that_no_run_has(self, make_home: MAKE, place: Any) -> None:
+        per_value = {"applyLimitPerUniqueValue": True}
+        limits = [
+            {"key": "dagster/concurrency_key", "value": "api", "limit": 3},
+            {"key": "team", "value": "sales", "limit": 2},
+            {"key": "owner", "value": per_value, "limit": 1},
+            {"key": "tier", "limit": 4},
+            {"key": "dagster/backfill", "value": per_value, "limit": 1},
+        ]
+        home = make_home("sqlite", stock=True, **place(limits))
+        finding = the(home, "tag-limit-of-pools")
+        assert finding.message == (
+            "The limit of 3 for the tag dagster/concurrency_key: api limits nothing: the run queue "
+            "counts tags of runs, and this tag names pools of ops."
+        )
+        policy = Policy(**yaml.safe_load("\n".join(finding.snippet)))
+        tagged = asset_of("tagged", tags={"dagster/concurrency_key": "api"})
+        (new,) = policy.apply(dg.Definitions(assets=[tagged])).assets
+        assert (new.op.pool, policy.limit_of("api")) == ("api", 3)
+        assert found(home, "tag-limit-idle") == []  # Nothing ran so far.
+        for number in range(RUNS_MIN):
+            add_run(home, f"run-{number}", "SUCCESS", team="ops", tier="1")
+        team, owner = found(home, "tag-limit-idle")
+        assert team.message == (
+            "The limit of 2 for the tag team: sales limits nothing: none of the last 10 runs has it."
+        )
+        assert team.evidence[1] == "Values that runs have: ops"
+        assert [yaml.safe_load("\n".join(f.snippet))["pools"] for f in (team, owner)] == [
+            {"team_sales": 2},
+            {"owner_VALUE": 1},
+        ]
+        tags = {"dagster/concurrency_key": "api", "team": "sales", "owner": "me"}
+        add_run(home, "run", "SUCCESS", **tags)
+        assert found(home, "tag-limit-of-pools") == found(home, "tag-limit-idle") == []
+
     def test_runs_are_not_queued(self, make_home: MAKE) -> None:
         coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
         home = make_home("sqlite", stock=True, run_coordinator=coordinator)

@@ -165,6 +165,16 @@ def test_runs_tell_their_steps_and_their_history(deployment, home):
         deployment.planned_steps("nowhere")
 
 
+def test_steps_tell_the_pool_of_the_use_of_their_op(deployment, home):
+    sharing = str(DEFINITIONS.with_name("sharing.py"))
+    home.run("dagster", "asset", "materialize", "-f", sharing, "--select", "left,right")
+    (run,) = (run for run in deployment.find_runs("", 5) if run.pools == {"left", "right"})
+    assert {(step.step_key, step.pool) for step in deployment.planned_steps(run.run_id)} == {
+        ("left.fetch", "left"),
+        ("right.fetch", "right"),
+    }
+
+
 def test_assets_are_those_of_the_code_locations(deployment):
     found = deployment.assets()
     assert (found["held"], found["free_one"]) == (("orders",), ())

@@ -23,7 +23,8 @@ from dagster_lifeguard.audit.waits import LongWaits
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.model import limit_in_force
-from dagster_lifeguard.names import Field, Term, safe_value
+from dagster_lifeguard.names import Term
+from dagster_lifeguard.partitions import of_partitions
 from dagster_lifeguard.storage.expressions import demand_of
 
 if TYPE_CHECKING:
@@ -128,10 +129,6 @@ def _sweep(sweep: Sweep, intervals: Iterator[tuple[Any, ...]], since: float) -> 
         heapq.heappush(going_on, (end, number, entered))
     leave_until(math.inf)
     sweep.finish()
-
-
-_KNOWN = (Field("partition"),)
-"""The templates that the history of a step fills in."""
 
 
 _Lane = tuple[str, str, str, int]
@@ -282,11 +279,15 @@ class _Reading:
         terms = self._terms[text]
         if terms is None or not any(term.is_deferred for term in terms):
             return terms
-        if len(partitions) != 1 or any(field not in _KNOWN for t in terms for field in t.fields):
+        fields = (field for term in terms for field in term.fields)
+        if len(partitions) != 1 or not all(field.is_of_partition for field in fields):
             return None
         if any(term.members is not None for term in terms):
             return None
-        return tuple(term.fill(lambda _: safe_value(partitions[0])) for term in terms)
+        try:
+            return tuple(filled for t in terms for filled in of_partitions(t, partitions))
+        except ValueError:  # A key that is not written as the term says.
+            return None
 
     def _parsed(self, text: str) -> tuple[Term, ...] | None:
         if not self._limits.expressions:

@@ -27,7 +27,7 @@ CODES: Mapping[str, str] = {
     "steps-interleave": "A graph asset's steps claim one by one, so runs of it may interleave.",
     "circular-wait": "Runs of assets that take slots inside may wait for each other for ever.",
     "one-rule-per-op": "Under engine: stock, an op that makes several assets goes by one rule.",
-    "shared-op": "An op is used by several assets or jobs and has one pool for all of them.",
+    "shared-op": "Assets or jobs share an op, or a graph, whose ops have one pool for all of them.",
     "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
     "limits-differ": "Several policies declare different limits for one pool.",
     "no-instance": "DAGSTER_HOME names no instance, so no limit was looked at.",

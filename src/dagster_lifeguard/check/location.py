@@ -123,7 +123,7 @@ def _inspect_repository(
         of_assets = (t for a in part for t in a.own_terms)
         for term in (*of_assets, *(t for b in inside for t in b.terms)):
             declared[term.name].add(policy.limit_of(term.name))
-            if {field.name for field in term.fields} == {"partition"}:
+            if term.fields and all(field.is_of_partition for field in term.fields):
                 by_partition.add(term)
     limits = {
         pool: min(declared[pool], key=lambda limit: (limit is None, limit)) for pool in declared
@@ -154,7 +154,7 @@ def _inspect_repository(
         by_partition=frozenset(by_partition),
         default_limits=frozenset(policy.default_limit for policy, _ in plans),
         engines=frozenset(policy.engine for policy, _ in plans),
-        rules=tuple(rule.assets for rule in plans[0][0].rules),
+        rules=tuple(rule.selection for rule in plans[0][0].rules),
         on_conflict=tuple(
             f"{describe_rule(index, rule)}: on_conflict: {rule.on_conflict}"
             for policy, _ in plans

@@ -13,12 +13,13 @@ from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
 from dagster_lifeguard.config import Config, describe_rule
 from dagster_lifeguard.findings import Finding, limit_text
-from dagster_lifeguard.names import enumerate_some
+from dagster_lifeguard.names import enumerate_some, without_mark
 from dagster_lifeguard.units import with_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dagster_lifeguard.op_pools import SharedOp
     from dagster_lifeguard.plan import Plan, RulesUnheeded
     from dagster_lifeguard.units import AssetItem
 
@@ -60,7 +61,7 @@ def by_policy(
 
 def _applied_policy(item: AssetItem) -> Config | None:
     node = node_of(item) if isinstance(item, dg.AssetsDefinition) else None
-    for op, _ in leaf_ops(node) if node is not None else ():
+    for op, *_ in leaf_ops(node) if node is not None else ():
         policy = applied_policy(op)
         if isinstance(policy, Config):
             return policy
@@ -76,21 +77,12 @@ def policy_findings(
     if not planned.problems:
         yield from _not_applied(planned, how_to_apply)
     for op in planned.shared_ops(jobs):
-        users = [f"asset {name}" for name in op.assets] + [f"job {name}" for name in op.jobs]
-        yield Finding(
-            "shared-op",
-            "warning",
-            f"The op {op.op} is used by {enumerate_some(users)}; in all of them it claims the pool "
-            f"{op.pool}.",
-            "Dagster knows one op by that name. Give each its own op if they need not wait for "
-            "each other.",
-            (op.op,),
-        )
+        yield _shared(op)
     yield from _misspelt(policy)
     for unheeded in planned.rules_unheeded():
         yield _unheeded(policy, unheeded)
     for index in planned.unused_rules:
-        if policy.rules[index].assets.strip() != "*":
+        if not policy.rules[index].selects_all:
             yield Finding(
                 "unused-rule",
                 "warning",
@@ -117,6 +109,23 @@ def _misspelt(policy: Config) -> Iterator[Finding]:
                     f"Did you mean {near[0]}? Or declare {term.name} under pools.",
                     (term.name,),
                 )
+
+
+def _shared(found: SharedOp) -> Finding:
+    users = [f"asset {name}" for name in found.assets] + [f"job {name}" for name in found.jobs]
+    if found.graph is None:
+        used, kind = f"The op {found.op} is used by {enumerate_some(users)}", "op"
+    else:
+        users_of_graph = f"the graph {found.graph}, which {enumerate_some(users)} share"
+        used, kind = f"The op {found.op} is in {users_of_graph}", "graph"
+    return Finding(
+        "shared-op",
+        "warning",
+        f"{used}; for all of them it claims the pool {without_mark(found.pool)}.",
+        f"Dagster knows one {kind} by that name. Give each its own {kind} if they need not wait "
+        "for each other.",
+        (found.op,),
+    )
 
 
 def _unheeded(policy: Config, found: RulesUnheeded) -> Finding:

@@ -84,7 +84,10 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
             "blocked: the next claim takes back what it has there."
         )
     own = [("its pool", _pool(pool)) for pool in found.pools]
-    own += [("its pool", f"{name}: one for each partition") for name in found.pools_by_partition]
+    own += [
+        ("its pool", f"{printable(name)}: depends on the partition")
+        for name in found.pools_by_partition
+    ]
     if own:
         yield _facts(own)
     if found.kind == "asset" and not (found.pools or found.pools_by_partition):

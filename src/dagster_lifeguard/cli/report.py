@@ -61,6 +61,7 @@ def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding])
                 "steps": a.steps,
                 "executed_with": list(a.executed_with),
                 "shared_ops": list(a.shared_ops),
+                "tagged_ops": list(a.tagged_ops),
             }
             for location, a in rows
         ],
@@ -163,6 +164,11 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         lines.append("op xN: a graph asset; its N steps claim the pool one by one, each by itself.")
     if True in of_graphs:
         lines.append("asset: a graph asset; its steps hold the pools together, first to last.")
+    tagged = sorted({op for a in found for op in a.tagged_ops})
+    if tagged:
+        lines.append(
+            f"Ops with a pool for each use, which Dagster's UI does not show: {', '.join(tagged)}."
+        )
     if any(a.explicit for a in found):
         lines.append("rule own: the pool that the asset declares itself.")
     if any(_pools(a) == "none" for a in found):

@@ -15,6 +15,7 @@ from dagster._utils.test import definitions
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
 from dagster_lifeguard.errors import first_line
+from dagster_lifeguard.partition_keys import KeyPart, PartitionKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,27 @@ def made_keys(assets: dg.AssetsDefinition) -> tuple[dg.AssetKey, ...]:
     Relies on: ``AssetsDefinition.node_keys_by_output_name`` (1.10.0).
     """
     return tuple(sorted(set(assets.node_keys_by_output_name.values())))
+
+
+def partition_keys_of(partitions: dg.PartitionsDefinition[Any]) -> PartitionKeys:
+    """Return how the partition keys of a definition are written.
+
+    Relies on: ``TimeWindowPartitionsDefinition.fmt``: a key is the start of its window, written
+    so; ``MultiPartitionsDefinition.partitions_defs``: a key has their keys in this order, joined by
+    ``|`` (1.10.0).
+    """
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        return PartitionKeys(
+            tuple(
+                KeyPart(dimension.name, _time_format(dimension.partitions_def))
+                for dimension in partitions.partitions_defs
+            )
+        )
+    return PartitionKeys((KeyPart("", _time_format(partitions)),))
+
+
+def _time_format(partitions: object) -> str | None:
+    return partitions.fmt if isinstance(partitions, dg.TimeWindowPartitionsDefinition) else None
 
 
 def io_manager_key(assets: dg.AssetsDefinition, key: dg.AssetKey) -> str | None:

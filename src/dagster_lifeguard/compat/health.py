@@ -10,6 +10,8 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 
+from dagster_lifeguard.compat.ops import POOL_OF_USE_TAG
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -206,7 +208,7 @@ def assign_waiting(instance: dg.DagsterInstance, pool: str, count: int) -> None:
 
 
 def tagged_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[TaggedStep]:
-    """The steps of a run's plan that bear the old tag.
+    """The steps of a run's plan that bear the old tag, and not from a policy.
 
     Relies on: ``get_execution_plan_snapshot``, and of its steps ``tags`` and ``pool`` (1.10.0).
     """
@@ -214,8 +216,9 @@ def tagged_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[T
     if plan is None:
         return
     for step in cast("Any", instance).get_execution_plan_snapshot(plan).steps:
-        tag = (step.tags or {}).get(GLOBAL_CONCURRENCY_TAG)
-        if tag is not None:
+        tags = step.tags or {}
+        tag = tags.get(GLOBAL_CONCURRENCY_TAG)
+        if tag is not None and POOL_OF_USE_TAG not in tags:
             yield TaggedStep(step.key, tag, step.pool)
 
 

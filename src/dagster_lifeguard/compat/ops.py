@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import dagster as dg
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
@@ -23,7 +23,25 @@ ON_CONFLICT_TAG = "lifeguard/on_conflict"
 CONCURRENCY_KEY_TAG = GLOBAL_CONCURRENCY_TAG
 """On an op, or on one use of it: the pool of its steps, the older way to say it (1.10.0)."""
 
+POOL_OF_USE_TAG = "lifeguard/pool_of_use"
+"""On one use of an op: its pool is given by a policy, in the tag ``dagster/concurrency_key``."""
+
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+class Leaf(NamedTuple):
+    """One use of an op.
+
+    Attributes:
+        op: The op.
+        tags: The tags that its step will have.
+        graph: The name of the graph that uses it, of which Dagster knows one in a repository; None
+            if it is used by itself.
+    """
+
+    op: dg.OpDefinition
+    tags: Mapping[str, str]
+    graph: str | None
 
 
 def applied_policy(op: dg.OpDefinition) -> object | None:
@@ -87,16 +105,29 @@ def op_with_pool(
     return copy_once((id(op), policy_text, pool, *sorted(tags.items())), op, changes)
 
 
-def leaf_ops(node: NodeDefinition) -> Iterator[tuple[dg.OpDefinition, Mapping[str, str]]]:
-    """Yield each op under a node, once per use, with the tags that its step will have.
+def tags_with_pool(tags: Mapping[str, str], pool: str | None) -> dict[str, str]:
+    """The tags of one use of an op that has no pool, so that its step claims this one.
+
+    Relies on: a step whose op has no pool claims what the tag says that its use has, and the run
+    queue counts that (1.10.0).
+    """
+    new = {k: v for k, v in tags.items() if k not in (GLOBAL_CONCURRENCY_TAG, POOL_OF_USE_TAG)}
+    if pool is not None:
+        new |= {GLOBAL_CONCURRENCY_TAG: pool, POOL_OF_USE_TAG: "true"}
+    return new
+
+
+def leaf_ops(node: NodeDefinition) -> Iterator[Leaf]:
+    """Yield each use of an op under a node.
 
     Relies on: ``GraphDefinition.nodes`` and ``Node.definition``, ``Node.tags`` (1.10.0).
     """
     if isinstance(node, dg.OpDefinition):
-        yield node, node.tags
+        yield Leaf(node, node.tags, None)
         return
     for inner in cast("Any", node).nodes:
         if isinstance(inner.definition, dg.OpDefinition):
-            yield inner.definition, {**inner.definition.tags, **inner.tags}
+            tags = {**inner.definition.tags, **inner.tags}
+            yield Leaf(inner.definition, tags, node.name)
         else:
             yield from leaf_ops(inner.definition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
@@ -10,6 +11,7 @@ from dagster._core.definitions.node_container import create_execution_structure
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 
 from dagster_lifeguard.compat.copies import clone, copy_once, original_node
+from dagster_lifeguard.compat.ops import declared_pool, tags_with_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from dagster._core.definitions.node_definition import NodeDefinition
 
 _T = TypeVar("_T")
+
+_NONE: Mapping[dg.OpDefinition, Mapping[str, str | None]] = MappingProxyType({})
 
 
 class OpReplacement:
@@ -30,15 +34,19 @@ class OpReplacement:
     Args:
         new_ops: For each op as the user wrote it, what is to stand in its place.
         untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
+        pools_of_uses: Of those that get no pool of their own, the pool in each graph that is to
+            have one, or none. In other graphs a use keeps what the user wrote.
     """
 
     def __init__(
         self,
         new_ops: Mapping[dg.OpDefinition, dg.OpDefinition],
         untagged: AbstractSet[dg.OpDefinition],
+        pools_of_uses: Mapping[dg.OpDefinition, Mapping[str, str | None]] = _NONE,
     ) -> None:
         self._new: dict[int, Any] = {id(op): new for op, new in new_ops.items()}
         self._untagged = {id(op) for op in untagged}
+        self._pools_of_uses = {id(op): pools for op, pools in pools_of_uses.items()}
         # An id names an object only while that object lives.
         self._kept: list[object] = list(new_ops)
 
@@ -91,11 +99,13 @@ class OpReplacement:
 
     def _new_graph(self, graph: Any) -> Any:
         inner = [self.node(node) for node in graph._node_defs]
-        dependencies = self._untagged_dependencies(graph)
+        dependencies = self._tagged_dependencies(graph)
         if _all_same(inner, graph._node_defs) and dependencies is graph._dependencies:
             return graph
-        untagged = dependencies is not graph._dependencies
-        new = copy_once((id(graph), *map(id, inner), untagged), graph, {"_node_defs": inner})
+        tags: tuple[object, ...] = ()
+        if dependencies is not graph._dependencies:
+            tags = tuple((use, use.tags.get(GLOBAL_CONCURRENCY_TAG)) for use in dependencies)
+        new = copy_once((id(graph), *map(id, inner), *tags), graph, {"_node_defs": inner})
         if new._dependency_structure is graph._dependency_structure:  # it is new indeed
             new._dependencies = dependencies
             new._dependency_structure, new._node_dict = create_execution_structure(
@@ -106,18 +116,26 @@ class OpReplacement:
                 new._parent_graph_def = self.node(graph._parent_graph_def)
         return new
 
-    def _untagged_dependencies(self, graph: Any) -> Any:
+    def _tagged_dependencies(self, graph: Any) -> Any:
         """Relies on: ``_dependencies`` is keyed by ``NodeInvocation``, a named tuple (1.10.0)."""
-        names = {
-            node.name for node in graph._node_defs if id(original_node(node)) in self._untagged
-        }
+        ops = {node.name: original_node(node) for node in graph._node_defs}
         new = {
-            use._replace(tags={k: v for k, v in use.tags.items() if k != GLOBAL_CONCURRENCY_TAG})
-            if use.name in names and GLOBAL_CONCURRENCY_TAG in use.tags
-            else use: inputs
+            self._tagged(graph.name, use, ops.get(use.name)): inputs
             for use, inputs in graph._dependencies.items()
         }
         return graph._dependencies if _all_same(list(new), list(graph._dependencies)) else new
+
+    def _tagged(self, graph_name: str, use: Any, op: Any) -> Any:
+        """One use of an op, with the tags that give its step its pool."""
+        if id(op) in self._untagged:
+            pool = None
+        elif id(op) in self._pools_of_uses:
+            written = declared_pool(op, {**op.tags, **use.tags})
+            pool = self._pools_of_uses[id(op)].get(graph_name, written)
+        else:
+            return use
+        tags = tags_with_pool(use.tags, pool)
+        return use if tags == use.tags else use._replace(tags=tags)
 
     def _new_assets(self, assets: Any) -> Any:
         computation = assets._computation

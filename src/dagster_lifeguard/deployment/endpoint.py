@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
 from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
+from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.deployment.contract import (
     NOTHING,
@@ -228,9 +229,12 @@ class EndpointDeployment:
             return ()
         pools = self._pools_by_handle(run["pipelineSnapshotId"])
         assets = self._assets_by_op((run["repositoryOrigin"] or {}).get("repositoryLocationName"))
-        handles = {step["key"]: step["solidHandleID"] for step in run["executionPlan"]["steps"]}
+        steps = run["executionPlan"]["steps"]
+        handles = {step["key"]: step["solidHandleID"] for step in steps}
+        # A step whose op has no pool may have one from the use of the op.
+        of_uses = {step["key"]: _tag(step, CONCURRENCY_KEY_TAG) for step in steps}
         return tuple(
-            PlannedStep(key, pools.get(handles[key]), _assets(assets, handles[key]))
+            PlannedStep(key, pools.get(handles[key]) or of_uses[key], _assets(assets, handles[key]))
             for key in run["stepKeysToExecute"] or handles
             if key in handles
         )
@@ -315,6 +319,11 @@ class EndpointDeployment:
 
     def close(self) -> None:
         self._webserver.close()
+
+
+def _tag(step: Mapping[str, Any], name: str) -> str | None:
+    """A tag of a step, which a webserver tells among the metadata of its plan."""
+    return next((item["value"] for item in step["metadata"] if item["key"] == name), None)
 
 
 def _state(row: Mapping[str, Any]) -> PoolState:

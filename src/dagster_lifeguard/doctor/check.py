@@ -23,6 +23,7 @@ class Told:
     names: Iterable[str] = ()
     evidence: Iterable[str] = ()
     commands: Iterable[str] = ()
+    snippet: Iterable[str] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Check:
                 tuple(told.names),
                 tuple(told.evidence),
                 tuple(told.commands),
+                tuple(told.snippet),
             )
 
 

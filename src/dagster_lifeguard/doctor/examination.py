@@ -17,6 +17,7 @@ from dagster_lifeguard.doctor import (
     settings,
     slots,
     storage,
+    tag_limits,
 )
 from dagster_lifeguard.errors import LifeguardError, first_line
 from dagster_lifeguard.findings import worst_first
@@ -36,7 +37,7 @@ GROUPS: Mapping[str, tuple[Check, ...]] = {
     "Limits": limits.CHECKS,
     "Slots": slots.CHECKS,
     "Names of pools": names.CHECKS,
-    "Run queue": queue.CHECKS,
+    "Run queue": (*queue.CHECKS, *tag_limits.CHECKS),
     "Runtime": runtime.CHECKS,
     "Executors": executors.CHECKS,
 }

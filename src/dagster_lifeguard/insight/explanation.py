@@ -59,7 +59,7 @@ class Explanation:
         engine: Whether the engine admits steps; None where that cannot be seen.
         window: The seconds before ``at`` that estimates are drawn from.
         pools: The pools of the asset's steps.
-        pools_by_partition: Those of them that are one for each partition, by their template.
+        pools_by_partition: Those of them that depend on the partition, by their template.
         steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
             those of its unfinished runs, in the order in which they go in.
         duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.

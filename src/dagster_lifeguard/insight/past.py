@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.names import Field, Term, asked_by, of_assets, safe_value
+from dagster_lifeguard.names import Term, asked_by, of_assets
+from dagster_lifeguard.partitions import of_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -195,10 +196,13 @@ def terms_used(step: StepExecution, settings: Settings) -> Iterator[Term]:
 
 def _filled(term: Term, step: StepExecution) -> Term:
     """The term with its partition filled in, where the step makes just one."""
-    if Field("partition") not in term.fields or len(step.partitions) != 1:
+    if not term.is_by_partition or len(step.partitions) != 1:
         return term
-    value = safe_value(step.partitions[0])
-    return term.fill(lambda field: value if field.name == "partition" else str(field))
+    try:
+        (filled,) = of_partitions(term, step.partitions)
+    except ValueError:  # It asked for all partitions, as its key is not written as the term says.
+        return term
+    return filled
 
 
 def _newest() -> deque[float]:

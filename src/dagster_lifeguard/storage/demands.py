@@ -1,10 +1,12 @@
 """What each step of a run asks for, and by which ticket: expressions filled in from its plan.
 
 Partitions. ``orders[{partition}]`` asks for the pool of each partition of the run, and for one slot
-of ``{all}orders[*]``, which stands for them all and has as many slots as a pool can have, always. A
-run of more than ``PARTITIONS_MAX`` partitions, of more than a demand may name, or of a range that
-its run does not list, asks for every slot of ``{all}orders[*]`` instead: so it meets each run of a
-single partition there.
+of ``{all}orders[*]``, which stands for them all and has as many slots as a pool can have, always.
+``orders[{partition:%Y-%m}]`` does so for each month in which a partition of the run begins.
+
+A run asks for every slot of ``{all}orders[*]`` instead, and so meets each run of a single partition
+there, if its partitions are more than ``PARTITIONS_MAX`` pools or than a demand may name, if it
+does not list those of its range, or if a key is not written as the term says.
 """
 
 from __future__ import annotations
@@ -18,13 +20,11 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
 from dagster_lifeguard.names import (
     SLOTS_MAX,
-    all_partitions,
     asked_by,
-    fill_run_fields,
     of_assets,
-    safe_value,
     ticket_name,
 )
+from dagster_lifeguard.partitions import all_partitions, of_partitions
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from dagster_lifeguard.names import Term
 
 PARTITIONS_MAX = 30
-"""So many partitions of one run are asked for one by one."""
+"""So many pools of the partitions of one run are asked for one by one."""
+
+_LISTED_MAX = 10_000
+"""Of so many partitions of one run the pools are worked out."""
 
 _RUNS_KNOWN_MAX = 64
 
@@ -120,8 +123,6 @@ def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> Asking:
             names=[step_key],
         )
     listed = plan.partitions
-    if listed is not None and len(listed) > PARTITIONS_MAX:
-        listed = None
     slots = _filled(text, step.members, listed)
     if listed is not None and len(slots) > POOLS_PER_DEMAND_MAX:
         slots = _filled(text, step.members, None)
@@ -159,9 +160,20 @@ def _filled(
 
 
 def _each_partition(term: Term, partitions: tuple[str, ...] | None) -> Iterator[Term]:
-    if not term.has("partition"):
+    if not term.is_by_partition:
         yield term
         return
-    yield replace(all_partitions(term), slots=SLOTS_MAX if partitions is None else 1)
-    for partition in partitions or ():
-        yield fill_run_fields(term, asset=None, partition=safe_value(partition))
+    found = _listed(term, partitions)
+    yield replace(all_partitions(term), slots=SLOTS_MAX if found is None else 1)
+    yield from found or ()
+
+
+def _listed(term: Term, partitions: tuple[str, ...] | None) -> tuple[Term, ...] | None:
+    """The pools of these partitions; None to ask for all that there are."""
+    if partitions is None or len(partitions) > _LISTED_MAX:
+        return None
+    try:
+        found = of_partitions(term, partitions)
+    except ValueError:
+        return None
+    return found if len(found) <= PARTITIONS_MAX else None
