@@ -19,6 +19,9 @@ test: $(READY)  ## Run the test suite on the newest supported Dagster
 test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL)
 
+test-versions: $(READY)  ## Run the tests of definitions on 1.10.0 and the last 1.11, 1.12 and 1.13 (through nox)
+	$(BIN)/nox --session versions -- $(IN_PARALLEL)
+
 test-dg: $(READY)  ## Run the example of a dg project, with dbt and dlt (through nox, 5 minutes)
 	$(BIN)/nox --session dg
 
@@ -90,4 +93,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-oldest test-dg test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean
+.PHONY: help demo test test-oldest test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean

@@ -13,6 +13,32 @@ def oldest(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+VERSIONS = {"1.10.0": "0.26.0", "1.11.16": "0.27.16", "1.12.22": "0.28.22", "1.13.28": "0.29.28"}
+"""The last of each minor version, and of its ``dagster-postgres``; the first of the oldest."""
+
+DEFINITIONS = [
+    *("tests/docs", "tests/test_assign.py", "tests/test_assign_kinds.py", "tests/test_check.py"),
+    *("tests/test_compat.py", "tests/test_config.py", "tests/test_dg_project.py"),
+    *("tests/test_init.py", "tests/test_members.py", "tests/test_partition_keys.py"),
+    *("tests/test_partitioned_rules.py", "tests/test_resource_rules.py", "tests/test_shared_ops.py"),
+    *("tests/storages/test_members_of_an_op.py", "tests/storages/test_partitioned_runs.py"),
+    "tests/storages/test_shared_ops_live.py",
+]
+"""What a user's definitions meet: rules, the commands that read them, and the README's blocks."""
+
+
+@nox.session
+@nox.parametrize("version", list(VERSIONS))
+def versions(session: nox.Session, version: str) -> None:
+    """Run the tests of definitions on each minor version of Dagster."""
+    session.install(
+        *(f"{name}=={version}" for name in ("dagster", "dagster-webserver", "dagster-graphql")),
+        f"dagster-postgres=={VERSIONS[version]}",
+        *("--editable", ".[dev]"),
+    )
+    session.run("python", "-m", "pytest", *DEFINITIONS, *session.posargs)
+
+
 @nox.session
 def dg(session: nox.Session) -> None:
     """Play the example of a dg project, with real dbt and dlt."""
