@@ -20,9 +20,9 @@ DEFINITIONS = [
     *("tests/docs", "tests/test_assign.py", "tests/test_assign_kinds.py", "tests/test_check.py"),
     *("tests/test_compat.py", "tests/test_config.py", "tests/test_dg_project.py"),
     *("tests/test_init.py", "tests/test_members.py", "tests/test_partition_keys.py"),
-    *("tests/test_partitioned_rules.py", "tests/test_resource_rules.py", "tests/test_shared_ops.py"),
-    *("tests/storages/test_members_of_an_op.py", "tests/storages/test_partitioned_runs.py"),
-    "tests/storages/test_shared_ops_live.py",
+    *("tests/test_partitioned_rules.py", "tests/test_resource_rules.py"),
+    *("tests/test_shared_ops.py", "tests/storages/test_members_of_an_op.py"),
+    *("tests/storages/test_partitioned_runs.py", "tests/storages/test_shared_ops_live.py"),
 ]
 """What a user's definitions meet: rules, the commands that read them, and the README's blocks."""
 
