@@ -6,7 +6,8 @@ import pytest
 from scale import some
 
 
-@pytest.mark.parametrize("lease", some([4.0], 10.0))
+# Threads of busy code on a busy machine run late; the reserve for that is a part of the lease.
+@pytest.mark.parametrize("lease", some([20.0], 4.0, 10.0))
 def test_busy_code_on_a_host_that_is_cut_off_stops_before_its_successor_begins(deploy, lease):
     hosts = deploy(lease)
     hosts.begin("script", "one", "first", BUSY="1")

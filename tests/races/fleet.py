@@ -163,6 +163,13 @@ def contending(kind: str, place: SharedPlace) -> Iterator[Any]:
         contender.close()
 
 
+def make_gate(place: SharedPlace) -> None:
+    """Use the engine once: until then nothing keeps the stock storage from letting in too many."""
+    with contending("beside stock", place) as first:
+        assert first.claim("first")
+        first.release("first")
+
+
 def claim_together(tools: Tools, kind: str, place: SharedPlace, limit: int, rounds: int) -> dict:
     """All claim at one instant, then all let go: rounds over the limit, and rounds short of it."""
     over, short, claims, granted, worst = 0, 0, 0, 0, 0

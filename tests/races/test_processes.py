@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet import POOL, STEP, stock_storage
+from fleet import POOL, STEP, make_gate, stock_storage
 
 from dagster_lifeguard.engine import Engine
 from dagster_lifeguard.model import Demand, Granted
@@ -73,6 +73,7 @@ def test_stock_processes_beside_the_engine_never_exceed_the_limit(fleet, shared_
     shared_place.store().migrate()
     storage = stock_storage(shared_place)
     storage.set_concurrency_slots(POOL, limit)
+    make_gate(shared_place)
     kinds = ("beside stock", "stock")
     answers = fleet.run("take_turns", 4, kinds, shared_place, limit, 30, 7)
 

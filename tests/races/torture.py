@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from fleet import POOL, Fleet, stock_storage
+from fleet import POOL, Fleet, make_gate, stock_storage
 from rich.console import Console
 from rich.table import Table
 from slices import DATABASES, Game, State, games, seed_of
@@ -87,6 +87,7 @@ class Arena:
         if game.job == "take_turns":
             kinds = BESIDE
             make_stock(place, game.limit)
+            make_gate(place)
         details: tuple[object, ...] = {
             "claim_together": (game.limit, game.rounds),
             "hammer": (game.limit, game.rounds),

@@ -37,6 +37,7 @@ OURS = {
 
 ADDED = {
     "use_options",
+    "wipe_events",
     "make_store",
     "database_name",
     "free_stock_slots",
