@@ -38,10 +38,10 @@ from dagster._core.storage.runs.schema import RunsTable
 from rich.console import Console
 from rich.table import Table
 
-from dagster_lifeguard.audit.report import audit
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.model import EntryKind
-from dagster_lifeguard.store.sql import statements
+from dagster_lifeguard.engine.rules.model import EntryKind
+from dagster_lifeguard.engine.store.sql import statements
+from dagster_lifeguard.inspections.audit.report import audit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

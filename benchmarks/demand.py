@@ -35,19 +35,19 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from rich.console import Console
 from rich.table import Table
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, EntryKind
+from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.store.contract import Scope
+from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
+from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.past import quantile
-from dagster_lifeguard.model import Demand, EntryKind
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.rate import Rate
-from dagster_lifeguard.store.contract import Scope
-from dagster_lifeguard.store.postgres import PostgresStore, connector
-from dagster_lifeguard.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dagster_lifeguard.store.contract import Store
+    from dagster_lifeguard.engine.store.contract import Store
 
 POOL = "api"
 STEP = "step"

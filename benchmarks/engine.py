@@ -29,12 +29,12 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from rich.console import Console
 from rich.table import Table
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
+from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.past import quantile
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.store.postgres import PostgresStore, connector
-from dagster_lifeguard.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from docstring_parser import parse
 
-from dagster_lifeguard.config import Config, PoolSpec, Rule
-from dagster_lifeguard.rate import UNITS
+from dagster_lifeguard.engine.rules.rate import UNITS
+from dagster_lifeguard.policy.config import Config, PoolSpec, Rule
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-FILE = Path(str(files("dagster_lifeguard"))) / "lifeguard.schema.json"
+FILE = Path(str(files("dagster_lifeguard.policy"))) / "lifeguard.schema.json"
 TERM = r"([^\s+*{}]|\{[^{}]*\})+(\*\d+)?"
 EXPRESSION = rf"^{TERM}(\+{TERM})*$"
 

@@ -17,9 +17,9 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageMetadata,
 )
 
-from dagster_lifeguard.store.memory import MemoryStore
-from dagster_lifeguard.store.postgres import PostgresStore, connector
-from dagster_lifeguard.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
+from dagster_lifeguard.engine.store.sqlite import SqliteStore
 
 _numbers = itertools.count()
 
@@ -163,7 +163,7 @@ def set_clock_back(place: Place, pool: str, seconds: float) -> None:
 def write_limit_as_another_would(place: Place, pool: str, limit: int) -> None:
     """Write Dagster's table behind the engine's back, as a stock process does."""
     if isinstance(place, MemoryPlace):
-        from dagster_lifeguard.model import LimitRow
+        from dagster_lifeguard.engine.rules.model import LimitRow
 
         place.store().rows.limits[pool] = LimitRow(pool, limit)
     else:

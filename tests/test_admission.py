@@ -9,8 +9,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dagster_lifeguard.admission import decide, next_in_line
-from dagster_lifeguard.model import (
+from dagster_lifeguard.engine.rules.admission import decide, next_in_line
+from dagster_lifeguard.engine.rules.model import (
     WAITERS_SEEN_MAX,
     Demand,
     Granted,
@@ -22,7 +22,7 @@ from dagster_lifeguard.model import (
     Waiter,
     Waiting,
 )
-from dagster_lifeguard.order import (
+from dagster_lifeguard.engine.rules.order import (
     SLOT,
     queue_of,
     rank_of,
@@ -30,7 +30,7 @@ from dagster_lifeguard.order import (
     turns_after,
     turns_of_new_groups,
 )
-from dagster_lifeguard.rate import Rate, nanoseconds
+from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 
 POOLS = ("x", "y", "z")
 NOW = 10_000.0

@@ -14,9 +14,10 @@ import dagster as dg
 import pytest
 
 import catalogue
-from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency, templates
+from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import leaf_ops
+from dagster_lifeguard.engine.rules.names import asset_key_parts
 from dagster_lifeguard.errors import (
     NameClashError,
     NeedsEngineError,
@@ -24,8 +25,8 @@ from dagster_lifeguard.errors import (
     TemplateError,
     UnsupportedDefinitionsError,
 )
-from dagster_lifeguard.names import asset_key_parts
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy import pool_names as templates
+from dagster_lifeguard.policy.assignments import Plan
 from served import differences, served
 
 if TYPE_CHECKING:

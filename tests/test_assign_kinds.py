@@ -9,7 +9,7 @@ import pytest
 
 from catalogue import KINDS, Kind
 from dagster_lifeguard import Policy, apply_per_asset_concurrency
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy.assignments import Plan
 from served import differences, in_pool_fields, served
 
 POOLS = {

@@ -11,22 +11,22 @@ from dagster import AssetKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.audit import spool as spool_module
-from dagster_lifeguard.audit.executions import Limits, audit_executions
-from dagster_lifeguard.audit.findings import Caveat, Occupant, Wait
-from dagster_lifeguard.audit.ledger import audit_ledger
-from dagster_lifeguard.audit.report import Report
-from dagster_lifeguard.audit.spool import Spool
-from dagster_lifeguard.audit.waits import LONGEST_MAX, LongWaits
-from dagster_lifeguard.audit.wording import verdict_text
 from dagster_lifeguard.compat.events import EventRow
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, read_ledger
-from dagster_lifeguard.history import ledger as ledger_module
-from dagster_lifeguard.history.ledger import Past, read_past
-from dagster_lifeguard.model import Demand, Entry, EntryKind, Holding, TicketKey
-from dagster_lifeguard.rate import Rate
-from dagster_lifeguard.store.memory import MemoryStore
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, read_ledger
+from dagster_lifeguard.deployment.history import ledger as ledger_module
+from dagster_lifeguard.deployment.history.ledger import Past, read_past
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand, Entry, EntryKind, Holding, TicketKey
+from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.inspections.audit import spool as spool_module
+from dagster_lifeguard.inspections.audit.executions import Limits, audit_executions
+from dagster_lifeguard.inspections.audit.findings import Caveat, Occupant, Wait
+from dagster_lifeguard.inspections.audit.ledger import audit_ledger
+from dagster_lifeguard.inspections.audit.report import Report
+from dagster_lifeguard.inspections.audit.spool import Spool
+from dagster_lifeguard.inspections.audit.waits import LONGEST_MAX, LongWaits
+from dagster_lifeguard.inspections.audit.wording import verdict_text
 from places import MemoryPlace, write_limit_as_another_would
 
 FOREVER = 1000.0

@@ -2,8 +2,8 @@
 
 from dagster_lifeguard.cli.bars import ASCII, UNICODE
 from dagster_lifeguard.cli.bars import draw as draw_bars
-from dagster_lifeguard.history import Outcome, RunExecution, StepExecution
-from dagster_lifeguard.timeline import bar_of_run
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
+from dagster_lifeguard.insight.timeline import bar_of_run
 
 
 def run(status, enqueued, dequeued, started, ended, *failures):

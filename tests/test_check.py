@@ -14,10 +14,10 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from dagster_lifeguard import storage_yaml
-from dagster_lifeguard.check.codes import CODES
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.inspections.check.codes import CODES
+from dagster_lifeguard.limits import engine_yaml as storage_yaml
 
 PROTECTED = """
 import dagster as dg
@@ -658,7 +658,7 @@ def dbt(): ...
         )
         with home.joinpath("dagster.yaml").open("a") as settings:
             settings.write(
-                "run_coordinator: {module: dagster_lifeguard.run_coordinator, "
+                "run_coordinator: {module: dagster_lifeguard.storage.run_coordinator, "
                 "class: LifeguardRunCoordinator}\n"
             )
         assert project.codes("-f", file) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_lifeguard.check.circles import MANY, Ask, blocks_itself, circles
+from dagster_lifeguard.inspections.check.circles import MANY, Ask, blocks_itself, circles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

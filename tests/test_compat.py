@@ -22,8 +22,8 @@ from dagster_lifeguard.compat.instance import (
 )
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.storages import assign_missed
-from dagster_lifeguard.config import LIMIT_MAX
-from dagster_lifeguard.home import home_problem
+from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.policy.config import LIMIT_MAX
 
 
 def plan_pools(job: dg.JobDefinition) -> dict[str, str | None]:
@@ -401,7 +401,7 @@ class TestSubmissions:
         assert tags_for_tick_id("7") == {"dagster/tick": "7"}
 
     def test_the_coordinator_is_configured_as_dagsters_with_one_key_more(self) -> None:
-        from dagster_lifeguard.run_coordinator import LifeguardRunCoordinator
+        from dagster_lifeguard.storage.run_coordinator import LifeguardRunCoordinator
 
         stock: Any = dg.QueuedRunCoordinator.config_type()
         ours: Any = LifeguardRunCoordinator.config_type()

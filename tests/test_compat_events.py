@@ -19,8 +19,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from dagster_lifeguard.compat import events
 from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.deployment.history.executions import READ
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.history.executions import READ
 from places import PostgresPlace
 
 if TYPE_CHECKING:

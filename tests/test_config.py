@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from dagster_lifeguard import Policy, PoolSpec, Rule
-from dagster_lifeguard.config import FILE_SIZE_MAX_BYTES, Config
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.policy.config import FILE_SIZE_MAX_BYTES, Config
 
 WHOLE = """\
 # one file

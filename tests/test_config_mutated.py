@@ -12,8 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.policy.config import Config
 from test_config import WHOLE
 
 FILES = 10_000 if os.getenv("LIFEGUARD_TORTURE") else 1_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.deadlock import Wait, circle_of
-from dagster_lifeguard.model import (
+from dagster_lifeguard.engine.rules.deadlock import Wait, circle_of
+from dagster_lifeguard.engine.rules.model import (
     WAITERS_SEEN_MAX,
     Demand,
     Holding,

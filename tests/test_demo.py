@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from dagster import AssetKey
 
-from dagster_lifeguard import demo
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import dev_command, gist
+from dagster_lifeguard.demo import acts as demo
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, find_overlaps
 from dagster_lifeguard.errors import DemoError
-from dagster_lifeguard.history import Outcome, RunExecution, StepExecution, find_overlaps
 
 COMMAND = (sys.executable, "-m", "dagster_lifeguard", "demo")
 LOCKED = (

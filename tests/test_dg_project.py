@@ -21,8 +21,8 @@ from served import differences, in_pool_fields, served
 if not hasattr(dg, "load_from_defs_folder"):
     pytest.skip("came with Dagster 1.11", allow_module_level=True)
 
-from dagster_lifeguard import components, protection
-from dagster_lifeguard.protection import DEFS_YAML, find_dg_project
+from dagster_lifeguard.policy import components, protection
+from dagster_lifeguard.policy.protection import DEFS_YAML, find_dg_project
 
 FILES = {
     "pyproject.toml": """

@@ -8,7 +8,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.duplicates import (
+from dagster_lifeguard.engine.rules.duplicates import (
     DROPS,
     ON_CONFLICT,
     Order,

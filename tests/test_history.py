@@ -8,7 +8,7 @@ import pytest
 from dagster import AssetKey
 
 from dagster_lifeguard.compat.events import EventRow, read_event_rows
-from dagster_lifeguard.history import (
+from dagster_lifeguard.deployment.history import (
     Outcome,
     RunExecution,
     StepExecution,

@@ -19,8 +19,8 @@ from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.instance_yaml import STANZA, with_pool_settings
-from dagster_lifeguard.old_settings import with_new_settings
+from dagster_lifeguard.limits.dagster_yaml import STANZA, with_pool_settings
+from dagster_lifeguard.limits.old_settings import with_new_settings
 
 ADDED = """\
 concurrency:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_lifeguard.launch_order import (
+from dagster_lifeguard.engine.rules.launch_order import (
     LaunchOrder,
     QueueRules,
     Turns,
@@ -17,7 +17,7 @@ from dagster_lifeguard.launch_order import (
     counted_for,
     priority_of,
 )
-from dagster_lifeguard.order import SLOT
+from dagster_lifeguard.engine.rules.order import SLOT
 
 TAG = "dagster/backfill"
 LIMITS = {"warehouse": 8, "cluster": 2, "orders": 1, "paused": 0}

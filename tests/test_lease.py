@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard import heartbeat
-from dagster_lifeguard.heartbeat import Heartbeat
-from dagster_lifeguard.lease import Lease, process_clock
+from dagster_lifeguard.engine import heartbeat
+from dagster_lifeguard.engine.heartbeat import Heartbeat
+from dagster_lifeguard.engine.lease import Lease, process_clock
 
 SECONDS = 30.0
 PATIENT_SECONDS = 60.0

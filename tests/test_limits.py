@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.engine.rules.names import nearest
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.limits import make_plan
-from dagster_lifeguard.limits_yaml import HEADER, with_live_limits
-from dagster_lifeguard.names import nearest
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.limits.lifeguard_yaml import HEADER, with_live_limits
+from dagster_lifeguard.limits.plan import make_plan
+from dagster_lifeguard.policy.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

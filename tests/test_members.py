@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from dagster_lifeguard import LifeguardError, Policy, Rule
 from dagster_lifeguard.compat.ops import ON_CONFLICT_TAG
-from dagster_lifeguard.duplicates import ON_CONFLICT, agree, read_answers, write_answers
+from dagster_lifeguard.engine.rules.duplicates import (
+    ON_CONFLICT,
+    agree,
+    read_answers,
+    write_answers,
+)
+from dagster_lifeguard.engine.rules.members import Members
+from dagster_lifeguard.engine.rules.names import asked_by, of_assets, parse_expression
 from dagster_lifeguard.errors import ConfigError, TemplateError
-from dagster_lifeguard.members import Members
-from dagster_lifeguard.names import asked_by, of_assets, parse_expression
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy.assignments import Plan
 
 path_names = st.from_regex(r"[ab][ab_/]{0,6}[ab]", fullmatch=True)
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import (
+from dagster_lifeguard.engine.rules.names import (
     SLOTS_MAX,
     Term,
     asked_by,
@@ -23,7 +22,8 @@ from dagster_lifeguard.names import (
     safe_value,
     without_mark,
 )
-from dagster_lifeguard.partitions import all_partitions
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.policy.partitions import all_partitions
 
 ANY_TEXT = st.text(st.characters(), max_size=12)
 KEYS = st.lists(ANY_TEXT, min_size=1, max_size=5).map(tuple)

@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, PoolView, Ticket, TicketKey, Waiter
-from dagster_lifeguard.order import (
+from dagster_lifeguard.engine.rules.model import (
+    WAITERS_SEEN_MAX,
+    Demand,
+    PoolView,
+    Ticket,
+    TicketKey,
+    Waiter,
+)
+from dagster_lifeguard.engine.rules.order import (
     SLOT,
     format_order,
     parse_order,
@@ -21,7 +27,8 @@ from dagster_lifeguard.order import (
     ranked,
     turns_after,
 )
-from dagster_lifeguard.store.rows import fair_view, groups_to_see, with_queue
+from dagster_lifeguard.engine.store.rows import fair_view, groups_to_see, with_queue
+from dagster_lifeguard.errors import ConfigError
 
 GROUPS = "abc"
 

@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from dagster_lifeguard import Policy, Rule
-from dagster_lifeguard.check.policies import policy_findings
-from dagster_lifeguard.config import describe_rule
+from dagster_lifeguard.engine.rules.names import format_expression
 from dagster_lifeguard.errors import NeedsEngineError, TemplateError
-from dagster_lifeguard.names import format_expression
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.inspections.check.policies import policy_findings
+from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.config import describe_rule
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 REGIONS = dg.StaticPartitionsDefinition(["us", "eu"])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dagster_lifeguard.engine.rules.rate import BURST_MAX, STARTS_MAX, Rate, nanoseconds, seconds
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.rate import BURST_MAX, STARTS_MAX, Rate, nanoseconds, seconds
 
 NOW = nanoseconds(1_764_055_490.123456)
 rates = st.builds(

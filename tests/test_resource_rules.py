@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from dagster_lifeguard import Policy, Rule
-from dagster_lifeguard.config import describe_rule
 from dagster_lifeguard.errors import TemplateError
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.config import describe_rule
 
 
 class Database(dg.ConfigurableResource):

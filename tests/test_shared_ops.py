@@ -15,7 +15,7 @@ from dagster._core.snap import snapshot_from_execution_plan
 import catalogue
 from dagster_lifeguard import Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG, leaf_ops
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy.assignments import Plan
 
 OWN = Rule(assets="*", pools=["{asset}"])
 

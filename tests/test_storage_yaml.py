@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.storage_yaml import disabled, enabled, storage_of
+from dagster_lifeguard.limits.engine_yaml import disabled, enabled, storage_of
 
 FILES = {
     "empty": "",

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.svg import svg
-from dagster_lifeguard.history import Outcome, RunExecution, StepExecution
-from dagster_lifeguard.timeline import (
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
+from dagster_lifeguard.insight.timeline import (
     Bar,
     Phase,
     Span,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.assign import Policy, apply_per_asset_concurrency
     from dagster_lifeguard.client import LifeguardClient, slots
-    from dagster_lifeguard.config import PoolSpec, Rule
+    from dagster_lifeguard.client.fencing import fence
     from dagster_lifeguard.errors import LifeguardError
-    from dagster_lifeguard.fencing import fence
+    from dagster_lifeguard.policy.apply import Policy, apply_per_asset_concurrency
+    from dagster_lifeguard.policy.config import PoolSpec, Rule
 
 __all__ = [
     "LifeguardClient",
@@ -25,11 +25,11 @@ __all__ = [
 _HOMES = {
     "LifeguardClient": "client",
     "LifeguardError": "errors",
-    "Policy": "assign",
-    "PoolSpec": "config",
-    "Rule": "config",
-    "apply_per_asset_concurrency": "assign",
-    "fence": "fencing",
+    "Policy": "policy.apply",
+    "PoolSpec": "policy.config",
+    "Rule": "policy.config",
+    "apply_per_asset_concurrency": "policy.apply",
+    "fence": "client.fencing",
     "slots": "client",
 }
 

@@ -7,9 +7,9 @@ import pytest
 
 from dagster_lifeguard.client.asking import AskingEngine
 from dagster_lifeguard.client.slots_held import Desk, Slots
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand, TicketKey
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.storage.steps import Steps
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import (
     ConfigError,
     DeadlockError,
     SlotsTimeoutError,
     StoreUnavailableError,
 )
-from dagster_lifeguard.model import Demand, TicketKey
-from dagster_lifeguard.rate import Rate
 
 STEP = TicketKey("run", "step")
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

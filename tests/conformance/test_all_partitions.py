@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.model import SLOTS_MAX, Demand, Reason
+from dagster_lifeguard.engine.rules.model import SLOTS_MAX, Demand, Reason
 from places import write_limit_as_another_would
 
 ALL = "{all}daily[*]"

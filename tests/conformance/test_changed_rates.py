@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.audit.ledger import audit_ledger
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.history.ledger import read_past
-from dagster_lifeguard.model import Demand, EntryKind, Reason, Waiting
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.rate import Rate, nanoseconds
-from dagster_lifeguard.store.memory import MemoryStore
+from dagster_lifeguard.deployment.history.ledger import read_past
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, EntryKind, Reason, Waiting
+from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
+from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.inspections.audit.ledger import audit_ledger
 from places import age_rate, set_clock_back
 
 DAILY, HOURLY = Rate(1, 86400), Rate(1, 3600)

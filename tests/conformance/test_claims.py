@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import (
+from dagster_lifeguard.engine.rules.model import (
     LIMIT_MAX,
     WAITERS_SEEN_MAX,
     Demand,
@@ -17,6 +16,7 @@ from dagster_lifeguard.model import (
     TicketKey,
     Waiting,
 )
+from dagster_lifeguard.errors import ConfigError
 from places import age_ticket, write_default_as_stock_does, write_limit_as_another_would
 
 ORDERS = Demand.of({"orders": 1})

@@ -6,12 +6,12 @@ import sqlite3
 
 import pytest
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.store import postgres_connection
-from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.store.postgres_connection import Statement
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.store import postgres_connection
+from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
+from dagster_lifeguard.engine.store.postgres_connection import Statement
 from places import new_postgres, new_sqlite
 
 ORDERS = Demand.of({"orders": 1})

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from dagster_lifeguard.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
-from dagster_lifeguard.order import SLOT
-from dagster_lifeguard.store.contract import Scope
+from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
+from dagster_lifeguard.engine.rules.order import SLOT
+from dagster_lifeguard.engine.store.contract import Scope
 
 ORDERS = Demand.of({"orders": 1})
 

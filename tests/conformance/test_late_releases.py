@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dagster_lifeguard.engine.rules.model import Demand, Holding, Ticket
 from dagster_lifeguard.errors import StoreUnavailableError
-from dagster_lifeguard.model import Demand, Holding, Ticket
 
 ORDERS = Demand.of({"orders": 1})
 

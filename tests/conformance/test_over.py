@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-from dagster_lifeguard.model import Demand, Holding, TicketKey
-from dagster_lifeguard.store.contract import Changes, Scope
+from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
+from dagster_lifeguard.engine.store.contract import Changes, Scope
 from places import age_session, revoke_session
 
 ORDERS = Demand.of({"orders": 1})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.store.postgres_connection import Statement, call, prepared
-from dagster_lifeguard.store.sql import statements
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.store.postgres_connection import Statement, call, prepared
+from dagster_lifeguard.engine.store.sql import statements
 from places import new_postgres
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import (
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import DUE_SECONDS, EngineOptions
+from dagster_lifeguard.engine.rules.model import (
     Demand,
     Entry,
     EntryKind,
@@ -15,11 +16,10 @@ from dagster_lifeguard.model import (
     View,
     Waiting,
 )
-from dagster_lifeguard.options import DUE_SECONDS, EngineOptions
-from dagster_lifeguard.rate import Rate, nanoseconds
-from dagster_lifeguard.store.contract import Changes, Scope
-from dagster_lifeguard.store.memory import MemoryStore
-from dagster_lifeguard.store.viewed import Viewed
+from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
+from dagster_lifeguard.engine.store.contract import Changes, Scope
+from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.viewed import Viewed
 from places import age_rate
 
 HOURLY = Rate(1, 3600)

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from dagster_lifeguard import engine as engine_module
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand, EntryKind
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine import engine as engine_module
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, EntryKind
 from places import MemoryPlace
 
 

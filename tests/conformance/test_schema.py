@@ -9,13 +9,13 @@ import psycopg2
 import pytest
 import sqlalchemy as db
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
+from dagster_lifeguard.engine.store.contract import Changes, Scope
+from dagster_lifeguard.engine.store.postgres import connector
+from dagster_lifeguard.engine.store.sql import migrations, script
+from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
-from dagster_lifeguard.model import Demand, Holding, TicketKey
-from dagster_lifeguard.store.contract import Changes, Scope
-from dagster_lifeguard.store.postgres import connector
-from dagster_lifeguard.store.sql import migrations, script
-from dagster_lifeguard.store.sqlite import SqliteStore
 from places import new_postgres, new_sqlite
 
 SQLITE_SHAPE = (

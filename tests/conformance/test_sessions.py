@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, Reason, TicketKey
+from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand, Reason, TicketKey
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.store.contract import TryAgainError
 from places import age_session, revoke_session
 
 ORDERS = Demand.of({"orders": 1})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.engine.rules.model import Demand
 
 ORDERS = Demand.of({"orders": 1})
 PATIENT = {"look_again_seconds": 3600.0, "lease_seconds": 7200.0, "abandon_seconds": 3600.0}

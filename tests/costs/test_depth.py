@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from work import Work, work_of
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagster_lifeguard.store.postgres import PostgresStore
-from dagster_lifeguard.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.postgres import PostgresStore
+from dagster_lifeguard.engine.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.engine import Engine
+    from dagster_lifeguard.engine.engine import Engine
 
 _READ = """SELECT
   (SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables WHERE schemaname = %(schema)s)

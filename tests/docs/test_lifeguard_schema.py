@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.init import STARTER
 from dagster_lifeguard.cli.schema import FILE_NAME, schema_text
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.policy.config import Config
 
 SCHEMA = json.loads(schema_text())
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -74,7 +74,7 @@ def test_it_is_in_the_wheel(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
-        assert files.read(f"dagster_lifeguard/{FILE_NAME}").decode() == schema_text()
+        assert files.read(f"dagster_lifeguard/policy/{FILE_NAME}").decode() == schema_text()
 
 
 @pytest.mark.parametrize("text", [*DOCUMENTED, *EXAMPLES, pytest.param(STARTER, id="init")])

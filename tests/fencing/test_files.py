@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dagster_lifeguard.client.fencing import files
+from dagster_lifeguard.client.fencing.files import fenced_file
 from dagster_lifeguard.errors import ConfigError, LateWriterError
-from dagster_lifeguard.fencing import files
-from dagster_lifeguard.fencing.files import fenced_file
 
 
 def write(path, fence: int, text: str) -> None:

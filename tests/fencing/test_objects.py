@@ -6,8 +6,8 @@ import obstore
 import pytest
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from dagster_lifeguard.client.fencing.objects import put_object
 from dagster_lifeguard.errors import ConfigError, LateWriterError
-from dagster_lifeguard.fencing.objects import put_object
 from object_server import ObjectServer
 
 

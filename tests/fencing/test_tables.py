@@ -9,9 +9,9 @@ import psycopg2
 import pytest
 import sqlalchemy as db
 
+from dagster_lifeguard.client.fencing import duckdb as duckdb_fencing
+from dagster_lifeguard.client.fencing import postgres as postgres_fencing
 from dagster_lifeguard.errors import ConfigError, LateWriterError
-from dagster_lifeguard.fencing import duckdb as duckdb_fencing
-from dagster_lifeguard.fencing import postgres as postgres_fencing
 from places import new_postgres
 
 

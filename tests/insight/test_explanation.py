@@ -12,7 +12,7 @@ from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
-from dagster_lifeguard.duplicates import DUPLICATE_TAG
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, explain
 from dagster_lifeguard.insight.past import read_past

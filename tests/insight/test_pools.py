@@ -11,9 +11,9 @@ from rich.console import Console, Group
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
 from dagster_lifeguard.cli.pool_tables import overview_table
+from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.insight.past import Past, Sample, Spread, quantile, read_past
 from dagster_lifeguard.insight.pools import Reason, look_into, overview, runs_in
-from dagster_lifeguard.rate import Rate, nanoseconds
 
 NOTHING = Past(NOW, NOW)
 

@@ -14,8 +14,8 @@ from dagster_lifeguard.deployment.contract import (
     Settings,
     WaitingStep,
 )
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.deployment.judgement import judge
-from dagster_lifeguard.history import Outcome, RunExecution, StepExecution
 
 NOW = 1_000_000.0
 SETTINGS = Settings("1.13.27", False, None, "op", 0, 1000)

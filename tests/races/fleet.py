@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.storage.stock_slots import StockSlots
 
 if TYPE_CHECKING:

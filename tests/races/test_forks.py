@@ -13,11 +13,11 @@ from contextlib import closing
 
 import pytest
 
-from dagster_lifeguard import forks
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine import forks
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.errors import StoreUnavailableError
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
 
 ORDERS = Demand.of({"orders": 1})
 PATIENT_SECONDS = 120.0

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand, Granted, Reason
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason
+from dagster_lifeguard.engine.rules.rate import Rate
 from places import (
     MemoryPlace,
     age_rate,

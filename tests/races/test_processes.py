@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from fleet import POOL, STEP, make_gate, stock_storage
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand, Granted
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.store.sql import migrations
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, Granted
+from dagster_lifeguard.engine.store.sql import migrations
 from places import new_postgres
 
 ONE = Demand.of({POOL: 1})
@@ -102,9 +102,9 @@ HOLDER = """
 import sys
 sys.path[:0] = {path!r}
 from places import PostgresPlace, SqlitePlace
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.options import EngineOptions
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.engine_options import EngineOptions
 engine = Engine({place!r}.store(), EngineOptions(lease_seconds=2.0))
 verdict = engine.claim("killed", "step", Demand.of({{"orders": 1}}))
 print(verdict.fence, flush=True)

@@ -9,10 +9,10 @@ from itertools import combinations
 import pytest
 from fleet import POOL
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import EntryKind
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import EntryKind
+from dagster_lifeguard.engine.rules.rate import Rate
 
 
 def wait_for_starts(engine, count):

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 from fleet import ONE, POOL, STEP
 
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.store.postgres import connector
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.store.postgres import connector
 from places import new_postgres
 from servers import own_server
 

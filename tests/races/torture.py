@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from slices import DATABASES, Game, State, games, seed_of
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
 from places import new_postgres, new_sqlite
 
 STATE = HERE.parents[1] / ".torture" / "state.json"

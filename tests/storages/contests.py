@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 DEFINITIONS = Path(__file__).with_name("contested.py")
-COORDINATOR = {"module": "dagster_lifeguard.run_coordinator", "class": "LifeguardRunCoordinator"}
+COORDINATOR = {
+    "module": "dagster_lifeguard.storage.run_coordinator",
+    "class": "LifeguardRunCoordinator",
+}
 ASSET_JOB = "__ASSET_JOB"
 
 LAUNCH_BY_WEB = """

@@ -21,7 +21,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dagster_lifeguard.model import PoolSnapshot, TicketKey
+    from dagster_lifeguard.engine.rules.model import PoolSnapshot, TicketKey
 
 PATIENT_SECONDS = 300.0
 BIN = Path(sys.executable).parent

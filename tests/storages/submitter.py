@@ -14,8 +14,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_lifeguard import run_coordinator
 from dagster_lifeguard.compat import submissions
+from dagster_lifeguard.storage import run_coordinator
 
 
 def main(home: str, run_id: str, control: str, name: str, lock: str) -> None:

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from dagster._core.execution.plan.objects import StepSuccessData
 from homes import PATIENT_SECONDS, limit
 
-from dagster_lifeguard.audit.report import audit
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.inspections.audit.report import audit
 
 if TYPE_CHECKING:
     from homes import Home

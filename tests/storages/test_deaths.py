@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from homes import eventually, holders, kill, limit, owners, stopped, waiters
 
-from dagster_lifeguard import history
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.deployment import history
+from dagster_lifeguard.engine.rules.model import EntryKind
 
 LEASE_SECONDS = 3
 APART = ["multiprocess", "step_delegating"]

@@ -23,11 +23,11 @@ from told import SETTINGS, Told, executed, run
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.doctor import daemon, fixes, slots
-from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
-from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
-from dagster_lifeguard.doctor.tag_limits import RUNS_MIN
-from dagster_lifeguard.names import parse_expression
+from dagster_lifeguard.engine.rules.names import parse_expression
+from dagster_lifeguard.inspections.doctor import daemon, fixes, slots
+from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
+from dagster_lifeguard.inspections.doctor.subject import Machine, Subject, examine_instance
+from dagster_lifeguard.inspections.doctor.tag_limits import RUNS_MIN
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pages import ROOT, read_blocks
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import NameClashError, NeedsEngineError
-from dagster_lifeguard.plan import Plan
+from dagster_lifeguard.policy.assignments import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

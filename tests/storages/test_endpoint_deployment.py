@@ -18,13 +18,13 @@ from dagster import AssetKey
 from homes import DEFINITIONS, Home, eventually, free_port, limit, query, serve
 
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.deployment.contract import PlannedStep
+from dagster_lifeguard.deployment.history import Outcome
 from dagster_lifeguard.deployment.open import open_deployment, open_instance
 from dagster_lifeguard.deployment.webserver import is_dagster_plus
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
-from dagster_lifeguard.history import Outcome
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.policy.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

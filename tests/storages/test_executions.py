@@ -7,7 +7,7 @@ import time
 import pytest
 from homes import eventually, holders, limit, waiters
 
-from dagster_lifeguard import history
+from dagster_lifeguard.deployment import history
 
 LINKS = [f"link{n}" for n in range(5)]
 

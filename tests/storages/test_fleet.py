@@ -16,9 +16,9 @@ from homes import eventually
 
 from dagster_lifeguard import LifeguardClient
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.errors import SlotsTimeoutError
 from dagster_lifeguard.storage import switch
-from dagster_lifeguard.store.contract import Scope
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating" / "engine.md"
 

@@ -12,8 +12,8 @@ from homes import eventually, holders, kill, limit
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.open import open_deployment
-from dagster_lifeguard.engine import Engine
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.storage.switch import store_of
 from dagster_lifeguard.web.actions import Actions
 from dagster_lifeguard.web.changes import ChangeLog

@@ -14,8 +14,8 @@ from homes import eventually
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
-from dagster_lifeguard.rate import Rate
 from places import PostgresPlace
 
 if TYPE_CHECKING:

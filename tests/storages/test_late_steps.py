@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from homes import eventually, kill
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.errors import LeaseLostError
-from dagster_lifeguard.model import Demand, TicketKey
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import RunPlan
 from dagster_lifeguard.storage.progress import Progress
 from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.tickets import Tickets
-from dagster_lifeguard.store.memory import MemoryStore
 
 
 def state_of(pid: int) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from homes import limit
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.compat.plans import PLANS_LIST_OTHER_CHECKS
 from dagster_lifeguard.compat.submissions import planned_steps
-from dagster_lifeguard.duplicates import on_conflict_of
+from dagster_lifeguard.engine.rules.duplicates import on_conflict_of
 
 STAGING, MARTS = dg.AssetKey("a_staging"), dg.AssetKey("b_marts")
 OF_MARTS = dg.AssetCheckKey(MARTS, "of_marts")

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from dagster._core.storage.dagster_run import DagsterRun
 
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.engine.store.sql import migrations, script
 from dagster_lifeguard.storage.switch import TABLES_NEWEST
-from dagster_lifeguard.store.sql import migrations, script
 
 OLDER = range(1, TABLES_NEWEST)
 

@@ -16,7 +16,7 @@ import pytest
 from homes import eventually, limit
 
 from dagster_lifeguard import LifeguardClient
-from dagster_lifeguard.store.contract import TryAgainError
+from dagster_lifeguard.engine.store.contract import TryAgainError
 
 
 def sessions(instance: dg.DagsterInstance) -> list[str]:

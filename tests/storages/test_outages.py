@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as db
 from homes import eventually
 
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.store import retry as retry_module
+from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.errors import OldSchemaError, StoreUnavailableError
-from dagster_lifeguard.model import Demand
-from dagster_lifeguard.store import retry as retry_module
-from dagster_lifeguard.store.postgres import PostgresStore, connector
 from servers import own_server
 
 IMPATIENT = Path(__file__).with_name("impatient.py")

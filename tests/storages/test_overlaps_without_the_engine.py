@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dagster_lifeguard import history
+from dagster_lifeguard.deployment import history
 
 
 @pytest.mark.parametrize("executor", ["in_process", "multiprocess"])

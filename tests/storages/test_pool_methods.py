@@ -8,8 +8,8 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from homes import eventually
 
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.rate import Rate
 
 
 def test_one_slot_goes_to_one_step_and_then_to_the_next(make_home, kind):

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from homes import BIN, eventually, limit
 
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand, Reason
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.model import Demand, Reason
-from dagster_lifeguard.options import EngineOptions
-from dagster_lifeguard.rate import Rate
 
 
 def test_runs_at_once_start_no_closer_than_the_rate(make_home, kind):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.names import pool_text, safe_value
+from dagster_lifeguard.engine.rules.names import pool_text, safe_value
 from dagster_lifeguard.web.pictures import FILTERS
 
 PARTITION = "北京 a+b"

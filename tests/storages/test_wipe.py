@@ -8,8 +8,8 @@ from dagster._core.storage.dagster_run import DagsterRun
 from homes import eventually, holders, limit
 
 from dagster_lifeguard.client import LifeguardClient
-from dagster_lifeguard.model import is_script
-from dagster_lifeguard.rate import Rate
+from dagster_lifeguard.engine.rules.model import is_script
+from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.storage import switch
 
 

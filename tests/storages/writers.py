@@ -6,10 +6,10 @@ import dagster as dg
 from deployed import CONTROL, EXECUTORS, _begin, _wait_to_go
 
 from dagster_lifeguard import fence
-from dagster_lifeguard.fencing import duckdb as duckdb_fencing
-from dagster_lifeguard.fencing import postgres as postgres_fencing
-from dagster_lifeguard.fencing.files import fenced_file
-from dagster_lifeguard.fencing.objects import put_object
+from dagster_lifeguard.client.fencing import duckdb as duckdb_fencing
+from dagster_lifeguard.client.fencing import postgres as postgres_fencing
+from dagster_lifeguard.client.fencing.files import fenced_file
+from dagster_lifeguard.client.fencing.objects import put_object
 
 PLACE = os.environ.get("PLACE", "")
 

@@ -14,7 +14,7 @@ from homes import Home, eventually, free_port, limit, serve
 from web_server import TOKEN, serving
 
 from dagster_lifeguard.deployment.open import open_deployment
-from dagster_lifeguard.model import Demand
+from dagster_lifeguard.engine.rules.model import Demand
 
 BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 

@@ -11,8 +11,8 @@ from homes import DEFINITIONS, Home, free_port, limit
 from told import SETTINGS, Told, executed, holds, pool, waits
 from web_server import serving, start_serving
 
-from dagster_lifeguard.rate import Rate, nanoseconds
-from dagster_lifeguard.timeline import bar_of_step
+from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
+from dagster_lifeguard.insight.timeline import bar_of_step
 from dagster_lifeguard.web.recent import ended_by
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.pools import Reason
@@ -19,7 +20,6 @@ from dagster_lifeguard.insight.wording import (
     lost_text,
     reason_text,
 )
-from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.limits import Plan
+    from dagster_lifeguard.limits.plan import Plan
 
 
 @click.command("apply")

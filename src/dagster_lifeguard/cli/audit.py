@@ -13,19 +13,20 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from dagster_lifeguard.audit.wording import verdict_text
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number, often, printable
 from dagster_lifeguard.insight.subject import known_pool
-from dagster_lifeguard.names import pool_text
+from dagster_lifeguard.inspections.audit.wording import verdict_text
 from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dagster_lifeguard.audit.findings import (
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.inspections.audit.findings import (
         Audit,
         EarlyStart,
         Excess,
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
         Subject,
         Wait,
     )
-    from dagster_lifeguard.audit.report import Report
-    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.inspections.audit.report import Report
 
 NOTHING_FOUND: Mapping[Subject, str] = {
     "limits": "Limits: nothing found",
@@ -99,7 +99,7 @@ def audit_command(
     Exit code: 0 nothing exceeded, 1 a limit or a rate was exceeded, a fence did not grow or a step
     went on after its lease, 2 a mistake in what was asked.
     """
-    from dagster_lifeguard.audit.report import FOUND, audit  # noqa: PLC0415 - slow
+    from dagster_lifeguard.inspections.audit.report import FOUND, audit  # noqa: PLC0415 - slow
 
     if pool is not None:
         pool = known_pool(deployment, pool)

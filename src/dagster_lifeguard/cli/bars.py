@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from dagster_lifeguard.timeline import Phase
+from dagster_lifeguard.insight.timeline import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dagster_lifeguard.timeline import Bar
+    from dagster_lifeguard.insight.timeline import Bar
 
 _MIN_BAR = 10
 _WIDE_BAR = 20

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagster_lifeguard.deployment.home import home_problem
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.home import home_problem
-from dagster_lifeguard.yaml_text import read_text
+from dagster_lifeguard.policy.yaml_text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

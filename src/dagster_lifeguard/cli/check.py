@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.check.codes import CODES
-from dagster_lifeguard.check.inspection import inspect_locations
-from dagster_lifeguard.check.instance import look_at_instance
-from dagster_lifeguard.check.origins import find_origins
-from dagster_lifeguard.check.places import pool_places
-from dagster_lifeguard.check.report import report_on
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
 from dagster_lifeguard.compat.instance import PoolSettings
-from dagster_lifeguard.config import Config
+from dagster_lifeguard.inspections.check.codes import CODES
+from dagster_lifeguard.inspections.check.inspection import inspect_locations
+from dagster_lifeguard.inspections.check.instance import look_at_instance
+from dagster_lifeguard.inspections.check.origins import find_origins
+from dagster_lifeguard.inspections.check.places import pool_places
+from dagster_lifeguard.inspections.check.report import report_on
+from dagster_lifeguard.policy.config import Config
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.plan import Assignment
+    from dagster_lifeguard.policy.assignments import Assignment
 
 
 @click.command("check")

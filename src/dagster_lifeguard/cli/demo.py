@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard import demo
 from dagster_lifeguard.cli.bars import ASCII, UNICODE, Marks, draw
-from dagster_lifeguard.processes import NotedSignals
-from dagster_lifeguard.timeline import Phase, bar_of_run
+from dagster_lifeguard.demo import acts as demo
+from dagster_lifeguard.demo.processes import NotedSignals
+from dagster_lifeguard.insight.timeline import Phase, bar_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dagster_lifeguard.demo import Act, DemoHome, Evidence
-    from dagster_lifeguard.history import StepExecution
+    from dagster_lifeguard.demo.acts import Act, DemoHome, Evidence
+    from dagster_lifeguard.deployment.history import StepExecution
 
 WIDTH = 80
 MARGIN_SECONDS = 1.0

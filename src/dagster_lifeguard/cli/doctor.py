@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from dagster_lifeguard import instance_yaml
 from dagster_lifeguard.cli.changes import Change, consented, read, show
 from dagster_lifeguard.cli.findings import (
     finding_as_json,
@@ -22,11 +21,12 @@ from dagster_lifeguard.cli.findings import (
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
 from dagster_lifeguard.deployment.open import open_deployment
-from dagster_lifeguard.doctor.examination import CHECKS, Examination, examine
-from dagster_lifeguard.doctor.fixes import Fix, fixes
-from dagster_lifeguard.doctor.subject import Machine, Subject, examine_instance
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.findings import number, printable
+from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
+from dagster_lifeguard.inspections.doctor.fixes import Fix, fixes
+from dagster_lifeguard.inspections.doctor.subject import Machine, Subject, examine_instance
+from dagster_lifeguard.limits import dagster_yaml as instance_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

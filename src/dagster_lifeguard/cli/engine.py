@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard import storage_yaml
 from dagster_lifeguard.cli.changes import Change, agreed, read
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
+from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.store.upkeep import upkeep
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import pool_text
+from dagster_lifeguard.limits import engine_yaml as storage_yaml
 from dagster_lifeguard.storage import switch
-from dagster_lifeguard.store.upkeep import upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -76,8 +76,8 @@ def explain_command(
 
 def _declared(asset: str, granularity: str) -> tuple[str, ...] | None:
     """What the ops of an asset have in ``op.pool``, by the project here; None: unknown."""
-    from dagster_lifeguard.check.inspection import inspect_locations  # noqa: PLC0415 - slow
-    from dagster_lifeguard.check.origins import find_origins  # noqa: PLC0415 - slow
+    from dagster_lifeguard.inspections.check.inspection import inspect_locations  # noqa: PLC0415 - slow
+    from dagster_lifeguard.inspections.check.origins import find_origins  # noqa: PLC0415 - slow
 
     try:
         locations = inspect_locations(find_origins((), (), (), str(Path.cwd())), None, granularity)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from dagster_lifeguard.engine.store.upkeep import upkeep
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.store.upkeep import upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from dagster_lifeguard import instance_yaml
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, instance_file, read, write_all
 from dagster_lifeguard.cli.schema import FILE_NAME as SCHEMA_NAME
 from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.components import DEFS_FOLDER_TAKES_YAML
-from dagster_lifeguard.config import Config
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.old_settings import with_new_settings
-from dagster_lifeguard.protection import (
+from dagster_lifeguard.limits import dagster_yaml as instance_yaml
+from dagster_lifeguard.limits.old_settings import with_new_settings
+from dagster_lifeguard.policy.config import Config
+from dagster_lifeguard.policy.protection import (
     DEFS_YAML,
     applies_policy,
     defs_yaml,

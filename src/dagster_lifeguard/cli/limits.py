@@ -9,16 +9,16 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
+from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.order import format_order
 from dagster_lifeguard.findings import printable
-from dagster_lifeguard.names import pool_text
-from dagster_lifeguard.order import format_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment, HoldingStep, WaitingStep
-    from dagster_lifeguard.limits import KeptAction, Plan, PoolPlan
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.limits.plan import KeptAction, Plan, PoolPlan
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,8 +52,8 @@ def read_plan(
         LifeguardError: The file is wrong, a pool is unknown, or the deployment cannot be read.
     """
     # A shell that completes the name of a pool waits for neither.
-    from dagster_lifeguard.config import Config  # noqa: PLC0415
-    from dagster_lifeguard.limits import make_plan  # noqa: PLC0415
+    from dagster_lifeguard.limits.plan import make_plan  # noqa: PLC0415
+    from dagster_lifeguard.policy.config import Config  # noqa: PLC0415
 
     return make_plan(Config.from_yaml(config_path), deployment, names or None, prune=prune)
 
@@ -129,7 +129,7 @@ def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> N
         deployment: What it is compared with.
         show_all: Also the pools that stay as they are.
     """
-    from dagster_lifeguard.limits import affected  # noqa: PLC0415 - as above
+    from dagster_lifeguard.limits.plan import affected  # noqa: PLC0415 - as above
 
     settings = plan.settings
     click.echo(

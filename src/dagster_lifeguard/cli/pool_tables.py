@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts, WholeTable, cell
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.wording import (
     MISSING,
@@ -17,7 +18,6 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
-from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import clock_text, duration_text, window_text
 
 if TYPE_CHECKING:

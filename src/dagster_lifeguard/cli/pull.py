@@ -10,9 +10,9 @@ import click
 
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.config import Config
-from dagster_lifeguard.limits_yaml import with_live_limits
-from dagster_lifeguard.order import format_order
+from dagster_lifeguard.engine.rules.order import format_order
+from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
+from dagster_lifeguard.policy.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,10 +18,10 @@ from dagster_lifeguard.findings import number
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dagster_lifeguard.check.location import Location
-    from dagster_lifeguard.check.report import Report
     from dagster_lifeguard.findings import Finding
-    from dagster_lifeguard.plan import Assignment
+    from dagster_lifeguard.inspections.check.location import Location
+    from dagster_lifeguard.inspections.check.report import Report
+    from dagster_lifeguard.policy.assignments import Assignment
 
 ROWS_MAX = 200
 """With more assets than this the table is summed up by rule, unless --all asks for each."""

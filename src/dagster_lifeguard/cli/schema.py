@@ -12,7 +12,7 @@ FILE_NAME = "lifeguard.schema.json"
 
 def schema_text() -> str:
     """Return the JSON schema as it is shipped."""
-    return files("dagster_lifeguard").joinpath(FILE_NAME).read_text(encoding="utf-8")
+    return files("dagster_lifeguard.policy").joinpath(FILE_NAME).read_text(encoding="utf-8")
 
 
 @click.command("schema")

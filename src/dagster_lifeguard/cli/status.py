@@ -18,11 +18,11 @@ from dagster_lifeguard.cli.pool_tables import QUEUED_MAX, ROWS_MAX, overview_tab
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.insight.past import Past, read_past
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for
 from dagster_lifeguard.insight.subject import known_pool
-from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

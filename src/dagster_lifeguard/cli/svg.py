@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from dagster_lifeguard.timeline import Phase
+from dagster_lifeguard.insight.timeline import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.insight.timeline import Timeline
 
 _WIDTH, _ROW, _BAR, _TOP = 960, 22, 14, 64
 _LETTER = 7.3  # of the monospaced font below, at its size

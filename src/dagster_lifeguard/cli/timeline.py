@@ -16,13 +16,13 @@ from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import Change, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import printable
 from dagster_lifeguard.insight.subject import known_pool, pool_or_asset
-from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.timeline import Bar, Timeline
+    from dagster_lifeguard.insight.timeline import Bar, Timeline
 
 _RUN_ID_LETTERS = 8
 _TICKS = 5
@@ -77,7 +77,7 @@ def timeline_command(
 
     Exit code: 0, or 2 for a mistake in what was asked.
     """
-    from dagster_lifeguard import timeline  # noqa: PLC0415 - a shell that completes needs none
+    from dagster_lifeguard.insight import timeline  # noqa: PLC0415 - a shell that completes needs none
 
     until = time.time()
     window = {"since": until - since, "until": until}
@@ -116,7 +116,7 @@ def _write_picture(found: Timeline, title: str, path: Path) -> None:
 
 def _print(found: Timeline, title: str) -> None:
     from dagster_lifeguard.cli.bars import ASCII, UNICODE, draw  # noqa: PLC0415 - as above
-    from dagster_lifeguard.timeline import Phase  # noqa: PLC0415 - as above
+    from dagster_lifeguard.insight.timeline import Phase  # noqa: PLC0415 - as above
 
     click.secho(title, bold=True)
     if not found.bars:

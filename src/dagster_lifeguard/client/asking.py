@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.deadlock import circle_of
+from dagster_lifeguard.engine.rules.deadlock import circle_of
+from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason, Waiting
+from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, DeadlockError
-from dagster_lifeguard.model import Demand, Granted, Reason, Waiting
-from dagster_lifeguard.names import OPERATORS, Term, parse_expression
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.deadlock import Wait
-    from dagster_lifeguard.model import PoolSnapshot, TicketKey, Verdict
+    from dagster_lifeguard.engine.rules.deadlock import Wait
+    from dagster_lifeguard.engine.rules.model import PoolSnapshot, TicketKey, Verdict
     from dagster_lifeguard.storage.event_log import PoolMethods
     from dagster_lifeguard.storage.parts import Parts
 

@@ -15,9 +15,9 @@ from dagster import DagsterInstance
 from dagster_lifeguard.client.asking import AskingEngine, AskingStock
 from dagster_lifeguard.client.slots_held import Desk, Slots
 from dagster_lifeguard.compat.contexts import step_of
+from dagster_lifeguard.engine.forks import ProcessLock
+from dagster_lifeguard.engine.rules.model import SCRIPT_RUN, TicketKey
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.forks import ProcessLock
-from dagster_lifeguard.model import SCRIPT_RUN, TicketKey
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:

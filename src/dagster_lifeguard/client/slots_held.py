@@ -14,8 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from dagster_lifeguard.engine.rules.model import Granted, Reason, Waiting
 from dagster_lifeguard.errors import ConfigError, LifeguardError, SlotsTimeoutError
-from dagster_lifeguard.model import Granted, Reason, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from dagster_lifeguard.client.asking import Asking
-    from dagster_lifeguard.model import Demand, TicketKey, Verdict
+    from dagster_lifeguard.engine.rules.model import Demand, TicketKey, Verdict
 
 logger = logging.getLogger(__name__)
 

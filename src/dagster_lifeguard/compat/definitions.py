@@ -14,8 +14,8 @@ from dagster._core.definitions.external_asset import create_external_asset_from_
 from dagster._utils.test import definitions
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
+from dagster_lifeguard.engine.rules.partition_keys import KeyPart, PartitionKeys
 from dagster_lifeguard.errors import first_line
-from dagster_lifeguard.partition_keys import KeyPart, PartitionKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

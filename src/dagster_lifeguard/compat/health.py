@@ -15,7 +15,7 @@ from dagster_lifeguard.compat.ops import POOL_OF_USE_TAG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dagster_lifeguard.launch_order import TagLimit
+    from dagster_lifeguard.engine.rules.launch_order import TagLimit
 
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 MONITORING_DAEMON = "MONITORING"

@@ -14,15 +14,15 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from dagster_lifeguard.compat.ops import ON_CONFLICT_TAG
 from dagster_lifeguard.compat.plans import is_selected
-from dagster_lifeguard.duplicates import Order, PlannedStep, Progress, read_answers
-from dagster_lifeguard.launch_order import priority_of
-from dagster_lifeguard.names import pool_name
+from dagster_lifeguard.engine.rules.duplicates import Order, PlannedStep, Progress, read_answers
+from dagster_lifeguard.engine.rules.launch_order import priority_of
+from dagster_lifeguard.engine.rules.names import pool_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from types import TracebackType
 
-    from dagster_lifeguard.duplicates import Droppable
+    from dagster_lifeguard.engine.rules.duplicates import Droppable
 
 TAG_PREFIX = "lifeguard/"
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dagster_lifeguard.engine.rules.model import is_script
+from dagster_lifeguard.engine.rules.names import refuse_unsettable
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.model import is_script
-from dagster_lifeguard.names import refuse_unsettable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
-    from dagster_lifeguard.history import RunExecution
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.deployment.history import RunExecution
+    from dagster_lifeguard.engine.rules.rate import Rate
 
 Granularity = Literal["op", "run"]
 

@@ -27,18 +27,18 @@ from dagster_lifeguard.deployment.contract import (
     WaitingStep,
     refuse_without_engine,
 )
+from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import with_runs
+from dagster_lifeguard.engine.rules.launch_order import priority_of
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
-from dagster_lifeguard.history.executions import READ, put_together
-from dagster_lifeguard.launch_order import priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.deployment.webserver import Webserver
-    from dagster_lifeguard.history import RunExecution
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.engine.rules.rate import Rate
 
 _POOLS_ASKED_ONE_BY_ONE = 10
 _RUNS_AT_ONCE = 200

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from dagster_lifeguard import history
 from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat import runs as of_runs
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.launching import worker_health
 from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.deployment import history
 from dagster_lifeguard.deployment.contract import (
     NOTHING,
     UNFINISHED,
@@ -27,13 +27,13 @@ from dagster_lifeguard.deployment.contract import (
 )
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
 from dagster_lifeguard.errors import (
     DeploymentError,
     StoreUnavailableError,
     UnknownNameError,
     first_line,
 )
-from dagster_lifeguard.launch_order import IN_PROGRESS, LaunchOrder, priority_of
 from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 from dagster_lifeguard.storage.sessions import Process, owners
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from dagster import RunRecord
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
-    from dagster_lifeguard.history import RunExecution
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.deployment.history import RunExecution
+    from dagster_lifeguard.engine.rules.rate import Rate
 
 _RUNS_FOR_ASSETS_MAX = 500
 _JUDGED_MAX = 5

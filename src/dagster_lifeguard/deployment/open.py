@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
+from dagster_lifeguard.deployment.home import home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.webserver import Webserver
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.home import home_problem
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment

@@ -14,19 +14,19 @@ from dagster_lifeguard.deployment.contract import (
     WaitingStep,
     refuse_without_engine,
 )
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
+from dagster_lifeguard.engine.rules.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.launch_order import IN_PROGRESS
-from dagster_lifeguard.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import owners
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.model import PoolSnapshot, Ticket
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.engine.rules.model import PoolSnapshot, Ticket
+    from dagster_lifeguard.engine.rules.rate import Rate
 
 
 S = TypeVar("S", HoldingStep, WaitingStep)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.duplicates import DUPLICATE_TAG, NO_DUPLICATE
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
+from dagster_lifeguard.engine.rules.model import TicketKey
+from dagster_lifeguard.engine.rules.names import ticket_name
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.forecast import latest_of
 from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
@@ -20,8 +22,6 @@ from dagster_lifeguard.insight.pools import (
 from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
-from dagster_lifeguard.model import TicketKey
-from dagster_lifeguard.names import ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
         Settings,
         WaitingStep,
     )
-    from dagster_lifeguard.history import RunExecution, StepExecution
+    from dagster_lifeguard.deployment.history import RunExecution, StepExecution
+    from dagster_lifeguard.engine.rules.names import Term
     from dagster_lifeguard.insight.past import Past
     from dagster_lifeguard.insight.pools import Waiter
-    from dagster_lifeguard.names import Term
 
 RUNS_SEEN_MAX = 50
 """Of the unfinished runs that may make an asset, only so many of the oldest are looked at."""

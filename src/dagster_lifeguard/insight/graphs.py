@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.names import ticket_name
+from dagster_lifeguard.engine.rules.names import ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dagster_lifeguard.history.executions import StepExecution
+    from dagster_lifeguard.deployment.history.executions import StepExecution
 
 
 def as_holders(steps: Iterable[StepExecution]) -> tuple[StepExecution, ...]:

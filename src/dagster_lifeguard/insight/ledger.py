@@ -6,16 +6,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.history import read_ledger
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.history import read_ledger
-from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.storage.switch import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
-    from dagster_lifeguard.store.contract import Store
+    from dagster_lifeguard.engine.store.contract import Store
 
 CHANGES_MAX = 50
 """Of the changes of a limit so many of the newest are told."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
+from dagster_lifeguard.engine.rules.names import Term, asked_by, of_assets
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.names import Term, asked_by, of_assets
-from dagster_lifeguard.partitions import of_partitions
+from dagster_lifeguard.policy.partitions import of_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
-    from dagster_lifeguard.history import RunExecution, StepExecution
+    from dagster_lifeguard.deployment.history import RunExecution, StepExecution
 
 _Key = TypeVar("_Key")
 

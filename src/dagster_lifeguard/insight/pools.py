@@ -8,6 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
+from dagster_lifeguard.engine.rules.order import format_order
+from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
     Candidate,
     Estimate,
@@ -15,8 +17,6 @@ from dagster_lifeguard.insight.forecast import (
     forecast,
     later_of,
 )
-from dagster_lifeguard.order import format_order
-from dagster_lifeguard.rate import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -15,6 +15,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, by_priority, counted_for
 from dagster_lifeguard.insight.forecast import (
     Candidate,
     Estimate,
@@ -25,7 +26,6 @@ from dagster_lifeguard.insight.forecast import (
 )
 from dagster_lifeguard.insight.past import SAMPLES_MIN
 from dagster_lifeguard.insight.pools import look_into, runs_in
-from dagster_lifeguard.launch_order import IN_PROGRESS, by_priority, counted_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dagster_lifeguard.engine.rules.names import nearest, safe_value
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.past import terms_of
-from dagster_lifeguard.names import nearest, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

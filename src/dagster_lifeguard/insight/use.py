@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
-    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.deployment.history import RunExecution
 
 
 def slots_over_time(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
 from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
-from dagster_lifeguard.names import pool_text
 from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.model import Granted, TicketKey, Waiting
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import StoreUnavailableError
-from dagster_lifeguard.model import Granted, TicketKey, Waiting
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from dagster_lifeguard.engine import Engine
-    from dagster_lifeguard.model import Demand, LimitRow, Verdict
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.engine.engine import Engine
+    from dagster_lifeguard.engine.rules.model import Demand, LimitRow, Verdict
+    from dagster_lifeguard.engine.rules.rate import Rate
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from dagster_lifeguard.admission import PATIENCE_SECONDS
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.options import EngineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,28 +8,32 @@ from typing import TYPE_CHECKING, Any, cast
 from dagster import DagsterInvalidInvocationError
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine.forks import ProcessLock
+from dagster_lifeguard.engine.rules.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.engine.rules.names import (
+    is_expression,
+    is_of_all_partitions,
+    refuse_unsettable,
+)
+from dagster_lifeguard.engine.session import shared_session
+from dagster_lifeguard.engine.store.contract import TryAgainError
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
-from dagster_lifeguard.forks import ProcessLock
-from dagster_lifeguard.model import LIMIT_MAX, Granted, TicketKey
-from dagster_lifeguard.names import is_expression, is_of_all_partitions, refuse_unsettable
-from dagster_lifeguard.session import shared_session
 from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
-from dagster_lifeguard.store.contract import TryAgainError
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dagster import EventLogEntry
 
-    from dagster_lifeguard.model import Demand, PoolSnapshot
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.engine.rules.model import Demand, PoolSnapshot
+    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.store.contract import Store
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.storage.progress import Progress
-    from dagster_lifeguard.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +100,9 @@ class PoolMethods:
                     session = shared_session(
                         self.database_name(), options.lease_seconds, self.make_store
                     )
-                    self._lifeguard_parts = retry(lambda: Parts(self, session, options))
+                    self._lifeguard_parts = retry(
+                        lambda: Parts(cast("Any", self), self.step_progress, session, options)
+                    )
                 parts = self._lifeguard_parts
         return parts
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine import Engine
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import Demands, plan_by_id
@@ -16,14 +17,13 @@ from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
 from dagster_lifeguard.storage.tickets import Tickets
-from dagster_lifeguard.store.contract import TryAgainError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from dagster_lifeguard.session import Session
+    from dagster_lifeguard.engine.session import Session
     from dagster_lifeguard.storage.config import StorageOptions
-    from dagster_lifeguard.storage.event_log import PoolMethods
+    from dagster_lifeguard.storage.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,24 @@ _RUNS_KNOWN_MAX = 1000
 
 
 class Parts:
-    """What a process needs to answer for pools; made when it is first asked."""
+    """What a process needs to answer for pools; made when it is first asked.
 
-    def __init__(self, event_log: PoolMethods, session: Session, options: StorageOptions) -> None:
+    Args:
+        event_log: The storage that is asked.
+        step_progress: Tells how far the steps of a run are.
+        session: The process's session.
+        options: How the engine behaves.
+    """
+
+    def __init__(
+        self,
+        event_log: storages.SqlEventLogStorage,
+        step_progress: Callable[[str], Progress],
+        session: Session,
+        options: StorageOptions,
+    ) -> None:
         self.stock_slots = StockSlots(
-            cast("Any", event_log),
+            event_log,
             lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
         )
         session.store.migrate()
@@ -55,9 +68,7 @@ class Parts:
         self.claims = Claims(self.engine, self._look, self.tags)
         self.demands = Demands(lambda run_id: plan_by_id(storages.instance_of(event_log), run_id))
         self.planned = PlannedPools(lambda: storages.instance_of(event_log))
-        self.tickets = Tickets(
-            self.engine, self.demands.plan, self.demands.members, event_log.step_progress
-        )
+        self.tickets = Tickets(self.engine, self.demands.plan, self.demands.members, step_progress)
         self.events = StepEvents(self.engine, self.claims, self.steps, self.tickets)
 
     def respect_stock_slots(self) -> None:
@@ -76,7 +87,7 @@ class Parts:
             logger.info("Cannot see what a graph asset holds still: %s", error)
 
 
-def _tags(event_log: PoolMethods, run_id: str) -> Mapping[str, str]:
+def _tags(event_log: storages.SqlEventLogStorage, run_id: str) -> Mapping[str, str]:
     try:
         run = storages.instance_of(event_log).get_run_by_id(run_id)
     except storages.database_errors() as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster import DagsterRunStatus, RunsFilter
 
 from dagster_lifeguard.compat.runs import pools_of_run
-from dagster_lifeguard.names import is_expression
+from dagster_lifeguard.engine.rules.names import is_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable

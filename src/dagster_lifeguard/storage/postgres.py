@@ -9,10 +9,10 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine.store.postgres import PostgresStore
 from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.runs import PoolsOfRuns
-from dagster_lifeguard.store.postgres import PostgresStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -20,7 +20,7 @@ from dagster_lifeguard.compat.runs import (
     pools_of_run,
     statuses_of_runs,
 )
-from dagster_lifeguard.launch_order import IN_PROGRESS, LaunchOrder, priority_of
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
 from dagster_lifeguard.storage.queue_rules import queue_rules, remember_turns, remembered_turns
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance, DagsterRun
 
-    from dagster_lifeguard.launch_order import QueueRules
+    from dagster_lifeguard.engine.rules.launch_order import QueueRules
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.runs import cursor_value, set_cursor_value
-from dagster_lifeguard.launch_order import QueueRules, Turns
-from dagster_lifeguard.model import limit_in_force
+from dagster_lifeguard.engine.rules.launch_order import QueueRules, Turns
+from dagster_lifeguard.engine.rules.model import limit_in_force
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dagster import DagsterEventType
 from dagster_lifeguard.errors import LifeguardError
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.engine import Engine
-    from dagster_lifeguard.model import TicketKey
+    from dagster_lifeguard.engine.engine import Engine
+    from dagster_lifeguard.engine.rules.model import TicketKey
     from dagster_lifeguard.storage.claims import Claims
     from dagster_lifeguard.storage.steps import Steps
     from dagster_lifeguard.storage.tickets import Tickets

@@ -10,13 +10,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
+from dagster_lifeguard.engine.rules.model import Holding, TicketKey
 from dagster_lifeguard.errors import LeaseLostError
-from dagster_lifeguard.model import Holding, TicketKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.engine import Engine
+    from dagster_lifeguard.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 

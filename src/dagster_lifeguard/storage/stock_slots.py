@@ -30,19 +30,19 @@ import sqlalchemy as db
 from dagster import RunsFilter
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine.forks import ProcessLock
+from dagster_lifeguard.engine.rules.model import Entry, EntryKind, Holding, TicketKey, is_script
+from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import OldSchemaError, StoreUnavailableError, first_line
-from dagster_lifeguard.forks import ProcessLock
-from dagster_lifeguard.model import Entry, EntryKind, Holding, TicketKey, is_script
-from dagster_lifeguard.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dagster import DagsterInstance
 
-    from dagster_lifeguard.engine import Engine
-    from dagster_lifeguard.store.contract import Store
+    from dagster_lifeguard.engine.engine import Engine
+    from dagster_lifeguard.engine.store.contract import Store
 
 logger = logging.getLogger(__name__)
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
+from dagster_lifeguard.engine.store.sql import migrations
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.names import enumerate_some, is_reserved
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import Process, processes
 from dagster_lifeguard.storage.stock_slots import STOCK, StockSlots, ended_runs
-from dagster_lifeguard.store.sql import migrations
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from dagster_lifeguard.store.contract import Store
+    from dagster_lifeguard.engine.store.contract import Store
 
 
 TABLES_NEWEST = len(migrations("sqlite"))
@@ -76,10 +76,10 @@ class Status:
 def store_of(event_log: Any) -> Store:
     """A store of the engine on the database of an event log storage, stock or ours."""
     if isinstance(event_log, storages.SqliteEventLogStorage):
-        from dagster_lifeguard.store.sqlite import SqliteStore  # noqa: PLC0415
+        from dagster_lifeguard.engine.store.sqlite import SqliteStore  # noqa: PLC0415
 
         return SqliteStore(storages.sqlite_index_path(event_log))
-    from dagster_lifeguard.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
+    from dagster_lifeguard.engine.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
 
     return PostgresStore(storages.postgres_opener(event_log))
 

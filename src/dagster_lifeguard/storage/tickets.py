@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.model import Holding, TicketKey
-from dagster_lifeguard.names import graph_of
+from dagster_lifeguard.engine.rules.model import Holding, TicketKey
+from dagster_lifeguard.engine.rules.names import graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.engine import Engine
+    from dagster_lifeguard.engine.engine import Engine
     from dagster_lifeguard.storage.demands import RunPlan
     from dagster_lifeguard.storage.progress import Progress
 

@@ -14,7 +14,7 @@ from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
-from dagster_lifeguard.limits import PoolPlan, affected, plan_limit
+from dagster_lifeguard.limits.plan import PoolPlan, affected, plan_limit
 from dagster_lifeguard.web.changes import Change, ChangeLog
 from dagster_lifeguard.web.errors import RequestRefusedError
 

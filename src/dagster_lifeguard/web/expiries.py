@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.history import read_ledger
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.history import read_ledger
-from dagster_lifeguard.model import EntryKind
+from dagster_lifeguard.engine.rules.model import EntryKind
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.storage.switch import store_of
-from dagster_lifeguard.store.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

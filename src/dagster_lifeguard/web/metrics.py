@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dagster_lifeguard.deployment.contract import Settings
-    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.web.reading import Look, Reader
 
 LABELS_MAX = 200

@@ -10,7 +10,10 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from dagster_lifeguard.engine.rules.model import TicketKey
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import limit_text, number, printable, short
+from dagster_lifeguard.insight.timeline import Phase
 from dagster_lifeguard.insight.wording import (
     MISSING,
     estimate_text,
@@ -18,16 +21,13 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
-from dagster_lifeguard.model import TicketKey
-from dagster_lifeguard.names import pool_text
-from dagster_lifeguard.timeline import Phase
 from dagster_lifeguard.times import clock_text, date_text, duration_text, window_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.insight.pools import PoolSummary
-    from dagster_lifeguard.timeline import Bar, Timeline
+    from dagster_lifeguard.insight.timeline import Bar, Timeline
 
 WIDTH, HEIGHT = 120.0, 28.0
 """Of a line's ground, in its own units; it is stretched to the place that it is given."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
-    from dagster_lifeguard.history import RunExecution
+    from dagster_lifeguard.deployment.history import RunExecution
 
 _log = logging.getLogger("dagster_lifeguard.web")
 

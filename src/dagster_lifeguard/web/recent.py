@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.history import RunExecution, StepExecution
+    from dagster_lifeguard.deployment.history import RunExecution, StepExecution
 
 STEPS_MAX = 100_000
 """Only so many executions of steps are kept in memory, the newest."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         Run,
         Settings,
     )
-    from dagster_lifeguard.history import RunExecution
-    from dagster_lifeguard.rate import Rate
+    from dagster_lifeguard.deployment.history import RunExecution
+    from dagster_lifeguard.engine.rules.rate import Rate
     from dagster_lifeguard.web.recent import Recent
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.history import Outcome
+from dagster_lifeguard.engine.rules.names import format_expression
 from dagster_lifeguard.errors import UnknownNameError
-from dagster_lifeguard.history import Outcome
 from dagster_lifeguard.insight.explanation import explain
 from dagster_lifeguard.insight.past import Sample, terms_of_asset
 from dagster_lifeguard.insight.subject import asset_or_run
-from dagster_lifeguard.names import format_expression
-from dagster_lifeguard.timeline import Phase, timeline_of_asset
+from dagster_lifeguard.insight.timeline import Phase, timeline_of_asset
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.explanation import Explanation
     from dagster_lifeguard.insight.past import Past, Spread
-    from dagster_lifeguard.timeline import Bar, Timeline
+    from dagster_lifeguard.insight.timeline import Bar, Timeline
     from dagster_lifeguard.web.pages.window import Window
 
 STEPS_MAX = 20

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.doctor.examination import examine
-from dagster_lifeguard.doctor.subject import Machine, Subject
+from dagster_lifeguard.inspections.doctor.examination import examine
+from dagster_lifeguard.inspections.doctor.subject import Machine, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

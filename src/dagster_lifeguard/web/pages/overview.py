@@ -7,10 +7,10 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.insight.pools import Overview, overview
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
 from dagster_lifeguard.insight.use import slots_over_time
-from dagster_lifeguard.names import pool_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

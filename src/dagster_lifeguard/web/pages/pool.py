@@ -10,8 +10,8 @@ from dagster_lifeguard.insight.ledger import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool
+from dagster_lifeguard.insight.timeline import timeline_of_pool
 from dagster_lifeguard.insight.use import slots_over_time
-from dagster_lifeguard.timeline import timeline_of_pool
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.past import Past, Sample
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
-    from dagster_lifeguard.timeline import Timeline
+    from dagster_lifeguard.insight.timeline import Timeline
     from dagster_lifeguard.web.changes import Change
     from dagster_lifeguard.web.pages.window import Window
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.explanation import explain
 from dagster_lifeguard.insight.subject import asset_or_run
-from dagster_lifeguard.timeline import Timeline, bar_of_run, bar_of_step
+from dagster_lifeguard.insight.timeline import Timeline, bar_of_run, bar_of_step
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.timeline import Phase, Timeline
+from dagster_lifeguard.insight.timeline import Phase, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

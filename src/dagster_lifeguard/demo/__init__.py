@@ -1,0 +1,1 @@
+"""The flights demo, and the processes that it runs."""

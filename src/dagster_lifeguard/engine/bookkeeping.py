@@ -1,0 +1,334 @@
+"""What a verb writes, worked out from what it sees: pure, and the same for every store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine.rules.admission import decide, next_in_line
+from dagster_lifeguard.engine.rules.model import (
+    Entry,
+    EntryKind,
+    Granted,
+    Holding,
+    PoolView,
+    TicketKey,
+    Verdict,
+    View,
+    limit_in_force,
+)
+from dagster_lifeguard.engine.rules.order import format_order, turns_after, turns_of_new_groups
+from dagster_lifeguard.engine.rules.rate import nanoseconds
+from dagster_lifeguard.engine.store.contract import Changes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from dagster_lifeguard.engine.rules.model import Demand, Ticket, Waiter
+    from dagster_lifeguard.engine.rules.rate import Rate
+
+
+def with_limits_in_force(view: View, default_limit: int | None) -> View:
+    """The view in which pools have the limits by which they are decided."""
+    limits = {
+        name: limit
+        for name, pool in view.pools.items()
+        if (limit := limit_in_force(name, pool.limit, default_limit)) != pool.limit
+    }
+    if not limits:
+        return view
+    pools = {name: replace(view.pools[name], limit=limit) for name, limit in limits.items()}
+    return replace(view, pools={**view.pools, **pools})
+
+
+def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: int | None) -> View:
+    """The demand's pools as they are when nobody else wants them.
+
+    Args:
+        limits: The limits that pools have of their own, as far as they were seen.
+        demand: The demand.
+        default_limit: The limit of a pool that has none of its own.
+    """
+    pools = {}
+    for pool in demand.pools:
+        own = limits.get(pool)
+        known = limit_in_force(pool, own, default_limit)
+        pools[pool] = PoolView(pool, own, limit_known=known)
+    return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
+
+
+def fair_pools(view: View) -> dict[str, str]:
+    """The pools in view whose order is fair, and by the values of which tag."""
+    return {p.pool: p.fair_by for p in view.pools.values() if p.fair_by is not None}
+
+
+def groups_of(tags: Mapping[str, str], view: View) -> dict[str, str]:
+    """The group of a run with these tags, in each pool in view whose order is fair."""
+    return {pool: tags.get(tag, "") for pool, tag in fair_pools(view).items()}
+
+
+def claimed(
+    view: View, asking: Ticket, groups: Mapping[str, str], session: str, patience_seconds: float
+) -> tuple[Verdict, Changes | None]:
+    """Decide a claim and say what it writes; None when there is nothing to write.
+
+    Args:
+        view: What is seen under the locks.
+        asking: The ticket as it asks.
+        groups: The ticket's group in each pool in view whose order is fair.
+        session: The session that asks.
+        patience_seconds: See ``admission``.
+    """
+    key = asking.key
+    if view.holdings:
+        holding = view.holdings[0]
+        return Granted(holding.slots, holding.fence), adopted(view, session)
+    ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
+    verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
+    known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
+    noticed = tuple(_limit_entry(view.pools[pool], limit, session) for pool, limit in known)
+    if isinstance(verdict, Granted):
+        due = tuple(
+            (p.pool, p.rate.due_after_start(p.due_ns, nanoseconds(view.now)))
+            for p in view.pools.values()
+            if p.rate is not None
+        )
+        if not verdict.slots:
+            if not known and not view.tickets and not due:
+                return verdict, None
+            return verdict, Changes(
+                drop_tickets=view.tickets, due=due, limits_known=known, ledger=noticed
+            )
+        fence = 1 + max(view.pools[pool].fence for pool in verdict.slots)
+        waited = 0.0 if ticket.since is None else view.now - ticket.since
+        for pool, numbers in verdict.slots.items():
+            limit = view.pools[pool].limit
+            assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
+            assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
+        entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
+        return Granted(verdict.slots, fence), Changes(
+            session=session,
+            grant=Holding(key, verdict.slots, fence, ticket.priority, groups=groups),
+            drop_tickets=view.tickets,
+            due=due,
+            turns=tuple(
+                (pool, group, *turns_after(group, ticket.priority, len(numbers), view.pools[pool]))
+                for pool, group in groups.items()
+                for numbers in (verdict.slots.get(pool),)
+                if numbers is not None
+            ),
+            limits_known=known,
+            ledger=(*noticed, *entries),
+        )
+    stands_at = [view.pools[pool] for pool in verdict.queue_at]
+    begun = turns_of_new_groups(groups, stands_at)
+    corrected = _corrected(view)
+    waits = Changes(
+        session=session,
+        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
+        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
+        limits_known=known,
+        ledger=(*noticed, *(_rate_entry(pool.pool, pool.rate, session) for pool, _ in corrected)),
+    )
+    if ticket.number is None:
+        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
+        return verdict, replace(waits, enqueue=enqueued)
+    if (
+        set(verdict.queue_at) != set(ticket.queue_at)
+        or ticket.session != session
+        or any(
+            waiter.number == ticket.number and waiter.group != group
+            for pool, group in groups.items()
+            for waiter in view.pools[pool].queue
+        )
+    ):
+        left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
+        return verdict, replace(
+            waits,
+            requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
+            wake=_to_wake(left, (), {key}, view.now, patience_seconds),
+        )
+    return verdict, waits if known or begun or corrected else None
+
+
+def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:
+    """The pools where the clock was set back since the last start, and what to keep as due there.
+
+    It is written with the claim that notices it. A debt that each claim only cuts would stay as
+    far ahead of the clock for ever. The ledger gets a row of the rate, for the audit to count by.
+    """
+    now_ns = nanoseconds(view.now)
+    return tuple(
+        (pool, due_ns)
+        for pool in view.pools.values()
+        if pool.rate is not None
+        and (due_ns := pool.rate.corrected(pool.due_ns, now_ns)) != pool.due_ns
+    )
+
+
+def adopted(view: View, session: str, *, executes: bool = False) -> Changes | None:
+    """What making the session an owner of the holding in view writes; None when it is one.
+
+    Args:
+        view: What is seen under the locks.
+        session: The session.
+        executes: Whether its process executes the step.
+    """
+    (holding,) = view.holdings
+    if session in holding.owners:
+        return None
+    return Changes(session=session, adopt=holding.key, executes=executes)
+
+
+def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) -> Changes | None:
+    """What ending the view's sessions, or else its tickets, writes; None for nothing.
+
+    A holding that has an owner besides the ended sessions only loses these owners.
+    """
+    holdings = view.holdings
+    if view.sessions:
+        gone = set(view.sessions)
+        holdings = tuple(holding for holding in holdings if holding.owners <= gone)
+    if not (holdings or view.tickets or view.sessions):
+        return None
+    keys = {holding.key for holding in holdings} | {ticket.key for ticket in view.tickets}
+    touched = {pool for holding in holdings for pool in holding.slots}
+    touched.update(*(ticket.demand.pools for ticket in view.tickets))
+    entries = (
+        entry
+        for h in holdings
+        for entry in _entries(kind, h.key, h.slots, h.fence, session, view.now - h.since)
+    )
+    pools = (view.pools[pool] for pool in sorted(touched))
+    return Changes(
+        drop_holdings=holdings,
+        drop_tickets=view.tickets,
+        drop_sessions=view.sessions,
+        is_expiry=kind is EntryKind.EXPIRED,
+        ledger=tuple(entries),
+        wake=_to_wake(pools, holdings, keys, view.now, patience_seconds),
+    )
+
+
+def next_up(view: View, patience_seconds: float) -> tuple[Waiter, ...]:
+    """Who should look again once the view's holdings have ended."""
+    keys = {holding.key for holding in view.holdings}
+    return _to_wake(view.pools.values(), view.holdings, keys, view.now, patience_seconds)
+
+
+def is_covered(view: View) -> bool:
+    """Whether every pool of the tickets in question is locked."""
+    held = (pool for holding in view.holdings for pool in holding.slots)
+    asked = (pool for ticket in view.tickets for pool in ticket.demand.pools)
+    return all(pool in view.pools for pools in (held, asked) for pool in pools)
+
+
+def owned_only(view: View, session: str) -> View:
+    """The view with those tickets in question that no other session owns."""
+    return replace(
+        view,
+        holdings=tuple(holding for holding in view.holdings if holding.owners <= {session}),
+        tickets=tuple(ticket for ticket in view.tickets if ticket.session == session),
+    )
+
+
+def configured(
+    view: View,
+    limits: Mapping[str, int | None],
+    rates: Mapping[str, Rate | None],
+    orders: Mapping[str, str | None],
+    session: str,
+) -> Changes | None:
+    """What setting limits, rates and orders at once writes; None when there is nothing to write.
+
+    Who may go in by them can be told only by the view after it: see ``to_be_told``.
+    """
+    before = view.pools
+    new_rates = tuple(item for item in rates.items() if before[item[0]].rate != item[1])
+    new_orders = tuple(item for item in orders.items() if before[item[0]].fair_by != item[1])
+    if not (limits or new_rates or new_orders):
+        return None
+    now_ns = nanoseconds(view.now)
+    return Changes(
+        limits=tuple(limits.items()),
+        rates=new_rates,
+        due=tuple(
+            (pool, rate.taken_over(before[pool].rate, before[pool].due_ns, now_ns))
+            for pool, rate in new_rates
+            if rate is not None
+        ),
+        orders=new_orders,
+        ledger=(
+            *(_rate_entry(pool, rate, session) for pool, rate in new_rates),
+            *(
+                Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
+                for pool, fair_by in new_orders
+            ),
+            *(
+                _limit_entry(before[pool], limit, session)
+                for pool, limit in limits.items()
+                if before[pool].limit != limit or before[pool].limit_known != limit
+            ),
+        ),
+    )
+
+
+def to_be_told(view: View, patience_seconds: float) -> Changes | None:
+    """What telling all that may go in, or when they may, writes; None if there are none."""
+    told = next_in_line(view.pools.values(), view.now, patience_seconds=patience_seconds)
+    return Changes(wake=told) if told else None
+
+
+def _to_wake(
+    pools: Iterable[PoolView],
+    gone: Collection[Holding],
+    keys: Collection[TicketKey],
+    now: float,
+    patience_seconds: float,
+) -> tuple[Waiter, ...]:
+    """Who should look again once these holdings and tickets are gone from these pools."""
+    found: dict[int, Waiter] = {}
+    for pool in pools:
+        if pool.queue:
+            freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
+            queue = tuple(waiter for waiter in pool.queue if waiter.key not in keys)
+            whole = pool.whole or not queue  # Of those out of sight nobody can be woken.
+            after = replace(pool, taken=pool.taken - freed, queue=queue, whole=whole)
+            for waiter in _who_does_not_know(pool, after, now, patience_seconds):
+                found[waiter.number] = waiter
+    return tuple(found.values())
+
+
+def _who_does_not_know(
+    before: PoolView, after: PoolView, now: float, patience_seconds: float
+) -> Iterable[Waiter]:
+    """Of those that may be let in now, all but those who were told when the rate lets them start.
+
+    Without the exception every release would wake all that wait for a rate, to be told the same.
+    """
+    fitting = next_in_line([after], now, patience_seconds=patience_seconds)
+    if after.rate is None or len(after.queue) < len(before.queue):
+        return fitting
+    told = set(next_in_line([before], now, patience_seconds=patience_seconds))
+    ready = after.rate.ready(after.due_ns, nanoseconds(now))
+    return (w for place, w in enumerate(fitting) if place < ready or w not in told)
+
+
+def _entries(
+    kind: EntryKind,
+    key: TicketKey,
+    slots: Mapping[str, tuple[int, ...]],
+    fence: int,
+    session: str,
+    seconds: float,
+) -> Iterator[Entry]:
+    for pool, numbers in slots.items():
+        yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
+
+
+def _limit_entry(pool: PoolView, limit: int | None, session: str) -> Entry:
+    return Entry(EntryKind.LIMIT, pool.pool, fence=pool.fence, session=session, limit=limit)
+
+
+def _rate_entry(pool: str, rate: Rate | None, session: str) -> Entry:
+    return Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)

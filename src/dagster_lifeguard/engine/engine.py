@@ -1,0 +1,446 @@
+"""The engine's verbs: claim, release, adopt, wait, reap.
+
+Each verb is one of the ``transactions``, done again until the database answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.lease import answer_seconds
+from dagster_lifeguard.engine.rules.model import (
+    LIMIT_MAX,
+    EntryKind,
+    Holding,
+    LimitRow,
+    PoolSnapshot,
+    Ticket,
+    TicketKey,
+    Verdict,
+    is_by_default,
+    is_script,
+    limit_in_force,
+)
+from dagster_lifeguard.engine.session import Member, Session
+from dagster_lifeguard.engine.store.contract import Scope, TryAgainError
+from dagster_lifeguard.engine.store.retry import retry
+from dagster_lifeguard.engine.transactions import Transactions
+from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from dagster_lifeguard.engine.engine_options import Point
+    from dagster_lifeguard.engine.rules.model import Demand, Granted
+    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.store.contract import Store
+
+logger = logging.getLogger(__name__)
+
+_POLL_SLICE_SECONDS = 0.025
+_TRIM_COUNT_MAX = 1000
+_NOW_SECONDS = 1.0
+"""Rows of the ledger that are not even this old are of this moment: a wipe clears them too."""
+
+
+def _pass_by(point: Point) -> None:
+    del point
+
+
+class Engine:
+    """Grants, counts and frees slots for one process, and for the threads of it.
+
+    Args:
+        store: Where the tables are.
+        options: Sessions and waiting.
+        passing: Called at each point of each transaction, so that a test can order two of them
+            exactly; does nothing by default.
+        session: The process's session, on the same store; one of its own by default.
+
+    A fork of the process gets its own session. Slots held before the fork stay the parent's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        options: EngineOptions | None = None,
+        passing: Callable[[Point], None] = _pass_by,
+        session: Session | None = None,
+    ) -> None:
+        self.store = store
+        self.options = options or EngineOptions()
+        self._own = Member(session or Session(store, self.options.lease_seconds), self)
+        self._transactions = Transactions(store, self.options, self._own, passing)
+        self._executing: set[TicketKey] = set()
+
+    # ---- verbs ---------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        run_id: str,
+        step_key: str,
+        demand: Demand,
+        priority: int = 0,
+        tags: Callable[[], Mapping[str, str]] = dict,
+    ) -> Verdict:
+        """Ask for the demand's slots, or ask again. Never blocks for slots.
+
+        Idempotent: a ticket that holds gets its first verdict again (and this process becomes an
+        owner), a ticket that waits is decided anew.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            demand: What it asks for.
+            priority: The higher goes first.
+            tags: Looks up the tags of the run; called only if the order of a pool is fair.
+
+        Returns:
+            ``Granted`` once the slots are committed in the database, else ``Waiting``.
+
+        Raises:
+            StoreUnavailableError: The database could not be reached for half a minute. If a slot
+                was granted all the same, a later claim finds it or the lease frees it.
+        """
+        ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
+        self._own.waive(ticket.key)
+        return retry(lambda: self._transactions.claim(ticket, tags))
+
+    def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
+        """Give back what the ticket holds, or withdraw it while it waits. Idempotent.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            fence: Only a holding with this fence, so that a late process cannot free what its
+                successor holds.
+
+        Returns:
+            Whether there was anything to give back or withdraw.
+
+        Raises:
+            StoreUnavailableError: The database could not be reached or written. What only this
+                process owns is given back as soon as it can be, or when the lease has run out.
+        """
+        key = TicketKey(run_id, step_key)
+        self._executing.discard(key)
+        known = self._own.forget(key)
+        try:
+            if known is not None and fence in (None, known.fence):
+                ended = retry(lambda: self._transactions.give_back(key, known))
+                if ended:
+                    return True
+            return retry(lambda: self._transactions.end(Scope((), *key), EntryKind.RELEASED, fence))
+        except StoreUnavailableError:
+            self._own.owe(key, fence)
+            raise
+
+    def release_run(self, run_id: str) -> bool:
+        """Release every ticket of a run, whoever owns it. Idempotent."""
+        return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
+
+    def wipe(self) -> frozenset[str]:
+        """Release every ticket of every run, end the sessions that own some, and clear the ledger.
+
+        What scripts hold stays, with their sessions. A process whose session has ended learns it
+        at its next heartbeat, as after a lost lease. Limits, rates, orders and fences stay.
+
+        Returns:
+            The runs that held or waited.
+        """
+        owners: set[str] = set()
+        of_scripts: set[str] = set()
+        run_ids: set[str] = set()
+        for pool in self.snapshots(self.busy_pools(with_over=True)):
+            for holding in pool.granted:
+                run_ids.add(holding.key.run_id)
+                (of_scripts if is_script(holding.key.run_id) else owners).update(holding.owners)
+            for ticket in pool.tickets:
+                run_ids.add(ticket.key.run_id)
+                (of_scripts if is_script(ticket.key.run_id) else owners).add(ticket.session)
+        runs = frozenset(run_id for run_id in run_ids if not is_script(run_id))
+        for run_id in sorted(runs):
+            self.release_run(run_id)
+        for session in sorted(owners - of_scripts - {self.session}):
+            scope = Scope((), ended=(session,), expired_only=False)
+            retry(partial(self._transactions.end, scope, EntryKind.RELEASED))
+        while retry(partial(self.store.trim_ledger, -_NOW_SECONDS, _TRIM_COUNT_MAX)):
+            pass
+        return runs
+
+    def adopt(self, run_id: str, step_key: str, *, executes: bool = False) -> int | None:
+        """Become an owner of a holding, which then lives while any of its owners does.
+
+        Args:
+            run_id: The run.
+            step_key: The step.
+            executes: This process executes the step: should it die, the holding tells so while
+                another owner keeps it, see ``Holding.lost``.
+
+        Returns:
+            The holding's fence, or None when the ticket holds nothing.
+        """
+        key = TicketKey(run_id, step_key)
+        if executes:
+            self._executing.add(key)
+        return retry(lambda: self._transactions.adopt(key, executes=executes))
+
+    def wait(self, run_id: str, step_key: str, timeout_seconds: float) -> bool:
+        """Wait, without spinning and without locks, until the ticket should be claimed again.
+
+        Returns:
+            True after a wake-up for it, or when it is time to look again anyway; False when the
+            timeout ran out first.
+        """
+        key = TicketKey(run_id, step_key)
+        now = time.monotonic()
+        deadline = now + timeout_seconds
+        look_again = self._own.look_again_at(key, now)
+        while True:
+            session = self.session
+            if session is None or not self._own.waits(key):
+                return True  # It lost its place, with its session or as nobody asked for it.
+            if self._own.takes_wake(key):
+                return True
+            left = min(deadline, look_again) - time.monotonic()
+            if left <= 0:
+                return look_again <= deadline
+            try:
+                self._own.woke(self.store.poll(session, min(left, _POLL_SLICE_SECONDS)))
+            except TryAgainError:
+                return True  # Claiming again connects anew, or says why it cannot.
+
+    def reap(self) -> int:
+        """End the sessions whose lease has run out and free what only they owned.
+
+        Every claim does this when it is needed; no daemon has to.
+
+        Returns:
+            How many sessions were ended.
+        """
+        return retry(self._transactions.reap)
+
+    def end_expired(self, sessions: Collection[str]) -> bool:
+        """End these sessions if the leases of all have run out, and free what only they owned.
+
+        Their leases are judged in the transaction that frees: a process that comes back extends
+        its lease before it, or is told after it that its session is lost.
+
+        Returns:
+            False, with nothing changed, if one of them lives, or is no more.
+        """
+        return retry(lambda: self._transactions.end_expired(tuple(sorted(sessions))))
+
+    # ---- limits, and what others may read ------------------------------------------------------
+
+    def limits(self) -> tuple[LimitRow, ...]:
+        """The limits that pools have of their own, by pool."""
+        found = retry(self.store.limits)
+        self._transactions.limits_seen = {row.pool: row.limit for row in found}
+        return found
+
+    def set_limit(self, pool: str, limit: int) -> None:
+        """Set a pool's limit. Raising it wakes waiters; lowering it drains and never revokes.
+
+        Raises:
+            ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
+        """
+        self.set_limits({pool: limit})
+
+    def delete_limit(self, pool: str) -> None:
+        """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
+        self.set_limits({pool: None})
+
+    def set_limits(
+        self,
+        limits: Mapping[str, int | None],
+        rates: Mapping[str, Rate | None] | None = None,
+        orders: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Set or, with None, delete limits, rates and fair orders of pools: all or nothing.
+
+        Raises:
+            ConfigError: A limit is not between 0 (paused) and ``LIMIT_MAX``.
+        """
+        wrong = [pool for pool, limit in limits.items() if limit and not 0 < limit <= LIMIT_MAX]
+        if wrong:
+            raise ConfigError(
+                f"The limit {limits[wrong[0]]} of the pool {wrong[0]!r} is out of bounds.",
+                remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
+                names=wrong,
+            )
+        if limits or rates or orders:
+            retry(lambda: self._transactions.configure(limits, rates or {}, orders or {}))
+
+    def rates(self) -> Mapping[str, Rate]:
+        """The pools that have a rate, and which."""
+        return retry(self.store.rates)
+
+    def set_rate(self, pool: str, rate: Rate | None) -> None:
+        """Set how many steps may start in a pool per time, or, with None, delete that.
+
+        It holds from now on: for any span of time after this. Whoever waits is told its new time.
+        """
+        retry(lambda: self._transactions.configure({}, {pool: rate}, {}))
+
+    def orders(self) -> Mapping[str, str]:
+        """The pools whose order is fair, and by the values of which tag."""
+        return retry(self.store.orders)
+
+    def set_order(self, pool: str, fair_by: str | None) -> None:
+        """Share a pool fairly among the runs with each value of a tag; None: first come first.
+
+        It holds from now on. What is held already counts for the empty group, and so does who
+        waits until it asks again.
+        """
+        retry(lambda: self._transactions.configure({}, {}, {pool: fair_by}))
+
+    def snapshot(self, pool: str) -> PoolSnapshot:
+        """Who holds and who waits in one pool, and its limit (the default where it has none)."""
+        (found,) = self.snapshots((pool,))
+        return found
+
+    def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
+        """The same for each of these pools, in their order, at one moment."""
+        found = retry(lambda: self.store.snapshots(pools))
+        default = self.options.default_limit
+        return tuple(
+            replace(
+                s,
+                limit=limit_in_force(s.pool, s.limit, default),
+                from_default=is_by_default(s.pool, s.limit, default),
+            )
+            for s in found
+        )
+
+    def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
+        """What a ticket does now: it waits, it holds, or there is none.
+
+        One whose lease is over is still there until a claim reaps it, and says so: ``is_over``.
+        Until then its process, or another owner, may adopt it.
+        """
+        return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
+
+    def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
+        """The pools that somebody holds or waits for, sorted.
+
+        Args:
+            with_over: Also the pools where the lease of all holders and waiters is over.
+        """
+        return retry(lambda: self.store.busy_pools(with_over=with_over))
+
+    def run_ids(self) -> frozenset[str]:
+        """The runs that hold or wait, without those whose leases are all over."""
+        return retry(self.store.run_ids)
+
+    def has_expired(self, run_id: str, step_key: str) -> bool:
+        """Whether a holding of this ticket was ever taken back because its lease had run out."""
+        return retry(lambda: self.store.has_expired(TicketKey(run_id, step_key)))
+
+    # ---- the session ---------------------------------------------------------------------------
+
+    @property
+    def session(self) -> str | None:
+        """This process's session, once it has one."""
+        return self._own.id
+
+    def heartbeat(self) -> bool:
+        """Extend this process's lease; a thread does it as long as there is a session.
+
+        Returns:
+            False when the session was reaped: ``on_lease_lost`` has then been called.
+        """
+        return self._own.beat()
+
+    def tidy(self) -> None:
+        """Small chores of each heartbeat.
+
+        Gives back what could not be given back when it was released, withdraws waiting tickets
+        that nobody claims any more, and trims the ledger.
+        """
+        self._own.settle(
+            lambda key, fence, owner: self._transactions.end(
+                Scope((), *key), EntryKind.RELEASED, fence, owner
+            )
+        )
+        for key in self._own.abandoned():
+            self._transactions.withdraw(key)
+        self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
+
+    def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
+        """The session is no more: tell whoever executes on what it held; see ``SessionUser``."""
+        if self.options.on_lease_lost is not None:
+            kept = set() if by_clock else self._regained(held)
+            self.options.on_lease_lost(tuple(key for key in held if key not in kept))
+
+    def _regained(self, held: Mapping[TicketKey, Granted]) -> Collection[TicketKey]:
+        """What this process owns again, since another owner has kept it.
+
+        The database is asked by a thread of its own: one that does not answer now keeps nothing.
+        """
+        kept: list[TicketKey] = []
+
+        def ask() -> None:
+            kept.extend(key for key, grant in held.items() if self._regains(key, grant))
+
+        asking = threading.Thread(target=ask, name="lifeguard-regain", daemon=True)
+        try:
+            asking.start()
+            asking.join(answer_seconds(self.options.lease_seconds))
+        except RuntimeError as error:  # No thread is to be had.
+            logger.warning("Cannot find out who holds the slots of this process: %s", error)
+        return tuple(kept)
+
+    def _regains(self, key: TicketKey, grant: Granted) -> bool:
+        try:
+            return grant.fence == self.adopt(*key, executes=key in self._executing)
+        except StoreUnavailableError as error:
+            logger.warning("Cannot find out who holds the slots of %s: %s", key.step_key, error)
+            return False
+
+    def close(self) -> None:
+        """Give back what only this process owns, and end its session unless others need it.
+
+        A later claim opens another. When the database cannot be reached, the lease ends what is
+        held.
+        """
+        self._end(self._own.tickets())
+        self._own.part()
+
+    def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
+        """Own these no more, and give nothing back.
+
+        The slots stay held until the lease has run out, and beyond that while another owner lives.
+
+        Args:
+            keys: Of what this engine holds; all by default, and then its session ends too, unless
+                others need it.
+        """
+        if keys is not None:
+            self._own.leave(keys)
+            return
+        self._end(tuple(self._own.asked))
+        self._own.part()
+
+    def _end(self, keys: Iterable[TicketKey]) -> None:
+        """Give back or withdraw what no other process owns."""
+        session = self._own.id
+        try:
+            for key in keys if session is not None else ():
+                retry(
+                    partial(
+                        self._transactions.end,
+                        Scope((), *key),
+                        EntryKind.RELEASED,
+                        owner=session,
+                        by=session,
+                    )
+                )
+        except StoreUnavailableError as error:
+            logger.warning("What is held is left to its lease: %s", error)

@@ -1,0 +1,1 @@
+"""The rules of admission and the values they judge, without Dagster or a database."""

@@ -1,0 +1,222 @@
+"""Who may go in: the rules of admission, as pure functions.
+
+The order is priority, then first come, first served, or a fair share for each group (see
+``order``); a smaller ticket number settles every tie, so the same view always gives the same
+verdict. A demand gets all its pools or none: slots in those that have a limit, and one start in
+those that have a rate (see ``rate``).
+
+Where a ticket stands in line. A ticket that cannot go in stands at the queue of the one pool that
+holds it up, and not at the others, so that a hundred tickets waiting for one asset hold up nobody
+else at the warehouse they share with it. Being ahead is kept: whenever the ticket moves to another
+queue it stands there by its old rank.
+
+Patience. Taking only what is free lets a stream of small demands pass a large one for ever. So a
+ticket that waited longer than ``patience_seconds`` stands at the queues of all its pools, and what
+it asks for there is set aside for it: nobody ranked behind it goes in on those slots. It does so
+once its turn is next: a ticket that would still lack slots if every present holder left, because of
+others ahead of it that are out of patience too, sets nothing aside yet, nor does one that a full
+burst of starts would not reach. At pools with a rate it does so last, once nothing else holds it
+up: a start that nobody takes is lost for ever, so none is set aside for a ticket that waits for
+slots elsewhere. Where the order is fair, only the first in line of those out of patience does.
+
+Bounds. A decision looks at ``WAITERS_SEEN_MAX`` waiters of each queue. A ticket behind more than
+that many waits, whatever is free: those ahead of it take first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine.rules.model import Granted, Reason, Verdict, Waiter, Waiting
+from dagster_lifeguard.engine.rules.order import Rank, queue_of, rank_of
+from dagster_lifeguard.engine.rules.rate import nanoseconds, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dagster_lifeguard.engine.rules.model import PoolView, Ticket, View
+
+PATIENCE_SECONDS = 300.0
+"""How long, by default, a ticket lets later ones pass."""
+
+_BOTTLENECK_ORDER = (Reason.TOO_LARGE, Reason.PAUSED, Reason.FULL, Reason.BEHIND, Reason.RATE)
+"""Of the pools that hold a ticket up, it queues at the one likely to hold it up the longest."""
+
+
+def decide(
+    view: View, ticket: Ticket, now: float, *, patience_seconds: float = PATIENCE_SECONDS
+) -> Verdict:
+    """Decide whether this ticket, which holds nothing yet, goes in now.
+
+    Args:
+        view: The pools of the ticket's demand as they are under the lock.
+        ticket: The ticket; without a number it ranks behind all others of its priority.
+        now: The time by which patience and rates are judged.
+        patience_seconds: How long a ticket lets later ones pass.
+
+    Returns:
+        ``Granted`` with slot numbers that are free and within each limit, or ``Waiting`` with the
+        pool that holds the ticket up and the queues where it is to stand.
+    """
+    wanted = {
+        term.name: term.slots
+        for term in ticket.demand.terms
+        if view.pools[term.name].limit is not None or view.pools[term.name].rate is not None
+    }
+    ahead = {pool: _ahead_of(ticket, view.pools[pool]) for pool in wanted}
+    left = _Left({pool: view.pools[pool] for pool in wanted})
+    if any(ahead.values()):
+        left.without(ahead, now, patience_seconds)
+    out_of_sight = {
+        pool
+        for pool, waiters in ahead.items()
+        if not view.pools[pool].whole and len(waiters) == len(view.pools[pool].queue)
+    }
+    now_ns = nanoseconds(now)
+    start_at = {
+        name: pool.rate.start_at(pool.due_ns, now_ns, left.starts_taken[name] + 1)
+        for name, pool in left.pools.items()
+        if pool.rate is not None
+    }
+    held_up = {
+        pool: Reason.RATE
+        if start_at.get(pool, 0) > now_ns and slots <= left.slots[pool]
+        else _reason(view.pools[pool], slots)
+        for pool, slots in wanted.items()
+        if slots > left.slots[pool] or pool in out_of_sight or start_at.get(pool, 0) > now_ns
+    }
+    if not held_up:
+        return Granted(
+            {
+                name: pool.free_slots(wanted[name])
+                for name, pool in left.pools.items()
+                if pool.limit is not None
+            }
+        )
+
+    def badness(pool: str) -> tuple[int, int, str]:
+        later_first = -start_at[pool] if held_up[pool] is Reason.RATE else 0
+        return _BOTTLENECK_ORDER.index(held_up[pool]), later_first, pool
+
+    bottleneck = min(held_up, key=badness)
+    queue_at: tuple[str, ...] = (bottleneck,)
+    if (
+        ticket.since is not None
+        and now - ticket.since > patience_seconds
+        and not out_of_sight
+        and left.can_insist(wanted)
+    ):
+        has_the_rest = held_up.keys() <= start_at.keys()
+        queue_at = tuple(
+            pool for pool in wanted if has_the_rest or pool not in start_at or pool == bottleneck
+        )
+    reason = held_up[bottleneck]
+    return Waiting(
+        pool=bottleneck,
+        reason=reason,
+        ahead=len(ahead[bottleneck]),
+        queue_at=queue_at,
+        since=ticket.since,
+        ready_at=seconds(start_at[bottleneck]) if reason is Reason.RATE else None,
+    )
+
+
+def next_in_line(
+    pools: Iterable[PoolView], now: float, *, patience_seconds: float = PATIENCE_SECONDS
+) -> tuple[Waiter, ...]:
+    """The waiters that should look again, judged by each pool alone: a hint, never a grant.
+
+    Judging by one pool may wake a ticket that another pool holds up; it moves to that queue when
+    it looks, and wakes whoever is next here. One that a rate holds up is told when it may start.
+    """
+    found: dict[int, Waiter] = {}
+    for pool in pools:
+        free = _free(pool)
+        for _, waiter in queue_of(pool):
+            if free <= 0:
+                break
+            if waiter.slots <= free:
+                found[waiter.number] = waiter
+                free -= waiter.slots
+            elif now - waiter.since > patience_seconds and waiter.slots <= (pool.limit or 0):
+                free -= waiter.slots
+    return tuple(found.values())
+
+
+def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, Waiter]]:
+    if not pool.queue:
+        return []
+    mine = rank_of(ticket, pool)
+    return [(rank, waiter) for rank, waiter in queue_of(pool) if rank < mine]
+
+
+def _free(pool: PoolView) -> float:
+    return math.inf if pool.limit is None else pool.free
+
+
+class _Left:
+    """What is left in pools once those ahead have taken, or set aside, what is theirs.
+
+    Attributes:
+        pools: The pools, by name.
+        slots: Left of those free now, by pool.
+        starts_taken: How many of those ahead take a start.
+    """
+
+    def __init__(self, pools: Mapping[str, PoolView]) -> None:
+        self.pools = pools
+        self.slots = {name: _free(pool) for name, pool in pools.items()}
+        self._limits = {
+            name: math.inf if pool.limit is None else pool.limit for name, pool in pools.items()
+        }
+        self._for_patient = dict(self._limits)
+        self.starts_taken = dict.fromkeys(pools, 0)
+        self._impatient_at: set[str] = set()
+
+    def without(
+        self, ahead: Mapping[str, list[tuple[Rank, Waiter]]], now: float, patience_seconds: float
+    ) -> None:
+        """Let those ahead take first, in their order; in the worst of it who stands at several."""
+        slots_of: dict[int, dict[str, int]] = {}
+        waiters: dict[int, tuple[Rank, Waiter]] = {}
+        for pool, queue in ahead.items():
+            for rank, waiter in queue:
+                slots_of.setdefault(waiter.number, {})[pool] = waiter.slots
+                others = waiters.get(waiter.number, (rank, waiter))
+                waiters[waiter.number] = max((rank, waiter), others, key=lambda item: item[0])
+        for _, waiter in sorted(waiters.values(), key=lambda item: item[0]):
+            slots = slots_of[waiter.number]
+            if any(count > self._limits[pool] for pool, count in slots.items()):
+                continue  # Only a higher limit can help it; what is set aside would be lost.
+            impatient = now - waiter.since > patience_seconds
+            if impatient or all(count <= self.slots[pool] for pool, count in slots.items()):
+                for pool, count in slots.items():
+                    self.slots[pool] -= count
+                    self.starts_taken[pool] += 1
+            if impatient:
+                for pool, count in slots.items():
+                    self._for_patient[pool] -= count
+                    self._impatient_at.add(pool)
+
+    def can_insist(self, wanted: Mapping[str, int]) -> bool:
+        """Whether all present holders' leaving, and a full burst, would let this demand in.
+
+        Where the order is fair, only the first of those out of patience does: two pools may order
+        two tickets differently, and each would set aside in one what the other lacks there.
+        """
+        return all(
+            slots <= self._for_patient[name]
+            and (pool.rate is None or self.starts_taken[name] < pool.rate.burst)
+            and (pool.fair_by is None or name not in self._impatient_at)
+            for name, slots in wanted.items()
+            for pool in (self.pools[name],)
+        )
+
+
+def _reason(pool: PoolView, slots: int) -> Reason:
+    if pool.limit == 0:
+        return Reason.PAUSED
+    if pool.limit is not None and slots > pool.limit:
+        return Reason.TOO_LARGE
+    return Reason.FULL if slots > _free(pool) else Reason.BEHIND

@@ -1,0 +1,472 @@
+"""The engine's words as frozen values: what is asked for, what is seen, what is decided.
+
+Nothing here knows Dagster, a database or a clock. Times are seconds since the epoch by the clock
+of the database, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from dagster_lifeguard.engine.rules.names import (
+    SLOTS_MAX,
+    Term,
+    format_expression,
+    is_of_all_partitions,
+    parse_expression,
+)
+from dagster_lifeguard.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster_lifeguard.engine.rules.rate import Rate
+
+LIMIT_MAX = SLOTS_MAX
+"""The highest limit of a pool, which is Dagster's own default maximum."""
+
+
+def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int | None:
+    """The limit by which a pool is decided; None: it is unlimited.
+
+    Args:
+        pool: The pool.
+        own: Its own limit in Dagster's table.
+        default_limit: The limit of pools that have none of their own.
+    """
+    if is_of_all_partitions(pool):  # Or who asks for all of its slots could not be alone.
+        return LIMIT_MAX
+    return default_limit if own is None else own
+
+
+def is_by_default(pool: str, own: int | None, default_limit: int | None) -> bool:
+    """Whether the limit by which a pool is decided is the default one."""
+    return own is None and default_limit is not None and not is_of_all_partitions(pool)
+
+
+def most_slots(pool: str, limit: int | None, limit_known: int | None) -> int:
+    """The most slots that can be had of a pool at once, as far as the engine has seen its limit.
+
+    Who asks for more stands in nobody's way, and only a higher limit can help it.
+    """
+    most = limit_in_force(pool, limit, limit_known)
+    return SLOTS_MAX if most is None else most
+
+
+PRIORITY_MAX = 2**31 - 1
+"""The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
+
+POOLS_PER_DEMAND_MAX = 10_000
+"""The most pools one step may ask for, so that a claim locks a bounded number of rows."""
+
+SCRIPT_RUN = "script-"
+"""How the id begins under which a script asks, which has no run."""
+
+
+def is_script(run_id: str) -> bool:
+    """Whether this is the id under which a script asks, and not that of a run."""
+    return run_id.startswith(SCRIPT_RUN)
+
+
+WAITERS_SEEN_MAX = 32
+"""How many of a pool's best-ranked waiters a decision looks at."""
+
+
+_INSIDE = "[slots:"
+
+
+class TicketKey(NamedTuple):
+    """Names a ticket: one step of one run, or slots asked for inside it.
+
+    Slots inside a step are named after what they are inside of: ``orders[slots:1]`` inside the step
+    ``orders``, ``orders[slots:1][slots:2]`` inside those. So a ticket tells what is held while it
+    waits. Dagster's own step keys have no colon in brackets.
+    """
+
+    run_id: str
+    step_key: str
+
+    def inside(self, name: str) -> TicketKey:
+        """The ticket of this name inside this one."""
+        return TicketKey(self.run_id, f"{self.step_key}{_INSIDE}{name}]")
+
+    @property
+    def around(self) -> tuple[TicketKey, ...]:
+        """The tickets that this one is inside of, outermost first."""
+        first, *more = self.step_key.split(_INSIDE)
+        texts = [first]
+        for part in more[:-1]:
+            texts.append(f"{texts[-1]}{_INSIDE}{part}")
+        return tuple(TicketKey(self.run_id, text) for text in texts) if more else ()
+
+    @property
+    def step(self) -> TicketKey:
+        """The step that it is, or is inside of."""
+        return TicketKey(self.run_id, self.step_key.partition(_INSIDE)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The pools one step asks for, sorted by name, and how many slots of each.
+
+    Raises:
+        ConfigError: No pool, too many pools, a pool named twice, or slots out of bounds.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        names = self.pools
+        if not 1 <= len(names) <= POOLS_PER_DEMAND_MAX:
+            raise ConfigError(
+                f"A step asks for {len(names)} pools.",
+                remedy=f"Ask for 1 to {POOLS_PER_DEMAND_MAX} pools.",
+                names=names,
+            )
+        if list(names) != sorted(set(names)):
+            raise ConfigError(
+                "A demand names its pools once each, in sorted order.",
+                remedy="Build it with Demand.of or Demand.parse.",
+                names=names,
+            )
+        for term in self.terms:
+            if not 1 <= term.slots <= SLOTS_MAX:
+                raise ConfigError(
+                    f"{str(term)!r} asks for {term.slots} slots.",
+                    remedy=f"Ask for 1 to {SLOTS_MAX} slots.",
+                    names=[term.name],
+                )
+
+    @classmethod
+    def of(cls, slots: Mapping[str, int]) -> Demand:
+        """The demand for these slots of these pools."""
+        return cls(tuple(Term(name, slots[name]) for name in sorted(slots)))
+
+    @classmethod
+    def parse(cls, expression: str) -> Demand:
+        """The demand that a pool expression without templates asks for."""
+        return cls(tuple(sorted(parse_expression(expression), key=lambda term: term.name)))
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The names of the pools, sorted: the one order in which their rows are locked."""
+        return tuple(term.name for term in self.terms)
+
+    def __str__(self) -> str:
+        return format_expression(self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One step of one run asking for its demand, waiting.
+
+    Attributes:
+        number: Smaller for a ticket that came earlier; None while the ticket is new.
+        since: When it began to wait; None while the ticket is new.
+        queue_at: The pools of the demand at whose queue it stands.
+        session: The session whose life it shares.
+        groups: Its group in each pool whose order is fair, while it asks.
+        is_over: Whether that session's lease is over, so that the next claim withdraws the ticket.
+            Told by reads without a lock; a view under locks leaves it False.
+    """
+
+    key: TicketKey
+    demand: Demand
+    priority: int = 0
+    number: int | None = None
+    since: float | None = None
+    queue_at: tuple[str, ...] = ()
+    session: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        if abs(self.priority) > PRIORITY_MAX:
+            raise ConfigError(
+                f"The priority {self.priority} does not fit in 32 bits.",
+                remedy=f"Use a priority between -{PRIORITY_MAX} and {PRIORITY_MAX}.",
+                names=[self.key.step_key],
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The slots that one ticket holds.
+
+    Attributes:
+        slots: The slot numbers held in each pool.
+        fence: Larger than every earlier fence of each of these pools.
+        owners: The sessions that own it; it ends with the last of them.
+        groups: Its group in each pool whose order is fair, when it is granted.
+        is_over: Whether the leases of all its owners are over, so that the next claim frees its
+            slots. Told by reads without a lock; a view under locks leaves it False.
+        lost: The process that executed the step, as host and process id, if its lease is over
+            though another owner keeps the holding. Told by snapshots alone.
+    """
+
+    key: TicketKey
+    slots: Mapping[str, tuple[int, ...]]
+    fence: int
+    priority: int = 0
+    since: float = 0.0
+    owners: frozenset[str] = frozenset()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    is_over: bool = False
+    lost: str = ""
+
+
+class Waiter(NamedTuple):
+    """A live waiting ticket as seen at the queue of one pool."""
+
+    number: int
+    priority: int
+    slots: int
+    since: float
+    key: TicketKey
+    session: str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What a decision needs to know of one pool, read while the pool is locked.
+
+    Attributes:
+        limit: How many slots the pool has; 0 is paused, None is unlimited.
+        taken: The slot numbers held, which may exceed the limit after it was lowered.
+        queue: The best-ranked live waiters at this pool's queue, best first; without those that
+            ask for more slots than the limit.
+        whole: Whether ``queue`` is the whole queue and not just its front.
+        fence: The largest fence given so far.
+        limit_known: The limit that the engine last saw or set; differs when another wrote it.
+        rate: How many steps may start per time; None: as many as slots allow.
+        due_ns: What the rate counts with, see ``rate``.
+        fair_by: The tag whose values are the groups that share fairly; None: first come, first
+            served.
+        holders: Of a pool whose order is fair, the group that holds each slot.
+        turn: And its turn, in 1/1000 of a slot, see ``order``.
+        turns: And where the turns of groups begin; of those missing, with the pool's.
+    """
+
+    pool: str
+    limit: int | None
+    taken: frozenset[int] = frozenset()
+    queue: tuple[Waiter, ...] = ()
+    whole: bool = True
+    fence: int = 0
+    limit_known: int | None = None
+    rate: Rate | None = None
+    due_ns: int = 0
+    fair_by: str | None = None
+    holders: Mapping[int, str] = field(default_factory=dict)
+    turn: int = 0
+    turns: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
+        assert self.whole or self.queue, f"{self.pool}: nothing seen of a queue"
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds; negative while a lowered limit drains. Limited pools only."""
+        assert self.limit is not None, f"{self.pool} is unlimited"
+        return self.limit - len(self.taken)
+
+    @property
+    def held(self) -> Mapping[str, int] | None:
+        """Slots held by each group; None where the order is not fair."""
+        if self.fair_by is None:
+            return None
+        return Counter(group for slot, group in self.holders.items() if slot in self.taken)
+
+    def free_slots(self, count: int) -> tuple[int, ...]:
+        """The ``count`` lowest slot numbers that are free, each at most the limit."""
+        assert self.limit is not None, f"{self.pool} is unlimited"
+        found = []
+        for number in range(1, self.limit + 1):
+            if number not in self.taken:
+                found.append(number)
+                if len(found) == count:
+                    return tuple(found)
+        raise AssertionError(f"{self.pool} has no {count} free slots of {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one transaction sees after it has its locks.
+
+    Attributes:
+        now: The database's clock.
+        session_alive: Whether the session that asks still exists.
+        lease_ends: When the first lease of all sessions runs out, or did; None without sessions.
+        pools: The pools that are locked, by name.
+        holdings: What the tickets in question hold.
+        tickets: Those of the tickets in question that wait.
+        sessions: The sessions that are locked.
+    """
+
+    now: float
+    session_alive: bool
+    lease_ends: float | None
+    pools: Mapping[str, PoolView]
+    holdings: tuple[Holding, ...] = ()
+    tickets: tuple[Ticket, ...] = ()
+    sessions: tuple[str, ...] = ()
+
+    @property
+    def expired(self) -> bool:
+        """Whether some session's lease has run out and waits to be reaped."""
+        return self.lease_ends is not None and self.lease_ends <= self.now
+
+
+class Reason(str, Enum):
+    """Why a ticket waits at a pool."""
+
+    FULL = "full"
+    """The slots that are free are too few."""
+    BEHIND = "behind"
+    """Enough slots are free, and they are for tickets ahead of it."""
+    PAUSED = "paused"
+    """The limit is 0."""
+    TOO_LARGE = "too-large"
+    """The limit is lower than the slots asked for: only a higher limit can help."""
+    RATE = "rate"
+    """Slots are free, and the rate lets no more steps start yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The ticket holds its demand.
+
+    Attributes:
+        slots: The slot numbers held in each limited pool; empty when every pool is unlimited.
+        fence: Larger than every earlier fence of these pools; 0 when every pool is unlimited.
+    """
+
+    slots: Mapping[str, tuple[int, ...]]
+    fence: int = 0
+    granted: Literal[True] = field(default=True, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The ticket waits, and why.
+
+    Attributes:
+        pool: The pool that holds it up.
+        reason: What about that pool.
+        ahead: Live tickets ahead of it at that pool, as far as a decision looks.
+        queue_at: The pools at whose queue it now stands.
+        since: When it began to wait; None while that is not known.
+        ready_at: With the reason ``RATE``: when it may start, if all ahead of it start as early as
+            they may.
+    """
+
+    pool: str
+    reason: Reason
+    ahead: int
+    queue_at: tuple[str, ...]
+    since: float | None = None
+    ready_at: float | None = None
+    granted: Literal[False] = field(default=False, init=False)
+
+
+Verdict = Granted | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A pool's own limit as it stands in Dagster's table."""
+
+    pool: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """Who holds and who waits in one pool at one moment, its rate and its order.
+
+    A holding or ticket whose lease is over is in ``over`` alone: whoever decides by a snapshot
+    sees the pool as the next claim will find it.
+
+    Attributes:
+        holdings: Holdings that an owner with a lease keeps.
+        waiting: Tickets that wait under a lease, in the order of the pool (see ``order``),
+            wherever they stand in line.
+        over: Holdings and tickets whose lease is over; see ``Holding.is_over``.
+        from_default: Whether the limit is the default one; a store knows only a pool's own.
+        rate: How many steps may start per time, if that is limited.
+        due_ns: What the rate counts with, see ``rate``.
+        fair_by: The tag whose values share fairly; None: first come, first served.
+        turn: Of a pool whose order is fair, its turn, see ``order``.
+        turns: And where the turns of groups begin; of those missing, with the pool's.
+    """
+
+    pool: str
+    limit: int | None
+    holdings: tuple[Holding, ...]
+    waiting: tuple[Ticket, ...]
+    from_default: bool = False
+    rate: Rate | None = None
+    due_ns: int = 0
+    fair_by: str | None = None
+    turn: int = 0
+    turns: Mapping[str, int] = field(default_factory=dict)
+    over: tuple[Holding | Ticket, ...] = ()
+
+    @property
+    def granted(self) -> tuple[Holding, ...]:
+        """All holdings that the ledger knows no end of, those whose lease is over last."""
+        return (*self.holdings, *(found for found in self.over if isinstance(found, Holding)))
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """All tickets that were not withdrawn, those whose lease is over last."""
+        return (*self.waiting, *(found for found in self.over if isinstance(found, Ticket)))
+
+
+class EntryKind(str, Enum):
+    """What a row of the ledger records."""
+
+    GRANTED = "granted"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    LIMIT = "limit"
+    RATE = "rate"
+    ORDER = "order"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger.
+
+    Attributes:
+        at: When, by the database's clock, which may step back; filled in by the store.
+        slots: Slots granted or given back.
+        fence: Of a grant or its end: its fence. Of a change of the limit: the pool's largest fence
+            until then, so that grants and changes of a pool are in order of their fences.
+        seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
+        limit: A limit entry: the new limit, None when it was deleted.
+        detail: A rate entry: the rate from then on, such as ``100/minute, burst 10``; None when
+            deleted. It repeats the rate when the clock was set back and what is due was corrected.
+            An order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
+        number: Larger for a later entry of the same pool, in the order of their commits, whatever
+            the clock says; filled in by the store. Of different pools, PostgreSQL may commit the
+            larger of two numbers first.
+    """
+
+    kind: EntryKind
+    pool: str
+    run_id: str = ""
+    step_key: str = ""
+    slots: int = 0
+    fence: int = 0
+    session: str = ""
+    seconds: float | None = None
+    limit: int | None = None
+    at: float = 0.0
+    detail: str | None = None
+    number: int = 0

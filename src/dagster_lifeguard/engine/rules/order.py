@@ -1,0 +1,199 @@
+"""Who is ahead of whom at the queue of one pool.
+
+Priority first. Then, where the order is fair, the smaller share: the slots that the waiter's group
+holds in this pool, and those that waiters of its group ahead of it ask for; and of equal shares,
+the earlier turn. Then the smaller number; a number is given once, so there are no ties.
+
+Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). The turn of a
+group that comes to the queue, or comes back, begins where its last one ended, or where the pool's
+turn is if that is later; a grant ends it so many slots further on. So it starts level with those
+that are served next, and has no claim to what it did not ask for. What a turn is does not depend on
+who looks first of those that waited and go in together.
+
+The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997): each slot that is granted
+moves it on, by the part that each group would get if all that ask, and the next one to come, shared
+it, but not beyond the end of the turn that is granted; and at least to the earliest turn of those
+that ask. It never goes back. So one that waits is passed by those that come later only until the
+pool's turn is where its own begins, even if they are new groups without end. Nor does a turn lag
+behind the pool's by more than all slots of it, however long its group stays in line for something
+else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine.rules.model import Waiter, most_slots
+from dagster_lifeguard.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagster_lifeguard.engine.rules.model import Holding, PoolSnapshot, PoolView, Ticket
+
+BACKFILL_TAG = "dagster/backfill"
+"""The tag by which Dagster tells the runs of a backfill."""
+
+SLOT = 1_000
+"""One slot, in the units of turns."""
+
+_ORDER = re.compile(r"fifo|fair\((?:tag:(?P<tag>[^\s()]+)|backfill)\)")
+
+Rank = tuple[int, int, int, float]
+"""Minus the priority, the share, the turn, the number."""
+
+
+def ranked(
+    waiters: Iterable[Waiter],
+    held: Mapping[str, int] | None = None,
+    turns: Mapping[str, int] | None = None,
+    turn: int = 0,
+) -> list[tuple[Rank, Waiter]]:
+    """Waiters with their ranks, best first.
+
+    Args:
+        waiters: Of one pool; with each of them all of its group that are ahead of it.
+        held: Slots held by each group where the order is fair; None where it is not.
+        turns: Where the turn of each group begins; of those missing, with the pool's.
+        turn: The pool's.
+    """
+    in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
+    if held is None:
+        return [((-waiter.priority, 0, 0, waiter.number), waiter) for waiter in in_line]
+    ahead: Counter[str] = Counter()
+    found = []
+    for waiter in in_line:
+        share = held.get(waiter.group, 0) + ahead[waiter.group]
+        begins = (turns or {}).get(waiter.group, turn) + ahead[waiter.group] * SLOT
+        ahead[waiter.group] += waiter.slots
+        found.append(((-waiter.priority, share, begins, waiter.number), waiter))
+    return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
+
+
+def queue_of(pool: PoolView) -> list[tuple[Rank, Waiter]]:
+    """The waiters in view of a pool with their ranks, best first."""
+    return ranked(pool.queue, pool.held, pool.turns, pool.turn)
+
+
+def members_to_see(heads: Sequence[tuple[Rank, Waiter]], count: int) -> list[tuple[Waiter, int]]:
+    """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
+
+    The second of a group ranks behind its first by the slots that this asks for, at least; so where
+    there are many groups, the first of each is mostly all there is to see.
+
+    Args:
+        heads: The first of each group, ranked, best first.
+        count: How many of the queue are to be seen.
+    """
+    worst = heads[count - 1][0][:2] if len(heads) >= count else (math.inf, math.inf)
+    return [
+        (head, count - place if (minus_priority, share + head.slots) <= worst else 1)
+        for place, ((minus_priority, share, *_), head) in enumerate(heads[:count])
+    ]
+
+
+def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
+    """Where a ticket stands at a pool's queue, or would stand."""
+    number = math.inf if ticket.number is None else ticket.number
+    if pool.held is None:
+        return -ticket.priority, 0, 0, number
+    group = ticket.groups.get(pool.pool, "")
+    ahead = sum(
+        w.slots
+        for w in pool.queue
+        if w.group == group and (-w.priority, w.number) < (-ticket.priority, number)
+    )
+    begins = pool.turns.get(group, pool.turn) + ahead * SLOT
+    return -ticket.priority, pool.held.get(group, 0) + ahead, begins, number
+
+
+def line(
+    pool: PoolSnapshot, waiting: Iterable[Ticket], holdings: Iterable[Holding]
+) -> list[Ticket]:
+    """These of the tickets that wait for a pool in their order there, if these hold slots of it."""
+    tickets = {ticket.number: ticket for ticket in waiting}
+    held: Counter[str] | None = None
+    if pool.fair_by is not None:
+        held = Counter()
+        for holding in holdings:
+            held[holding.groups.get(pool.pool, "")] += len(holding.slots[pool.pool])
+    waiters = [
+        Waiter(
+            number=ticket.number or 0,
+            priority=ticket.priority,
+            slots=next(term.slots for term in ticket.demand.terms if term.name == pool.pool),
+            since=ticket.since or 0.0,
+            key=ticket.key,
+            session=ticket.session,
+            group=ticket.groups.get(pool.pool, ""),
+        )
+        for ticket in tickets.values()
+    ]
+    return [tickets[waiter.number] for _, waiter in ranked(waiters, held, pool.turns, pool.turn)]
+
+
+def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[int, int]:
+    """Where the turns of a fair pool are once a waiter of a group is granted slots of it.
+
+    Returns:
+        Where the next turn of the group begins, and the pool's turn.
+    """
+    # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
+    asking = {group} | {
+        waiter.group
+        for waiter in pool.queue
+        if waiter.priority >= priority and (pool.limit is None or waiter.slots <= pool.limit)
+    }
+    begins = {name: pool.turns.get(name, pool.turn) for name in asking}
+    end = begins[group] + slots * SLOT
+    moved = pool.turn + math.ceil(slots * SLOT / (len(asking) + 1))
+    return end, max(pool.turn, min(moved, end), min(begins.values()))
+
+
+def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Where turns begin: none lags behind the pool's by more than all slots of it.
+
+    One that stays in line while it cannot go in would save up turns, and then let nobody else in.
+    """
+    earliest = pool.turn - most_slots(pool.pool, pool.limit, pool.limit_known) * SLOT
+    return {group: max(begins, earliest) for group, begins in turns}
+
+
+def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:
+    """Where a ticket's group comes to the queue of a fair pool: by pool, where its turn begins.
+
+    Args:
+        groups: The ticket's group in each fair pool.
+        pools: Those at whose queue it is to stand.
+    """
+    return {
+        pool.pool: pool.turn
+        for pool in pools
+        if pool.pool in groups and groups[pool.pool] not in pool.turns
+    }
+
+
+def parse_order(text: str) -> str | None:
+    """The tag by whose values a pool is shared fairly; None for ``fifo``.
+
+    Raises:
+        ConfigError: The text says neither.
+    """
+    found = _ORDER.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"{text!r} is not an order.",
+            remedy="Write fifo, fair(tag:NAME) or fair(backfill).",
+            names=[text],
+        )
+    return None if text == "fifo" else found["tag"] or BACKFILL_TAG
+
+
+def format_order(fair_by: str | None) -> str:
+    """An order as it is written in ``lifeguard.yaml``."""
+    if fair_by is None:
+        return "fifo"
+    return "fair(backfill)" if fair_by == BACKFILL_TAG else f"fair(tag:{fair_by})"

@@ -1,0 +1,51 @@
+"""The verbs of one message, for stores in the same process: they gain nothing by not looking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine.rules.model import Entry, EntryKind
+from dagster_lifeguard.engine.store.contract import Changes, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dagster_lifeguard.engine.rules.model import Granted, TicketKey, View, Waiter
+    from dagster_lifeguard.engine.store.contract import Transaction
+
+
+class ByLook:
+    """``Store.release`` over ``Store.begin``, and no grant without a look."""
+
+    def begin(self, scope: Scope) -> Transaction:
+        """See ``Store.begin``."""
+        raise NotImplementedError
+
+    def release(
+        self,
+        key: TicketKey,
+        grant: Granted,
+        session: str,
+        next_up: Callable[[View], tuple[Waiter, ...]],
+    ) -> bool:
+        """See ``Store.release``; the wake-ups are committed with the rest."""
+        with self.begin(Scope(tuple(sorted(grant.slots)), *key)) as transaction:
+            view = transaction.view
+            for holding in view.holdings:
+                if holding.fence != grant.fence or holding.slots.keys() != grant.slots.keys():
+                    continue
+                seconds = view.now - holding.since
+                entries = (
+                    Entry(EntryKind.RELEASED, pool, *key, len(slots), grant.fence, session, seconds)
+                    for pool, slots in holding.slots.items()
+                )
+                transaction.commit(
+                    Changes(drop_holdings=(holding,), ledger=tuple(entries), wake=next_up(view))
+                )
+                return True
+        return False
+
+    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
+        """See ``Store.grant_unseen``."""
+        del presumed, changes
+        return None

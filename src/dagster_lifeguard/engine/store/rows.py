@@ -1,0 +1,263 @@
+"""Rows of the databases as the model's values; the same columns in both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dagster_lifeguard.engine.rules.model import (
+    WAITERS_SEEN_MAX,
+    Demand,
+    Entry,
+    EntryKind,
+    Holding,
+    PoolSnapshot,
+    PoolView,
+    Ticket,
+    TicketKey,
+    Waiter,
+)
+from dagster_lifeguard.engine.rules.order import line, members_to_see, queue_of, turns_in_force
+from dagster_lifeguard.engine.rules.rate import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from dagster_lifeguard.engine.store.contract import Changes
+
+Grouped = TypeVar("Grouped", Holding, Ticket, Holding | Ticket)
+
+
+def holdings(
+    held: Iterable[Sequence[Any]], owners: Mapping[TicketKey, Collection[str]]
+) -> tuple[Holding, ...]:
+    """Holdings of rows (pool, slot_no, run_id, step_key, fence, priority, since), in order."""
+    slots: dict[TicketKey, dict[str, list[int]]] = {}
+    first: dict[TicketKey, Sequence[Any]] = {}
+    for row in held:
+        key = TicketKey(row[2], row[3])
+        first.setdefault(key, row)
+        numbers = slots.setdefault(key, {}).setdefault(row[0], [])
+        if row[1] not in numbers:  # A session that ends with another owns the same row.
+            numbers.append(row[1])
+    return tuple(
+        Holding(
+            key=key,
+            slots={pool: tuple(numbers) for pool, numbers in slots[key].items()},
+            fence=row[4],
+            priority=row[5],
+            since=row[6],
+            owners=frozenset(owners.get(key, ())),
+        )
+        for key, row in first.items()
+    )
+
+
+def pool_view(pool: str, row: Sequence[Any], taken: Iterable[int]) -> PoolView:
+    """The view of a pool without its queue.
+
+    Args:
+        pool: The pool.
+        row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by,
+            turn.
+        taken: Numbers of the slots that are held.
+    """
+    fence, limit_known, limit, *of_rate, due_ns, fair_by, turn = row
+    return PoolView(
+        pool=pool,
+        limit=limit,
+        taken=frozenset(taken),
+        fence=fence,
+        limit_known=limit_known,
+        rate=rate(of_rate),
+        due_ns=due_ns,
+        fair_by=fair_by,
+        turn=turn,
+    )
+
+
+def fair_view(
+    found: PoolView,
+    holders: Iterable[tuple[int, str]],
+    heads: Iterable[Sequence[Any]],
+    asking: Mapping[str, int],
+) -> PoolView:
+    """The view of a pool whose order is fair, with the first of each group as its queue.
+
+    Args:
+        found: The view without its queue.
+        holders: The group that holds each slot.
+        heads: The first of each line, of those lines of each size that are ranked best: where the
+            turn of its group begins, if that is known, and the row of a waiter.
+        asking: Where the turn of the group that asks begins, if it is known.
+    """
+    turns = dict(asking)
+    firsts: dict[str, Waiter] = {}
+    for begins, *row in heads:
+        head = waiter(row)
+        if begins is not None:
+            turns[head.group] = begins
+        first = firsts.setdefault(head.group, head)
+        if (-head.priority, head.number) < (-first.priority, first.number):
+            firsts[head.group] = head
+    return replace(
+        found,
+        holders=dict(holders),
+        turns=turns_in_force(found, turns.items()),
+        queue=tuple(firsts.values()),
+    )
+
+
+def groups_to_see(found: PoolView) -> tuple[PoolView, dict[str, int]]:
+    """Of which groups more than the first is to be seen, and how many at most.
+
+    Args:
+        found: The view with the first of each group as its queue.
+
+    Returns:
+        The view with the first of all other groups that are to be seen, and these groups.
+    """
+    seen = members_to_see(queue_of(found), WAITERS_SEEN_MAX + 1)
+    alone = tuple(first for first, count in seen if count == 1)
+    return replace(found, queue=alone), {first.group: count for first, count in seen if count > 1}
+
+
+def with_queue(found: PoolView, queue: Iterable[Sequence[Any]]) -> PoolView:
+    """The view with the best of its queue, and no more of it than decisions look at.
+
+    Args:
+        found: The view with some of its queue, or none.
+        queue: The others of the best-ranked waiters, one more than are seen if there are so many,
+            and perhaps some that are not: rows (number, priority, slots, since, run_id, step_key,
+            session, group).
+    """
+    everybody = replace(found, queue=(*found.queue, *map(waiter, queue)))
+    ranked = [waiter for _, waiter in queue_of(everybody)]
+    whole = len(ranked) <= WAITERS_SEEN_MAX
+    return replace(everybody, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
+
+
+def without_over(
+    found: PoolSnapshot,
+    holdings: Collection[tuple[str, str]],
+    tickets: Collection[int],
+    lost: Mapping[TicketKey, str],
+) -> PoolSnapshot:
+    """The snapshot with what is over set apart, and what has lost its step's process marked.
+
+    Args:
+        found: The snapshot with everything among ``holdings`` and ``waiting``.
+        holdings: The keys of the holdings that are over.
+        tickets: The numbers of the tickets that are over.
+        lost: Of holdings that are not over, the process that executed the step and is dead.
+    """
+    if not (holdings or tickets or lost):
+        return found
+    over_holdings = [replace(h, is_over=True) for h in found.holdings if h.key in holdings]
+    over_tickets = [replace(t, is_over=True) for t in found.waiting if t.number in tickets]
+    return replace(
+        found,
+        holdings=tuple(
+            replace(h, lost=lost.get(h.key, "")) for h in found.holdings if h.key not in holdings
+        ),
+        waiting=tuple(t for t in found.waiting if t.number not in tickets),
+        over=(*over_holdings, *over_tickets),
+    )
+
+
+def fair_snapshot(
+    found: PoolSnapshot,
+    holders: Iterable[tuple[int, str]],
+    turn: int,
+    turns: Iterable[tuple[str, int]],
+    groups: Iterable[tuple[int, str]],
+) -> PoolSnapshot:
+    """The snapshot of a pool whose order is fair.
+
+    Args:
+        found: The snapshot as it would be first come, first served.
+        holders: The group that holds each slot.
+        turn: The pool's turn.
+        turns: Where the turns of groups begin.
+        groups: The group of each ticket, by number.
+    """
+    pool = found.pool
+    of_slot, of_number = dict(holders), dict(groups)
+
+    def grouped(item: Grouped) -> Grouped:
+        if isinstance(item, Holding):
+            group = of_slot.get(item.slots[pool][0], "")
+        else:
+            group = of_number.get(item.number or 0, "")
+        return replace(item, groups={pool: group})
+
+    held = tuple(map(grouped, found.holdings))
+    waiting = tuple(map(grouped, found.waiting))
+    over = tuple(map(grouped, found.over))
+    fair = replace(found, holdings=held, over=over, turn=turn, turns=dict(turns))
+    return replace(fair, waiting=tuple(line(fair, waiting, held)))
+
+
+def waiter(row: Sequence[Any]) -> Waiter:
+    """The waiter of a row (number, priority, slots, since, run_id, step_key, session, group)."""
+    number, priority, slots, since, run_id, step_key, session, *group = row
+    return Waiter(number, priority, slots, since, TicketKey(run_id, step_key), session, *group)
+
+
+def rate(row: Sequence[int | None]) -> Rate | None:
+    """The rate of a row (starts, seconds, burst), if there is one."""
+    starts, seconds, burst = row
+    if starts is None or seconds is None or burst is None:
+        return None
+    return Rate(starts, seconds, burst)
+
+
+def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
+    """Statements that set the groups and turns of who waits and holds, with their arguments."""
+    for ticket in (changes.enqueue, changes.requeue):
+        if ticket is not None:
+            for pool, group in ticket.groups.items():
+                yield "set_group", {"pool": pool, **ticket.key._asdict(), "group": group}
+    grant = changes.grant
+    if grant is not None:
+        for pool, group in grant.groups.items():
+            yield "set_group_of_holder", {"pool": pool, **grant.key._asdict(), "group": group}
+    for pool, group, begins, turn in changes.turns:
+        yield "set_turn_of_group", {"pool": pool, "group": group, "begins": begins}
+        yield "set_turn", {"pool": pool, "turn": turn}
+        yield "forget_turns", {"pool": pool, "turn": turn}
+
+
+def of_rate(found: Rate | None) -> tuple[int | None, int | None, int | None]:
+    """The row of a rate, or of none."""
+    return (None, None, None) if found is None else (found.starts, found.seconds, found.burst)
+
+
+def entry(row: Sequence[Any]) -> Entry:
+    """The entry of a row of the ledger, its columns in the order of the attributes."""
+    return Entry(EntryKind(row[0]), *row[1:])
+
+
+def demand_text(demand: Demand) -> str:
+    """The demand as it is stored: JSON, for a stock pool's name may hold any character."""
+    return json.dumps({term.name: term.slots for term in demand.terms})
+
+
+def ticket(row: Sequence[Any], queue_at: Iterable[str]) -> Ticket:
+    """The ticket of a row (number, run_id, step_key, priority, demand, session, since)."""
+    return Ticket(
+        key=TicketKey(row[1], row[2]),
+        demand=Demand.of(json.loads(row[4])),
+        priority=row[3],
+        number=row[0],
+        since=row[6],
+        queue_at=tuple(queue_at),
+        session=row[5],
+    )
+
+
+def pools_of(held: Iterable[Holding], waiting: Iterable[Ticket]) -> tuple[str, ...]:
+    """The pools where any of these hold or wait, sorted."""
+    pools = {pool for holding in held for pool in holding.slots}
+    return tuple(sorted(pools.union(*(item.demand.pools for item in waiting))))

@@ -1,0 +1,1 @@
+"""What ``check``, ``doctor`` and ``audit`` look for."""

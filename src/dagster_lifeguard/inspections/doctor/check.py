@@ -1,0 +1,66 @@
+"""What a check is: one question about a subject, with a code, a remedy and evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from dagster_lifeguard.findings import Severity
+    from dagster_lifeguard.inspections.doctor.subject import Source, Subject
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is wrong, as a check tells it; see ``Finding``."""
+
+    message: str
+    remedy: str
+    names: Iterable[str] = ()
+    evidence: Iterable[str] = ()
+    commands: Iterable[str] = ()
+    snippet: Iterable[str] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that can be wrong.
+
+    Attributes:
+        code: Stable identifier, the same in text, JSON and documentation.
+        title: What is wrong where it finds something, in a few words.
+        severity: Of what it finds.
+        source: Where it has to look. From where that is not visible, it is not answered.
+        look: Tells what is wrong with a subject. May raise ``DeploymentError``.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    source: Source
+    look: Callable[[Subject], Iterable[Told]]
+
+    def find(self, subject: Subject) -> Iterator[Finding]:
+        """What is wrong with the subject. May raise ``DeploymentError``."""
+        for told in self.look(subject):
+            yield Finding(
+                self.code,
+                self.severity,
+                told.message,
+                told.remedy,
+                tuple(told.names),
+                tuple(told.evidence),
+                tuple(told.commands),
+                tuple(told.snippet),
+            )
+
+
+def check(
+    code: str, title: str, *, severity: Severity, source: Source
+) -> Callable[[Callable[[Subject], Iterable[Told]]], Check]:
+    """Make a function that looks at a subject a check; see ``Check``."""
+    return lambda look: Check(code, title, severity, source, look)

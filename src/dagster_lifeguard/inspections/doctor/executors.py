@@ -1,0 +1,52 @@
+"""Executors: settings under which the steps of a run go one by one, whatever a pool allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.compat.health import executes_one_by_one
+from dagster_lifeguard.compat.runs import plan_of_run
+from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.inspections.doctor.check import Told, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagster_lifeguard.inspections.doctor.subject import Subject
+
+
+@check(
+    "steps-one-by-one",
+    "An executor runs one step at a time, where the pool allows several",
+    severity="warning",
+    source="instance",
+)
+def steps_one_by_one(subject: Subject) -> Iterator[Told]:
+    if subject.why_not("deployment") is not None:
+        return
+    limits = {state.pool: state.limit for state in subject.pools}
+    seen = set()
+    for run in subject.latest_runs:
+        plan = plan_of_run(run)
+        if plan is None or (plan, run.job_name) in seen:
+            continue
+        seen.add((plan, run.job_name))
+        asked = Counter(pool for step in subject.plans[plan] for pool in subject.asked_by(step))
+        pools = sorted(p for p, count in asked.items() if count > 1 and (limits.get(p) or 0) > 1)
+        cause = executes_one_by_one(subject.instance, run) if pools else None
+        if cause is not None:
+            yield Told(
+                f"The job {run.job_name} executes its steps one by one, so it never has more "
+                f"than one slot of {enumerate_some(pools)}.",
+                "Use the multiprocess executor without max_concurrent: 1 for it, if its steps "
+                "are to run at once.",
+                names=[run.job_name, *pools],
+                evidence=[
+                    f"run {run.run_id}: {cause}",
+                    *(f"{p}: limit {limits[p]}, {asked[p]} steps of the job" for p in pools),
+                ],
+            )
+
+
+CHECKS = (steps_one_by_one,)

@@ -1,0 +1,157 @@
+"""Limits: whether pools that are used have one, and what it means for their assets."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.engine.rules.names import enumerate_some, is_held_by_asset
+from dagster_lifeguard.inspections.doctor.check import Told, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dagster_lifeguard.compat.plans import StepPlan
+    from dagster_lifeguard.inspections.doctor.subject import Subject
+
+
+@check("pool-unlimited", "A pool that is used has no limit", severity="error", source="deployment")
+def pool_unlimited(subject: Subject) -> Iterator[Told]:
+    limited = {state.pool for state in subject.pools if state.limit is not None}
+    unlimited = sorted(subject.used_pools - limited)
+    if unlimited and subject.settings.default_limit is None:
+        yield Told(
+            f"{enumerate_some(unlimited)}: used by assets or runs, and unlimited, since there "
+            "is neither a limit for it nor a default limit.",
+            "Set a default limit in dagster.yaml, or a limit of its own.",
+            names=unlimited,
+            evidence=_users(subject, unlimited),
+            commands=["lifeguard init", *(_set(pool) for pool in unlimited[:3])],
+        )
+
+
+@check(
+    "limit-unused",
+    "A limit is set for a pool that nothing uses",
+    severity="note",
+    source="deployment",
+)
+def limit_unused(subject: Subject) -> Iterator[Told]:
+    unused = sorted(p for p in subject.deployment.limits() if not subject.may_be_used(p))
+    if unused and subject.assets:
+        yield Told(
+            f"{enumerate_some(unused)}: limited, and asked for by no asset that has run.",
+            'Compare the name with pool="..." in the definitions: lifeguard check lists them. '
+            "A function that an asset calls has no pool of its own.",
+            names=unused,
+            evidence=[f"pools in use: {enumerate_some(sorted(subject.used_pools) or ['none'])}"],
+        )
+
+
+@check("limit-zero", "A pool that is used is paused", severity="warning", source="deployment")
+def limit_zero(subject: Subject) -> Iterator[Told]:
+    limits = {state.pool: state.limit for state in subject.pools}
+    for pool in sorted(subject.used_pools):
+        if limits.get(pool, subject.settings.default_limit) == 0:
+            waiting = [s for state in subject.pools if state.pool == pool for s in state.waiting]
+            yield Told(
+                f"The limit of {pool} is 0: it is paused, and what asks for it waits.",
+                "Give it a limit, if that is not meant.",
+                names=[pool],
+                evidence=[f"{len(waiting)} waiting", *_users(subject, [pool])],
+                commands=[_set(pool)],
+            )
+
+
+@check(
+    "default-limit-late",
+    "The run queue lets the first runs of a pool pass",
+    severity="warning",
+    source="instance",
+)
+def default_limit_late(subject: Subject) -> Iterator[Told]:
+    if subject.why_not("deployment") is not None or not DEFAULT_LIMIT_COMES_LATE:
+        return
+    settings = subject.settings
+    if settings.engine:
+        return  # It tells the run queue of every pool that a run is to ask for.
+    written = {row.name for row in subject.instance.event_log_storage.get_pool_limits()}
+    unwritten = sorted(subject.used_pools - written)
+    if settings.granularity == "run" and settings.default_limit is not None and unwritten:
+        yield Told(
+            f"{enumerate_some(unwritten)}: the run queue writes the default limit down only "
+            "after it let the runs pass that were waiting when it first met the pool.",
+            "Set the limit before the first runs.",
+            names=unwritten,
+            evidence=_users(subject, unwritten),
+            commands=[_set(pool, settings.default_limit) for pool in unwritten[:3]],
+        )
+
+
+@check("granularity-run", "A slot is for a whole run", severity="note", source="deployment")
+def granularity_run(subject: Subject) -> Iterator[Told]:
+    if subject.settings.granularity == "run" and subject.used_pools:
+        yield Told(
+            "Granularity is run: a run takes a slot of every pool of its assets before it "
+            "starts and keeps them to its end; its steps do not wait.",
+            "Runs that do not go through the queue (dagster asset materialize, dagster job "
+            "execute) are not limited. For slots that steps take: granularity: op.",
+            evidence=[f"{pool} is used" for pool in sorted(subject.used_pools)[:5]],
+        )
+
+
+@check(
+    "steps-take-turns",
+    "Two runs may take turns within one asset",
+    severity="note",
+    source="instance",
+)
+def steps_take_turns(subject: Subject) -> Iterator[Told]:
+    if subject.why_not("deployment") is not None or subject.settings.granularity == "run":
+        return
+    graphs = sorted({graph for plan in subject.plans.values() for graph in _graphs(subject, plan)})
+    if graphs:
+        yield Told(
+            f"Granularity is op, and several steps make {enumerate_some(graphs)}: each takes "
+            "its slot by itself, so two runs may take turns between them.",
+            "If a whole run is to have the asset to itself, set granularity: run under "
+            "concurrency: pools in dagster.yaml"
+            + (", or hold: asset in its rule." if subject.settings.engine else "."),
+            names=graphs,
+        )
+
+
+def _graphs(subject: Subject, plan: Iterable[StepPlan]) -> Iterator[str]:
+    """The graphs of which several steps ask for one pool, each by itself."""
+    counts = Counter(
+        (step.step_key.rpartition(".")[0], pool)
+        for step in plan
+        if "." in step.step_key
+        and not (subject.settings.engine and is_held_by_asset(step.pool or ""))
+        for pool in subject.asked_by(step)
+    )
+    return (graph for (graph, _), count in counts.items() if count > 1)
+
+
+def _users(subject: Subject, pools: Iterable[str]) -> list[str]:
+    found = []
+    for pool in list(pools)[:3]:
+        assets = [asset for asset, used in subject.assets.items() if pool in used]
+        found.append(f"{pool}: {enumerate_some(assets)}" if assets else f"{pool}: runs or steps")
+    return found
+
+
+def _set(pool: str, limit: int = 1) -> str:
+    return shlex.join(["dagster", "instance", "concurrency", "set", pool, str(limit)])
+
+
+CHECKS = (
+    pool_unlimited,
+    limit_unused,
+    limit_zero,
+    default_limit_late,
+    granularity_run,
+    steps_take_turns,
+)

@@ -1,0 +1,190 @@
+"""The storage: whether it knows pools, keeps their limits, and is the one that all use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.compat import health
+from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.inspections.doctor.check import Told, check
+from dagster_lifeguard.inspections.doctor.wording import duration
+from dagster_lifeguard.storage import switch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagster_lifeguard.inspections.doctor.subject import Subject
+
+
+@check("pools-unsupported", "The storage does not know pools", severity="error", source="instance")
+def pools_unsupported(subject: Subject) -> Iterator[Told]:
+    tables = health.tables(subject.instance)
+    if not tables.is_sql and not tables.has_pools:
+        yield Told(
+            f"The storage {tables.storage} does not know pools, so no limit has an effect.",
+            "Use Dagster's SQLite, PostgreSQL or MySQL storage, or one derived from them. A "
+            "storage that wraps another has to pass on "
+            "supports_global_concurrency_limits and the methods of pools.",
+            names=[tables.storage],
+            evidence=["supports_global_concurrency_limits: False"],
+        )
+
+
+@check(
+    "migration-needed",
+    "The tables of the storage are older than this Dagster",
+    severity="error",
+    source="instance",
+)
+def migration_needed(subject: Subject) -> Iterator[Told]:
+    tables = health.tables(subject.instance)
+    behind = tables.revision is not None and tables.revision[0] != tables.revision[1]
+    if not tables.is_sql or (tables.has_pools and tables.has_limits and not behind):
+        return
+    lacking = "pools" if not tables.has_pools else "default limits of pools"
+    has_all = tables.has_pools and tables.has_limits
+    found, wanted = tables.revision or (None, None)
+    yield Told(
+        "The tables of the storage are older than this Dagster"
+        + (". Limits work." if has_all else f" and do not know {lacking}."),
+        "Stop webserver and daemon, keep a copy of the database, and migrate.",
+        names=[tables.storage],
+        evidence=[f"revision {found}, this Dagster's is {wanted}"],
+        commands=["dagster instance migrate"],
+    )
+
+
+@check(
+    "engine-off",
+    "Dagster's own storage can let in more than the limit",
+    severity="note",
+    source="deployment",
+)
+def engine_off(subject: Subject) -> Iterator[Told]:
+    if subject.settings.granularity == "op" and not subject.has_engine():
+        yield Told(
+            "Dagster's own storage may let steps into a full pool if they ask at the same "
+            "moment, and may leave one waiting for ever that asks as another leaves.",
+            "The engine closes both gaps, on the same database.",
+            commands=["lifeguard engine enable"],
+        )
+
+
+@check(
+    "fleet-mixed",
+    "Some processes use the engine and others Dagster's own storage",
+    severity="warning",
+    source="instance",
+)
+def fleet_mixed(subject: Subject) -> Iterator[Told]:
+    found = _status(subject)
+    if found is None:
+        return
+    alive = [p for p in found.processes if p.seconds_left > 0]
+    stock = [h for h in found.holders if h.world == "stock"]
+    if stock and found.is_ours:
+        yield Told(
+            "The engine is on, and steps of processes on Dagster's own storage hold slots: "
+            "they count, but such a process gets no new slot while one uses the engine.",
+            "Start webserver, daemon and code servers again, so that all use the engine.",
+            names=[h.run_id for h in stock],
+            evidence=[f"{h.pool}: run {h.run_id}, step {h.step_key}" for h in stock],
+        )
+    elif alive and not found.is_ours:
+        yield Told(
+            "dagster.yaml names Dagster's own storage, and processes still use the engine: "
+            "run workers started now wait for their end.",
+            "Start webserver, daemon and code servers again, or switch the engine on.",
+            names=[p.label for p in alive],
+            evidence=[f"{p.label}: {duration(p.seconds_left)} left of its lease" for p in alive],
+            commands=["lifeguard engine enable"],
+        )
+
+
+@check(
+    "sessions-of-one-process",
+    "A process has several sessions of the engine",
+    severity="warning",
+    source="instance",
+)
+def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
+    found = _status(subject)
+    alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
+    several = {label: count for label, count in alive.items() if count > 1}
+    if several:
+        yield Told(
+            f"{enumerate_some(list(several))}: one process has several sessions of the engine, "
+            "each with a thread and connections of its own. It opens instances and does not close "
+            "them, or opens them with different settings of the storage.",
+            "Open one DagsterInstance in a process and keep it, or close each with dispose(); give "
+            "all the same settings. To end what leaked, start the process again.",
+            names=list(several),
+            evidence=[f"{label}: {count} sessions" for label, count in several.items()],
+        )
+
+
+@check(
+    "engine-tables",
+    "The engine's tables are of another version",
+    severity="error",
+    source="instance",
+)
+def engine_tables(subject: Subject) -> Iterator[Told]:
+    newest = switch.TABLES_NEWEST
+    found = _status(subject)
+    if found is None or found.tables is None or found.tables == newest:
+        return
+    is_newer = found.tables > newest
+    if is_newer or found.is_ours:
+        yield Told(
+            f"The engine's tables are of version {found.tables}, "
+            f"{'newer' if is_newer else 'older'} than this package's {newest}.",
+            "Install the newest dagster-lifeguard everywhere."
+            if is_newer
+            else "Bring them up to date. A step that claims a slot does so, too.",
+            evidence=[f"lifeguard_schema: {found.tables}"],
+            commands=["pip install --upgrade dagster-lifeguard"]
+            if is_newer
+            else ["lifeguard engine enable"],
+        )
+
+
+@check(
+    "slots-unmatched",
+    "A pool has more or fewer slots than its limit says",
+    severity="error",
+    source="instance",
+)
+def slots_unmatched(subject: Subject) -> Iterator[Told]:
+    found = _status(subject)
+    if found is not None and found.unmatched and not found.is_ours:
+        yield Told(
+            f"{enumerate_some(found.unmatched)}: the database has more or fewer slots than the "
+            "limit says, so that limit does not hold.",
+            "Matching them is part of switching the engine off, which changes nothing else "
+            "while it is off.",
+            names=found.unmatched,
+            evidence=[
+                f"concurrency_slots does not match concurrency_limits: {pool}"
+                for pool in found.unmatched
+            ],
+            commands=["lifeguard engine disable --yes"],
+        )
+
+
+def _status(subject: Subject) -> switch.Status | None:
+    """What the database says of the engine; None if it is no database for it."""
+    tables = health.tables(subject.instance)
+    return switch.status(subject.instance) if tables.is_sql and tables.has_pools else None
+
+
+CHECKS = (
+    pools_unsupported,
+    migration_needed,
+    slots_unmatched,
+    engine_tables,
+    fleet_mixed,
+    sessions_of_one_process,
+    engine_off,
+)

@@ -1,0 +1,376 @@
+"""Limits as code: what lifeguard.yaml declares, beside what a deployment has.
+
+The file decides the limit of the pools it names: those under ``pools``, and those that its rules
+name without a template, which get the default limit. About all other pools it says nothing. The
+default limit itself is a setting of the instance, which nobody but its administrator can change,
+so a difference in it is shown and never applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from dagster_lifeguard.engine.rules.names import nearest, pool_text
+from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.policy.config import PoolSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from dagster_lifeguard.deployment.contract import (
+        Deployment,
+        HoldingStep,
+        PoolState,
+        Settings,
+        WaitingStep,
+    )
+    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.policy.config import Config
+
+Action = Literal["none", "set", "delete", "impossible"]
+KeptAction = Literal["none", "set", "delete", "needs-engine"]
+Origin = Literal["pools", "rules", "undeclared"]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """The rate or the order of a pool, which only the engine keeps.
+
+    Attributes:
+        declared: What the file declares; None: no rate, first come first served, or undeclared.
+        live: What is in force.
+        action: Set what is declared, delete what is live, or nothing. ``needs-engine``: it cannot
+            be set, or not be seen, here.
+    """
+
+    declared: T | None = None
+    live: T | None = None
+    action: KeptAction = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool: what is declared, what is live, and what is to be done.
+
+    Attributes:
+        origin: What names the pool: the file's ``pools``, its ``rules``, or nothing in it.
+        declared: The limit that the file declares; None: unlimited, or undeclared.
+        live: The limit in force; None: unlimited.
+        own: The pool's own limit; None if it has none, and the default is in force.
+        action: Set the declared limit, delete the own one, or nothing. ``impossible``: it cannot
+            be unlimited while the deployment has a default limit.
+        after: The limit in force once it is done.
+        holding: Who holds slots now.
+        waiting: Who waits now.
+        rate: How many steps may start per time.
+        order: The tag by whose values the pool is shared fairly.
+    """
+
+    pool: str
+    origin: Origin
+    declared: int | None
+    live: int | None
+    own: int | None
+    action: Action
+    after: int | None
+    holding: tuple[HoldingStep, ...] = ()
+    waiting: tuple[WaitingStep, ...] = ()
+    rate: Kept[Rate] = field(default_factory=Kept)
+    order: Kept[str] = field(default_factory=Kept)
+
+    @property
+    def is_as_declared(self) -> bool:
+        """Whether there is nothing to do about the pool, and nothing that cannot be done."""
+        return self.action == self.rate.action == self.order.action == "none"
+
+    @property
+    def held(self) -> int:
+        """Slots that are held."""
+        return sum(step.slots for step in self.holding)
+
+    @property
+    def drains(self) -> bool:
+        """Whether more is held than the limit will be: nobody goes in until enough is freed."""
+        changes = self.action in ("set", "delete")
+        return changes and self.after is not None and self.after < self.held
+
+    @property
+    def lets_in(self) -> int:
+        """How many of those who wait can go in once it is done, by the slots they ask for."""
+        if self.action not in ("set", "delete"):
+            return 0
+        free = None if self.after is None else self.after - self.held
+        count = 0
+        for step in self.waiting:
+            if free is not None and step.slots > free:
+                break
+            free = None if free is None else free - step.slots
+            count += 1
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What makes the limits of a deployment those of a file.
+
+    Attributes:
+        settings: Of the deployment.
+        default_declared: The default limit that the file states; None: unlimited, or not stated.
+        default_stated: Whether it states one.
+        pools: All pools that the file names or the deployment limits, by name.
+    """
+
+    settings: Settings
+    default_declared: int | None
+    default_stated: bool
+    pools: tuple[PoolPlan, ...]
+
+    @property
+    def changes(self) -> dict[str, int | None]:
+        """What is to be set or, with None, deleted."""
+        return {
+            row.pool: row.declared if row.action == "set" else None
+            for row in self.pools
+            if row.action in ("set", "delete")
+        }
+
+    @property
+    def rates(self) -> dict[str, Rate | None]:
+        """The rates to be set or, with None, deleted."""
+        return {r.pool: r.rate.declared for r in self.pools if r.rate.action in ("set", "delete")}
+
+    @property
+    def orders(self) -> dict[str, str | None]:
+        """The fair orders to be set or, with None, deleted."""
+        return {r.pool: r.order.declared for r in self.pools if r.order.action in ("set", "delete")}
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The pools of which anything is to be changed."""
+        return tuple(dict.fromkeys((*self.changes, *self.rates, *self.orders)))
+
+    @property
+    def needing_engine(self) -> tuple[str, ...]:
+        """The pools with a rate or an order that cannot be set, or not be seen, here."""
+        return tuple(
+            row.pool for row in self.pools if "needs-engine" in (row.rate.action, row.order.action)
+        )
+
+    @property
+    def default_drifts(self) -> bool:
+        """Whether the file states another default limit than the deployment has."""
+        return self.default_stated and self.default_declared != self.settings.default_limit
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether anything is not as the file declares, as far as that can be seen."""
+        unseen = self.settings.engine is None
+        return (
+            self.default_drifts
+            or bool(self.touched)
+            or any(row.action == "impossible" for row in self.pools)
+            or bool(self.needing_engine and not unseen)
+        )
+
+    def apply(self, deployment: Deployment) -> Iterator[str]:
+        """Do it; each pool's name as soon as it is done. See ``Deployment.set_limits``."""
+        if not self.touched:
+            return iter(())
+        return deployment.set_limits(self.changes, self.rates, self.orders)
+
+
+def make_plan(
+    config: Config,
+    deployment: Deployment,
+    names: Collection[str] | None = None,
+    *,
+    prune: bool = False,
+) -> Plan:
+    """Compare what a file declares with what a deployment has.
+
+    Args:
+        config: The file.
+        deployment: Where to look; nothing is changed.
+        names: Only these pools.
+        prune: Delete the limits, rates and orders of pools that the file does not name.
+
+    Raises:
+        NeedsEngineError: The file declares a rate or an order under ``engine: stock``.
+        UnknownNameError: One of the names is neither declared nor live.
+        DeploymentError: It does not answer, or a limit is out of its bounds.
+    """
+    for error in config.pools_beyond_stock():
+        raise error
+    settings = deployment.settings()
+    own = deployment.limits()
+    declared = _declared(config, settings)
+    rates, orders = deployment.rates() or {}, deployment.orders() or {}
+    known = declared.keys() | own.keys() | rates.keys() | orders.keys()
+    for name in names or ():
+        if name not in known:
+            raise unknown_pool(name, known, deployment.name)
+    asked = sorted(known if names is None else set(names))
+    states = {state.pool: state for state in deployment.pools(asked)}
+    has_engine = bool(settings.engine)
+
+    def row(pool: str) -> PoolPlan:
+        said = declared.get(pool, _UNDECLARED)
+        spec = config.pools.get(pool, PoolSpec())
+        decided = prune or said.origin != "undeclared"
+        return replace(
+            _row(states[pool], said, own.get(pool), settings, prune=prune),
+            rate=_kept(spec.starts, rates.get(pool), decided=decided, has_engine=has_engine),
+            order=_kept(spec.fair_by, orders.get(pool), decided=decided, has_engine=has_engine),
+        )
+
+    rows = tuple(map(row, asked))
+    settings.refuse({row.pool: row.declared for row in rows if row.action == "set"})
+    stated = "default_limit" in config.model_fields_set
+    return Plan(settings, config.default_limit if stated else None, stated, rows)
+
+
+def unknown_pool(name: str, known: Collection[str], place: str) -> UnknownNameError:
+    """The error that says that there is no such pool, with the nearest names there are."""
+    near = nearest(name, known)
+    return UnknownNameError(
+        f"There is no pool {name!r} in {place}.",
+        remedy=f"Did you mean {' or '.join(near)}?" if near else "List them with: lifeguard plan",
+        names=[name],
+    )
+
+
+def _declared(config: Config, settings: Settings) -> dict[str, _Declared]:
+    """The pools that a file names, and the limit that each is to have."""
+    stated = "default_limit" in config.model_fields_set
+    default = config.default_limit if stated else settings.default_limit
+    # The run queue lets all runs pass that wait for a pool without a limit of its own when it
+    # meets the pool for the first time (see compat.instance), so there each pool gets one.
+    by_run = settings.granularity == "run"
+    found = {
+        term.name: _Declared("rules", default, needs_own=by_run)
+        for rule in config.rules
+        for term in rule.terms
+        if not term.fields
+    }
+    for pool, spec in config.pools.items():
+        limit = default if spec.limit is None else spec.limit
+        found[pool] = _Declared("pools", limit, needs_own=by_run or spec.limit is not None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What a file says of a pool; a limit of its own is set if it needs one or has another."""
+
+    origin: Origin
+    limit: int | None
+    needs_own: bool
+
+
+_UNDECLARED = _Declared("undeclared", None, needs_own=False)
+
+
+def _kept(declared: T | None, live: T | None, *, decided: bool, has_engine: bool) -> Kept[T]:
+    action: KeptAction = "none"
+    if decided and declared != live:
+        action = "delete" if declared is None else "set" if has_engine else "needs-engine"
+    return Kept(declared, live, action)
+
+
+def _row(
+    state: PoolState, declared: _Declared, own: int | None, settings: Settings, *, prune: bool
+) -> PoolPlan:
+    default = settings.default_limit
+    action: Action = "none"
+    after = state.limit
+    if declared.origin == "undeclared":
+        if prune and own is not None:
+            action, after = "delete", default
+    elif declared.limit is None:
+        if default is not None:
+            action = "impossible"
+        elif own is not None:
+            action, after = "delete", None
+    elif own != declared.limit and (
+        own is not None or declared.needs_own or {state.limit, default} != {declared.limit}
+    ):
+        action, after = "set", declared.limit
+    return PoolPlan(
+        pool=state.pool,
+        origin=declared.origin,
+        declared=declared.limit,
+        live=state.limit,
+        own=own,
+        action=action,
+        after=after,
+        holding=state.holding,
+        waiting=state.waiting,
+    )
+
+
+def plan_limit(deployment: Deployment, pool: str, limit: int | None) -> PoolPlan:
+    """What it would do to give one pool this limit of its own, or with None to take that away.
+
+    Args:
+        deployment: Where to look; nothing is changed.
+        pool: The pool, which may be new.
+        limit: Its limit.
+
+    Raises:
+        DeploymentError: It does not answer, or the limit is out of its bounds.
+    """
+    settings = deployment.settings()
+    settings.refuse({pool: limit})
+    own = deployment.limits().get(pool)
+    (state,) = deployment.pools([pool])
+    action: Action = "none" if own == limit else "delete" if limit is None else "set"
+    return PoolPlan(
+        pool=pool,
+        origin="pools",
+        declared=limit,
+        live=state.limit,
+        own=own,
+        action=action,
+        after=settings.default_limit if limit is None else limit,
+        holding=state.holding,
+        waiting=state.waiting,
+    )
+
+
+# ---- in words ------------------------------------------------------------------------------------
+
+_STEPS_SHOWN = 3
+_ID_SHOWN = 8
+
+
+def affected(row: PoolPlan) -> Iterator[str]:
+    """Who is affected by a change of a pool, a line for each way."""
+    if row.drains:
+        freed = row.held - (row.after or 0) + (1 if row.after else 0)
+        goes_on = (
+            f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
+        )
+        yield (
+            f"{pool_text(row.pool)}: {row.held} held and stay so; it drains to {row.after}, "
+            f"{goes_on}. Held by {_names(row.holding)}."
+        )
+    elif row.lets_in:
+        yield (
+            f"{pool_text(row.pool)}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
+            f"{_names(row.waiting[: row.lets_in])}."
+        )
+    elif row.action in ("set", "delete") and row.waiting:
+        yield f"{pool_text(row.pool)}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
+
+
+def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:
+    shown = [
+        step.run_id[:_ID_SHOWN] + (f":{step.step_key}" if step.step_key else "")
+        for step in steps[:_STEPS_SHOWN]
+    ]
+    more = len(steps) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,0 +1,1 @@
+"""Which asset gets which pools: ``lifeguard.yaml`` and rules, applied to definitions."""
