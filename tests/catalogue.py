@@ -34,8 +34,12 @@ def _later_than_oldest(hook: dg.HookDefinition) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     if "hooks" in inspect.signature(dg.asset).parameters:
         extra["hooks"] = {hook}
-    if hasattr(dg.FreshnessPolicy, "time_window"):
-        extra["freshness_policy"] = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=2))
+    try:
+        policy: Any = dg.FreshnessPolicy
+    except ImportError:  # In 1.11 the name is neither the old class nor the new one.
+        return extra
+    if hasattr(policy, "time_window"):
+        extra["freshness_policy"] = policy.time_window(fail_window=dt.timedelta(days=2))
     return extra
 
 
