@@ -38,6 +38,7 @@ from rich.table import Table
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
@@ -92,8 +93,8 @@ def over_pools(
     """The cost of a demand over so many pools."""
     engine = opened(new_store)
     names = [f"pool{number}" for number in range(count)]
-    engine.set_limits(dict.fromkeys(names, 1))
-    engine.limits()
+    engine.set_pools(dict.fromkeys(names, PoolSettings(1)))
+    engine.settings()
     found = cycles(engine, [Demand.of(dict.fromkeys(names, 1))], seconds)
     engine.close()
     return found
@@ -105,7 +106,7 @@ def of_partitions(
     """The cost of a demand for one of so many partitions."""
     engine = opened(new_store, EngineOptions(default_limit=1))
     names = [f"orders[{number}]" for number in range(count)]
-    engine.limits()
+    engine.settings()
     demands = [Demand.of({name: 1, "orders[%all%]": 1}) for name in names]
     found = cycles(engine, demands, seconds)
     engine.close()
@@ -117,8 +118,8 @@ def among_groups(
 ) -> tuple[list[float], list[int]]:
     """The seconds that the claim of who is next took, and how often each group was let in."""
     engine = opened(new_store)
-    engine.set_limit(POOL, FAIR_LIMIT)
-    engine.set_order(POOL, fair_by)
+    engine.change_pool(POOL, limit=FAIR_LIMIT)
+    engine.change_pool(POOL, fair_by=fair_by)
     demand = Demand.of({POOL: 1})
     group_of: dict[str, str] = {}
 
@@ -193,8 +194,8 @@ class Fleet:
     ) -> list[Fraction]:
         """When steps started, to the microsecond as it is written."""
         engine = opened(new_store)
-        engine.set_limit(POOL, 100)
-        engine.set_rate(POOL, rate)
+        engine.change_pool(POOL, limit=100)
+        engine.change_pool(POOL, rate=rate)
         for index, pipe in enumerate(self._pipes):
             pipe.send((new_store, index, seconds + 1))
         for said in ("ready", "done"):

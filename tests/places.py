@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageMetadata,
 )
 
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
@@ -163,9 +164,8 @@ def set_clock_back(place: Place, pool: str, seconds: float) -> None:
 def write_limit_as_another_would(place: Place, pool: str, limit: int) -> None:
     """Write Dagster's table behind the engine's back, as a stock process does."""
     if isinstance(place, MemoryPlace):
-        from dagster_lifeguard.engine.rules.model import LimitRow
-
-        place.store().rows.limits[pool] = LimitRow(pool, limit)
+        settings = place.store().rows.settings
+        settings[pool] = replace(settings.get(pool, NOTHING_SET), limit=limit)
     else:
         place.sql(f"DELETE FROM concurrency_limits WHERE concurrency_key = '{pool}'")
         place.sql(

@@ -30,6 +30,7 @@ from dagster_lifeguard.engine.rules.order import (
     turns_after,
     turns_of_new_groups,
 )
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 
 POOLS = ("x", "y", "z")
@@ -61,19 +62,18 @@ def situations(draw, *, whole=None):
         holders = {slot: draw(st.sampled_from("ab")) for slot in sorted(taken)}
         held = Counter(holders.values()) if fair_by else None
         turns = {"a": 3 * SLOT, "b": draw(st.integers(0, 5)) * SLOT}
+        rate = draw(
+            st.one_of(st.none(), st.builds(Rate, st.just(60), st.just(60), st.integers(1, 3)))
+        )
         pools[pool] = PoolView(
             pool=pool,
-            limit=limit,
+            settings=PoolSettings(limit, rate, fair_by),
             taken=taken,
-            fair_by=fair_by,
             holders=holders if fair_by else {},
             turns=turns,
             queue=tuple(waiter for _, waiter in ranked(queues[pool], held, turns)),
             whole=bool(whole or not queues[pool] or draw(st.booleans())),
             fence=draw(st.integers(0, 9)),
-            rate=draw(
-                st.one_of(st.none(), st.builds(Rate, st.just(60), st.just(60), st.integers(1, 3)))
-            ),
             due_ns=NOW_NS + draw(st.integers(-5, 3)) * 10**9,
         )
     ticket = Ticket(
@@ -92,7 +92,7 @@ def verdict_on(view, ticket):
 
 
 def start_at(pool, count=1):
-    return pool.rate.start_at(pool.due_ns, NOW_NS, count)
+    return pool.settings.rate.start_at(pool.due_ns, NOW_NS, count)
 
 
 def ahead_of(ticket, pool):
@@ -106,7 +106,7 @@ def impatient_ahead(view, ticket, pool):
         for w in ahead_of(ticket, pool)
         if NOW - w.since > PATIENCE
         and all(
-            other.slots <= (p.limit if p.limit is not None else 99)
+            other.slots <= (p.settings.limit if p.settings.limit is not None else 99)
             for p in view.pools.values()
             for other in p.queue
             if other.number == w.number
@@ -120,16 +120,16 @@ def test_a_grant_takes_free_slots_within_each_limit_and_all_that_was_asked(situa
     verdict = verdict_on(view, ticket)
     if isinstance(verdict, Granted):
         wanted = {t.name: t.slots for t in ticket.demand.terms}
-        limited = {pool for pool in wanted if view.pools[pool].limit is not None}
+        limited = {pool for pool in wanted if view.pools[pool].settings.limit is not None}
         assert set(verdict.slots) == limited
         for pool, numbers in verdict.slots.items():
             seen = view.pools[pool]
             assert len(set(numbers)) == wanted[pool]
             assert not set(numbers) & seen.taken
-            assert len(seen.taken) + len(numbers) <= seen.limit
-            assert all(1 <= number <= seen.limit for number in numbers)
+            assert len(seen.taken) + len(numbers) <= seen.settings.limit
+            assert all(1 <= number <= seen.settings.limit for number in numbers)
         for seen in view.pools.values():
-            assert seen.rate is None or start_at(seen) <= NOW_NS
+            assert seen.settings.rate is None or start_at(seen) <= NOW_NS
 
 
 @given(situations())
@@ -150,7 +150,7 @@ def test_it_waits_only_for_slots_that_are_held_or_that_others_ahead_of_it_ask_fo
         ahead = ahead_of(ticket, pool)
         assert verdict.ahead == len(ahead)
         if verdict.reason is Reason.RATE:
-            assert pool.limit is None or wanted <= pool.free
+            assert pool.settings.limit is None or wanted <= pool.free
             assert nanoseconds(verdict.ready_at) <= start_at(pool, len(ahead) + 1)
             assert verdict.ready_at > NOW
             return
@@ -182,7 +182,7 @@ def test_whoever_is_out_of_patience_is_passed_by_nobody_behind_it(situation):
         pool = view.pools[name]
         impatient = impatient_ahead(view, ticket, pool)
         assert sum(w.slots for w in impatient) <= pool.free - len(numbers)
-        if pool.rate is not None:
+        if pool.settings.rate is not None:
             assert start_at(pool, len(impatient) + 1) <= NOW_NS
 
 
@@ -206,8 +206,10 @@ def test_it_stands_at_one_queue_or_out_of_patience_at_all(situation):
     view, ticket = situation
     verdict = verdict_on(view, ticket)
     if isinstance(verdict, Waiting):
-        rated = {p for p in ticket.demand.pools if view.pools[p].rate is not None}
-        limited = {p for p in ticket.demand.pools if view.pools[p].limit is not None} | rated
+        rated = {p for p in ticket.demand.pools if view.pools[p].settings.rate is not None}
+        limited = {
+            p for p in ticket.demand.pools if view.pools[p].settings.limit is not None
+        } | rated
         assert verdict.pool in verdict.queue_at
         assert set(verdict.queue_at) in (
             {verdict.pool},
@@ -216,7 +218,7 @@ def test_it_stands_at_one_queue_or_out_of_patience_at_all(situation):
         )
         if len(verdict.queue_at) > 1:
             assert NOW - ticket.since > PATIENCE
-            fair = (view.pools[p] for p in ticket.demand.pools if view.pools[p].fair_by)
+            fair = (view.pools[p] for p in ticket.demand.pools if view.pools[p].settings.fair_by)
             assert not any(impatient_ahead(view, ticket, pool) for pool in fair)
 
 
@@ -225,11 +227,11 @@ def test_at_a_fair_pool_only_the_first_that_is_out_of_patience_sets_slots_aside(
     """Two fair pools may rank two tickets differently; by age they rank all tickets alike."""
     long_ago = NOW - PATIENCE - 1
     first = Waiter(1, 0, 1, long_ago, TicketKey("first", "step"), "s", "a")
-    held = {"taken": frozenset({1, 2, 3}), "limit": 3}
-    fair = {"fair_by": fair_by, "holders": {1: "b", 2: "b", 3: "b"}} if fair_by else {}
+    held = {"taken": frozenset({1, 2, 3})}
+    fair = {"holders": {1: "b", 2: "b", 3: "b"}} if fair_by else {}
     pools = {
-        "x": PoolView("x", queue=(first,), **held, **fair),
-        "y": PoolView("y", **held),
+        "x": PoolView("x", PoolSettings(3, fair_by=fair_by), queue=(first,), **held, **fair),
+        "y": PoolView("y", PoolSettings(3), **held),
     }
     view = View(NOW, session_alive=True, lease_ends=None, pools=pools)
     me = Ticket(TicketKey("me", "step"), Demand.of({"x": 1, "y": 1}), number=2, since=long_ago)
@@ -247,7 +249,7 @@ def test_the_first_in_line_is_woken_whenever_its_pool_could_take_it(situation):
     for pool in view.pools.values():
         woken = next_in_line([pool], NOW, patience_seconds=PATIENCE)
         assert list(woken) == [w for w in pool.queue if w in woken]
-        if pool.limit is None:
+        if pool.settings.limit is None:
             assert woken == pool.queue
             continue
         assert sum(w.slots for w in woken) <= max(pool.free, 0)
@@ -301,15 +303,13 @@ class Floor:
             queue = [w for _, w in ranked(queue, held, self.turns[pool], self.turn[pool])]
             pools[pool] = PoolView(
                 pool,
-                self.limits[pool],
+                PoolSettings(self.limits[pool], self.rates.get(pool), "team" if fair else None),
                 frozenset(holders),
                 tuple(queue[:WAITERS_SEEN_MAX]),
                 whole=len(queue) <= WAITERS_SEEN_MAX,
-                fair_by="team" if fair else None,
                 holders=holders if fair else {},
                 turn=self.turn[pool],
                 turns=dict(self.turns[pool]),
-                rate=self.rates.get(pool),
                 due_ns=self.due[pool],
             )
         return View(self.now, session_alive=True, lease_ends=None, pools=pools)

@@ -637,33 +637,33 @@ class TestReadingTheLedger:
     def test_it_is_read_in_pages(self, engine, monkeypatch):
         monkeypatch.setattr(ledger_module, "PAGE", 2)
         for slots in range(1, 6):
-            engine.set_limit("orders", slots)
+            engine.change_pool("orders", limit=slots)
         assert [e.limit for e in read_ledger(engine.store)] == [1, 2, 3, 4, 5]
         assert list(read_ledger(engine.store, pool="other")) == []
 
     def test_what_is_written_meanwhile_is_left_out(self, engine, monkeypatch):
         monkeypatch.setattr(ledger_module, "PAGE", 1)
-        engine.set_limit("orders", 1)
+        engine.change_pool("orders", limit=1)
         entries = read_ledger(engine.store)
         read = [next(entries).limit]
         before = engine.store.ledger(count_max=1)[0].at
-        engine.set_limit("orders", 2)
+        engine.change_pool("orders", limit=2)
         while engine.store.ledger(count_max=1)[0].at <= before:  # a clock may stand still
             time.sleep(0.01)
-            engine.set_limit("orders", 3)
+            engine.change_pool("orders", limit=3)
         assert read + [entry.limit for entry in entries if entry.at > before] == [1]
 
     def test_limits_that_changed_are_not_known_from_today(self, engine, place):
         for pool in ("still", "changed"):
             write_limit_as_another_would(place, pool, 1)
-        engine.set_limit("changed", 2)
+        engine.change_pool("changed", limit=2)
         past = read_past(engine.store, {"still": 1, "changed": 2}, since=0.0)
         assert past.limits == {"still": 1}
 
     def test_from_a_moment_on_it_tells_who_held_then_and_what_was_in_force(self, engine):
         demand = Demand.parse("orders+other*2")
         for pool in ("orders", "other"):
-            engine.set_limit(pool, 6)
+            engine.change_pool(pool, limit=6)
         held = {run_id: engine.claim(run_id, "s", demand) for run_id in ("over", "ends", "holds")}
         assert all(claim.granted for claim in held.values())
         engine.release("over", "s")
@@ -693,7 +693,7 @@ class TestReadingTheLedger:
 
     def test_nothing_is_dropped_when_the_clock_steps_back(self, engine, place):
         """The case of a clock that stepped back by 2 s, in which a real excess was "kept"."""
-        engine.set_limit("orders", 2)
+        engine.change_pool("orders", limit=2)
         for run_id in "ab":
             assert engine.claim(run_id, "s", Demand.parse("orders")).granted
         # Both in a pool of 1, and from then on by a clock that is 2 s behind.
@@ -710,14 +710,14 @@ class TestReadingTheLedger:
             assert not found.caveats["rates"]
 
     def test_an_engine_at_work_keeps_rates(self, engine):
-        engine.set_limit("orders", 1000)
-        engine.set_rate("orders", Rate.parse("100/second", 3))
+        engine.change_pool("orders", limit=1000)
+        engine.change_pool("orders", rate=Rate.parse("100/second", 3))
         demand, began, number = Demand.parse("orders"), time.monotonic(), 0
         while number < 20:
             assert time.monotonic() < began + 60
             if engine.claim(f"r{number}", "s", demand).granted:
                 number += 1
-        engine.set_rate("orders", Rate.parse("1/hour"))
+        engine.change_pool("orders", rate=Rate.parse("1/hour"))
         entries = list(read_ledger(engine.store))
         found = by_ledger(*entries)
         assert (found.executions, found.rated_pools, early(found)) == (20, 1, [])
@@ -726,9 +726,9 @@ class TestReadingTheLedger:
 
     def test_a_rate_that_changed_is_known_from_its_change_on(self, engine):
         for text in ("9/hour", "1/hour"):
-            engine.set_rate("changed", Rate.parse(text))
-        engine.set_rate("gone", Rate.parse("1/hour"))
-        engine.set_rate("gone", None)
+            engine.change_pool("changed", rate=Rate.parse(text))
+        engine.change_pool("gone", rate=Rate.parse("1/hour"))
+        engine.change_pool("gone", rate=None)
         today = {"still": Rate.parse("2/hour"), "changed": Rate.parse("1/hour")}
         past = read_past(engine.store, {}, today, since=after(engine))
         assert past.rates == today
@@ -742,12 +742,12 @@ class TestReadingTheLedger:
         assert past.rates == {"orders": Rate.parse("100/second")}
 
     def test_an_engine_at_work_is_clean(self, engine):
-        engine.set_limit("orders", 1)
+        engine.change_pool("orders", limit=1)
         engine.claim("a", "s", Demand.parse("orders"))
         engine.claim("b", "s", Demand.parse("orders"))
         engine.release("a", "s")
         assert engine.claim("b", "s", Demand.parse("orders")).granted
-        engine.set_limit("orders", 0)
+        engine.change_pool("orders", limit=0)
         found = by_ledger(*read_ledger(engine.store))
         assert (told(found), found.executions, found.pools) == ([], 2, 1)
         assert caveats(found) == {"limits": {Caveat.LEDGER_SHORT: 1}}

@@ -74,14 +74,14 @@ def test_a_whole_file(tmp_path: Path) -> None:
 
 def test_rates_of_pools(tmp_path: Path) -> None:
     pools = Config.from_yaml(write(tmp_path, WHOLE)).pools
-    assert pools["stripe_api"].starts == Rate(100, 60)
-    assert pools["mail"].starts == Rate(5, 1, burst=20)
-    assert pools["warehouse"].starts is None
+    assert pools["stripe_api"].settings.rate == Rate(100, 60)
+    assert pools["mail"].settings.rate == Rate(5, 1, burst=20)
+    assert pools["warehouse"].settings.rate is None
 
 
 def test_orders_of_pools(tmp_path: Path) -> None:
     pools = Config.from_yaml(write(tmp_path, WHOLE)).pools
-    found = {name: pools[name].fair_by for name in ("teams", "backfills", "mail")}
+    found = {name: pools[name].settings.fair_by for name in ("teams", "backfills", "mail")}
     assert found == {"teams": "team", "backfills": "dagster/backfill", "mail": None}
 
 

@@ -17,6 +17,7 @@ from dagster_lifeguard.engine.rules.model import (
     Ticket,
     TicketKey,
 )
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 A, B, C = (TicketKey(run, "step") for run in "abc")
 
@@ -81,7 +82,9 @@ class World:
                 if pool in slots
             )
             fair_by = "team" if self.fair else None
-            found.append(PoolSnapshot(pool, limit, tuple(holdings), waiting, fair_by=fair_by))
+            found.append(
+                PoolSnapshot(pool, PoolSettings(limit, fair_by=fair_by), tuple(holdings), waiting)
+            )
         return found
 
     def _groups(self, key: TicketKey, pool: str) -> dict[str, str]:

@@ -17,11 +17,13 @@ from click.testing import CliRunner, Result
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.engine.rules.names import nearest
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.limits.lifeguard_yaml import HEADER, with_live_limits
 from dagster_lifeguard.limits.plan import make_plan
 from dagster_lifeguard.policy.config import Config
+from pool_values import limited, orders, rates, set_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +76,7 @@ def plan(deployment, text: str = FILE, *names: str, **options):
 
 
 def limits(deployment, **values: int | None) -> None:
-    list(deployment.set_limits(values))
+    set_limits(deployment, values)
 
 
 def claim(deployment, pool: str, *run_ids: str) -> None:
@@ -154,7 +156,7 @@ class TestPlanCommand:
         assert lines[-1] == (
             "2 to set, 0 to delete, 1 as declared, 1 not declared (--prune deletes their limits)."
         )
-        assert dict(deployment.limits()) == {"stripe_api": 6, "other": 7}
+        assert own_limits(deployment.pool_settings()) == {"stripe_api": 6, "other": 7}
 
     @pytest.mark.parametrize("columns", ["40", "80", "200"])
     def test_a_name_stands_whole_however_narrow_the_terminal(
@@ -206,7 +208,7 @@ class TestPlanCommand:
             result = lifeguard(*command)
             assert result.exit_code == 2
             assert message in result.output
-        assert not deployment.limits()
+        assert not own_limits(deployment.pool_settings())
         assert (here / "lifeguard.yaml").read_text() == text
 
     def test_a_pool_that_is_unknown_is_answered_with_the_nearest(self, deployment):
@@ -222,7 +224,7 @@ class TestPlanCommand:
         assert result.exit_code == 2
         assert "stripe_api: 4" in result.output
         assert "from 0 to 3" in result.output
-        assert not deployment.limits()
+        assert not own_limits(deployment.pool_settings())
 
 
 class TestApply:
@@ -252,16 +254,16 @@ class TestApply:
         for answer, expected in (("n", {}), ("y", {"stripe_api": 4, "paused": 0})):
             result = CliRunner().invoke(main, ["apply"], input=f"{answer}\n")
             assert result.exit_code == 0, result.output
-            assert dict(deployment.limits()) == expected
+            assert own_limits(deployment.pool_settings()) == expected
 
     def test_only_the_pools_named_and_pruned_only_if_asked(self, deployment):
         limits(deployment, other=7, more=8)
         assert lifeguard("apply", "--yes", "stripe_api").exit_code == 0
-        assert dict(deployment.limits()) == {"stripe_api": 4, "other": 7, "more": 8}
+        assert own_limits(deployment.pool_settings()) == {"stripe_api": 4, "other": 7, "more": 8}
         assert lifeguard("apply", "--yes", "--prune", "other").exit_code == 0
-        assert dict(deployment.limits()) == {"stripe_api": 4, "more": 8}
+        assert own_limits(deployment.pool_settings()) == {"stripe_api": 4, "more": 8}
         assert lifeguard("apply", "--yes", "--prune").exit_code == 0
-        assert dict(deployment.limits()) == {"stripe_api": 4, "paused": 0}
+        assert own_limits(deployment.pool_settings()) == {"stripe_api": 4, "paused": 0}
 
     def test_what_cannot_be_set_is_told_by_exit_code_1(self, deployment, here):
         (here / "lifeguard.yaml").write_text("default_limit: 2\npools: {a: 5}\n")
@@ -270,7 +272,13 @@ class TestApply:
         found = json.loads(result.output)
         assert (found["done"], found["not_done"], found["error"]) == (["a"], [], None)
         assert found["default_limit"]["drift"]
-        assert dict(deployment.limits()) == {"a": 5}
+        assert own_limits(deployment.pool_settings()) == {"a": 5}
+
+
+def pulled(text, limits, default_limit, **more):
+    """The file with what is live, and what it cannot declare."""
+    live = limited(limits) | more
+    return with_live_limits(text, "file", live, default_limit, tells_all=True)
 
 
 class TestPull:
@@ -306,7 +314,7 @@ class TestPull:
 
     def test_names_that_no_file_can_declare_are_told(self, deployment, here):
         limits(deployment, fine=1)
-        list(deployment.set_limits({"a b": 1}))
+        set_limits(deployment, {"a b": 1})
         result = lifeguard("pull", "--yes")
         assert result.exit_code == 1
         assert "a b" in result.output.splitlines()[-1]
@@ -314,7 +322,7 @@ class TestPull:
 
     def test_json_tells_what_is_live_and_asks_nothing(self, deployment, here):
         limits(deployment, fine=1)
-        list(deployment.set_limits({"a b": 2}))
+        set_limits(deployment, {"a b": 2})
         (here / "lifeguard.yaml").unlink()
 
         def told(*arguments):
@@ -343,7 +351,7 @@ class TestPull:
     def test_any_name_comes_back_as_it_was(self, pool):
         if " " in pool:
             pool = pool.replace(" ", "_")
-        text, left_out = with_live_limits(None, "file", {pool: 2}, 1, {}, {})
+        text, left_out = pulled(None, {pool: 2}, 1)
         assert left_out == ()
         assert Config.from_text(text, "file").pools[pool].limit == 2
 
@@ -357,25 +365,25 @@ class TestPull:
     )
     @pytest.mark.parametrize("live", [{"a": 5, "b": 4}, {"a": 5, "b": 6}, {"a": 4, "b": 6}])
     def test_pools_that_share_a_value_are_told_apart(self, text, live):
-        new, _ = with_live_limits(text, "file", live, 1, {}, {})
+        new, _ = pulled(text, live, 1)
         found = Config.from_text(new, "file").pools
         assert {pool: spec.limit for pool, spec in found.items()} == live
 
     def test_a_pool_that_has_a_rate_and_no_limit_any_more(self):
         text = "engine: lifeguard\npools:\n  warehouse: 8\n"
-        new, _ = with_live_limits(text, "file", {}, 1, {"warehouse": Rate(1, 60)}, {})
+        new, _ = pulled(text, {}, 1, warehouse=PoolSettings(rate=Rate(1, 60)))
         (spec,) = Config.from_text(new, "file").pools.values()
-        assert (spec.limit, spec.starts) == (None, Rate(1, 60))
+        assert spec.settings == PoolSettings(rate=Rate(1, 60))
 
     def test_a_file_of_comments_keeps_them(self):
         text = "# what we agreed on\n# in March\n"
-        new, _ = with_live_limits(text, "file", {"a": 5}, 1, {}, {})
+        new, _ = pulled(text, {"a": 5}, 1)
         assert new == f"{text}pools:\n  a: 5\n"
-        assert with_live_limits(text, "file", {}, 1, {}, {})[0] == text
+        assert pulled(text, {}, 1)[0] == text
 
     def test_an_empty_mapping_and_windows_lines_are_no_obstacle(self):
         for text in ("pools: {}\n", "naming: path\r\n", ""):
-            new, _ = with_live_limits(text, "file", {"a": 1}, None, {}, {})
+            new, _ = pulled(text, {"a": 1}, None)
             assert Config.from_text(new, "file").pools["a"].limit == 1
             assert new.count("\r\n") == (new.count("\n") if "\r" in text else 0)
 
@@ -420,8 +428,10 @@ class TestRatesAndOrders:
         (here / "lifeguard.yaml").write_text(KEPT.replace("engine: lifeguard", "engine: stock"))
         refused = lifeguard(command)
         assert refused.exit_code == 2
-        assert "Pool 'api' has a rate (100/minute): needs engine: lifeguard." in refused.output
-        assert engine.limits() == {}
+        assert (
+            "Pool 'api' has rate (100/minute, burst 10): needs engine: lifeguard." in refused.output
+        )
+        assert own_limits(engine.pool_settings()) == {}
 
     def test_apply_sets_them_with_the_limits_and_finds_nothing_to_do_afterwards(
         self, engine, monkeypatch
@@ -433,9 +443,9 @@ class TestRatesAndOrders:
         assert "set 2; set order fair(tag:team)" in shown.output
         applied = lifeguard("apply", "--yes")
         assert (applied.exit_code, applied.output.splitlines()[-1][:15]) == (0, "Changed 2 pools")
-        assert engine.rates() == {"api": Rate.parse("100/minute", 10)}
-        assert engine.orders() == {"cluster": "team"}
-        assert engine.limits() == {"api": 4, "cluster": 2}
+        assert rates(engine.pool_settings()) == {"api": Rate.parse("100/minute", 10)}
+        assert orders(engine.pool_settings()) == {"cluster": "team"}
+        assert own_limits(engine.pool_settings()) == {"api": 4, "cluster": 2}
         assert lifeguard("plan", "--check").exit_code == 0
 
     def test_what_is_live_and_not_declared_is_drift_and_is_deleted(self, engine, here):
@@ -448,25 +458,31 @@ class TestRatesAndOrders:
         ]  # fmt: skip
         assert told["pools"][0]["rate"]["live"] == "100/minute, burst 10"
         assert lifeguard("apply", "--yes").exit_code == 0
-        assert (engine.rates(), engine.orders()) == ({}, {})
-        assert engine.limits() == {"api": 4, "cluster": 2}
+        assert engine.pool_settings() == {"api": PoolSettings(4), "cluster": PoolSettings(2)}
 
     def test_of_a_pool_that_no_file_names_only_prune_deletes_them(self, engine, here):
-        list(engine.set_limits({}, {"api": Rate.parse("1/day")}, {"cluster": "team"}))
+        daily, shared = PoolSettings(rate=Rate.parse("1/day")), PoolSettings(fair_by="team")
+        list(engine.set_pools({"api": daily, "cluster": shared}))
         (here / "lifeguard.yaml").write_text("default_limit: 1\n")
         assert lifeguard("plan", "--check").exit_code == 0
         assert lifeguard("apply", "--yes", "--prune").exit_code == 0
-        assert (engine.rates(), engine.orders()) == ({}, {})
+        assert engine.pool_settings() == {}
 
     def test_all_or_nothing(self, engine):
+        daily = PoolSettings(rate=Rate.parse("1/day"))
         with pytest.raises(LifeguardError, match=r"{hold:step}a\*2"):
-            list(engine.set_limits({"fine": 1}, {"{hold:step}a*2": Rate.parse("1/day")}))
-        assert engine.limits() == {}
+            list(engine.set_pools({"fine": PoolSettings(1), "{hold:step}a*2": daily}))
+        assert own_limits(engine.pool_settings()) == {}
 
     def test_pull_writes_them_back(self, engine, here):
         assert lifeguard("apply", "--yes").exit_code == 0
         assert lifeguard("pull", "--yes").output.startswith("lifeguard.yaml is as")
-        list(engine.set_limits({}, {"api": Rate.parse("5/second")}, {"cluster": None, "new": "x"}))
+        live = {
+            "api": PoolSettings(4, Rate.parse("5/second")),
+            "cluster": PoolSettings(2),
+            "new": PoolSettings(fair_by="x"),
+        }
+        list(engine.set_pools(live))
         assert lifeguard("pull", "--yes").exit_code == 0
         text = (here / "lifeguard.yaml").read_text()
         assert re.search(r"api: \{limit: 4, rate: 5/second\} +# As the vendor says\.", text)
@@ -478,7 +494,7 @@ class TestRatesAndOrders:
         assert lifeguard("plan", "--check", "--prune").exit_code == 0
 
     def test_a_file_of_the_stock_engine_cannot_declare_them(self, engine, here):
-        list(engine.set_limits({"api": 4}, {"api": Rate.parse("5/second")}))
+        list(engine.set_pools({"api": PoolSettings(4, Rate.parse("5/second"))}))
         (here / "lifeguard.yaml").write_text(FILE)
         result = lifeguard("pull", "--yes")
         assert result.exit_code == 1
@@ -493,7 +509,7 @@ class TestRatesAndOrders:
             " ".join(shown.output.split())
         )
         assert lifeguard("apply", "--yes").exit_code == 1
-        assert deployment.limits() == {"api": 4, "cluster": 2}
+        assert own_limits(deployment.pool_settings()) == {"api": 4, "cluster": 2}
         with pytest.raises(LifeguardError, match="need the engine"):
-            list(deployment.set_limits({"api": 9}, {"api": Rate.parse("1/day")}))
-        assert deployment.limits()["api"] == 4
+            list(deployment.set_pools({"api": PoolSettings(9, Rate.parse("1/day"))}))
+        assert own_limits(deployment.pool_settings())["api"] == 4

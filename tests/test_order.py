@@ -18,15 +18,8 @@ from dagster_lifeguard.engine.rules.model import (
     TicketKey,
     Waiter,
 )
-from dagster_lifeguard.engine.rules.order import (
-    SLOT,
-    format_order,
-    parse_order,
-    queue_of,
-    rank_of,
-    ranked,
-    turns_after,
-)
+from dagster_lifeguard.engine.rules.order import SLOT, queue_of, rank_of, ranked, turns_after
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, format_order, parse_order
 from dagster_lifeguard.engine.store.rows import fair_view, groups_to_see, with_queue
 from dagster_lifeguard.errors import ConfigError
 
@@ -96,10 +89,9 @@ def view_of(waiters, held, turns, turn):
     slots = [group for group, count in held.items() for _ in range(count)]
     return PoolView(
         "x",
-        99,
+        PoolSettings(99, fair_by="team"),
         frozenset(range(1, len(slots) + 1)),
         tuple(waiters),
-        fair_by="team",
         holders=dict(enumerate(slots, start=1)),
         turns=turns,
         turn=turn,
@@ -206,7 +198,9 @@ def granted(group, slots, turns, turn, *asking, limit=8):
         for number, (name, asks, priority) in enumerate(asking, start=1)
     )
     before = view_of(queue, {}, {name: at * SLOT for name, at in turns.items()}, turn * SLOT)
-    after = turns_after(group, 0, slots, replace(before, limit=limit))
+    after = turns_after(
+        group, 0, slots, replace(before, settings=PoolSettings(limit, fair_by="team"))
+    )
     return tuple(at / SLOT for at in after)
 
 

@@ -56,7 +56,7 @@ class Sleeper(threading.Thread):
 class TestThreads:
     def test_slots_are_held_for_the_length_of_the_block(self, process):
         one = process()
-        one.engine.set_limit("p", 3)
+        one.engine.change_pool("p", limit=3)
         with one.slots(STEP, p=2) as found:
             (holding,) = one.engine.snapshot("p").holdings
             assert holding.key == found.key
@@ -67,14 +67,14 @@ class TestThreads:
 
     def test_they_are_given_back_when_the_block_fails(self, process):
         one = process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         with pytest.raises(ZeroDivisionError), one.slots(STEP, p=1):
             raise ZeroDivisionError
         assert held(one) == []
 
     def test_who_waits_is_woken_by_who_gives_back(self, process):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         with one.slots(STEP, p=1):
             sleeper = Sleeper(other.slots(TicketKey("other", "step"), p=1))
             until(lambda: waiting(one))
@@ -88,7 +88,7 @@ class TestThreads:
     @pytest.mark.parametrize("timeout", [0, 0.05])
     def test_a_timeout_says_why_and_withdraws(self, process, timeout):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         with one.slots(STEP, p=1):
             with (
                 pytest.raises(
@@ -102,7 +102,7 @@ class TestThreads:
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
     def test_an_interruption_withdraws(self, process, error, monkeypatch):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         wait = one.engine.wait
         seen = []
 
@@ -121,7 +121,7 @@ class TestThreads:
 
     def test_an_interruption_after_the_grant_gives_back(self, process, monkeypatch):
         one = process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
 
         def interrupted(*arguments):
             raise KeyboardInterrupt
@@ -134,7 +134,7 @@ class TestThreads:
     def test_all_pools_or_none(self, process):
         one, other = process(), process()
         for pool in "pq":
-            one.engine.set_limit(pool, 1)
+            one.engine.change_pool(pool, limit=1)
         with one.slots(STEP, p=1):
             with (
                 pytest.raises(SlotsTimeoutError),
@@ -145,7 +145,7 @@ class TestThreads:
 
     def test_a_higher_priority_goes_first(self, process):
         one = process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         with one.slots(STEP, p=1):
             low = Sleeper(one.slots(TicketKey("low", "step"), p=1))
             until(lambda: len(waiting(one)) == 1)
@@ -175,9 +175,9 @@ class TestThreads:
     def test_a_pool_with_something_of_its_own_is_a_name_first(self, process, name, by):
         one = process()
         if by == "limit":
-            one.engine.set_limit(name, 1)
+            one.engine.change_pool(name, limit=1)
         else:
-            one.engine.set_rate(name, Rate.parse("5/second"))
+            one.engine.change_pool(name, rate=Rate.parse("5/second"))
         assert one.desk.asking.demand(name, 2) == Demand.of({name: 2})
 
     @pytest.mark.parametrize("text", ["a**b", "a{b", "{hold:step}a+b"])
@@ -187,7 +187,7 @@ class TestThreads:
 
     def test_the_name_says_what_they_are_inside_of(self, process):
         one = process()
-        one.engine.set_limit("p", 9)
+        one.engine.change_pool("p", limit=9)
         with one.slots(STEP, p=1) as outer:
             with one.slots(STEP, p=1) as inner:
                 assert inner.key.around == (STEP, outer.key)
@@ -208,7 +208,7 @@ class TestThreads:
 
     def test_the_run_gives_them_back_too(self, process):
         one = process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         with one.slots(STEP, p=1):
             one.engine.release_run("run")
             assert held(one) == []
@@ -217,7 +217,7 @@ class TestThreads:
 
     def test_whoever_loses_them_is_interrupted_once(self, process):
         one = process()
-        one.engine.set_limit("p", 9)
+        one.engine.change_pool("p", limit=9)
         step = one.step("run", p=1)
         with one.slots(step, p=1) as found:
             session = one.engine.session
@@ -233,7 +233,7 @@ class TestThreads:
 class TestCoroutines:
     def test_slots_are_held_for_the_length_of_the_block(self, process):
         one = process()
-        one.engine.set_limit("p", 2)
+        one.engine.change_pool("p", limit=2)
 
         async def work() -> None:
             async with one.slots(STEP, p=2) as found:
@@ -245,7 +245,7 @@ class TestCoroutines:
     def test_a_database_that_fails_while_many_wait_does_not_leave_them(self, process, monkeypatch):
         """The thread that watches for them asks on: who waits is told by its own claim."""
         one, other = process(look_again_seconds=0.05), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         holder = other.step("other", p=1)
         wait, failures = one.desk.asking.wait, []
 
@@ -269,7 +269,7 @@ class TestCoroutines:
 
     def test_many_tasks_share_a_few_slots_and_the_loop_goes_on(self, process):
         one = process()
-        one.engine.set_limit("p", 3)
+        one.engine.change_pool("p", limit=3)
         inside, most, ticks = 0, 0, 0
         full = asyncio.Event()
 
@@ -304,7 +304,7 @@ class TestCoroutines:
 
     def test_a_task_waits_for_another_process(self, process):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         sleeper = Sleeper(other.slots(TicketKey("other", "step"), p=1))
         assert sleeper.inside.wait(60)
 
@@ -321,7 +321,7 @@ class TestCoroutines:
 
     def test_a_cancelled_task_withdraws(self, process):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
 
         async def wait_in_line() -> None:
             async with one.slots(STEP, p=1):
@@ -341,7 +341,7 @@ class TestCoroutines:
 
     def test_a_timeout_withdraws(self, process):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
 
         async def work() -> None:
             async with one.slots(STEP, 0.05, p=1):
@@ -354,7 +354,7 @@ class TestCoroutines:
 
     def test_slots_around_are_known_to_the_tasks_inside(self, process):
         one = process()
-        one.engine.set_limit("p", 9)
+        one.engine.change_pool("p", limit=9)
 
         async def task() -> tuple[TicketKey, ...]:
             async with one.slots(STEP, p=1) as found:
@@ -371,7 +371,7 @@ class TestDeadlocks:
     def test_the_youngest_of_two_gives_up_and_the_other_goes_on(self, process):
         one, other = process(), process()
         for pool in "pq":
-            one.engine.set_limit(pool, 1)
+            one.engine.change_pool(pool, limit=1)
         first, second = one.step("first", p=1), other.step("second", q=1)
         sleeper = Sleeper(one.slots(first, q=1))
         until(lambda: waiting(one, "q"))
@@ -394,7 +394,7 @@ class TestDeadlocks:
         processes = [process() for _ in range(4)]
         pools = "pqrs"
         for pool in pools:
-            processes[0].engine.set_limit(pool, 1)
+            processes[0].engine.change_pool(pool, limit=1)
         steps = [one.step(pool, **{pool: 1}) for one, pool in zip(processes, pools, strict=True)]
         sleepers = []
         for number in range(3):
@@ -420,7 +420,7 @@ class TestDeadlocks:
 
     def test_one_step_that_waits_for_its_own_pool(self, process):
         one = process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         step = one.step("run", p=1)
         with (
             pytest.raises(DeadlockError, match="waits for slots of p that it holds itself"),
@@ -431,7 +431,7 @@ class TestDeadlocks:
     def test_slots_inside_slots(self, process):
         one, other = process(), process()
         for pool in "pq":
-            one.engine.set_limit(pool, 1)
+            one.engine.change_pool(pool, limit=1)
         first, second = TicketKey("first", "step"), TicketKey("second", "step")
 
         def nested() -> None:
@@ -454,8 +454,8 @@ class TestDeadlocks:
 
     def test_at_a_fair_pool_whoever_is_ahead_by_its_share_sets_slots_aside(self, process):
         one, other = process(patience_seconds=0.0), process(patience_seconds=0.0)
-        one.engine.set_limit("p", 2)
-        one.engine.set_order("p", "team")
+        one.engine.change_pool("p", limit=2)
+        one.engine.change_pool("p", fair_by="team")
         step = one.step("first", p=1)
         tags = {"team": "second"}
         assert not other.engine.claim(
@@ -470,7 +470,7 @@ class TestDeadlocks:
         """Each has written its ticket before it looks: both see the circle, one gives up."""
         one, other = process(look_again_seconds=0.05), process(look_again_seconds=0.05)
         for pool in "pq":
-            one.engine.set_limit(pool, 1)
+            one.engine.change_pool(pool, limit=1)
         both = threading.Barrier(2, timeout=60)
         for process_ in (one, other):
             check = process_.desk.asking.check
@@ -508,7 +508,7 @@ class TestDeadlocks:
 
     def test_nothing_is_asked_about_who_holds_nothing(self, process, monkeypatch):
         one, other = process(), process()
-        one.engine.set_limit("p", 1)
+        one.engine.change_pool("p", limit=1)
         asking = one.desk.asking
         monkeypatch.setattr(asking, "_pools_around", lambda key: pytest.fail("asked"))
         with other.slots(TicketKey("other", "step"), p=1):

@@ -23,7 +23,7 @@ def engine(new_engine, request):
 def test_single_partitions_execute_side_by_side(engine):
     assert all(engine.claim(f"run{p}", "step", single(p)).granted for p in "abcd")
     found = engine.snapshot(ALL)
-    assert (found.limit, found.from_default, len(found.holdings)) == (SLOTS_MAX, False, 4)
+    assert (found.settings.limit, found.from_default, len(found.holdings)) == (SLOTS_MAX, False, 4)
 
 
 def test_who_asks_for_all_waits_for_each_and_each_for_it(engine):
@@ -55,12 +55,12 @@ def test_what_another_writes_of_its_limit_lets_nobody_in_beside(place, engine, l
 
 def test_a_limit_that_is_deleted_lets_nobody_in_beside(engine):
     assert engine.claim("range", "step", RANGE).granted
-    engine.delete_limit(ALL)
+    engine.change_pool(ALL, limit=None)
     assert not engine.claim("a", "step", single("a")).granted
 
 
 def test_nothing_is_left_of_it_when_it_is_idle(engine):
     engine.claim("a", "step", single("a"))
     engine.release("a", "step")
-    assert engine.limits() == ()
+    assert engine.settings() == {}
     assert engine.busy_pools() == ()

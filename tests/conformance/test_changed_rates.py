@@ -13,10 +13,12 @@ from dagster_lifeguard.deployment.history.ledger import read_past
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind, Reason, Waiting
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.inspections.audit.ledger import audit_ledger
 from places import age_rate, set_clock_back
+from pool_values import rates
 
 DAILY, HOURLY = Rate(1, 86400), Rate(1, 3600)
 MONTH = 30 * 86400.0
@@ -51,7 +53,7 @@ def starts_at(engine, pool="api"):
 @pytest.fixture
 def other(new_engine):
     engine = new_engine(**PATIENT)
-    engine.set_limit("api", 50)
+    engine.change_pool("api", limit=50)
     return engine
 
 
@@ -64,10 +66,10 @@ def waiter(new_engine):
 
 
 def test_a_rate_that_is_raised_wakes_who_waits_and_tells_a_time_that_stands(other, waiter):
-    other.set_rate("api", DAILY)
+    other.change_pool("api", rate=DAILY)
     ask(other, "a")
     before = ask(waiter, "b")
-    other.set_rate("api", HOURLY)
+    other.change_pool("api", rate=HOURLY)
     assert waiter.wait("b", "step", 60)
 
     after = ask(waiter, "b")
@@ -81,29 +83,29 @@ def test_a_rate_that_is_raised_wakes_who_waits_and_tells_a_time_that_stands(othe
 @pytest.mark.parametrize("limit", [50, None])
 def test_a_rate_that_is_raised_opens_the_pool(other, waiter, limit):
     if limit is None:
-        other.delete_limit("api")
-    other.set_rate("api", Rate(2, 60))
+        other.change_pool("api", limit=None)
+    other.change_pool("api", rate=Rate(2, 60))
     assert ask(other, "a").granted
     assert ask(waiter, "b").reason is Reason.RATE
-    other.set_rate("api", Rate(10, 1))
+    other.change_pool("api", rate=Rate(10, 1))
     let_in(waiter, "b")
     let_in(waiter, "c")
 
 
 def test_a_rate_that_is_raised_keeps_the_burst_that_was_not_used(other):
-    other.set_rate("api", Rate(1, 3600, burst=4))
+    other.change_pool("api", rate=Rate(1, 3600, burst=4))
     assert ask(other, "a").granted
-    other.set_rate("api", Rate(1, 60, burst=4))
+    other.change_pool("api", rate=Rate(1, 60, burst=4))
     assert [ask(other, run_id).granted for run_id in "bcde"] == [True, True, True, False]
 
 
 def test_a_rate_that_is_lowered_holds_from_the_last_start_on(place, other, waiter):
     """Else each change would give away a burst, as the start before it was forgotten."""
-    other.set_rate("api", Rate(100, 60, burst=2))
+    other.change_pool("api", rate=Rate(100, 60, burst=2))
     assert ask(other, "a").granted
     assert ask(other, "b").granted
     assert ask(waiter, "c").reason is Reason.RATE
-    other.set_rate("api", Rate(1, 86400, burst=2))
+    other.change_pool("api", rate=Rate(1, 86400, burst=2))
     assert waiter.wait("c", "step", 60)
     verdict = ask(waiter, "c")
     (_, (changed, _)) = rows_of_rate(other)
@@ -115,10 +117,10 @@ def test_a_rate_that_is_lowered_holds_from_the_last_start_on(place, other, waite
 
 
 def test_a_burst_that_is_lowered_costs_one_interval(place, other):
-    other.set_rate("api", Rate(1, 3600, burst=10))
+    other.change_pool("api", rate=Rate(1, 3600, burst=10))
     for number in range(10):
         assert ask(other, f"run{number}").granted
-    other.set_rate("api", HOURLY)
+    other.change_pool("api", rate=HOURLY)
     (_, (changed, _)) = rows_of_rate(other)
     assert ask(other, "late").ready_at == pytest.approx(changed + 3600, abs=EPSILON)
     age_rate(place, "api", 3600)
@@ -126,38 +128,38 @@ def test_a_burst_that_is_lowered_costs_one_interval(place, other):
 
 
 def test_a_rate_that_is_deleted_lets_in_who_waited_for_it(other, waiter):
-    other.set_rate("api", HOURLY)
+    other.change_pool("api", rate=HOURLY)
     ask(other, "a")
     assert ask(waiter, "b").reason is Reason.RATE
-    other.set_rate("api", None)
+    other.change_pool("api", rate=None)
     let_in(waiter, "b")
     assert ask(waiter, "c").granted
-    assert waiter.rates() == {}
+    assert rates(waiter.settings()) == {}
 
 
 def test_a_rate_that_is_deleted_and_set_again_remembers_its_last_start(other):
-    other.set_rate("api", DAILY)
+    other.change_pool("api", rate=DAILY)
     ask(other, "a")
     before = ask(other, "b").ready_at
     other.release("b", "step")
-    other.set_rate("api", None)
-    other.set_rate("api", DAILY)
+    other.change_pool("api", rate=None)
+    other.change_pool("api", rate=DAILY)
     assert ask(other, "b").ready_at == before
 
 
 def test_a_rate_set_in_place_of_a_deleted_one_costs_one_interval_at_most(other, waiter):
-    other.set_rate("api", DAILY)
+    other.change_pool("api", rate=DAILY)
     ask(other, "a")
-    other.set_rate("api", None)
-    other.set_rate("api", Rate(10, 1))
+    other.change_pool("api", rate=None)
+    other.change_pool("api", rate=Rate(10, 1))
     let_in(waiter, "b")
 
 
 def test_several_rates_that_are_set_at_once_hold_at_once(other, waiter):
-    other.set_limits({"mail": 5}, {"api": DAILY, "mail": DAILY})
+    other.set_pools({"api": PoolSettings(5, DAILY), "mail": PoolSettings(5, DAILY)})
     assert ask(other, "a", "api+mail").granted
     assert ask(waiter, "b", "api+mail").reason is Reason.RATE
-    other.set_limits({"mail": 6}, {"api": Rate(10, 1), "mail": Rate(20, 1)})
+    other.set_pools({"api": PoolSettings(5, Rate(10, 1)), "mail": PoolSettings(6, Rate(20, 1))})
     let_in(waiter, "b", "api+mail")
 
 
@@ -168,9 +170,9 @@ def test_several_rates_that_are_set_at_once_hold_at_once(other, waiter):
 @pytest.mark.parametrize("limit", [50, None])
 def test_a_clock_that_is_set_back_costs_one_interval(place, other, burst, limit):
     if limit is None:
-        other.delete_limit("api")
+        other.change_pool("api", limit=None)
     rate = Rate(1, 3600, burst=burst)
-    other.set_rate("api", rate)
+    other.change_pool("api", rate=rate)
     for number in range(burst):
         assert ask(other, f"run{number}").granted
     set_clock_back(place, "api", MONTH)
@@ -187,7 +189,7 @@ def test_a_clock_that_is_set_back_costs_one_interval(place, other, burst, limit)
 
 
 def test_a_waiter_is_let_in_after_the_clock_was_set_back(place, other, waiter):
-    other.set_rate("api", Rate(4, 1))
+    other.change_pool("api", rate=Rate(4, 1))
     assert ask(other, "a").granted
     set_clock_back(place, "api", MONTH)
     let_in(waiter, "b")
@@ -195,10 +197,10 @@ def test_a_waiter_is_let_in_after_the_clock_was_set_back(place, other, waiter):
 
 
 def test_each_pool_of_a_demand_is_corrected_whichever_holds_it_up(place, other):
-    other.set_limit("asset", 1)
-    other.set_limit("mail", 5)
-    other.set_rate("api", HOURLY)
-    other.set_rate("mail", HOURLY)
+    other.change_pool("asset", limit=1)
+    other.change_pool("mail", limit=5)
+    other.change_pool("api", rate=HOURLY)
+    other.change_pool("mail", rate=HOURLY)
     assert ask(other, "a", "api+asset+mail").granted
     set_clock_back(place, "api", MONTH)
     set_clock_back(place, "mail", 2 * MONTH)
@@ -214,10 +216,10 @@ def test_each_pool_of_a_demand_is_corrected_whichever_holds_it_up(place, other):
 def test_a_rate_that_is_changed_after_the_clock_was_set_back_costs_one_interval(
     place, other, waiter
 ):
-    other.set_rate("api", HOURLY)
+    other.change_pool("api", rate=HOURLY)
     assert ask(other, "a").granted
     set_clock_back(place, "api", MONTH)
-    other.set_rate("api", Rate(10, 1))
+    other.change_pool("api", rate=Rate(10, 1))
     let_in(waiter, "b")
 
 
@@ -237,15 +239,15 @@ def test_whatever_happens_the_audit_finds_nothing_and_nobody_waits_beyond_an_int
     now = [1_000_000_000.0]
     store = MemoryStore(clock=lambda: now[0])
     engine = Engine(store, EngineOptions(lease_seconds=1e9))
-    engine.set_limit("api", 1000)
+    engine.change_pool("api", limit=1000)
     rate = Rate(1, 1)
-    engine.set_rate("api", rate)
+    engine.change_pool("api", rate=rate)
     for number, (what, value) in enumerate(happens):
         if what == "ask":
             ask(engine, f"run{number}")
         elif what == "set":
             rate = value
-            engine.set_rate("api", rate)
+            engine.change_pool("api", rate=rate)
         else:
             now[0] = round(now[0] + (value if what == "go by" else -value), 6)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from dagster_lifeguard.engine.rules.model import (
-    LIMIT_MAX,
     WAITERS_SEEN_MAX,
     Demand,
     Granted,
     Holding,
-    LimitRow,
     Reason,
     Ticket,
     TicketKey,
     Waiting,
 )
+from dagster_lifeguard.engine.rules.pool_settings import LIMIT_MAX
 from dagster_lifeguard.errors import ConfigError
 from places import age_ticket, write_default_as_stock_does, write_limit_as_another_would
+from pool_values import limited
 
 ORDERS = Demand.of({"orders": 1})
 
@@ -27,7 +27,7 @@ def ask(engine, run_id, demand="orders", priority=0):
 
 
 def test_a_pool_of_one_admits_one_and_hands_over(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
 
     first = ask(engine, "a")
     second = ask(engine, "b")
@@ -41,7 +41,7 @@ def test_a_pool_of_one_admits_one_and_hands_over(engine):
 
 
 def test_claiming_again_gives_the_same_verdict(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     first = ask(engine, "a")
     waiting = ask(engine, "b")
 
@@ -53,24 +53,24 @@ def test_claiming_again_gives_the_same_verdict(engine):
 
 
 def test_limits_are_set_together_or_not_at_all(engine):
-    engine.set_limit("orders", 1)
-    engine.set_limit("items", 2)
-    before = engine.limits()
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("items", limit=2)
+    before = engine.settings()
     with pytest.raises(ConfigError, match="1001"):
-        engine.set_limits({"orders": 3, "items": None, "stock": LIMIT_MAX + 1})
-    assert engine.limits() == before
+        engine.set_pools(limited({"orders": 3, "items": None, "stock": LIMIT_MAX + 1}))
+    assert engine.settings() == before
 
     assert ask(engine, "a").granted
     assert not ask(engine, "b").granted
-    engine.set_limits({"orders": 2, "items": None, "stock": 0})
-    assert [(row.pool, row.limit) for row in engine.limits()] == [("orders", 2), ("stock", 0)]
+    engine.set_pools(limited({"orders": 2, "items": None, "stock": 0}))
+    assert engine.settings() == limited({"orders": 2, "stock": 0})
     assert ask(engine, "b").granted
 
 
 def test_limits_that_meet_another_transaction_are_set_together(new_engine):
     """A failure at the commit leaves all of them as they were."""
     engine = new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
 
     class StoppedError(Exception): ...
 
@@ -79,12 +79,12 @@ def test_limits_that_meet_another_transaction_are_set_together(new_engine):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        new_engine(stop).set_limits({"items": 5, "orders": 2})
-    assert [(row.pool, row.limit) for row in engine.limits()] == [("orders", 1)]
+        new_engine(stop).set_pools(limited({"items": 5, "orders": 2}))
+    assert engine.settings() == limited({"orders": 1})
 
 
 def test_busy_pools_are_those_that_are_held_or_waited_for(engine):
-    engine.set_limits({"orders": 1, "items": 1, "idle": 1})
+    engine.set_pools(limited({"orders": 1, "items": 1, "idle": 1}))
     assert engine.busy_pools() == ()
     ask(engine, "a", "orders")
     ask(engine, "b", "items+orders")
@@ -92,7 +92,7 @@ def test_busy_pools_are_those_that_are_held_or_waited_for(engine):
 
 
 def test_releasing_again_does_nothing(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "a")
 
     assert engine.release("a", "step")
@@ -102,7 +102,7 @@ def test_releasing_again_does_nothing(engine):
 
 
 def test_first_come_first_served_within_a_priority(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "holder")
     for run_id in ("b", "c", "d"):
         ask(engine, run_id)
@@ -126,8 +126,8 @@ def test_first_come_first_served_within_a_priority(engine):
 
 
 def test_all_pools_or_none(engine):
-    engine.set_limit("orders", 1)
-    engine.set_limit("warehouse", 3)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("warehouse", limit=3)
     ask(engine, "a", "warehouse*2")
 
     verdict = ask(engine, "b", "orders+warehouse*2")
@@ -144,8 +144,8 @@ def test_all_pools_or_none(engine):
 
 
 def test_many_waiting_for_one_asset_hold_up_nobody_at_a_shared_pool(engine):
-    engine.set_limit("orders", 1)
-    engine.set_limit("warehouse", 2)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("warehouse", limit=2)
     assert ask(engine, "orders-0", "orders+warehouse").granted
     for number in range(1, 8):
         assert not ask(engine, f"orders-{number}", "orders+warehouse").granted
@@ -155,8 +155,8 @@ def test_many_waiting_for_one_asset_hold_up_nobody_at_a_shared_pool(engine):
 
 def test_a_ticket_that_moves_to_another_queue_lets_the_next_one_know(new_engine):
     engine, other = new_engine(), new_engine()
-    engine.set_limit("orders", 1)
-    engine.set_limit("warehouse", 1)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("warehouse", limit=1)
     ask(engine, "a", "orders")
     ask(engine, "b", "warehouse")
     assert ask(engine, "both", "orders+warehouse").pool == "orders"
@@ -173,21 +173,21 @@ def test_a_ticket_that_moves_to_another_queue_lets_the_next_one_know(new_engine)
 def test_many_with_long_names_are_woken_at_once(new_engine):
     """Their names are more than one notification of PostgreSQL takes."""
     engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("orders", 0)
+    engine.change_pool("orders", limit=0)
     runs = [f"{number}-{'x' * 600}" for number in range(20)]
     for run in runs:
         assert not ask(engine, run).granted
-    other.set_limit("orders", 20)
+    other.change_pool("orders", limit=20)
     for run in runs:
         assert engine.wait(run, "step", 20)
         assert ask(engine, run).granted
 
 
 def test_a_paused_pool_admits_nobody_until_it_is_raised(engine):
-    engine.set_limit("orders", 0)
+    engine.change_pool("orders", limit=0)
 
     assert ask(engine, "a").reason is Reason.PAUSED
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     assert engine.wait("a", "step", 20)
     assert ask(engine, "a").granted
 
@@ -197,20 +197,20 @@ def test_a_pool_without_a_limit_is_unlimited_and_not_recorded(engine):
     assert ask(engine, "b") == Granted({}, 0)
     assert engine.snapshot("orders").holdings == ()
 
-    engine.set_limit("warehouse", 1)
+    engine.change_pool("warehouse", limit=1)
     verdict = ask(engine, "c", "orders+warehouse")
     assert verdict.slots == {"warehouse": (1,)}
 
 
 def test_deleting_a_limit_lets_waiters_in(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "a")
     ask(engine, "b")
-    engine.delete_limit("orders")
+    engine.change_pool("orders", limit=None)
 
     assert engine.wait("b", "step", 20)
     assert ask(engine, "b").granted
-    assert engine.limits() == ()
+    assert engine.settings() == {}
     assert engine.release("a", "step")
     assert engine.ticket("b", "step") is None
 
@@ -220,17 +220,17 @@ def test_the_default_limit_is_that_of_pools_without_one(new_engine):
 
     assert ask(engine, "a").granted
     assert not ask(engine, "b").granted
-    assert engine.snapshot("orders").limit == 1
+    assert engine.snapshot("orders").settings.limit == 1
     assert engine.snapshot("orders").from_default
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     assert ask(engine, "b").granted
 
 
 def test_a_lowered_limit_drains_and_never_revokes(engine):
-    engine.set_limit("orders", 3)
+    engine.change_pool("orders", limit=3)
     for run_id in ("a", "b", "c"):
         assert ask(engine, run_id).granted
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
 
     assert len(engine.snapshot("orders").holdings) == 3
     assert not ask(engine, "d").granted
@@ -243,17 +243,17 @@ def test_a_lowered_limit_drains_and_never_revokes(engine):
 
 def test_a_demand_larger_than_the_limit_waits_and_blocks_nobody(new_engine):
     engine = new_engine(patience_seconds=0.0)
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
 
     assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
     assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
     assert ask(engine, "small").granted
-    engine.set_limit("orders", 4)
+    engine.change_pool("orders", limit=4)
     assert ask(engine, "big", "orders*3").granted
 
 
 def test_patience_sets_slots_aside_for_a_large_demand(place, engine):
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     ask(engine, "a")
     assert not ask(engine, "big", "orders*2").granted
     assert ask(engine, "small-1").granted
@@ -269,8 +269,8 @@ def test_patience_sets_slots_aside_for_a_large_demand(place, engine):
 
 
 def test_patience_stands_in_all_queues_and_ends_starvation_across_pools(place, engine):
-    engine.set_limit("x", 1)
-    engine.set_limit("y", 1)
+    engine.change_pool("x", limit=1)
+    engine.change_pool("y", limit=1)
     ask(engine, "a", "x")
     ask(engine, "b", "y")
     assert not ask(engine, "both", "x+y").granted
@@ -285,11 +285,11 @@ def test_patience_stands_in_all_queues_and_ends_starvation_across_pools(place, e
 
 
 def test_tickets_beyond_sight_wait_for_those_in_front(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "holder")
     for number in range(WAITERS_SEEN_MAX + 2):
         ask(engine, f"run-{number:03}")
-    engine.set_limit("orders", LIMIT_MAX)
+    engine.change_pool("orders", limit=LIMIT_MAX)
 
     assert ask(engine, f"run-{WAITERS_SEEN_MAX + 1:03}").reason is Reason.BEHIND
     for number in range(WAITERS_SEEN_MAX + 2):
@@ -297,18 +297,18 @@ def test_tickets_beyond_sight_wait_for_those_in_front(engine):
 
 
 def test_tickets_that_are_all_in_sight_hold_up_no_slot_beyond_their_own(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "holder")
     for number in range(WAITERS_SEEN_MAX):
         ask(engine, f"run-{number:03}")
-    engine.set_limit("orders", LIMIT_MAX)
+    engine.change_pool("orders", limit=LIMIT_MAX)
 
     assert ask(engine, "last").granted
 
 
 def test_fences_grow_with_each_grant_of_a_pool(engine):
-    engine.set_limit("x", 2)
-    engine.set_limit("y", 2)
+    engine.change_pool("x", limit=2)
+    engine.change_pool("y", limit=2)
     fences = []
     for demand in ("x", "y", "x+y", "y", "x"):
         fences.append((demand, ask(engine, f"run-{len(fences)}", demand).fence))
@@ -327,7 +327,7 @@ def test_a_limit_that_another_wrote_comes_before_the_grant_that_noticed_it(engin
 
 
 def test_a_release_with_an_old_fence_frees_nothing(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     old = ask(engine, "a").fence
     engine.release("a", "step")
     new = ask(engine, "a").fence
@@ -339,7 +339,7 @@ def test_a_release_with_an_old_fence_frees_nothing(engine):
 
 def test_who_lost_its_slot_frees_nothing_of_whoever_has_it_now(new_engine):
     engine, other = new_engine(), new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     lost = ask(engine, "a").fence  # It goes on believing that it holds this.
     other.release_run("a")
     now = ask(other, "a").fence
@@ -352,7 +352,7 @@ def test_who_lost_its_slot_frees_nothing_of_whoever_has_it_now(new_engine):
 def test_who_lost_its_slot_frees_nothing_of_another_pool_with_the_same_fence(new_engine):
     """Two pools may give the same fence: a step that asks anew for another pool can get its old."""
     engine, other = new_engine(), new_engine()
-    engine.set_limits({"orders": 1, "mail": 1})
+    engine.set_pools(limited({"orders": 1, "mail": 1}))
     lost = ask(engine, "a").fence
     other.release_run("a")
     now = other.claim("a", "step", Demand.of({"mail": 1}))
@@ -366,7 +366,7 @@ def test_who_lost_its_slot_frees_nothing_of_another_pool_with_the_same_fence(new
 
 def test_releasing_a_run_frees_all_its_steps_and_wakes(new_engine):
     engine, other = new_engine(), new_engine()
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     for step in ("one", "two", "three"):
         engine.claim("a", step, ORDERS)
     other.claim("b", "step", ORDERS)
@@ -379,7 +379,7 @@ def test_releasing_a_run_frees_all_its_steps_and_wakes(new_engine):
 
 def test_withdrawing_a_waiting_ticket_wakes_the_next(new_engine):
     engine, other = new_engine(patience_seconds=0.0), new_engine(patience_seconds=0.0)
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     ask(engine, "a")
     ask(engine, "big", "orders*2")
     ask(other, "small")
@@ -391,8 +391,8 @@ def test_withdrawing_a_waiting_ticket_wakes_the_next(new_engine):
 
 
 def test_asking_for_something_else_begins_anew(engine):
-    engine.set_limit("x", 1)
-    engine.set_limit("y", 1)
+    engine.change_pool("x", limit=1)
+    engine.change_pool("y", limit=1)
     ask(engine, "a", "x")
     assert not ask(engine, "b", "x").granted
 
@@ -401,7 +401,7 @@ def test_asking_for_something_else_begins_anew(engine):
 
 
 def test_what_a_ticket_does_can_be_read(engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "a", "orders", priority=3)
     ask(engine, "b", "orders", priority=-2)
 
@@ -413,19 +413,23 @@ def test_what_a_ticket_does_can_be_read(engine):
     assert (waiting.demand, waiting.priority, waiting.queue_at) == (ORDERS, -2, ("orders",))
     assert engine.ticket("c", "step") is None
     snapshot = engine.snapshot("orders")
-    assert (snapshot.limit, snapshot.holdings, snapshot.waiting) == (1, (holding,), (waiting,))
+    assert (snapshot.settings.limit, snapshot.holdings, snapshot.waiting) == (
+        1,
+        (holding,),
+        (waiting,),
+    )
     assert engine.store.run_ids() == {"a", "b"}
 
 
 def test_snapshots_are_told_pool_by_pool_in_the_order_asked(new_engine):
     engine = new_engine(default_limit=5)
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS)
     engine.claim("b", "step", ORDERS)
 
     found = engine.snapshots(("x", "orders", "a"))
 
-    assert [(s.pool, s.limit, s.from_default) for s in found] == [
+    assert [(s.pool, s.settings.limit, s.from_default) for s in found] == [
         ("x", 5, True),
         ("orders", 1, False),
         ("a", 5, True),
@@ -437,24 +441,27 @@ def test_snapshots_are_told_pool_by_pool_in_the_order_asked(new_engine):
 
 
 def test_limits_are_dagsters_rows(engine):
-    engine.set_limit("b", 2)
-    engine.set_limit("a", 1)
-    engine.set_limit("b", 3)
+    engine.change_pool("b", limit=2)
+    engine.change_pool("a", limit=1)
+    engine.change_pool("b", limit=3)
 
-    assert engine.limits() == (LimitRow("a", 1), LimitRow("b", 3))
+    assert engine.settings() == limited({"a": 1, "b": 3})
 
 
 def test_a_default_that_the_stock_storage_wrote_down_is_no_limit(place, new_engine):
     engine, other = new_engine(default_limit=2), new_engine(default_limit=2)
     write_default_as_stock_does(place, "orders", 1)
 
-    assert engine.limits() == ()
-    assert (engine.snapshot("orders").limit, engine.snapshot("orders").from_default) == (2, True)
+    assert engine.settings() == {}
+    assert (engine.snapshot("orders").settings.limit, engine.snapshot("orders").from_default) == (
+        2,
+        True,
+    )
     assert [ask(engine, run_id).granted for run_id in "abc"] == [True, True, False]
-    other.set_limit("orders", 3)
-    assert other.limits() == (LimitRow("orders", 3),)
+    other.change_pool("orders", limit=3)
+    assert other.settings() == limited({"orders": 3})
     assert ask(engine, "c").granted
-    other.delete_limit("orders")
+    other.change_pool("orders", limit=None)
     assert not ask(engine, "d").granted
 
 
@@ -466,13 +473,13 @@ def test_a_pool_with_the_default_limit_leaves_nothing_to_see_once_it_is_idle(new
     engine.release("a", "step")
     engine.release("b", "step")
     assert engine.busy_pools() == ()
-    assert engine.limits() == ()
+    assert engine.settings() == {}
     # Its fences go on all the same.
     assert ask(engine, "c") == Granted({"orders": (1,)}, fence=2)
 
 
 def test_a_limit_written_by_another_counts_at_once_and_reaches_the_ledger(place, engine):
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     write_limit_as_another_would(place, "orders", 2)
 
     assert ask(engine, "a").granted
@@ -485,13 +492,13 @@ def test_a_limit_written_by_another_counts_at_once_and_reaches_the_ledger(place,
 @pytest.mark.parametrize("limit", [-1, LIMIT_MAX + 1])
 def test_a_limit_out_of_bounds_is_refused(engine, limit):
     with pytest.raises(ConfigError, match=str(limit)):
-        engine.set_limit("orders", limit)
-    assert engine.limits() == ()
+        engine.change_pool("orders", limit=limit)
+    assert engine.settings() == {}
 
 
 def test_any_name_a_stock_pool_may_have_is_kept(engine):
     for name in ("with space", "a'b", 'quo"te', "per%cent", "päöl", "a;b", "back\\slash", "{x}"):
-        engine.set_limit(name, 1)
+        engine.change_pool(name, limit=1)
         demand = Demand.of({name: 1})
         assert engine.claim("a", name, demand).slots == {name: (1,)}
         waiting = engine.claim("b", name, demand)
@@ -502,11 +509,11 @@ def test_any_name_a_stock_pool_may_have_is_kept(engine):
 
 
 def test_the_ledger_has_every_grant_release_and_limit(engine):
-    engine.set_limit("orders", 1)
-    engine.set_limit("warehouse", 4)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("warehouse", limit=4)
     fence = ask(engine, "a", "orders+warehouse*2").fence
     engine.release("a", "step")
-    engine.delete_limit("orders")
+    engine.change_pool("orders", limit=None)
 
     told = [
         (e.kind, e.pool, e.run_id, e.step_key, e.slots, e.fence, e.limit)
@@ -529,7 +536,7 @@ def test_the_ledger_has_every_grant_release_and_limit(engine):
 
 def test_the_ledger_is_trimmed_from_its_old_end(engine):
     for limit in range(1, 6):
-        engine.set_limit("orders", limit)
+        engine.change_pool("orders", limit=limit)
 
     assert engine.store.trim_ledger(3600.0, 100) == 0
     assert engine.store.trim_ledger(-3600.0, 2) == 2
@@ -542,9 +549,9 @@ def test_the_ledger_is_trimmed_from_its_old_end(engine):
 def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_limit, order):
     """However many they are; and they are told when it is raised."""
     engine = new_engine(default_limit=1)
-    engine.set_order("orders", order)
+    engine.change_pool("orders", fair_by=order)
     if own_limit:
-        engine.set_limit("orders", 2)
+        engine.change_pool("orders", limit=2)
         assert engine.claim("holder", "step", Demand.of({"orders": 2})).granted
     else:
         assert engine.claim("holder", "step", ORDERS).granted
@@ -555,7 +562,7 @@ def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_
     patient = new_engine(default_limit=1, look_again_seconds=3600.0)
     assert not patient.claim("small", "step", ORDERS).granted
     if own_limit:
-        engine.set_limit("orders", 1)
+        engine.change_pool("orders", limit=1)
 
     engine.release("holder", "step")
     assert patient.wait("small", "step", 20)
@@ -565,6 +572,6 @@ def test_who_asks_for_more_than_the_limit_stands_in_nobodys_way(new_engine, own_
     assert not patient.claim("another", "step", large).granted
     for number in range(WAITERS_SEEN_MAX + 1):
         engine.release(f"large{number}", "step")
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     assert patient.wait("another", "step", 20)
     assert patient.claim("another", "step", large).granted

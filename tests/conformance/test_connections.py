@@ -48,7 +48,7 @@ def test_a_stopped_process_keeps_its_locks_on_postgres_for_less_than_a_lease(pla
     store = place.store()
     ask = Statement("SELECT setting::integer, unit FROM pg_settings WHERE name = %s", (name,))
     for _ in range(2):  # And again after the connection was lost.
-        store.limits()
+        store.settings()
         ((setting, unit),) = store.connection.execute([ask])
         assert unit == "ms"
         assert 0 < setting / 1000 < EngineOptions().lease_seconds
@@ -61,11 +61,11 @@ def test_a_process_that_is_stopped_within_a_transaction_loses_its_locks(place, m
     assert shorter != settings
     monkeypatch.setattr(postgres_connection, "_SETTINGS", shorter)
     stopped, goes_on = place.store(), Engine(place.store())
-    goes_on.set_limit("orders", 1)
+    goes_on.change_pool("orders", limit=1)
     with stopped.begin(Scope(("orders",))) as transaction:
         assert goes_on.claim("a", "step", ORDERS).granted
         with pytest.raises(TryAgainError):
-            transaction.commit(Changes(limits=(("orders", 5),)))
-    assert [row.limit for row in goes_on.limits()] == [1]
+            transaction.commit(Changes(due=(("orders", 5),)))
+    assert [found.limit for found in goes_on.settings().values()] == [1]
     stopped.close()
     goes_on.close()

@@ -10,6 +10,7 @@ import pytest
 from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
 from dagster_lifeguard.engine.rules.order import SLOT
 from dagster_lifeguard.engine.store.contract import Scope
+from pool_values import orders
 
 ORDERS = Demand.of({"orders": 1})
 
@@ -21,8 +22,8 @@ def ask(engine, run_id, team=None, priority=0, demand=ORDERS):
 
 @pytest.fixture
 def fair(engine):
-    engine.set_limit("orders", 2)
-    engine.set_order("orders", "team")
+    engine.change_pool("orders", limit=2)
+    engine.change_pool("orders", fair_by="team")
     return engine
 
 
@@ -51,8 +52,8 @@ def test_a_freed_slot_goes_to_the_group_that_holds_the_fewest(fair):
 
 def test_the_freed_slot_wakes_the_group_that_holds_the_fewest(new_engine):
     engine, other = new_engine(), new_engine(look_again_seconds=3600.0)
-    engine.set_limit("orders", 2)
-    engine.set_order("orders", "team")
+    engine.change_pool("orders", limit=2)
+    engine.change_pool("orders", fair_by="team")
     for number in range(5):
         ask(engine, f"big{number}", "big")
     ask(other, "daily")
@@ -63,7 +64,7 @@ def test_the_freed_slot_wakes_the_group_that_holds_the_fewest(new_engine):
 
 
 def test_groups_take_turns_at_a_pool_of_one(fair):
-    fair.set_limit("orders", 1)
+    fair.change_pool("orders", limit=1)
     runs = [
         ("a0", "a"),
         *((f"a{n}", "a") for n in range(1, 4)),
@@ -126,7 +127,7 @@ def test_more_groups_than_a_decision_sees(fair):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_front_is_that_of_the_whole_line_whatever_groups_ask_for(fair, seed):
     chance = random.Random(seed)
-    fair.set_limit("orders", 8)
+    fair.change_pool("orders", limit=8)
     for number in range(120):
         team = f"team{min(chance.randrange(60), chance.randrange(60))}"
         demand = Demand.of({"orders": chance.choice([1, 1, 1, 2, 3])})
@@ -138,17 +139,17 @@ def test_the_front_is_that_of_the_whole_line_whatever_groups_ask_for(fair, seed)
 
 def test_who_waits_and_holds_already_when_a_pool_becomes_fair_is_of_no_group(new_engine):
     engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(other, "holder", "big")
     for run_id, team in (("big", "big"), ("daily", "small")):
         assert not ask(engine, run_id, team).granted
-    other.set_order("orders", "team")
+    other.change_pool("orders", fair_by="team")
     # They were in the order in which they came, and have no groups until they ask again.
     assert front(other) == (["big", "daily"], True)
     ask(engine, "daily", "small")
     assert front(other) == (["daily", "big"], True)
 
-    other.set_order("orders", None)
+    other.change_pool("orders", fair_by=None)
     assert front(other) == (["big", "daily"], True)
     other.release("holder", "step")
     assert not ask(engine, "daily", "small").granted
@@ -162,17 +163,17 @@ def test_tags_are_looked_up_only_where_a_pool_is_fair(engine):
         asked.append(1)
         return {"team": "a"}
 
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS, tags=tags)
     engine.claim("b", "step", ORDERS, tags=tags)
     assert asked == []
-    engine.set_order("orders", "team")
+    engine.change_pool("orders", fair_by="team")
     engine.claim("b", "step", ORDERS, tags=tags)
     assert asked == [1]
 
 
 def test_a_demand_over_a_fair_pool_and_another(fair):
-    fair.set_limit("items", 1)
+    fair.change_pool("items", limit=1)
     both = Demand.parse("items+orders")
     for number in range(3):
         ask(fair, f"big{number}", "big", demand=ORDERS)
@@ -183,19 +184,19 @@ def test_a_demand_over_a_fair_pool_and_another(fair):
 
 
 def test_orders_are_in_the_ledger_and_can_be_read(engine):
-    engine.set_order("orders", "team")
-    engine.set_order("orders", "team")
-    engine.set_order("items", "dagster/backfill")
-    assert engine.orders() == {"items": "dagster/backfill", "orders": "team"}
-    assert engine.snapshot("orders").fair_by == "team"
-    engine.set_order("orders", None)
+    engine.change_pool("orders", fair_by="team")
+    engine.change_pool("orders", fair_by="team")
+    engine.change_pool("items", fair_by="dagster/backfill")
+    assert orders(engine.settings()) == {"items": "dagster/backfill", "orders": "team"}
+    assert engine.snapshot("orders").settings.fair_by == "team"
+    engine.change_pool("orders", fair_by=None)
     entries = [(e.kind, e.pool, e.detail) for e in reversed(engine.store.ledger())]
     assert entries == [
         (EntryKind.ORDER, "orders", "fair(tag:team)"),
         (EntryKind.ORDER, "items", "fair(backfill)"),
         (EntryKind.ORDER, "orders", "fifo"),
     ]
-    assert engine.snapshot("orders").fair_by is None
+    assert engine.snapshot("orders").settings.fair_by is None
 
 
 def test_slots_that_come_free_together_go_to_each_group_in_turn_whoever_looks_first(fair):
@@ -216,7 +217,7 @@ def test_slots_that_come_free_together_go_to_each_group_in_turn_whoever_looks_fi
 def test_another_tag_makes_all_groups_anew(fair):
     for run_id, team in (("h0", "a"), ("h1", "b"), ("waits", "a"), ("other", "c")):
         ask(fair, run_id, team)
-    fair.set_order("orders", "area")
+    fair.change_pool("orders", fair_by="area")
     found = fair.snapshot("orders")
     assert {holding.groups["orders"] for holding in found.holdings} == {""}
     assert {ticket.groups["orders"] for ticket in found.waiting} == {""}
@@ -229,7 +230,7 @@ def test_another_tag_makes_all_groups_anew(fair):
 @pytest.mark.parametrize("priority", [0, -1])
 def test_who_stays_in_line_and_cannot_go_in_saves_up_no_turns(fair, priority):
     """It asks for more than the limit, or at a lower priority; others are served meanwhile."""
-    fair.set_limit("orders", 1)
+    fair.change_pool("orders", limit=1)
     assert ask(fair, "busy", "busy", priority=1).granted
     stuck = Demand.of({"orders": 1 if priority else 2})
     assert not ask(fair, "stuck", "a", priority, stuck).granted
@@ -262,10 +263,10 @@ def turns_of(engine):
 
 def test_who_waits_already_when_a_pool_becomes_fair_gets_a_turn_when_it_asks_again(engine):
     """Or it would be level with whoever comes last, and behind by its number at best."""
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "holder")
     ask(engine, "waits")
-    engine.set_order("orders", "team")
+    engine.change_pool("orders", fair_by="team")
     assert turns_of(engine) == (0, {})
     ask(engine, "waits")
     assert turns_of(engine) == (0, {"": 0})
@@ -296,7 +297,7 @@ def test_turns_that_are_past_are_forgotten(fair):
 
 
 def test_new_groups_without_end_do_not_starve_one_that_was_served_before(fair):
-    fair.set_limit("orders", 1)
+    fair.change_pool("orders", limit=1)
     for run_id, team in (("holder", "own"), ("new", "new"), ("victim", "own")):
         ask(fair, run_id, team)
     inside = "holder"
@@ -322,7 +323,7 @@ def test_who_looks_at_a_pool_sees_who_waits_in_the_order_in_which_they_go_in(fai
         "urgent", "daily", "small", "big2", "big3",
     ]  # fmt: skip
     assert {holding.groups["orders"] for holding in seen.holdings} == {"big"}
-    fair.set_order("orders", None)
+    fair.change_pool("orders", fair_by=None)
     assert [ticket.key.run_id for ticket in fair.snapshot("orders").waiting] == [
         "urgent", "big2", "big3", "daily", "small",
     ]  # fmt: skip

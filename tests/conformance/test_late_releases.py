@@ -13,7 +13,7 @@ ORDERS = Demand.of({"orders": 1})
 @pytest.fixture
 def refused(engine, monkeypatch):
     """An engine that holds a slot and waits for one, and that could give neither up."""
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     assert engine.claim("holds", "step", ORDERS).granted
     assert not engine.claim("waits", "step", ORDERS).granted
 

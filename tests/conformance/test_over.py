@@ -19,9 +19,9 @@ def keys(found):
 
 def test_a_dead_holder_is_gone_from_what_is_decided_by(place, new_engine):
     dead, reader = new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     dead.claim(*A, Demand.of({"orders": 1, "items": 1}))
-    reader.set_limit("items", 1)
+    reader.change_pool("items", limit=1)
     dead.claim(*B, Demand.of({"items": 1}))
     before = reader.snapshot("orders"), reader.ticket(*A)
     assert (keys(before[0].holdings), before[0].over) == ([A], ())
@@ -48,7 +48,7 @@ def test_a_dead_holder_is_gone_from_what_is_decided_by(place, new_engine):
 
 def test_a_dead_waiter_is_gone_from_what_is_decided_by(place, new_engine):
     holder, dead, live = new_engine(), new_engine(), new_engine()
-    holder.set_limit("orders", 1)
+    holder.change_pool("orders", limit=1)
     holder.claim(*A, ORDERS)
     dead.claim(*B, Demand.of({"orders": 1, "items": 1}))
     live.claim(*C, ORDERS)
@@ -70,7 +70,7 @@ def test_a_dead_waiter_is_gone_from_what_is_decided_by(place, new_engine):
 
 def test_who_comes_back_before_a_claim_holds_and_waits_as_before(place, new_engine):
     late, reader = new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     late.claim(*A, ORDERS)
     late.claim(*B, ORDERS)
     age_session(place, late.session)
@@ -85,7 +85,7 @@ def test_who_comes_back_before_a_claim_holds_and_waits_as_before(place, new_engi
 
 def test_a_revoked_session_is_over_like_one_that_died(place, new_engine):
     revoked, reader = new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     revoked.claim(*A, ORDERS)
     revoked.claim(*B, ORDERS)
 
@@ -97,7 +97,7 @@ def test_a_revoked_session_is_over_like_one_that_died(place, new_engine):
 
 def test_a_holding_is_over_with_the_last_of_its_owners(place, new_engine):
     parent, step, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     parent.claim(*A, ORDERS)
     step.adopt(*A)
 
@@ -115,7 +115,7 @@ def test_a_holding_is_over_with_the_last_of_its_owners(place, new_engine):
 def test_an_owner_without_a_session_never_ends(place, new_engine):
     """Such as the one that stands for slots of the stock storage."""
     dead, reader = new_engine(), new_engine()
-    reader.set_limit("orders", 2)
+    reader.change_pool("orders", limit=2)
     dead.claim(*A, ORDERS)
     dead.claim(*B, ORDERS)
     with reader.store.begin(Scope(("orders",), *C)) as transaction:
@@ -133,7 +133,7 @@ def test_an_owner_without_a_session_never_ends(place, new_engine):
 
 def test_a_run_is_busy_while_anything_of_it_lives(place, new_engine):
     dead, live = new_engine(), new_engine()
-    live.set_limit("orders", 1)
+    live.change_pool("orders", limit=1)
     dead.claim("a", "one", ORDERS)
     live.claim("a", "two", ORDERS)
 
@@ -145,7 +145,7 @@ def test_a_run_is_busy_while_anything_of_it_lives(place, new_engine):
 
 def test_a_fair_pool_counts_no_group_that_only_the_dead_are_of(place, new_engine):
     dead, live = new_engine(), new_engine()
-    live.set_limits({"orders": 2}, orders={"orders": "team"})
+    live.change_pool("orders", limit=2, fair_by="team")
     live.claim("r", "step", ORDERS, 0, lambda: {"team": "red"})
     dead.claim("g", "step", ORDERS, 0, lambda: {"team": "green"})
     dead.claim("g2", "step", ORDERS, 0, lambda: {"team": "green"})
@@ -167,7 +167,7 @@ def test_a_fair_pool_counts_no_group_that_only_the_dead_are_of(place, new_engine
 
 def test_sessions_are_ended_only_if_the_leases_of_all_have_run_out(place, new_engine):
     parent, step, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     parent.claim(*A, ORDERS)
     step.adopt(*A)
     parent.claim(*B, ORDERS)
@@ -188,7 +188,7 @@ def test_sessions_are_ended_only_if_the_leases_of_all_have_run_out(place, new_en
 
 def test_ending_sessions_leaves_what_another_process_owns_too(place, new_engine):
     parent, step, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     parent.claim(*A, ORDERS)
     session = parent.session
     age_session(place, session)
@@ -205,7 +205,7 @@ def lost(engine):
 
 def test_a_holding_tells_that_the_process_that_executed_its_step_is_dead(place, new_engine):
     worker, step, again, reader = new_engine(), new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 3)
+    reader.change_pool("orders", limit=3)
     worker.claim(*A, ORDERS)
     worker.claim(*B, ORDERS)
     step.adopt(*A, executes=True)
@@ -232,7 +232,7 @@ def test_a_holding_tells_that_the_process_that_executed_its_step_is_dead(place, 
 
 def test_an_owner_that_did_not_execute_the_step_is_not_missed(place, new_engine):
     worker, resumed, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     worker.claim(*A, ORDERS)
     resumed.claim(*A, ORDERS)
     age_session(place, worker.session)
@@ -243,7 +243,7 @@ def test_an_owner_that_did_not_execute_the_step_is_not_missed(place, new_engine)
 
 def test_a_step_whose_process_left_in_peace_is_not_missed(new_engine):
     worker, step, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     worker.claim(*A, ORDERS)
     step.adopt(*A, executes=True)
     step.close()
@@ -252,7 +252,7 @@ def test_a_step_whose_process_left_in_peace_is_not_missed(new_engine):
 
 def test_a_step_that_is_over_with_its_run_worker_is_over(place, new_engine):
     worker, step, reader = new_engine(), new_engine(), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     worker.claim(*A, ORDERS)
     step.adopt(*A, executes=True)
     age_session(place, worker.session)
@@ -263,7 +263,7 @@ def test_a_step_that_is_over_with_its_run_worker_is_over(place, new_engine):
 
 def test_a_wipe_takes_what_is_over_along(place, new_engine):
     dead, live = new_engine(), new_engine()
-    live.set_limit("orders", 1)
+    live.change_pool("orders", limit=1)
     dead.claim(*A, ORDERS)
     dead.claim(*B, ORDERS)
     age_session(place, dead.session)
@@ -277,7 +277,7 @@ def test_a_wipe_takes_what_is_over_along(place, new_engine):
 def test_a_step_that_was_silent_and_came_back_is_not_missed(place, new_engine):
     gone = []
     worker, step, reader = new_engine(), new_engine(on_lease_lost=gone.extend), new_engine()
-    reader.set_limit("orders", 1)
+    reader.change_pool("orders", limit=1)
     worker.claim(*A, ORDERS)
     step.adopt(*A, executes=True)
     age_session(place, step.session)

@@ -19,11 +19,11 @@ ORDERS = Demand.of({"orders": 1})
 def knowing(new_engine):
     """An engine that has seen the limits, as Dagster shows them to it before each claim."""
     engine = new_engine()
-    engine.set_limit("orders", 1)
-    engine.set_limit("elsewhere", 1)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("elsewhere", limit=1)
     assert engine.claim("warm", "step", ORDERS).granted
     assert engine.release("warm", "step")
-    engine.limits()
+    engine.settings()
     return engine
 
 
@@ -83,19 +83,19 @@ def test_somebody_is_in_line(knowing, other):
 
 
 def test_the_limit_was_lowered(knowing, other):
-    other.set_limit("orders", 0)
+    other.change_pool("orders", limit=0)
 
     assert knowing.claim("a", "step", ORDERS) == Waiting("orders", Reason.PAUSED, 0, ("orders",))
 
 
 def test_the_limit_was_deleted(knowing, other):
-    other.delete_limit("orders")
+    other.change_pool("orders", limit=None)
 
     assert knowing.claim("a", "step", ORDERS) == Granted({})
 
 
 def test_the_limit_of_one_of_two_pools_was_lowered(knowing, other):
-    other.set_limit("elsewhere", 0)
+    other.change_pool("elsewhere", limit=0)
 
     verdict = knowing.claim("a", "step", Demand.parse("orders+elsewhere"))
 
@@ -110,7 +110,7 @@ def test_another_lowered_the_limit_unseen(place, knowing):
 
 def test_another_wrote_the_limit(place, knowing):
     write_limit_as_another_would(place, "orders", 2)
-    knowing.limits()
+    knowing.settings()
 
     assert knowing.claim("a", "step", ORDERS).granted
     kinds = [(e.kind.value, e.limit) for e in knowing.store.ledger(pool="orders", count_max=2)]
@@ -118,7 +118,7 @@ def test_another_wrote_the_limit(place, knowing):
 
 
 def test_the_pool_got_a_rate(knowing, other):
-    other.set_rate("orders", Rate(1, 3600))
+    other.change_pool("orders", rate=Rate(1, 3600))
     assert other.claim("before", "step", ORDERS).granted
     other.release("before", "step")
 
@@ -170,6 +170,6 @@ def test_a_limit_by_default(new_engine):
         assert not other.claim("b", "step", ORDERS).granted
         assert knowing.release(run_id, "step")
         assert other.release("b", "step")
-    other.set_limit("orders", 2)
+    other.change_pool("orders", limit=2)
 
     assert knowing.claim("both", "step", Demand.of({"orders": 2})).granted

@@ -21,6 +21,7 @@ from dagster_lifeguard.engine.store.contract import Changes, Scope
 from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.engine.store.viewed import Viewed
 from places import age_rate
+from pool_values import rates
 
 HOURLY = Rate(1, 3600)
 EPSILON = 2e-6  # The databases keep times in microseconds, and floats in a quarter of one.
@@ -37,8 +38,8 @@ def granted_at(engine, pool="api"):
 
 
 def test_a_burst_goes_in_and_the_rest_know_their_times(engine):
-    engine.set_limit("api", 10)
-    engine.set_rate("api", Rate(1, 3600, burst=2))
+    engine.change_pool("api", limit=10)
+    engine.change_pool("api", rate=Rate(1, 3600, burst=2))
     assert [ask(engine, run_id).granted for run_id in "ab"] == [True, True]
     (first, _) = granted_at(engine)
 
@@ -50,8 +51,8 @@ def test_a_burst_goes_in_and_the_rest_know_their_times(engine):
 
 
 def test_when_its_time_has_come_the_first_in_line_starts(place, engine):
-    engine.set_limit("api", 10)
-    engine.set_rate("api", HOURLY)
+    engine.change_pool("api", limit=10)
+    engine.change_pool("api", rate=HOURLY)
     assert ask(engine, "a").granted
     assert not ask(engine, "b").granted
     assert not ask(engine, "urgent", priority=1).granted
@@ -65,8 +66,8 @@ def test_when_its_time_has_come_the_first_in_line_starts(place, engine):
 
 
 def test_a_release_gives_no_start_back_and_asking_again_takes_none(place, engine):
-    engine.set_limit("api", 1)
-    engine.set_rate("api", Rate(1, 3600, burst=2))
+    engine.change_pool("api", limit=1)
+    engine.change_pool("api", rate=Rate(1, 3600, burst=2))
     first = ask(engine, "a")
     assert ask(engine, "a") == first
     engine.release("a", "step")
@@ -77,16 +78,16 @@ def test_a_release_gives_no_start_back_and_asking_again_takes_none(place, engine
 
 
 def test_slots_count_for_one_start(engine):
-    engine.set_limit("api", 10)
-    engine.set_rate("api", Rate(1, 3600, burst=2))
+    engine.change_pool("api", limit=10)
+    engine.change_pool("api", rate=Rate(1, 3600, burst=2))
     assert ask(engine, "a", "api*4").granted
     assert ask(engine, "b", "api*4").granted
 
 
 def test_who_waited_for_a_slot_is_woken_for_it_and_told_its_time(new_engine):
     engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("api", 1)
-    engine.set_rate("api", HOURLY)
+    engine.change_pool("api", limit=1)
+    engine.change_pool("api", rate=HOURLY)
     ask(other, "a")
     assert ask(engine, "b").reason is Reason.FULL
     assert ask(engine, "b").ready_at is None
@@ -98,8 +99,8 @@ def test_who_waited_for_a_slot_is_woken_for_it_and_told_its_time(new_engine):
 
 def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
     engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("api", 4)
-    engine.set_rate("api", Rate(1, 3600, burst=3))
+    engine.change_pool("api", limit=4)
+    engine.change_pool("api", rate=Rate(1, 3600, burst=3))
     for run_id in "abc":
         ask(other, run_id)
     assert [ask(engine, run_id).reason for run_id in "de"] == [Reason.RATE, Reason.BEHIND]
@@ -120,8 +121,8 @@ def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
 
 def test_who_is_behind_one_that_gives_up_goes_in_at_its_time(new_engine):
     engine, other = new_engine(look_again_seconds=3600.0), new_engine()
-    engine.set_limit("api", 5)
-    engine.set_rate("api", HOURLY)
+    engine.change_pool("api", limit=5)
+    engine.change_pool("api", rate=HOURLY)
     ask(other, "a")
     first = ask(other, "b")
     second = ask(engine, "c")
@@ -133,11 +134,11 @@ def test_who_is_behind_one_that_gives_up_goes_in_at_its_time(new_engine):
 
 
 def test_a_demand_takes_its_starts_all_or_none(place, engine):
-    engine.set_limit("api", 5)
-    engine.set_limit("mail", 5)
-    engine.set_limit("orders", 1)
-    engine.set_rate("api", HOURLY)
-    engine.set_rate("mail", HOURLY)
+    engine.change_pool("api", limit=5)
+    engine.change_pool("mail", limit=5)
+    engine.change_pool("orders", limit=1)
+    engine.change_pool("api", rate=HOURLY)
+    engine.change_pool("mail", rate=HOURLY)
     assert ask(engine, "a", "mail").granted
 
     verdict = ask(engine, "b", "api+mail+orders")
@@ -155,7 +156,7 @@ def test_a_demand_takes_its_starts_all_or_none(place, engine):
 
 
 def test_a_pool_without_a_limit_keeps_its_rate(place, engine):
-    engine.set_rate("api", Rate(1, 3600, burst=2))
+    engine.change_pool("api", rate=Rate(1, 3600, burst=2))
     assert ask(engine, "a") == Granted({})
     assert ask(engine, "b") == Granted({})
     verdict = ask(engine, "c")
@@ -169,7 +170,7 @@ def test_a_pool_without_a_limit_keeps_its_rate(place, engine):
 
 def test_the_default_limit_goes_with_a_rate(new_engine):
     engine = new_engine(default_limit=1)
-    engine.set_rate("api", HOURLY)
+    engine.change_pool("api", rate=HOURLY)
     assert ask(engine, "a").slots == {"api": (1,)}
     assert ask(engine, "b").reason is Reason.FULL
 
@@ -177,8 +178,8 @@ def test_the_default_limit_goes_with_a_rate(new_engine):
 def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
     """Nothing wakes it and nothing makes it look, so only the time that it was told can."""
     engine = new_engine(look_again_seconds=3600.0, lease_seconds=3600.0)
-    engine.set_limit("api", 5)
-    engine.set_rate("api", Rate(4, 1))
+    engine.change_pool("api", limit=5)
+    engine.change_pool("api", rate=Rate(4, 1))
     ask(engine, "a")
     verdict = ask(engine, "b")
     while isinstance(verdict, Waiting):
@@ -190,7 +191,7 @@ def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
 
 def test_times_are_whole_microseconds(engine):
     """Of a finer time a rate would round a part up, and let in too early by as much."""
-    engine.set_limit("api", 100)
+    engine.change_pool("api", limit=100)
     for number in range(20):
         assert ask(engine, f"run{number}").granted
     times = granted_at(engine)
@@ -218,8 +219,8 @@ def test_who_is_next_and_a_little_early_waits_for_its_time_and_is_not_late():
     now = [1000.0]
     store = MemoryStore(clock=lambda: now[0])
     engine = Engine(store, EngineOptions(lease_seconds=1e6))
-    engine.set_limit("api", 10)
-    engine.set_rate("api", Rate(1, 1))
+    engine.change_pool("api", limit=10)
+    engine.change_pool("api", rate=Rate(1, 1))
     assert ask(engine, "a").granted
     for run_id in "bc":
         assert not ask(engine, run_id).granted
@@ -238,11 +239,11 @@ def test_who_is_not_next_waits_without_the_locks(monkeypatch):
     """Its time is near, at so high a rate, and it would not be let in then."""
     store = MemoryStore(clock=lambda: 1000.0)
     engine = Engine(store, EngineOptions(lease_seconds=1e6))
-    engine.set_limit("api", 10)
-    engine.set_rate("api", Rate(1, 1))
+    engine.change_pool("api", limit=10)
+    engine.change_pool("api", rate=Rate(1, 1))
     for run_id in "ab":
         ask(engine, run_id)
-    engine.set_rate("api", Rate(1000, 1))
+    engine.change_pool("api", rate=Rate(1000, 1))
     store.rows.due_ns["api"] = 1000 * 10**9
     waited = []
     monkeypatch.setattr(Viewed, "wait_until", lambda self, at: waited.append(at) or self.view)
@@ -252,7 +253,7 @@ def test_who_is_not_next_waits_without_the_locks(monkeypatch):
 
 
 def test_a_transaction_may_wait_for_a_time_and_writes_by_it(place, engine):
-    engine.set_limit("api", 1)
+    engine.change_pool("api", limit=1)
     with engine.store.begin(Scope(("api",))) as transaction:
         began = transaction.view.now
         assert transaction.wait_until(began - 1).now == began
@@ -265,10 +266,10 @@ def test_a_transaction_may_wait_for_a_time_and_writes_by_it(place, engine):
 
 
 def test_changes_of_rates_are_in_the_ledger_once(engine):
-    engine.set_rate("api", HOURLY)
-    engine.set_rate("api", HOURLY)
-    engine.set_rate("api", Rate(100, 60, burst=10))
-    engine.set_rate("api", None)
+    engine.change_pool("api", rate=HOURLY)
+    engine.change_pool("api", rate=HOURLY)
+    engine.change_pool("api", rate=Rate(100, 60, burst=10))
+    engine.change_pool("api", rate=None)
     entries = engine.store.ledger(pool="api")
     assert [(e.kind, e.detail) for e in reversed(entries)] == [
         (EntryKind.RATE, "1/hour"),
@@ -278,17 +279,21 @@ def test_changes_of_rates_are_in_the_ledger_once(engine):
 
 
 def test_rates_can_be_read(engine):
-    engine.set_rate("mail", HOURLY)
-    engine.set_rate("api", Rate(100, 60, burst=10))
-    engine.set_limit("orders", 1)
-    assert engine.rates() == {"api": Rate(100, 60, burst=10), "mail": HOURLY}
-    api, orders, never = engine.snapshots(("api", "orders", "never"))
-    assert (api.rate, orders.rate, never.rate) == (Rate(100, 60, burst=10), None, None)
+    engine.change_pool("mail", rate=HOURLY)
+    engine.change_pool("api", rate=Rate(100, 60, burst=10))
+    engine.change_pool("orders", limit=1)
+    assert rates(engine.settings()) == {"api": Rate(100, 60, burst=10), "mail": HOURLY}
+    api, orders_, never = engine.snapshots(("api", "orders", "never"))
+    assert (api.settings.rate, orders_.settings.rate, never.settings.rate) == (
+        Rate(100, 60, burst=10),
+        None,
+        None,
+    )
 
 
 def test_it_can_be_read_what_a_rate_counts_with(engine):
-    engine.set_limit("api", 5)
-    engine.set_rate("api", HOURLY)
+    engine.change_pool("api", limit=5)
+    engine.change_pool("api", rate=HOURLY)
     (before,) = engine.snapshots(("api",))
     assert before.due_ns == 0
     assert ask(engine, "a", "api").granted
@@ -299,18 +304,18 @@ def test_it_can_be_read_what_a_rate_counts_with(engine):
 
 def test_a_pool_without_a_rate_costs_no_statement_more(place, engine):
     """Only on PostgreSQL, where statements are counted: those of a claim and a release."""
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     ask(engine, "warm", "orders")
     engine.release("warm", "step")
     if place.kind != "postgres":
-        assert engine.store.rates() == {}
+        assert rates(engine.store.settings()) == {}
         return
     connection = engine.store.connection
     before = connection.statements
     ask(engine, "a", "orders")
     without = connection.statements - before
     engine.release("a", "step")
-    engine.set_rate("orders", Rate(1000, 1, burst=100))
+    engine.change_pool("orders", rate=Rate(1000, 1, burst=100))
     before = connection.statements
     ask(engine, "b", "orders")
     # It presumes that there is no rate, looks (4), grants (2), and notes the start (1).

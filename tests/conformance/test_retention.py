@@ -11,6 +11,7 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind
 from places import MemoryPlace
+from pool_values import limited
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def aged(place, new_engine):
     """An engine that keeps an hour, and five rows of which three are two hours old."""
     engine = new_engine(keep_ledger_seconds=3600.0)
     for limit in range(1, 6):
-        engine.set_limit("orders", limit)
+        engine.change_pool("orders", limit=limit)
     if isinstance(place, MemoryPlace):
         ledger = place.store().rows.ledger
         for index in range(3):
@@ -57,8 +58,8 @@ def test_no_more_than_a_bound_goes_at_once(aged, monkeypatch):
 
 def test_the_ledger_is_read_in_pages_from_its_old_end(aged):
     aged.tidy()
-    aged.set_limit("warehouse", 7)
-    aged.set_limit("orders", 6)
+    aged.change_pool("warehouse", limit=7)
+    aged.change_pool("orders", limit=6)
     read, last = [], 0
     while page := aged.store.entries(after=last, count_max=2):
         assert len(page) <= 2
@@ -70,7 +71,7 @@ def test_the_ledger_is_read_in_pages_from_its_old_end(aged):
 
 
 def test_of_the_ledger_one_pool_or_what_is_young_is_read(aged):
-    aged.set_limit("warehouse", 7)
+    aged.change_pool("warehouse", limit=7)
 
     def limits(**which):
         return [entry.limit for entry in aged.store.entries(**which)]
@@ -110,7 +111,7 @@ def set_times(place, moments) -> None:
 
 def test_what_was_held_at_a_number_is_told_by_fences_whatever_the_clock_says(place, aged):
     demand = Demand.of({"orders": 1, "warehouse": 2})
-    aged.set_limits({"orders": 6, "warehouse": 6})
+    aged.set_pools(limited({"orders": 6, "warehouse": 6}))
     for run_id in ("over", "ends", "holds"):
         assert aged.claim(run_id, "step", demand).granted
     aged.release("over", "step")

@@ -18,7 +18,7 @@ ORDERS = Demand.of({"orders": 1})
 
 def test_a_dead_holder_frees_its_slots_to_the_next_claim(place, new_engine):
     dead, live = new_engine(), new_engine()
-    live.set_limit("orders", 1)
+    live.change_pool("orders", limit=1)
     old = dead.claim("a", "step", ORDERS)
     assert not live.claim("b", "step", ORDERS).granted
 
@@ -33,7 +33,7 @@ def test_a_dead_holder_frees_its_slots_to_the_next_claim(place, new_engine):
 
 def test_reaping_wakes_those_who_wait(place, new_engine):
     dead, waiting, third = new_engine(), new_engine(), new_engine()
-    third.set_limit("orders", 1)
+    third.change_pool("orders", limit=1)
     dead.claim("a", "step", ORDERS)
     waiting.claim("b", "step", ORDERS)
     age_session(place, dead.session)
@@ -51,7 +51,7 @@ def test_the_first_in_line_looks_when_a_lease_runs_out(new_engine):
         new_engine(**patient),
         new_engine(**patient),
     )
-    first.set_limit("orders", 1)
+    first.change_pool("orders", limit=1)
     dead.claim("a", "step", ORDERS)
     assert not first.claim("b", "step", ORDERS).granted
     second.claim("c", "step", ORDERS)
@@ -68,7 +68,7 @@ def test_a_lease_that_cannot_be_reaped_does_not_keep_the_first_in_line_busy(
     place, new_engine, monkeypatch
 ):
     dead, live = new_engine(), new_engine(look_again_seconds=3600.0)
-    live.set_limit("orders", 1)
+    live.change_pool("orders", limit=1)
     dead.claim("a", "step", ORDERS)
     age_session(place, dead.session)
     # In PostgreSQL: the process was stopped in the middle of a claim, and has its row locked.
@@ -80,7 +80,7 @@ def test_a_lease_that_cannot_be_reaped_does_not_keep_the_first_in_line_busy(
 
 def test_a_dead_waiter_holds_nothing_up(place, new_engine):
     holder, dead, live = new_engine(), new_engine(), new_engine()
-    holder.set_limit("orders", 1)
+    holder.change_pool("orders", limit=1)
     holder.claim("a", "step", ORDERS)
     dead.claim("b", "step", ORDERS, priority=9)
     live.claim("c", "step", ORDERS)
@@ -95,7 +95,7 @@ def test_a_dead_waiter_holds_nothing_up(place, new_engine):
 
 def test_an_adopted_holding_lives_while_any_owner_lives(place, new_engine):
     parent, step, other = new_engine(), new_engine(), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     fence = parent.claim("a", "step", ORDERS).fence
 
     assert step.adopt("a", "step") == fence
@@ -111,7 +111,7 @@ def test_an_adopted_holding_lives_while_any_owner_lives(place, new_engine):
 
 def test_both_owners_dead_at_once_leave_nothing_behind(place, new_engine):
     parent, step, other = new_engine(), new_engine(), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     parent.claim("a", "step", ORDERS)
     step.adopt("a", "step")
     age_session(place, parent.session)
@@ -122,7 +122,7 @@ def test_both_owners_dead_at_once_leave_nothing_behind(place, new_engine):
 
 def test_a_second_process_that_claims_a_held_ticket_becomes_an_owner(place, new_engine):
     first, resumed, other = new_engine(), new_engine(), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     verdict = first.claim("a", "step", ORDERS)
 
     assert resumed.claim("a", "step", ORDERS) == verdict
@@ -132,7 +132,7 @@ def test_a_second_process_that_claims_a_held_ticket_becomes_an_owner(place, new_
 
 def test_a_second_process_that_claims_a_waiting_ticket_keeps_its_place(place, new_engine):
     first, resumed, other = new_engine(), new_engine(), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     other.claim("holder", "step", ORDERS)
     first.claim("a", "step", ORDERS)
     other.claim("b", "step", ORDERS)
@@ -148,7 +148,7 @@ def test_a_second_process_that_claims_a_waiting_ticket_keeps_its_place(place, ne
 def test_a_process_whose_session_was_reaped_is_told_and_begins_anew(place, new_engine):
     lost = []
     late, other = new_engine(on_lease_lost=lost.extend), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     late.claim("a", "step", ORDERS)
     age_session(place, late.session)
     assert other.claim("b", "step", ORDERS).granted
@@ -165,7 +165,7 @@ def test_a_process_whose_session_was_reaped_is_told_and_begins_anew(place, new_e
 def test_a_claim_finds_out_that_the_session_was_reaped(place, new_engine):
     lost = []
     late, other = new_engine(on_lease_lost=lost.extend), new_engine()
-    other.set_limit("orders", 2)
+    other.change_pool("orders", limit=2)
     late.claim("a", "step", ORDERS)
     age_session(place, late.session)
     other.reap()
@@ -177,7 +177,7 @@ def test_a_claim_finds_out_that_the_session_was_reaped(place, new_engine):
 def test_a_late_process_that_nobody_reaped_keeps_what_it_holds(place, new_engine):
     lost = []
     late = new_engine(on_lease_lost=lost.extend)
-    late.set_limit("orders", 1)
+    late.change_pool("orders", limit=1)
     verdict = late.claim("a", "step", ORDERS)
     age_session(place, late.session)
 
@@ -188,7 +188,7 @@ def test_a_late_process_that_nobody_reaped_keeps_what_it_holds(place, new_engine
 
 def test_closing_frees_what_only_this_process_owns(new_engine):
     parent, step, other = new_engine(), new_engine(), new_engine()
-    other.set_limit("orders", 2)
+    other.change_pool("orders", limit=2)
     parent.claim("a", "step", ORDERS)
     parent.claim("b", "step", ORDERS)
     step.adopt("a", "step")
@@ -206,11 +206,11 @@ def test_closing_frees_what_only_this_process_owns(new_engine):
 def test_the_heartbeat_thread_extends_the_lease(new_engine):
     # A lease as short as this would run out many times over while the condition is awaited.
     engine, other = new_engine(lease_seconds=0.6), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS)
     began = engine.store.ledger(count_max=1)[0].at
     for number in range(1000):
-        other.set_limit("clock", number % 2)
+        other.change_pool("clock", limit=number % 2)
         if other.store.ledger(count_max=1)[0].at > began + 1.5:
             break
         time.sleep(0.01)
@@ -220,7 +220,7 @@ def test_the_heartbeat_thread_extends_the_lease(new_engine):
 
 def test_a_waiting_ticket_that_nobody_asks_for_any_more_is_withdrawn(new_engine):
     engine, other = new_engine(abandon_seconds=0.001), new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     other.claim("a", "step", ORDERS)
     engine.claim("gone", "step", ORDERS)
     time.sleep(0.01)
@@ -238,7 +238,7 @@ def test_a_waiting_ticket_that_nobody_asks_for_any_more_is_withdrawn(new_engine)
 def test_what_was_granted_just_now_is_not_withdrawn(new_engine, monkeypatch):
     """A ticket that was found abandoned may be claimed, and granted, before it is withdrawn."""
     engine = new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     assert engine.claim("a", "step", ORDERS).granted
     monkeypatch.setattr(engine._own, "abandoned", lambda: (TicketKey("a", "step"),))
     engine.tidy()
@@ -248,7 +248,7 @@ def test_what_was_granted_just_now_is_not_withdrawn(new_engine, monkeypatch):
 
 def test_each_step_that_waited_asks_anew_when_the_session_is_lost(place, new_engine):
     late, other = new_engine(), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     other.claim("a", "step", ORDERS)
     for run_id in "xy":
         assert not late.claim(run_id, "step", ORDERS).granted
@@ -264,7 +264,7 @@ def test_each_step_that_waited_asks_anew_when_the_session_is_lost(place, new_eng
 
 def test_waiting_times_out_and_looks_again_on_its_own(new_engine):
     engine = new_engine(look_again_seconds=0.05)
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS)
     engine.claim("b", "step", ORDERS)
 
@@ -280,7 +280,7 @@ def test_options_out_of_bounds_are_refused(name):
 
 def test_a_ticket_whose_holding_expired_is_remembered(place, new_engine):
     dead, live = new_engine(), new_engine()
-    live.set_limit("orders", 2)
+    live.change_pool("orders", limit=2)
     dead.claim("a", "step", ORDERS)
     live.claim("b", "step", ORDERS)
     live.release("b", "step")
@@ -295,7 +295,7 @@ def test_a_ticket_whose_holding_expired_is_remembered(place, new_engine):
 
 def test_a_revoked_session_cannot_come_back(place, new_engine):
     revoked, live = new_engine(), new_engine()
-    live.set_limit("orders", 1)
+    live.change_pool("orders", limit=1)
     revoked.claim("a", "step", ORDERS)
     session = revoked.session
     revoke_session(place, session)
@@ -317,7 +317,7 @@ def test_what_is_granted_while_the_session_ends_gets_a_living_owner(new_engine, 
             engine._own.lose(engine.session)  # As another thread does that parts with it.
 
     other = new_engine()
-    other.set_limit("orders", 2)
+    other.change_pool("orders", limit=2)
     other.claim("adopted", "step", ORDERS)
     engine = new_engine(passing=passing)
     if verb == "claim":
@@ -332,7 +332,7 @@ def test_what_is_granted_while_the_session_ends_gets_a_living_owner(new_engine, 
 
 def test_a_left_ticket_is_free_one_lease_later_while_the_session_lives_on(place, new_engine):
     engine, other = new_engine(), new_engine()
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     left, kept = engine.claim("left", "step", ORDERS), engine.claim("kept", "step", ORDERS)
     session = engine.session
 
@@ -349,7 +349,7 @@ def test_a_left_ticket_is_free_one_lease_later_while_the_session_lives_on(place,
 
 def test_a_left_ticket_that_is_claimed_again_is_owned_again(new_engine):
     engine = new_engine()
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     verdict = engine.claim("a", "step", ORDERS)
     engine.leave([TicketKey("a", "step")])
 
@@ -359,7 +359,7 @@ def test_a_left_ticket_that_is_claimed_again_is_owned_again(new_engine):
 
 def test_a_left_ticket_that_another_process_owns_needs_no_heir(new_engine):
     worker, step = new_engine(), new_engine()
-    worker.set_limit("orders", 1)
+    worker.change_pool("orders", limit=1)
     worker.claim("a", "step", ORDERS)
     step.adopt("a", "step")
 
@@ -370,7 +370,7 @@ def test_a_left_ticket_that_another_process_owns_needs_no_heir(new_engine):
 
 def test_what_cannot_be_left_now_is_left_at_the_next_heartbeat(new_engine, monkeypatch):
     engine = new_engine()
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     engine.claim("a", "step", ORDERS)
     engine.claim("b", "step", ORDERS)
     session = engine.session
@@ -389,7 +389,7 @@ def test_what_cannot_be_left_now_is_left_at_the_next_heartbeat(new_engine, monke
 
 def test_a_revoked_session_adopts_nothing(place, new_engine):
     revoked, live = new_engine(), new_engine()
-    live.set_limit("orders", 2)
+    live.change_pool("orders", limit=2)
     live.claim("a", "step", ORDERS)
     revoked.claim("b", "step", ORDERS)
     session = revoked.session
@@ -403,7 +403,7 @@ def test_a_revoked_session_adopts_nothing(place, new_engine):
 def test_what_only_a_revoked_session_owned_is_not_adopted(place, new_engine):
     """Between its end and now, a worker on Dagster's own storage may have been let in."""
     worker, step = new_engine(), new_engine()
-    worker.set_limit("orders", 1)
+    worker.change_pool("orders", limit=1)
     worker.claim("a", "step", ORDERS)
     revoke_session(place, worker.session)
 
@@ -414,7 +414,7 @@ def test_what_only_a_revoked_session_owned_is_not_adopted(place, new_engine):
 
 def test_a_lease_that_ran_out_is_no_bar_to_adopting(place, new_engine):
     worker, step = new_engine(), new_engine()
-    worker.set_limit("orders", 1)
+    worker.change_pool("orders", limit=1)
     granted = worker.claim("a", "step", ORDERS)
     age_session(place, worker.session)
 
@@ -428,7 +428,7 @@ def test_slots_count_as_lost_if_the_database_falls_silent_after_its_word(
     """It says that the session is gone, and does not say whether another owner kept the slots."""
     told = []
     engine, other = new_engine(lease_seconds=20.0, on_lease_lost=told.append), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS)
     other.adopt("a", "step")
     answers = threading.Event()
@@ -451,7 +451,7 @@ def test_slots_count_as_lost_if_the_database_falls_silent_after_its_word(
 def test_slots_that_another_owner_kept_are_not_lost(place, new_engine):
     told = []
     engine, other = new_engine(lease_seconds=20.0, on_lease_lost=told.append), new_engine()
-    other.set_limit("orders", 1)
+    other.change_pool("orders", limit=1)
     engine.claim("a", "step", ORDERS)
     other.adopt("a", "step")
     age_session(place, engine.session)

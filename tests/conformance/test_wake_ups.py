@@ -17,7 +17,7 @@ DEADLINE_SECONDS = 60.0
 @pytest.fixture
 def holds(new_engine):
     engine = new_engine(**PATIENT)
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     return engine
 
 
@@ -69,7 +69,7 @@ def test_a_ticket_that_was_handed_on_is_woken_where_it_waits_now(holds, waits, n
 
 def test_a_wake_up_that_another_thread_received_is_not_lost(holds, waits):
     """The threads of a process share what they receive: here the first is told of both."""
-    holds.set_limit("orders", 2)
+    holds.change_pool("orders", limit=2)
     for turn in range(3):
         for name in "xy":
             assert holds.claim(f"{name}{turn}", "step", ORDERS).granted
@@ -94,7 +94,7 @@ def test_nothing_wakes_a_ticket_that_cannot_go_in(holds, waits):
 
 def test_a_release_by_the_same_process_wakes_what_was_claimed_just_before(waits):
     """Over one connection, as by two threads; the first look at what arrives is before the release."""
-    waits.set_limit("orders", 1)
+    waits.change_pool("orders", limit=1)
     for turn in range(3):
         assert waits.claim(f"holds{turn}", "step", ORDERS).granted
         assert not waits.claim(f"waits{turn}", "step", ORDERS).granted

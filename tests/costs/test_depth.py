@@ -11,6 +11,7 @@ from work import Work, work_of
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -117,10 +118,8 @@ def fill(place: SharedPlace, shape: Shape, count: int, lease_seconds: float = NE
 def engine_on(place: SharedPlace, shape: Shape) -> Engine:
     engine = Engine(place.store(), EngineOptions(look_again_seconds=NEVER))
     engine.store.migrate()
-    engine.set_limits(
-        {"orders": shape.limit, "idle": 1},
-        orders={"orders": shape.fair_by} if shape.fair_by else {},
-    )
+    orders = PoolSettings(shape.limit, fair_by=shape.fair_by or None)
+    engine.set_pools({"orders": orders, "idle": PoolSettings(1)})
     engine.claim("first", "step", Demand.of({"idle": 1}))
     engine.release("first", "step")
     return engine
@@ -142,7 +141,7 @@ def costs(engine: Engine) -> dict[str, Work]:
             engine, lambda: engine.claim("again", "step", ORDERS, tags=lambda: {"team": "mine"})
         ),
         "withdraw": work_of(engine, lambda: engine.release("new0", "step")),
-        "raise the limit": work_of(engine, lambda: engine.set_limit("orders", 3)),
+        "raise the limit": work_of(engine, lambda: engine.change_pool("orders", limit=3)),
         "claim elsewhere": work_of(
             engine, lambda: engine.claim("elsewhere", "step", Demand.of({"idle": 1}))
         ),

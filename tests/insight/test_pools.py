@@ -166,22 +166,24 @@ class TestPool:
 
     def test_a_rate_is_a_reason_and_tells_when(self):
         queue = [waits("a"), waits("large", slots=3), waits("b"), waits("c")]
-        state = replace(pool("api", 2, [], queue), rate=Rate.parse("60/minute"))
+        state = pool("api", 2, [], queue, rate=Rate.parse("60/minute"))
         due = replace(state, due_ns=nanoseconds(NOW + 0.5))
         told = [(w.reason, w.estimate.typical) for w in self.look(due).queue]
         assert told[0] == (Reason.RATE, 0.5)
         assert told[1][0] is Reason.TOO_LARGE
         assert [reason for reason, _ in told[2:]] == [Reason.RATE, Reason.BEHIND]
         assert [w.reason for w in self.look(state).queue[:3:2]] == [Reason.NEXT, Reason.RATE]
-        unlimited = replace(due, limit=None, waiting=(waits("a"), waits("b")))
+        unlimited = replace(
+            due, settings=replace(due.settings, limit=None), waiting=(waits("a"), waits("b"))
+        )
         told = [(w.reason, w.estimate.latest) for w in self.look(unlimited).queue]
         assert told == [(Reason.RATE, 0.5), (Reason.RATE, 1.5)]
-        assert self.look(due).summary.rate == "60/minute"
+        assert self.look(due).summary.settings == {"rate": "60/minute"}
 
     def test_a_fair_order_tells_the_group_of_each(self):
         holding, waiting = replace(holds("a"), group="x"), replace(waits("b"), group="")
-        found = self.look(replace(pool("api", 1, [holding], [waiting]), fair_by="team"))
-        assert found.summary.order == "fair(tag:team)"
+        found = self.look(pool("api", 1, [holding], [waiting], fair_by="team"))
+        assert found.summary.settings == {"order": "fair(tag:team)"}
         assert [one.group for one in (*found.holders, *found.queue)] == ["x", ""]
 
     def test_reasons(self):

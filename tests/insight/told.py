@@ -16,6 +16,7 @@ from dagster_lifeguard.deployment.contract import (
 )
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.deployment.judgement import judge
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 
 NOW = 1_000_000.0
 SETTINGS = Settings("1.13.27", False, None, "op", 0, 1000)
@@ -42,7 +43,8 @@ def waits(run_id: str, step: str = "step", waited: float = 5.0, **more) -> Waiti
 def pool(
     name: str, limit: int | None = 1, holding=(), waiting=(), *, default=False, **more
 ) -> PoolState:
-    return PoolState(name, limit, default, tuple(holding), tuple(waiting), **more)
+    settings = PoolSettings(limit, more.pop("rate", None), more.pop("fair_by", None))
+    return PoolState(name, settings, default, tuple(holding), tuple(waiting), **more)
 
 
 def executed(
@@ -108,16 +110,13 @@ class Told:
             return tuple(sorted(self.states, key=lambda state: state.pool))
         return tuple(known.get(name, pool(name, None)) for name in sorted(names))
 
-    def limits(self):
-        return {state.pool: state.limit for state in self.states if state.limit is not None}
+    def pool_settings(self):
+        return {s.pool: s.settings for s in self.states if s.settings != NOTHING_SET}
 
-    def rates(self):
-        return {}
+    def set_limit(self, pool, limit):
+        raise NotImplementedError
 
-    def orders(self):
-        return {}
-
-    def set_limits(self, limits, rates=None, orders=None):
+    def set_pools(self, settings):
         raise NotImplementedError
 
     def unfinished_runs(self):

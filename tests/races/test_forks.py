@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -77,7 +78,7 @@ def child():
 def engine(shared_place):
     shared_place.store().migrate()
     made = Engine(shared_place.store(), EngineOptions(lease_seconds=600.0))
-    made.set_limit("orders", 1)
+    made.change_pool("orders", limit=1)
     yield made
     made.close()
 
@@ -172,7 +173,7 @@ def test_a_fork_in_the_middle_of_a_transaction_is_refused_and_harms_nobody(share
 
     shared_place.store().migrate()
     engine = Engine(shared_place.store(), EngineOptions(), passing)
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     made.clear()
     engine.claim("warm", "up", Demand.of({"elsewhere": 1}))
     fence = fence_of(engine, "parent") if made else None
@@ -205,7 +206,7 @@ def test_a_thread_that_does_not_end_its_transaction_holds_a_fork_up_for_a_while_
             assert go_on.wait(PATIENT_SECONDS)
 
     engine = Engine(place.store(), EngineOptions(), passing)
-    thread = threading.Thread(target=engine.set_limit, args=("orders", 1))
+    thread = threading.Thread(target=partial(engine.change_pool, "orders", limit=1))
     thread.start()
     assert inside.wait(PATIENT_SECONDS)
     forked = child(lambda: fence_of(engine, "child"))
@@ -226,7 +227,7 @@ def test_a_fork_does_not_wait_for_a_claim_that_waits_for_another_process(tmp_pat
     place = new_sqlite(tmp_path)
     place.store().migrate()
     engine = Engine(place.store())
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     with closing(sqlite3.connect(place.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         claiming = threading.Thread(target=fence_of, args=(engine, "parent"))

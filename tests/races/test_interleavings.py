@@ -111,7 +111,7 @@ def is_let_in(engine, run_id, verdict):
 def test_claim_and_claim(scene, point):
     gate, other_gate = Gate(), Gate()
     one, two = scene.engine(gate), scene.engine(other_gate)
-    one.set_limit("orders", 1)
+    one.change_pool("orders", limit=1)
     for engine in (one, two):  # Sessions first: the gate is for the claim.
         engine.claim("warm", engine.session or "up", Demand.of({"elsewhere": 1}))
     gate.point = point
@@ -133,8 +133,8 @@ def test_a_claim_that_looked_and_one_that_presumes(postgres_url, point):
     place.store().migrate()
     gate = Gate(point)
     looks, presumes = Engine(place.store(), passing=gate), Engine(place.store())
-    presumes.set_limit("orders", 1)
-    presumes.limits()
+    presumes.change_pool("orders", limit=1)
+    presumes.settings()
     first = Doing(lambda: ask(looks, "a"))
     assert gate.reached.wait(PATIENT_SECONDS)
     second = Doing(lambda: ask(presumes, "b"))
@@ -165,7 +165,7 @@ def test_release_and_first_claim(scene, point, stops, by):
     releaser = scene.engine(gate if stops == "release" else other_gate)
     newcomer = scene.engine(other_gate if stops == "release" else gate)
     holder = releaser if by == "holder" else scene.engine()
-    holder.set_limit("orders", 1)
+    holder.change_pool("orders", limit=1)
     ask(holder, "a")
     newcomer.claim("warm", "up", Demand.of({"elsewhere": 1}))
     gate.point = point
@@ -193,13 +193,17 @@ def test_release_and_first_claim(scene, point, stops, by):
 def test_raising_the_limit_and_first_claim(scene, point):
     gate, other_gate = Gate(), Gate()
     raiser, newcomer = scene.engine(gate), scene.engine(other_gate)
-    newcomer.set_limit("orders", 0)
+    newcomer.change_pool("orders", limit=0)
     newcomer.claim("warm", "up", Demand.of({"elsewhere": 1}))
     gate.point = point
     other_gate.begun.clear()
 
     _, verdict = scene.play(
-        point, lambda: raiser.set_limit("orders", 1), gate, lambda: ask(newcomer, "b"), other_gate
+        point,
+        lambda: raiser.change_pool("orders", limit=1),
+        gate,
+        lambda: ask(newcomer, "b"),
+        other_gate,
     )
 
     assert is_let_in(newcomer, "b", verdict)
@@ -211,7 +215,7 @@ def test_reaping_and_reaping(scene, point):
     gate, other_gate = Gate(), Gate()
     one, two, waiting = scene.engine(gate), scene.engine(other_gate), scene.engine()
     parent, step = scene.engine(), scene.engine()
-    one.set_limit("orders", 1)
+    one.change_pool("orders", limit=1)
     ask(parent, "a")
     step.adopt("a", "step")
     verdict = ask(waiting, "b")
@@ -240,7 +244,7 @@ def test_reaping_and_the_claim_of_the_same_session(scene, point):
         EngineOptions(on_lease_lost=lost.extend),
         other_gate,
     )
-    late.set_limit("orders", 2)
+    late.change_pool("orders", limit=2)
     ask(late, "a")
     age_session(scene.place, late.session)
     gate.point = point
@@ -261,7 +265,7 @@ def test_reaping_and_the_claim_of_the_same_session(scene, point):
 def test_adopting_and_reaping_the_parent(scene, point):
     gate, other_gate = Gate(), Gate()
     reaper, step, parent = scene.engine(gate), scene.engine(other_gate), scene.engine()
-    parent.set_limit("orders", 1)
+    parent.change_pool("orders", limit=1)
     ask(parent, "a")
     step.claim("warm", "up", Demand.of({"elsewhere": 1}))
     age_session(scene.place, parent.session)
@@ -279,13 +283,17 @@ def test_adopting_and_reaping_the_parent(scene, point):
 def test_lowering_the_limit_and_claiming(scene, point):
     gate, other_gate = Gate(), Gate()
     setter, claimer = scene.engine(gate), scene.engine(other_gate)
-    claimer.set_limit("orders", 1)
+    claimer.change_pool("orders", limit=1)
     claimer.claim("warm", "up", Demand.of({"elsewhere": 1}))
     gate.point = point
     other_gate.begun.clear()
 
     _, verdict = scene.play(
-        point, lambda: setter.set_limit("orders", 0), gate, lambda: ask(claimer, "b"), other_gate
+        point,
+        lambda: setter.change_pool("orders", limit=0),
+        gate,
+        lambda: ask(claimer, "b"),
+        other_gate,
     )
 
     kinds = [e.kind for e in reversed(setter.store.ledger(pool="orders"))]
@@ -301,7 +309,7 @@ def test_a_session_cannot_be_ended_under_a_claim_that_has_seen_it_alive(postgres
     place.store().migrate()
     gate = Gate()
     claimer, reaper = Engine(place.store(), passing=gate), Engine(place.store())
-    claimer.set_limit("orders", 1)
+    claimer.change_pool("orders", limit=1)
     claimer.claim("warm", "up", Demand.of({"elsewhere": 1}))
     gate.point = "viewed"
     session = claimer.session
@@ -335,7 +343,7 @@ def test_a_claim_and_a_heartbeat_that_gives_back_do_not_wait_for_each_other(shar
     engine = Engine(shared_place.store(), EngineOptions(), passing)
     tidying = threading.Thread(target=engine.tidy, daemon=True)
     claiming = threading.Thread(target=engine.claim, args=("a", "step", ONE), daemon=True)
-    engine.set_limit("orders", 2)
+    engine.change_pool("orders", limit=2)
     engine.claim("owed", "step", ONE)
     engine._own.owe(TicketKey("owed", "step"), None)  # As after a release that failed.
     armed.set()
@@ -360,7 +368,7 @@ def test_a_claim_while_an_owed_release_is_made_good_holds_what_it_was_told(share
     shared_place.store().migrate()
     engine = Engine(shared_place.store(), EngineOptions(), passing)
     claiming = threading.Thread(target=lambda: told.append(engine.claim("a", "step", ONE)))
-    engine.set_limit("orders", 1)
+    engine.change_pool("orders", limit=1)
     first = engine.claim("a", "step", ONE)
     engine._own.owe(TicketKey("a", "step"), None)
     armed.set()
@@ -377,7 +385,7 @@ def test_a_release_whose_wake_up_is_lost_says_that_it_released(postgres_url):
     place = new_postgres(postgres_url)
     place.store().migrate()
     holder, waiting = Engine(place.store()), Engine(place.store())
-    holder.set_limit("orders", 1)
+    holder.change_pool("orders", limit=1)
     ask(holder, "a")
     ask(waiting, "b")
     connection = holder.store.connection

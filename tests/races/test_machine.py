@@ -147,29 +147,29 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pool=st.sampled_from(POOLS), limit=st.integers(0, LIMIT_MAX))
     def resize(self, pool, limit):
-        self.both(0, lambda e: e.set_limit(pool, limit))
+        self.both(0, lambda e: e.change_pool(pool, limit=limit))
         self.limits[pool] = limit
 
     @rule(pool=st.sampled_from(POOLS))
     def unlimit(self, pool):
-        self.both(0, lambda e: e.delete_limit(pool))
+        self.both(0, lambda e: e.change_pool(pool, limit=None))
         self.limits[pool] = None
 
     @rule(pool=st.sampled_from(POOLS), starts=st.integers(1, 2), burst=st.integers(1, 2))
     def rate(self, pool, starts, burst):
         """By the day, so that the time a test takes is none."""
         self.rates[pool] = Rate(starts, DAY, burst)
-        self.both(0, lambda e: e.set_rate(pool, self.rates[pool]))
+        self.both(0, lambda e: e.change_pool(pool, rate=self.rates[pool]))
 
     @rule(pool=st.sampled_from(POOLS), fair=st.booleans())
     def order(self, pool, fair):
-        self.both(0, lambda e: e.set_order(pool, "team" if fair else None))
+        self.both(0, lambda e: e.change_pool(pool, fair_by="team" if fair else None))
         (self.fair.add if fair else self.fair.discard)(pool)
 
     @rule(pool=st.sampled_from(POOLS))
     def unrate(self, pool):
         self.rates[pool] = None
-        self.both(0, lambda e: e.set_rate(pool, None))
+        self.both(0, lambda e: e.change_pool(pool, rate=None))
 
     @precondition(lambda self: any(self.rates.values()))
     @rule(pool=st.sampled_from(POOLS))
@@ -242,7 +242,7 @@ class Machine(RuleBasedStateMachine):
                 numbers = [n for h in snapshot.granted for n in h.slots[pool]]
                 assert len(numbers) == len(set(numbers))
                 before = self.over[id(reader), pool]
-                limit = snapshot.limit
+                limit = snapshot.settings.limit
                 if limit is not None:
                     assert len(numbers) <= max(limit, before)
                 self.over[id(reader), pool] = len(numbers)

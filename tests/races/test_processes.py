@@ -14,7 +14,7 @@ from fleet import POOL, STEP, make_gate, stock_storage
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, Granted
-from dagster_lifeguard.engine.store.sql import migrations
+from dagster_lifeguard.engine.store.sql import newest_version
 from places import new_postgres
 
 ONE = Demand.of({POOL: 1})
@@ -33,7 +33,7 @@ def engine(shared_place):
 @pytest.mark.parametrize("limit", [1, 3])
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_simultaneous_claims_never_exceed_the_limit(fleet, shared_place, engine, count, limit):
-    engine.set_limit(POOL, limit)
+    engine.change_pool(POOL, limit=limit)
     answers = fleet.run("claim_together", count, "lifeguard", shared_place, limit, ROUNDS)
 
     assert sum(answer["over"] for answer in answers) == 0
@@ -57,7 +57,7 @@ def test_the_harness_finds_the_stock_storage_over_the_limit(fleet, shared_place)
 @pytest.mark.parametrize("limit", [1, 3])
 def test_hammering_keeps_the_limit_and_leaves_nobody_waiting(fleet, shared_place, engine, limit):
     """Everybody is woken, for nobody looks again on its own here."""
-    engine.set_limit(POOL, limit)
+    engine.change_pool(POOL, limit=limit)
     answers = fleet.run("hammer", 4, "lifeguard", shared_place, limit, 60)
 
     assert sum(answer["over"] for answer in answers) == 0
@@ -84,7 +84,7 @@ def test_stock_processes_beside_the_engine_never_exceed_the_limit(fleet, shared_
 
 
 def test_a_release_that_meets_a_first_claim_loses_no_wake_up(fleet, shared_place, engine):
-    engine.set_limit(POOL, 1)
+    engine.change_pool(POOL, limit=1)
     answers = fleet.run("release_meets_first_claim", 2, "lifeguard", shared_place, 0.002, 300, 7)
 
     assert sum(answer["stuck"] for answer in answers) == 0
@@ -93,7 +93,7 @@ def test_a_release_that_meets_a_first_claim_loses_no_wake_up(fleet, shared_place
 def test_processes_that_start_at_once_make_the_tables_once(fleet, tmp_path, request, shared_place):
     answers = fleet.run("migrate_together", 8, shared_place)
 
-    newest = len(migrations(shared_place.kind))
+    newest = newest_version(shared_place.kind)
     assert {answer["version"] for answer in answers} == {newest}
     assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(newest,)]
 
@@ -115,7 +115,7 @@ sys.stdin.read()
 @pytest.fixture
 def holder(shared_place, engine):
     """Another process that holds the one slot."""
-    engine.set_limit(POOL, 1)
+    engine.change_pool(POOL, limit=1)
     path = [str(Path(__file__).parents[1])]
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HOLDER.format(path=path, place=shared_place)],
@@ -157,7 +157,7 @@ def test_a_live_process_keeps_its_slot_beyond_its_lease(holder, engine, shared_p
     number = 0
     while engine.store.ledger(count_max=1)[0].at < began + 5.0:
         number += 1
-        engine.set_limit("clock", number % 2)
+        engine.change_pool("clock", limit=number % 2)
         assert not engine.claim("next", STEP, ONE).granted
         engine.wait("next", STEP, 0.1)
     holder.kill()
@@ -177,7 +177,7 @@ def test_a_stopped_process_loses_its_slot_to_a_higher_fence(holder, engine):
 
 
 def test_a_fork_gets_a_session_of_its_own_and_leaves_the_parents_alone(shared_place, engine):
-    engine.set_limit(POOL, 1)
+    engine.change_pool(POOL, limit=1)
     verdict = engine.claim("parent", STEP, ONE)
     session = engine.session
     reads, writes = os.pipe()
@@ -209,7 +209,7 @@ def test_a_server_that_ends_our_connection_costs_nothing(postgres_url):
     place = new_postgres(postgres_url)
     place.store().migrate()
     engine, other = Engine(place.store()), Engine(place.store())
-    engine.set_limit(POOL, 1)
+    engine.change_pool(POOL, limit=1)
     verdict = engine.claim("a", STEP, ONE)
     other.claim("b", STEP, ONE)
 

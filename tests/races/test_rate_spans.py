@@ -32,8 +32,8 @@ def wait_for_starts(engine, count):
 def test_in_no_span_of_time_do_more_start_than_burst_and_rate(fleet, shared_place, rate):
     shared_place.store().migrate()
     engine = Engine(shared_place.store(), EngineOptions(lease_seconds=600.0))
-    engine.set_limit(POOL, 100)
-    engine.set_rate(POOL, rate)
+    engine.change_pool(POOL, limit=100)
+    engine.change_pool(POOL, rate=rate)
     fleet.begin("go_on", 4, shared_place)
     try:
         wait_for_starts(engine, 40)

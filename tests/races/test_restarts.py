@@ -27,7 +27,7 @@ def test_restarts_under_load_lose_nothing_and_double_nothing(fleet):
         place = new_postgres(server.url)
         place.store().migrate()
         engine = Engine(place.store(), EngineOptions(lease_seconds=600.0))
-        engine.set_limit(POOL, 2)
+        engine.change_pool(POOL, limit=2)
         # One slot is held over all restarts, the other one changes hands all the time.
         kept = engine.claim("kept", STEP, ONE)
         assert kept.granted
@@ -71,7 +71,7 @@ def test_a_server_process_that_dies_over_a_claim_costs_nothing():
         place = new_postgres(server.url)
         place.store().migrate()
         engine = Engine(place.store(), EngineOptions(lease_seconds=600.0))
-        engine.set_limit(POOL, 1)
+        engine.change_pool(POOL, limit=1)
         ((backend,),) = place.sql(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'dagster-lifeguard'"
         )

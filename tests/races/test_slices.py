@@ -170,10 +170,12 @@ def test_a_real_slice_counts_what_the_oracle_saw(arena, database):
 
 
 def test_a_slice_finds_an_engine_that_lets_in_too_many(arena, monkeypatch):
-    set_limit = torture.Engine.set_limit
-    monkeypatch.setattr(
-        torture.Engine, "set_limit", lambda engine, pool, limit: set_limit(engine, pool, limit + 1)
-    )
+    change_pool = torture.Engine.change_pool
+
+    def lets_in_one_more(engine, pool, limit):
+        change_pool(engine, pool, limit=limit + 1)
+
+    monkeypatch.setattr(torture.Engine, "change_pool", lets_in_one_more)
     _, broken = arena.play("sqlite", Game("claim_together", 4, 1, 20, 0.001, 7))
 
     assert broken == ["claim_together: 80 over"]  # Each of four processes sees it in each round.

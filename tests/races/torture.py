@@ -82,7 +82,7 @@ class Arena:
         place = self.new_place(database)
         engine = Engine(place.store())
         engine.store.migrate()
-        engine.set_limit(POOL, game.limit)
+        engine.change_pool(POOL, limit=game.limit)
         kinds: object = "lifeguard"
         if game.job == "take_turns":
             kinds = BESIDE

@@ -19,6 +19,7 @@ from homes import Home, eventually, limit
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.open import open_deployment
+from pool_values import set_limits
 
 try:
     from dagster._core.remote_origin import (
@@ -234,7 +235,7 @@ class TestManyPools:
         home = make_home("sqlite", stock=True)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
         with closing(open_deployment()) as deployment:
-            list(deployment.set_limits({f"pool{n:02}": 1 + n % 2 for n in range(60)}))
+            set_limits(deployment, {f"pool{n:02}": 1 + n % 2 for n in range(60)})
         claim(home, "a", pool="pool07")
         shown = lifeguard("status").stdout
         assert "pool07" in shown

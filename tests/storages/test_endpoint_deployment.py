@@ -22,9 +22,11 @@ from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.deployment.history import Outcome
 from dagster_lifeguard.deployment.open import open_deployment, open_instance
 from dagster_lifeguard.deployment.webserver import is_dagster_plus
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from dagster_lifeguard.policy.config import Config
+from pool_values import set_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,20 +100,20 @@ def test_settings_are_those_of_the_instance(deployment):
 
 
 def test_what_is_set_is_what_dagster_shows(deployment, home):
-    assert list(deployment.set_limits({"warehouse": 8, "gone": 1})) == ["warehouse", "gone"]
-    assert dict(deployment.limits()) == {"gone": 1, "warehouse": 8}
+    assert set_limits(deployment, {"warehouse": 8, "gone": 1}) == ["warehouse", "gone"]
+    assert own_limits(deployment.pool_settings()) == {"gone": 1, "warehouse": 8}
     shown = home.run("dagster", "instance", "concurrency", "get", "warehouse")
     assert '"warehouse": 0 / 8 slots occupied' in shown
-    assert list(deployment.set_limits({"gone": None, "warehouse": None})) == ["gone", "warehouse"]
-    assert not deployment.limits()
+    assert set_limits(deployment, {"gone": None, "warehouse": None}) == ["gone", "warehouse"]
+    assert not own_limits(deployment.pool_settings())
     with pytest.raises(DeploymentError, match="api: -1, warehouse: 1001"):
-        list(deployment.set_limits({"fine": 1, "api": -1, "warehouse": 1001}))
-    assert not deployment.limits()
+        set_limits(deployment, {"fine": 1, "api": -1, "warehouse": 1001})
+    assert not own_limits(deployment.pool_settings())
 
 
 def test_pools_tell_who_holds_and_who_waits_and_free_lets_go(deployment, home):
     before = time.time()
-    list(deployment.set_limits({"api": 1, "idle": 2}))
+    set_limits(deployment, {"api": 1, "idle": 2})
     with home.instance() as instance:
         log = instance.event_log_storage
         assert log.claim_concurrency_slot("api", "run1", "step", 0).is_claimed
@@ -221,10 +223,10 @@ def test_a_webserver_that_is_read_only_permits_nothing(home):
     with closing(open_deployment(f"http://127.0.0.1:{port}")) as deployment:
         assert deployment.settings().limit_max == 1000
         with pytest.raises(DeploymentError, match="does not permit"):
-            list(deployment.set_limits({"orders": 1}))
+            set_limits(deployment, {"orders": 1})
         with pytest.raises(DeploymentError, match="does not permit"):
             deployment.free("run", force=True)
-        assert "orders" not in deployment.limits()
+        assert "orders" not in own_limits(deployment.pool_settings())
 
 
 def test_apply_over_a_webserver_sets_what_dagster_shows(served, tmp_path, monkeypatch):
@@ -322,13 +324,13 @@ def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
     instance = dg.DagsterInstance.from_config(str(home.path))  # What waits is gone with it.
     log = instance.event_log_storage
     log.set_concurrency_slots("metered", 2)
-    if hasattr(log, "set_rate"):
-        log.set_rate("metered", Rate.parse("1/day"))
+    if hasattr(log, "change_pool"):
+        log.change_pool("metered", rate=Rate.parse("1/day"))
         assert log.claim_concurrency_slot("metered", "first", "step", 0).is_claimed
         assert not log.claim_concurrency_slot("metered", "second", "step", 0).is_claimed
-    assert (deployment.rates(), deployment.orders()) == (None, None)
+    assert deployment.pool_settings()["metered"] == PoolSettings(2)
     with pytest.raises(DeploymentError, match="Rates and orders of pools need the engine"):
-        list(deployment.set_limits({}, {"metered": Rate.parse("2/day")}))
+        list(deployment.set_pools({"metered": PoolSettings(2, Rate.parse("2/day"))}))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -344,16 +346,16 @@ def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
     line = "Rates and orders need the engine, and cannot be seen over a webserver: metered, shared."
     assert line in said("plan")
     assert line in said("apply", "--yes", code=1)  # Not all is as declared.
-    assert deployment.limits()["plain"] == 3
+    assert own_limits(deployment.pool_settings())["plain"] == 3
     kept = "A webserver does not tell rates and orders: those in the file stay as they are."
     assert kept in said("pull", "--yes")
-    list(deployment.set_limits({"metered": 5, "plain": None}))
+    set_limits(deployment, {"metered": 5, "plain": None})
     assert kept in said("pull", "--yes")
     pools = Config.from_yaml(file).pools
     assert (pools["metered"].limit, pools["metered"].rate) == (5, "1/day")
     assert pools["shared"].order == "fair(tag:team)"
     assert "plain" not in pools
-    if hasattr(log, "set_rate"):
+    if hasattr(log, "change_pool"):
         unknown = "its turn has come, unless a rate holds it up, which a webserver does not tell"
         assert unknown in said("status", "metered")
         monkeypatch.delenv("LIFEGUARD_URL")
@@ -362,10 +364,10 @@ def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
         assert "a slot is free, and the rate lets it start in its turn" in told
         assert "rate 1/day" in told
         with home.instance() as instance:
-            instance.event_log_storage.set_rate("metered", None)
+            instance.event_log_storage.change_pool("metered", rate=None)
             for run_id in ("first", "second"):
                 instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    list(deployment.set_limits({"metered": None}))
+    set_limits(deployment, {"metered": None})
 
 
 # ---- what is no webserver of Dagster's -------------------------------------------------------------
@@ -428,7 +430,7 @@ def test_wrong_answers_are_told(answer, message):
             closing(open_deployment(url, "secret")) as deployment,
             pytest.raises(DeploymentError, match=re.escape(message)) as refusal,
         ):
-            deployment.limits()
+            own_limits(deployment.pool_settings())
         assert "secret" not in str(refusal.value)
         assert len(asked) == (3 if answer[0] == 503 else 1)
 
@@ -446,7 +448,7 @@ def test_reads_are_repeated_and_changes_never(monkeypatch):
     busy = (503, "text/html", "busy")
     with answering(busy, busy, NO_LIMITS) as (url, asked):
         with closing(open_deployment(url)) as deployment:
-            assert deployment.limits() == {}
+            assert own_limits(deployment.pool_settings()) == {}
         assert len(asked) == 3
         assert {seen["path"] for seen in asked} == {"/graphql"}
     with answering(busy) as (url, asked), closing(open_deployment(url)) as deployment:
@@ -465,11 +467,11 @@ def test_reads_are_repeated_and_changes_never(monkeypatch):
 def test_a_token_is_sent_in_its_header_and_not_without(kind, header, value):
     with answering(NO_LIMITS) as (url, asked):
         with closing(open_deployment(f"{url}/prod/graphql", "secret", kind)) as deployment:
-            deployment.limits()
+            own_limits(deployment.pool_settings())
         assert asked[0][header] == value
         assert asked[0]["path"] == "/prod/graphql"
         with closing(open_deployment(url)) as deployment:
-            deployment.limits()
+            own_limits(deployment.pool_settings())
         assert not {"authorization", "dagster-cloud-api-token"} & asked[1].keys()
 
 
@@ -517,7 +519,7 @@ def test_a_webserver_that_is_away_is_told_without_its_password():
     url = f"http://me:hidden@127.0.0.1:{free_port()}"
     with closing(open_deployment(url)) as deployment:
         with pytest.raises(DeploymentError, match="cannot be reached") as refusal:
-            deployment.limits()
+            own_limits(deployment.pool_settings())
         assert "hidden" not in str(refusal.value)
 
 

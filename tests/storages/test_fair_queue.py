@@ -46,7 +46,7 @@ def test_the_daily_run_is_next_or_next_but_one_beside_a_backfill_of_60(
     )
     limit(home, slots, "warehouse")
     with home.instance() as instance:
-        instance.event_log_storage.set_order("warehouse", "dagster/backfill")
+        instance.event_log_storage.change_pool("warehouse", fair_by="dagster/backfill")
         submitted(home, "backfill", "history_job", "--all", "all", "--noprompt")
         assert instance.get_runs_count() == 60
         daemon = home.start("dagster-daemon", "run", "-f", str(BACKFILLED))

@@ -11,7 +11,7 @@ def test_the_daily_run_gets_the_slot_that_the_backfill_gives_back(make_home, kin
     home = make_home(kind)
     limit(home)
     with home.instance() as instance:
-        instance.event_log_storage.set_order("orders", "dagster/backfill")
+        instance.event_log_storage.change_pool("orders", fair_by="dagster/backfill")
 
     def launch(job, *tags):
         return home.start(
@@ -27,7 +27,7 @@ def test_the_daily_run_gets_the_slot_that_the_backfill_gives_back(make_home, kin
         daily = launch("second_job")
         eventually(lambda: len(waiters(instance)) == 3)
         (seen,) = pools_of(instance.event_log_storage).states(["orders"], None)
-        assert seen.fair_by == "dagster/backfill"
+        assert seen.settings.fair_by == "dagster/backfill"
         assert [step.group for step in seen.everyone] == ["b1", "", "b1", "b1"]
         home.go("held")
         # It came last, and is the first to go in.

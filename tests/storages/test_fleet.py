@@ -252,7 +252,7 @@ def test_slots_that_do_not_match_their_limits_are_found_and_mended(make_home, ki
     with home.instance() as ours:
         ours.event_log_storage.set_concurrency_slots("orders", 2)
         # As if the process had been killed before it wrote the stock storage's rows.
-        ours.event_log_storage.lifeguard.engine.set_limit("orders", 3)
+        ours.event_log_storage.lifeguard.engine.change_pool("orders", limit=3)
     assert "says of: orders." in lifeguard(home, "status", code=1)
     lifeguard(home, verb, "--yes")
     lifeguard(home, "status")

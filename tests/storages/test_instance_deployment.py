@@ -14,9 +14,11 @@ from homes import eventually
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 from places import PostgresPlace
+from pool_values import set_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +55,7 @@ def claim(deployment, run_id, pool="orders", priority=0) -> bool:
 
 
 def apply(deployment, **limits: int | None) -> list[str]:
-    return list(deployment.set_limits(limits))
+    return set_limits(deployment, limits)
 
 
 @dg.asset(key_prefix="sales", pool="orders")
@@ -72,13 +74,15 @@ def materialize(deployment, **options) -> str:
 
 def test_a_pool_tells_its_rate_and_its_order_idle_or_not(new_deployment, world):
     deployment = new_deployment()
-    kept = ({"orders": Rate(6, 60)}, {"orders": "team"}) if world == "engine" else ({}, {})
-    list(deployment.set_limits({"orders": 2}, *kept))
+    kept = (Rate(6, 60), "team") if world == "engine" else ()
+    list(deployment.set_pools({"orders": PoolSettings(2, *kept)}))
     (idle,) = deployment.pools()
     assert claim(deployment, "a")
     (busy,) = deployment.pools()
     expected = (Rate(6, 60), "team") if world == "engine" else (None, None)
-    assert [(found.rate, found.fair_by) for found in (idle, busy)] == [expected] * 2
+    assert [(found.settings.rate, found.settings.fair_by) for found in (idle, busy)] == [
+        expected
+    ] * 2
     (holding,) = busy.holding
     assert (holding.group, busy.due_ns > 0) == (("", True) if world == "engine" else (None, False))
 
@@ -133,7 +137,7 @@ def test_the_default_is_no_limit_of_its_own_of_a_pool_in_use(new_deployment):
     apply(deployment, own=1)
     assert deployment.instance.event_log_storage.initialize_concurrency_limit_to_default("orders")
     assert claim(deployment, "run1")
-    assert dict(deployment.limits()) == {"own": 1}
+    assert own_limits(deployment.pool_settings()) == {"own": 1}
     _, found = sorted(deployment.pools(), key=lambda state: state.from_default)
     assert (found.pool, found.limit, found.from_default) == ("orders", 4, True)
 
@@ -177,10 +181,10 @@ def test_limits_are_set_together_or_not_at_all(new_deployment, kind):
         connection.execute(db.text(refuse))
     with pytest.raises(Exception, match=r"zebra|refuse"):
         apply(deployment, added=5, kept=None, zebra=7)
-    assert dict(deployment.limits()) == {"kept": 1, "zebra": 1}
+    assert own_limits(deployment.pool_settings()) == {"kept": 1, "zebra": 1}
 
     assert apply(deployment, added=5, kept=None, zebra=8) == ["added", "kept", "zebra"]
-    assert dict(deployment.limits()) == {"added": 5, "zebra": 8}
+    assert own_limits(deployment.pool_settings()) == {"added": 5, "zebra": 8}
 
 
 @pytest.mark.parametrize("limit", [-1, 1001])
@@ -188,7 +192,7 @@ def test_limits_out_of_bounds_are_refused(new_deployment, limit):
     deployment = new_deployment()
     with pytest.raises(DeploymentError, match=f"orders: {limit}"):
         apply(deployment, good=1, orders=limit)
-    assert not deployment.limits()
+    assert not own_limits(deployment.pool_settings())
 
 
 def test_a_step_or_a_run_is_freed(new_deployment):

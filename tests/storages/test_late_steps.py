@@ -111,7 +111,7 @@ def test_so_is_one_of_a_graph_asset_that_held_its_pool_as_a_whole():
     now = [0.0]
     store = MemoryStore(lambda: now[0])
     worker, successor, own = Engine(store), Engine(store), Engine(store)
-    worker.set_limit("orders", 1)
+    worker.change_pool("orders", limit=1)
     assert worker.claim("run", "graph", Demand.parse("orders")).granted
     now[0] += 40
     assert successor.claim("other", "step", Demand.parse("orders")).granted

@@ -8,6 +8,7 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from homes import eventually
 
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError
 
@@ -115,7 +116,7 @@ def test_a_rate_limits_the_starts_of_a_pool_without_any_limit(make_home, kind, t
         with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
             assert context.claim(text, "step")
             assert log.get_pool_limits() == []
-            log.set_rate("mail", Rate.parse("1/day"))
+            log.change_pool("mail", rate=Rate.parse("1/day"))
             assert context.claim(text, "first")
             assert not context.claim(text, "second")
 
@@ -172,9 +173,9 @@ def test_nothing_can_be_set_of_a_pool_of_all_partitions(make_home, kind):
         log = instance.event_log_storage
         for refused in (
             lambda: log.set_concurrency_slots("{all}daily[*]", 3),
-            lambda: log.set_limits({"a": 1, "{all}daily[*]": 3}),
-            lambda: log.set_rate("{all}daily[*]", Rate.parse("1/day")),
-            lambda: log.set_order("{all}daily[*]", "team"),
+            lambda: log.set_pools({"a": PoolSettings(1), "{all}daily[*]": PoolSettings(3)}),
+            lambda: log.change_pool("{all}daily[*]", rate=Rate.parse("1/day")),
+            lambda: log.change_pool("{all}daily[*]", fair_by="team"),
         ):
             with pytest.raises(ConfigError, match="stands for all partitions: it always has 1000"):
                 refused()

@@ -42,9 +42,8 @@ ADDED = {
     "database_name",
     "free_stock_slots",
     "lifeguard",
-    "set_limits",
-    "set_rate",
-    "set_order",
+    "set_pools",
+    "change_pool",
     "pools_by_default",
     "step_progress",
 }

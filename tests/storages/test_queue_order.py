@@ -46,7 +46,7 @@ def make_instance(make_home, kind):
         opened.append(instance)
         log: Any = instance.event_log_storage
         log.set_concurrency_slots("warehouse", 8)
-        log.set_order("warehouse", BACKFILL)
+        log.change_pool("warehouse", fair_by=BACKFILL)
         return instance
 
     yield make
@@ -174,9 +174,9 @@ def test_where_no_pool_is_fair_it_is_dagsters_own_order(make_instance):
     backfill(instance, 3)
     queue(instance, "daily")
     assert named(chosen(instance, page_size=2)) == ["b0", "daily", "b1", "b2"]
-    log.set_order("warehouse", None)
+    log.change_pool("warehouse", fair_by=None)
     assert named(chosen(instance, page_size=2)) == ["b0", "b1", "b2", "daily"]
-    log.set_order("warehouse", "team")
+    log.change_pool("warehouse", fair_by="team")
     assert named(chosen(instance, page_size=2)) == ["b0", "b1", "b2", "daily"]
 
 
@@ -218,7 +218,7 @@ def test_turns_are_written_with_the_order_that_they_belong_to(make_instance):
     rules = queue_rules(instance)
     assert rules is not None
     assert remembered_turns(instance, rules)["warehouse"].of_groups["b"] > 0
-    log.set_order("warehouse", "team")
+    log.change_pool("warehouse", fair_by="team")
     rules = queue_rules(instance)
     assert rules is not None
     assert remembered_turns(instance, rules) == {}

@@ -23,7 +23,7 @@ def test_runs_at_once_start_no_closer_than_the_rate(make_home, kind):
     home = make_home(kind)
     limit(home, 10)
     with home.instance() as instance:
-        instance.event_log_storage.set_rate("orders", Rate(1, 1))
+        instance.event_log_storage.change_pool("orders", rate=Rate(1, 1))
     executors = ("in_process", "multiprocess", "step_delegating")
     processes = [home.materialize("quick", EXECUTOR=executor) for executor in executors]
     for process in processes:
@@ -40,8 +40,8 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
     limit(home, 10)
     with home.instance() as instance:
         log = instance.event_log_storage
-        log.set_rate("orders", Rate(5, 1))
-        log.set_rate("unlimited", Rate(1, 1))
+        log.change_pool("orders", rate=Rate(5, 1))
+        log.change_pool("unlimited", rate=Rate(1, 1))
         for run_id in "abc":
             eventually(lambda r=run_id: log.claim_concurrency_slot("orders", r, "step").is_claimed)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
@@ -64,7 +64,7 @@ def test_an_audit_tells_whether_starts_kept_the_rate(make_home, kind, monkeypatc
             assert f"{subject}: nothing found - {only}" in " ".join(by_events.split())
 
         # As if another had counted wrong.
-        log.set_rate("orders", Rate(1, 86400))
+        log.change_pool("orders", rate=Rate(1, 86400))
         eventually(lambda: log.claim_concurrency_slot("orders", "last", "step").is_claimed)
         with log.index_transaction() as connection:
             connection.execute(db.text("UPDATE lifeguard_pools SET due_ns = 0"))
@@ -84,7 +84,7 @@ def test_an_expression_has_no_rate_of_its_own(make_home, kind):
         make_home(kind).instance() as instance,
         pytest.raises(ConfigError, match=r"a\+b' is a pool expression"),
     ):
-        instance.event_log_storage.set_rate("{hold:step}a+b", Rate(1, 1))
+        instance.event_log_storage.change_pool("{hold:step}a+b", rate=Rate(1, 1))
 
 
 def test_a_rate_that_the_command_raises_lets_in_who_waits_for_the_old_one(make_home, kind):

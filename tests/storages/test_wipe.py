@@ -9,8 +9,15 @@ from homes import eventually, holders, limit
 
 from dagster_lifeguard.client import LifeguardClient
 from dagster_lifeguard.engine.rules.model import is_script
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.storage import switch
+
+SETTINGS = {
+    "api": PoolSettings(5, fair_by="team"),
+    "mail": PoolSettings(rate=Rate.parse("5/day")),
+    "orders": PoolSettings(1),
+}
 
 
 def ledger(instance):
@@ -21,7 +28,7 @@ def test_a_wipe_ends_what_runs_have_and_keeps_what_is_set(make_home, kind):
     home = make_home(kind, concurrency={"pools": {"default_limit": 4}})
     with home.instance() as instance, home.instance() as other:
         log, engine = instance.event_log_storage, instance.event_log_storage.lifeguard.engine
-        log.set_limits({"orders": 1, "api": 5}, {"mail": Rate.parse("5/day")}, {"api": "team"})
+        log.set_pools(SETTINGS)
         holder, waiter = (instance.add_run(DagsterRun(job_name="job")).run_id for _ in range(2))
         elsewhere = other.event_log_storage
         assert elsewhere.claim_concurrency_slot("orders", holder, "step").is_claimed
@@ -35,7 +42,7 @@ def test_a_wipe_ends_what_runs_have_and_keeps_what_is_set(make_home, kind):
             assert ledger(instance) == ()
         assert log.get_concurrency_run_ids() == set()
         assert {pool.name: pool.limit for pool in log.get_pool_limits()} == {"orders": 1, "api": 5}
-        assert (engine.rates(), engine.orders()) == ({"mail": Rate.parse("5/day")}, {"api": "team"})
+        assert engine.settings() == SETTINGS
         assert switch.status(instance).unmatched == ()
         run = instance.add_run(DagsterRun(job_name="job")).run_id
         assert log.claim_concurrency_slot("orders", run, "step").is_claimed

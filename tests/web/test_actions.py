@@ -15,6 +15,7 @@ from web_server import TOKEN, serving
 
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.rules.pool_settings import own_limits
 
 BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 
@@ -96,10 +97,10 @@ def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):
         page = browser.page("/change/limit", pool="orders", limit="3")
         assert "limit 1 becomes 3" in page
         assert "lets in 1 of 1 waiting: second" in page
-        assert deployment.limits()["orders"] == 1  # nothing is done by looking
+        assert own_limits(deployment.pool_settings())["orders"] == 1  # nothing is done by looking
         done = browser.confirm(page)
         assert (done.status_code, done.headers["location"]) == (303, "/pools/orders")
-        assert deployment.limits()["orders"] == 3
+        assert own_limits(deployment.pool_settings())["orders"] == 3
 
         stale = browser.confirm(page)
         assert (stale.status_code, "changed meanwhile: it is 3 now" in stale.text) == (409, True)
@@ -107,14 +108,14 @@ def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):
         page = browser.page("/change/pause", pool="orders")
         assert "it drains to 0" in page
         assert browser.confirm(page).status_code == 303
-        assert deployment.limits()["orders"] == 0
+        assert own_limits(deployment.pool_settings())["orders"] == 0
     # It is known after a restart what to resume to.
     with serving(deployment, allow_changes=True, change_log=log) as url:
         browser = Browser(url)
         assert "Resume to 3" in browser.page("/change/limit", pool="orders")
         page = browser.page("/change/resume", pool="orders")
         assert browser.confirm(page).status_code == 303
-        assert deployment.limits()["orders"] == 3
+        assert own_limits(deployment.pool_settings())["orders"] == 3
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(t["what"], t["pool"], t["before"], t["after"]) for t in told] == [
         ("limit", "orders", 1, 3), ("limit", "orders", 3, 0), ("limit", "orders", 0, 3),
@@ -128,14 +129,21 @@ def test_a_new_pool_gets_a_limit_whatever_its_name(home, deployment):
         for name in ("new", "a/b[x]", '"><b>&', "..", "ü ß%2F"):
             page = browser.page("/change/limit", pool=name, limit="4")
             done = browser.confirm(page)
-            assert deployment.limits()[name] == 4
+            assert own_limits(deployment.pool_settings())[name] == 4
             assert "of 4" in browser.page(done.headers["location"])  # which knows it at once
         for name, text in (("", "4"), (" x", "4"), ("a\nb", "4"), ("x", "-1"), ("x", "1e3"), ("x", "9" * 9)):  # fmt: skip
             answer = browser.client.get("/change/limit.json", params={"pool": name, "limit": text})
             assert answer.status_code in (200, 400, 503)
             if name:
                 assert "error" in answer.json()
-        assert set(deployment.limits()) == {"new", "a/b[x]", '"><b>&', "..", "ü ß%2F", "orders"}
+        assert set(own_limits(deployment.pool_settings())) == {
+            "new",
+            "a/b[x]",
+            '"><b>&',
+            "..",
+            "ü ß%2F",
+            "orders",
+        }
 
 
 def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, home, deployment, world):

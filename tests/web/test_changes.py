@@ -44,9 +44,8 @@ def path(tmp_path):
 
 def test_nothing_is_changed_where_it_cannot_be_written_down(path):
     class Settable(Told):
-        def set_limits(self, limits, *_more):
-            self.states = [pool(name, limit) for name, limit in limits.items()]
-            yield from limits
+        def set_limit(self, name, limit):
+            self.states = [pool(name, limit)]
 
     told = Settable(states=[pool("orders", 1)])
     form = {"pool": "orders", "limit": "2"}

@@ -194,7 +194,7 @@ def _order(found: Explanation) -> Iterator[Text]:
 def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
     """The pools of these steps whose slots are shared fairly, in words, if there are some."""
     asked = {asked.pool.pool: asked.pool for step in steps for asked in step.pools}
-    fair = [name for name, pool in asked.items() if pool.order is not None and pool.limit]
+    fair = [name for name, pool in asked.items() if "order" in pool.settings and pool.limit]
     if fair:
         yield ", ".join(printable(pool_text(name)) for name in sorted(fair))
 
@@ -276,7 +276,7 @@ def _of_pool(
 
 
 def _pool(pool: PoolSummary) -> str:
-    rate = f", {pool.rate}" if pool.rate is not None else ""
+    rate = f", {pool.settings['rate']}" if "rate" in pool.settings else ""
     if pool.limit is None:
         return f"{pool_text(pool.pool)}: no limit{rate}, {pool.held:,} held"
     limit = "paused, " if pool.limit == 0 else ""

@@ -52,7 +52,7 @@ def apply_command(
         print_plan(plan, source=config_path, deployment=deployment.name, show_all=False)
     if plan.touched and as_json and not yes:
         raise click.UsageError("Nothing was changed: say --yes with --json, which does not ask.")
-    what = "pool" if plan.rates or plan.orders else "limit"
+    what = "limit" if plan.is_of_limits else "pool"
     question = f"Change {number(len(plan.touched), what)} in {deployment.name}?"
     if plan.touched and not consented(question, "Nothing was changed", yes=yes):
         return

@@ -80,7 +80,7 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
 
 
 def _tables(version: int | None) -> str:
-    newest = switch.TABLES_NEWEST
+    newest = switch.tables_newest()
     if version is None:
         return "none"
     if version < newest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,15 +11,13 @@ from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.engine.rules.order import format_order
 from dagster_lifeguard.findings import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment, HoldingStep, WaitingStep
-    from dagster_lifeguard.engine.rules.rate import Rate
-    from dagster_lifeguard.limits.plan import KeptAction, Plan, PoolPlan
+    from dagster_lifeguard.limits.plan import Kept, Plan, PoolPlan
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,26 +85,13 @@ def plan_as_json(plan: Plan, deployment: str) -> dict[str, Any]:
                 "held": row.held,
                 "drains": row.drains,
                 "lets_in": row.lets_in,
-                "rate": {
-                    "declared": _text(row.rate.declared),
-                    "live": _text(row.rate.live),
-                    "action": row.rate.action,
-                },
-                "order": {
-                    "declared": format_order(row.order.declared),
-                    "live": format_order(row.order.live),
-                    "action": row.order.action,
-                },
+                **{name: asdict(kept) for name, kept in row.kept.items()},
                 "holding": [_step(step) for step in row.holding],
                 "waiting": [_step(step) for step in row.waiting],
             }
             for row in plan.pools
         ],
     }
-
-
-def _text(rate: Rate | None) -> str | None:
-    return None if rate is None else str(rate)
 
 
 def _step(step: HoldingStep | WaitingStep) -> dict[str, Any]:
@@ -174,20 +160,14 @@ def _limit(limit: int | None) -> str:
 
 
 def _to_do(row: PoolPlan) -> str:
-    more = []
-    if row.rate.action != "none":
-        more.append(_about_kept(f"rate {row.rate.declared or row.rate.live}", row.rate.action))
-    if row.order.action != "none":
-        order = format_order(row.order.declared or row.order.live)
-        more.append(_about_kept(f"order {order}", row.order.action))
+    more = [_about_kept(name, kept) for name, kept in row.kept.items() if kept.action != "none"]
     of_limit = [] if more and row.action == "none" else [_to_do_about_limit(row)]
     return "; ".join((*of_limit, *more))
 
 
-def _about_kept(what: str, action: KeptAction) -> str:
-    if action == "needs-engine":
-        return f"{what} needs the engine"
-    return f"{action} {what}"
+def _about_kept(name: str, kept: Kept) -> str:
+    what = f"{name} {kept.live if kept.action == 'delete' else kept.declared}"
+    return f"{what} needs the engine" if kept.action == "needs-engine" else f"{kept.action} {what}"
 
 
 def _to_do_about_limit(row: PoolPlan) -> str:
@@ -230,11 +210,10 @@ def _sums(plan: Plan) -> str:
     count = dict.fromkeys(("none", "set", "delete", "impossible"), 0)
     undeclared = 0
     for row in plan.pools:
-        kept = (row.rate.action, row.order.action)
         if row.origin == "undeclared" and row.is_as_declared:
             undeclared += 1
         elif row.action == "none" and not row.is_as_declared:
-            action = next(action for action in kept if action != "none")
+            action = next(action for action in row.kept_actions if action != "none")
             count["impossible" if action == "needs-engine" else action] += 1
         else:
             count[row.action] += 1

@@ -188,10 +188,7 @@ def pool_report(
     by_run = settings.granularity == "run"
     parts: list[RenderableType] = [Text(printable(name), style="dim"), _head(summary)]
     facts = [("limit", _limit(summary))]
-    if summary.rate is not None:
-        facts.append(("rate", summary.rate))
-    if summary.order is not None:
-        facts.append(("order", summary.order))
+    facts += summary.settings.items()
     if window:
         last = window_text(window)
         facts.append(("waits", f"{spread_text(summary.waits)} in the last {last}"))

@@ -10,7 +10,6 @@ import click
 
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.order import format_order
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
 
@@ -53,11 +52,11 @@ def pull_command(
     if file.exists():
         declared = Config.from_yaml(file)  # Of a size that can be read, and valid.
         old = read(file)
-    limits, default_limit = deployment.limits(), deployment.settings().default_limit
-    rates, orders = deployment.rates(), deployment.orders()
-    new, left_out = with_live_limits(old, config_path, limits, default_limit, rates, orders)
-    has_some = any(spec.starts or spec.fair_by for spec in declared.pools.values())
-    keeps_file = has_some and (rates is None or orders is None)
+    live, settings = deployment.pool_settings(), deployment.settings()
+    default_limit, tells_all = settings.default_limit, settings.engine is not None
+    new, left_out = with_live_limits(old, config_path, live, default_limit, tells_all=tells_all)
+    has_more = any(spec.settings.texts_set for spec in declared.pools.values())
+    keeps_file = has_more and not tells_all
     change = Change(file, old, new)
     if as_json and new != old and not (yes or dry_run):
         raise click.UsageError("Nothing was written: say --yes with --json, which does not ask.")
@@ -66,12 +65,8 @@ def pull_command(
         if written:
             change.write()
         pools = {
-            pool: {
-                "limit": limits.get(pool),
-                "rate": str(rates[pool]) if rates and pool in rates else None,
-                "order": None if orders is None else format_order(orders.get(pool)),
-            }
-            for pool in sorted({*limits, *(rates or {}), *(orders or {})})
+            pool: {"limit": found.limit, **(found.texts if tells_all else dict.fromkeys(found.texts))}
+            for pool, found in sorted(live.items())
         }
         found = {
             "version": 1,

@@ -13,6 +13,7 @@ from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.deadlock import circle_of
 from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason, Waiting
 from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, DeadlockError
 
@@ -68,7 +69,8 @@ class AskingEngine:
         engine = self._parts.engine
 
         def is_pool() -> bool:
-            return pool in engine.rates() or any(row.pool == pool for row in engine.limits())
+            settings = engine.settings().get(pool, NOTHING_SET)
+            return settings.limit is not None or settings.rate is not None
 
         return _demand(pool, n, is_pool)
 

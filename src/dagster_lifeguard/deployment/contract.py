@@ -7,11 +7,11 @@ seconds since the epoch. None stands for what a deployment does not tell.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from dagster_lifeguard.engine.rules.model import is_script
 from dagster_lifeguard.engine.rules.names import refuse_unsettable
+from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import DeploymentError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.history import RunExecution
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 Granularity = Literal["op", "run"]
 
@@ -151,26 +151,28 @@ class PoolState:
     """One pool at one moment.
 
     Attributes:
-        limit: The limit in force; 0 is paused, None unlimited.
+        settings: What is set of it, with the limit in force: 0 is paused, None unlimited. Over a
+            webserver the limit alone.
         from_default: Whether that is the default limit.
         holding: Who holds, oldest first as far as that is known.
         waiting: Who waits, in the order in which they go in.
-        rate: How many steps may start per time, if that is limited and told.
         due_ns: What the rate counts with, see ``rate``.
-        fair_by: The tag whose values share fairly; None where the order is not fair, or not told.
         over: Holders and waiters whose lease is over. They are dead or silent, and the next claim
             takes back what they have, so they count neither as held nor as waiting.
     """
 
     pool: str
-    limit: int | None
+    settings: PoolSettings
     from_default: bool
     holding: tuple[HoldingStep, ...] = ()
     waiting: tuple[WaitingStep, ...] = ()
-    rate: Rate | None = None
     due_ns: int = 0
-    fair_by: str | None = None
     over: tuple[HoldingStep | WaitingStep, ...] = ()
+
+    @property
+    def limit(self) -> int | None:
+        """The limit in force."""
+        return self.settings.limit
 
     @property
     def held(self) -> int:
@@ -248,23 +250,21 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCEL
 """The statuses of runs that are not over."""
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""No rates, or no orders."""
-
-
-def refuse_without_engine(rates: Mapping[str, Any], orders: Mapping[str, Any]) -> None:
-    """Find rates and orders where they cannot be kept.
+def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | None]:
+    """The limits of these settings, where nothing else can be kept.
 
     Raises:
-        DeploymentError: There are some.
+        DeploymentError: Something else is set.
     """
-    if rates or orders:
+    more = sorted(pool for pool, found in settings.items() if found and found.texts_set)
+    if more:
         raise DeploymentError(
             "Rates and orders of pools need the engine.",
             remedy="Set them where DAGSTER_HOME is, with the engine in its dagster.yaml: "
             "lifeguard engine enable",
-            names=sorted({*rates, *orders}),
+            names=more,
         )
+    return limits_of(settings)
 
 
 class Deployment(Protocol):
@@ -280,7 +280,7 @@ class Deployment(Protocol):
 
     @property
     def is_atomic(self) -> bool:
-        """Whether ``set_limits`` does all or nothing."""
+        """Whether ``set_pools`` does all or nothing."""
 
     def settings(self) -> Settings:
         """What holds for all pools."""
@@ -298,24 +298,19 @@ class Deployment(Protocol):
     def run_queue(self) -> RunQueue | None:
         """The run queue; None if runs are launched as soon as they are submitted."""
 
-    def limits(self) -> Mapping[str, int]:
-        """The pools that have a limit of their own, and which; defaults written down are not."""
+    def pool_settings(self) -> Mapping[str, PoolSettings]:
+        """The pools of which anything is set, and what; defaults written down are not.
 
-    def rates(self) -> Mapping[str, Rate] | None:
-        """The pools that have a rate, and which; None where that is not told."""
+        Where ``Settings.engine`` is None, only limits are told.
+        """
 
-    def orders(self) -> Mapping[str, str] | None:
-        """The pools whose order is fair, and by which tag; None where that is not told."""
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        """Set the limit of a pool or, with None, delete it. What else is set of it stays."""
 
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] = NOTHING,
-        orders: Mapping[str, str | None] = NOTHING,
-    ) -> Iterator[str]:
-        """Set or, with None, delete limits, rates and fair orders of pools.
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
+        """Set everything that can be set of these pools; None: nothing is.
 
-        Each pool's name comes as soon as it is done. Rates and orders need the engine.
+        Each pool's name comes as soon as it is done. All but limits needs the engine.
 
         Where ``is_atomic``, all names come after all is done, and an error means that nothing was.
         Nothing is done before the first name is asked for.

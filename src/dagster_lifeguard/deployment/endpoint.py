@@ -15,7 +15,6 @@ from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.deployment.contract import (
-    NOTHING,
     UNFINISHED,
     HoldingStep,
     Judgement,
@@ -25,12 +24,13 @@ from dagster_lifeguard.deployment.contract import (
     Run,
     Settings,
     WaitingStep,
-    refuse_without_engine,
+    limits_alone,
 )
 from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import with_runs
 from dagster_lifeguard.engine.rules.launch_order import priority_of
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.deployment.webserver import Webserver
-    from dagster_lifeguard.engine.rules.rate import Rate
 
 _POOLS_ASKED_ONE_BY_ONE = 10
 _RUNS_AT_ONCE = 200
@@ -127,31 +126,30 @@ class EndpointDeployment:
             states = {state.pool: state for state in map(_state, rows)}
             default = settings.default_limit
             found = [
-                states.get(pool, PoolState(pool, default, default is not None))
+                states.get(pool, PoolState(pool, PoolSettings(default), default is not None))
                 for pool in (states if names is None else set(names))
             ]
         if settings.granularity == "run":
             found = with_runs(found, self.unfinished_runs(), names, settings.default_limit)
         return tuple(sorted(found, key=lambda state: state.pool))
 
-    def limits(self) -> Mapping[str, int]:
+    def pool_settings(self) -> Mapping[str, PoolSettings]:
+        """The limits: GraphQL does not tell what else is set."""
         rows = self._webserver.ask("limits")["instance"]["concurrencyLimits"]
-        return {row["concurrencyKey"]: row["limit"] for row in rows if not row["usingDefaultLimit"]}
+        return {
+            row["concurrencyKey"]: PoolSettings(row["limit"])
+            for row in rows
+            if not row["usingDefaultLimit"]
+        }
 
-    def rates(self) -> None:
-        """GraphQL has none, whether there are some or not."""
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        list(self._set_limits({pool: limit}))
 
-    def orders(self) -> None:
-        """The same."""
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
+        return self._set_limits(limits_alone(settings))
 
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] = NOTHING,
-        orders: Mapping[str, str | None] = NOTHING,
-    ) -> Iterator[str]:
+    def _set_limits(self, limits: Mapping[str, int | None]) -> Iterator[str]:
         self.settings().refuse(limits)
-        refuse_without_engine(rates, orders)
         self._refuse_without_permission()
         for pool, limit in limits.items():
             if limit is None:
@@ -345,7 +343,7 @@ def _state(row: Mapping[str, Any]) -> PoolState:
     ]
     return PoolState(
         pool=row["concurrencyKey"],
-        limit=row["limit"],
+        settings=PoolSettings(row["limit"]),
         from_default=bool(row["usingDefaultLimit"]) and row["limit"] is not None,
         holding=tuple(sorted(holding, key=lambda s: (s.since or 0.0, s.run_id, s.step_key))),
         waiting=tuple(

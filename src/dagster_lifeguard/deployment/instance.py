@@ -16,7 +16,6 @@ from dagster_lifeguard.compat.launching import worker_health
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.deployment import history
 from dagster_lifeguard.deployment.contract import (
-    NOTHING,
     UNFINISHED,
     Judgement,
     LifeSign,
@@ -28,6 +27,7 @@ from dagster_lifeguard.deployment.contract import (
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
+from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import (
     DeploymentError,
     StoreUnavailableError,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.history import RunExecution
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 _RUNS_FOR_ASSETS_MAX = 500
 _JUDGED_MAX = 5
@@ -103,28 +103,20 @@ class InstanceDeployment:
                 found = with_runs(found, runs, names, settings.default_limit)
         return tuple(sorted(found, key=lambda state: state.pool))
 
-    def limits(self) -> Mapping[str, int]:
+    def pool_settings(self) -> Mapping[str, PoolSettings]:
         with self._refusing():
-            return self._pools.limits()
+            return self._pools.settings()
 
-    def rates(self) -> Mapping[str, Rate]:
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        self.settings().refuse({pool: limit})
         with self._refusing():
-            return self._pools.rates()
+            self._pools.set_limit(pool, limit)
 
-    def orders(self) -> Mapping[str, str]:
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
+        self.settings().refuse(limits_of(settings))
         with self._refusing():
-            return self._pools.orders()
-
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] = NOTHING,
-        orders: Mapping[str, str | None] = NOTHING,
-    ) -> Iterator[str]:
-        self.settings().refuse(limits)
-        with self._refusing():
-            self._pools.set_limits(limits, rates, orders)
-        yield from dict.fromkeys((*limits, *rates, *orders))
+            self._pools.set_pools(settings)
+        yield from settings
 
     def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
         for _ in range(_JUDGED_MAX):

@@ -12,10 +12,17 @@ from dagster_lifeguard.deployment.contract import (
     HoldingStep,
     PoolState,
     WaitingStep,
-    refuse_without_engine,
+    limits_alone,
 )
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
-from dagster_lifeguard.engine.rules.model import LIMIT_MAX, Holding, is_by_default, limit_in_force
+from dagster_lifeguard.engine.rules.model import Holding
+from dagster_lifeguard.engine.rules.pool_settings import (
+    LIMIT_MAX,
+    NOTHING_SET,
+    PoolSettings,
+    is_by_default,
+    limit_in_force,
+)
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.storage.event_log import PoolMethods
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Run
     from dagster_lifeguard.engine.rules.model import PoolSnapshot, Ticket
-    from dagster_lifeguard.engine.rules.rate import Rate
 
 
 S = TypeVar("S", HoldingStep, WaitingStep)
@@ -42,22 +48,14 @@ class Pools(Protocol):
     def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
         """As ``Deployment.pools``, but for the steps under granularity ``run``."""
 
-    def limits(self) -> dict[str, int]:
-        """As ``Deployment.limits``."""
+    def settings(self) -> Mapping[str, PoolSettings]:
+        """As ``Deployment.pool_settings``."""
 
-    def rates(self) -> Mapping[str, Rate]:
-        """As ``Deployment.rates``."""
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
+        """As ``Deployment.set_pools``, all or nothing."""
 
-    def orders(self) -> Mapping[str, str]:
-        """As ``Deployment.orders``."""
-
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None],
-        orders: Mapping[str, str | None],
-    ) -> None:
-        """Set or, with None, delete limits, rates and fair orders, all or nothing."""
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        """As ``Deployment.set_limit``."""
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:
         """Whether a run or a step holds or waits."""
@@ -110,42 +108,24 @@ class EnginePools:
     def states(self, names: Collection[str] | None, default_limit: int | None) -> list[PoolState]:
         parts = self._event_log.lifeguard
         parts.stock_slots.look(parts.engine)
-        own = {row.pool: row.limit for row in parts.engine.limits()}
+        own = parts.engine.settings()
         busy = set(parts.engine.busy_pools(with_over=True))
         if names is None:
             asked = busy | own.keys() | self._event_log.pools_by_default()
         else:
             asked = set(names)
-        # Idle pools are told by their limits, so that thousands of them cost one question.
-        rates, orders = self.rates(), self.orders()
-        idle = [
-            PoolState(
-                pool,
-                limit_in_force(pool, own.get(pool), default_limit),
-                from_default=is_by_default(pool, own.get(pool), default_limit),
-                rate=rates.get(pool),
-                fair_by=orders.get(pool),
-            )
-            for pool in asked - busy
-        ]
-        return [*map(_state, parts.engine.snapshots(sorted(asked & busy))), *idle]
+        # Idle pools are told by their settings, so that thousands of them cost one question.
+        unused = [idle(pool, default_limit, own.get(pool, NOTHING_SET)) for pool in asked - busy]
+        return [*map(_state, parts.engine.snapshots(sorted(asked & busy))), *unused]
 
-    def limits(self) -> dict[str, int]:
-        return {row.pool: row.limit for row in self._event_log.lifeguard.engine.limits()}
+    def settings(self) -> Mapping[str, PoolSettings]:
+        return self._event_log.lifeguard.engine.settings()
 
-    def rates(self) -> Mapping[str, Rate]:
-        return self._event_log.lifeguard.engine.rates()
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
+        self._event_log.set_pools(settings)
 
-    def orders(self) -> Mapping[str, str]:
-        return self._event_log.lifeguard.engine.orders()
-
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None],
-        orders: Mapping[str, str | None],
-    ) -> None:
-        self._event_log.set_limits(limits, rates, orders)
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        self._event_log.change_pool(pool, limit=limit)
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:
         store = self._event_log.lifeguard.engine.store
@@ -164,18 +144,16 @@ class EnginePools:
         return not self.has_any(run_id, step_key)
 
 
-def idle(pool: str, default_limit: int | None) -> PoolState:
-    """A pool of which nothing is known but its name."""
-    return PoolState(
-        pool,
-        limit_in_force(pool, None, default_limit),
-        is_by_default(pool, None, default_limit),
-    )
+def idle(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_SET) -> PoolState:
+    """A pool that nobody uses, of which this is set."""
+    in_force = limit_in_force(pool, own.limit, default_limit)
+    by_default = is_by_default(pool, own.limit, default_limit)
+    return PoolState(pool, replace(own, limit=in_force), from_default=by_default)
 
 
 def _state(found: PoolSnapshot) -> PoolState:
     def group(of: Holding | Ticket) -> str | None:
-        return None if found.fair_by is None else of.groups.get(found.pool, "")
+        return None if found.settings.fair_by is None else of.groups.get(found.pool, "")
 
     def holding(h: Holding) -> HoldingStep:
         slots = len(h.slots[found.pool])
@@ -188,13 +166,11 @@ def _state(found: PoolSnapshot) -> PoolState:
 
     return PoolState(
         pool=found.pool,
-        limit=found.limit,
+        settings=found.settings,
         from_default=found.from_default,
         holding=tuple(map(holding, found.holdings)),
         waiting=tuple(map(waiting, found.waiting)),
-        rate=found.rate,
         due_ns=found.due_ns,
-        fair_by=found.fair_by,
         over=tuple(holding(i) if isinstance(i, Holding) else waiting(i) for i in found.over),
     )
 
@@ -226,7 +202,7 @@ class StockPools:
         return [
             PoolState(
                 pool=pool,
-                limit=rows[pool].limit if pool in rows else default_limit,
+                settings=PoolSettings(rows[pool].limit if pool in rows else default_limit),
                 from_default=rows[pool].from_default if pool in rows else default_limit is not None,
                 holding=_holding(held[pool], pending[pool]),
                 waiting=tuple(
@@ -244,24 +220,15 @@ class StockPools:
             for pool in asked
         ]
 
-    def limits(self) -> dict[str, int]:
+    def settings(self) -> Mapping[str, PoolSettings]:
         rows = stock.pool_limits(self._event_log)
-        return {row.name: row.limit for row in rows if not row.from_default}
+        return {row.name: PoolSettings(row.limit) for row in rows if not row.from_default}
 
-    def rates(self) -> Mapping[str, Rate]:
-        return {}
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
+        stock.set_limits(self._event_log, limits_alone(settings))
 
-    def orders(self) -> Mapping[str, str]:
-        return {}
-
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None],
-        orders: Mapping[str, str | None],
-    ) -> None:
-        refuse_without_engine(rates, orders)
-        stock.set_limits(self._event_log, limits)
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        stock.set_limits(self._event_log, {pool: limit})
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:
         held = {(slot.run_id, slot.step_key) for slot in stock.held_slots(self._event_log)}
@@ -323,9 +290,11 @@ def with_runs(
     return [
         replace(
             state,
-            holding=_with_groups(holding[state.pool], state.fair_by, tags),
+            holding=_with_groups(holding[state.pool], state.settings.fair_by, tags),
             waiting=_with_groups(
-                sorted(waiting[state.pool], key=lambda step: -step.priority), state.fair_by, tags
+                sorted(waiting[state.pool], key=lambda step: -step.priority),
+                state.settings.fair_by,
+                tags,
             ),
         )
         for state in known.values()

@@ -15,29 +15,28 @@ from dagster_lifeguard.engine.rules.model import (
     TicketKey,
     Verdict,
     View,
-    limit_in_force,
 )
-from dagster_lifeguard.engine.rules.order import format_order, turns_after, turns_of_new_groups
+from dagster_lifeguard.engine.rules.order import turns_after, turns_of_new_groups
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, limit_in_force
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.engine.store.contract import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.engine.rules.model import Demand, Ticket, Waiter
-    from dagster_lifeguard.engine.rules.rate import Rate
 
 
 def with_limits_in_force(view: View, default_limit: int | None) -> View:
     """The view in which pools have the limits by which they are decided."""
-    limits = {
-        name: limit
+    pools = {
+        name: replace(pool, settings=replace(pool.settings, limit=limit))
         for name, pool in view.pools.items()
-        if (limit := limit_in_force(name, pool.limit, default_limit)) != pool.limit
+        for own in (pool.settings.limit,)
+        if (limit := limit_in_force(name, own, default_limit)) != own
     }
-    if not limits:
+    if not pools:
         return view
-    pools = {name: replace(view.pools[name], limit=limit) for name, limit in limits.items()}
     return replace(view, pools={**view.pools, **pools})
 
 
@@ -53,13 +52,14 @@ def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: in
     for pool in demand.pools:
         own = limits.get(pool)
         known = limit_in_force(pool, own, default_limit)
-        pools[pool] = PoolView(pool, own, limit_known=known)
+        pools[pool] = PoolView(pool, PoolSettings(own), limit_known=known)
     return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
 
 
 def fair_pools(view: View) -> dict[str, str]:
     """The pools in view whose order is fair, and by the values of which tag."""
-    return {p.pool: p.fair_by for p in view.pools.values() if p.fair_by is not None}
+    fair_by = ((pool.pool, pool.settings.fair_by) for pool in view.pools.values())
+    return {pool: tag for pool, tag in fair_by if tag is not None}
 
 
 def groups_of(tags: Mapping[str, str], view: View) -> dict[str, str]:
@@ -85,13 +85,15 @@ def claimed(
         return Granted(holding.slots, holding.fence), adopted(view, session)
     ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
-    known = tuple((p.pool, p.limit) for p in view.pools.values() if p.limit_known != p.limit)
+    limits = ((pool.pool, pool.settings.limit, pool.limit_known) for pool in view.pools.values())
+    known = tuple((pool, limit) for pool, limit, limit_known in limits if limit_known != limit)
     noticed = tuple(_limit_entry(view.pools[pool], limit, session) for pool, limit in known)
     if isinstance(verdict, Granted):
         due = tuple(
-            (p.pool, p.rate.due_after_start(p.due_ns, nanoseconds(view.now)))
-            for p in view.pools.values()
-            if p.rate is not None
+            (pool.pool, rate.due_after_start(pool.due_ns, nanoseconds(view.now)))
+            for pool in view.pools.values()
+            for rate in (pool.settings.rate,)
+            if rate is not None
         )
         if not verdict.slots:
             if not known and not view.tickets and not due:
@@ -102,7 +104,7 @@ def claimed(
         fence = 1 + max(view.pools[pool].fence for pool in verdict.slots)
         waited = 0.0 if ticket.since is None else view.now - ticket.since
         for pool, numbers in verdict.slots.items():
-            limit = view.pools[pool].limit
+            limit = view.pools[pool].settings.limit
             assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
             assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
         entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
@@ -128,7 +130,13 @@ def claimed(
         due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
         turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
         limits_known=known,
-        ledger=(*noticed, *(_rate_entry(pool.pool, pool.rate, session) for pool, _ in corrected)),
+        ledger=(
+            *noticed,
+            *(
+                _entry_of(EntryKind.RATE, pool.pool, pool.settings, session)
+                for pool, _ in corrected
+            ),
+        ),
     )
     if ticket.number is None:
         enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
@@ -161,8 +169,8 @@ def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:
     return tuple(
         (pool, due_ns)
         for pool in view.pools.values()
-        if pool.rate is not None
-        and (due_ns := pool.rate.corrected(pool.due_ns, now_ns)) != pool.due_ns
+        for rate in (pool.settings.rate,)
+        if rate is not None and (due_ns := rate.corrected(pool.due_ns, now_ns)) != pool.due_ns
     )
 
 
@@ -233,44 +241,45 @@ def owned_only(view: View, session: str) -> View:
 
 
 def configured(
-    view: View,
-    limits: Mapping[str, int | None],
-    rates: Mapping[str, Rate | None],
-    orders: Mapping[str, str | None],
-    session: str,
+    view: View, change: Callable[[str, PoolSettings], PoolSettings], session: str
 ) -> Changes | None:
-    """What setting limits, rates and orders at once writes; None when there is nothing to write.
+    """What a change of the settings of all pools in view writes; None when there is nothing.
 
-    Who may go in by them can be told only by the view after it: see ``to_be_told``.
+    Who may go in by it can be told only by the view after it: see ``to_be_told``.
+
+    Args:
+        view: What is seen under the locks, with the limits that pools have of their own.
+        change: The settings that a pool is to have instead of those that it has.
+        session: The session that changes them, for the ledger.
     """
-    before = view.pools
-    new_rates = tuple(item for item in rates.items() if before[item[0]].rate != item[1])
-    new_orders = tuple(item for item in orders.items() if before[item[0]].fair_by != item[1])
-    if not (limits or new_rates or new_orders):
+    wanted = ((pool, change(pool.pool, pool.settings)) for pool in view.pools.values())
+    changed = [(pool, after) for pool, after in wanted if after != pool.settings]
+    if not changed:
         return None
     now_ns = nanoseconds(view.now)
-    return Changes(
-        limits=tuple(limits.items()),
-        rates=new_rates,
-        due=tuple(
-            (pool, rate.taken_over(before[pool].rate, before[pool].due_ns, now_ns))
-            for pool, rate in new_rates
-            if rate is not None
-        ),
-        orders=new_orders,
-        ledger=(
-            *(_rate_entry(pool, rate, session) for pool, rate in new_rates),
-            *(
-                Entry(EntryKind.ORDER, pool, session=session, detail=format_order(fair_by))
-                for pool, fair_by in new_orders
-            ),
-            *(
-                _limit_entry(before[pool], limit, session)
-                for pool, limit in limits.items()
-                if before[pool].limit != limit or before[pool].limit_known != limit
-            ),
-        ),
+    entries = (
+        _limit_entry(pool, after.limit, session)
+        if kind is EntryKind.LIMIT
+        else _entry_of(kind, pool.pool, after, session)
+        for pool, after in changed
+        for kind in _kinds_of_change(pool.settings, after)
     )
+    return Changes(
+        settings=tuple((pool.pool, pool.settings, after) for pool, after in changed),
+        due=tuple(
+            (pool.pool, after.rate.taken_over(pool.settings.rate, pool.due_ns, now_ns))
+            for pool, after in changed
+            if after.rate is not None and after.rate != pool.settings.rate
+        ),
+        ledger=tuple(entries),
+    )
+
+
+def _kinds_of_change(before: PoolSettings, after: PoolSettings) -> Iterator[EntryKind]:
+    old = before.texts
+    yield from (EntryKind(name) for name, text in after.texts.items() if text != old[name])
+    if after.limit != before.limit:
+        yield EntryKind.LIMIT
 
 
 def to_be_told(view: View, patience_seconds: float) -> Changes | None:
@@ -307,10 +316,11 @@ def _who_does_not_know(
     Without the exception every release would wake all that wait for a rate, to be told the same.
     """
     fitting = next_in_line([after], now, patience_seconds=patience_seconds)
-    if after.rate is None or len(after.queue) < len(before.queue):
+    rate = after.settings.rate
+    if rate is None or len(after.queue) < len(before.queue):
         return fitting
     told = set(next_in_line([before], now, patience_seconds=patience_seconds))
-    ready = after.rate.ready(after.due_ns, nanoseconds(now))
+    ready = rate.ready(after.due_ns, nanoseconds(now))
     return (w for place, w in enumerate(fitting) if place < ready or w not in told)
 
 
@@ -330,5 +340,5 @@ def _limit_entry(pool: PoolView, limit: int | None, session: str) -> Entry:
     return Entry(EntryKind.LIMIT, pool.pool, fence=pool.fence, session=session, limit=limit)
 
 
-def _rate_entry(pool: str, rate: Rate | None, session: str) -> Entry:
-    return Entry(EntryKind.RATE, pool, session=session, detail=str(rate) if rate else None)
+def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str) -> Entry:
+    return Entry(kind, pool, session=session, detail=settings.texts[kind.value])

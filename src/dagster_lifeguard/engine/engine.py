@@ -10,35 +10,37 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.lease import answer_seconds
 from dagster_lifeguard.engine.rules.model import (
-    LIMIT_MAX,
     EntryKind,
     Holding,
-    LimitRow,
     PoolSnapshot,
     Ticket,
     TicketKey,
     Verdict,
-    is_by_default,
     is_script,
+)
+from dagster_lifeguard.engine.rules.pool_settings import (
+    NOTHING_SET,
+    is_by_default,
     limit_in_force,
+    refuse_out_of_bounds,
 )
 from dagster_lifeguard.engine.session import Member, Session
 from dagster_lifeguard.engine.store.contract import Scope, TryAgainError
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.engine.transactions import Transactions
-from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
+from dagster_lifeguard.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.engine_options import Point
     from dagster_lifeguard.engine.rules.model import Demand, Granted
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -239,67 +241,46 @@ class Engine:
 
     # ---- limits, and what others may read ------------------------------------------------------
 
-    def limits(self) -> tuple[LimitRow, ...]:
-        """The limits that pools have of their own, by pool."""
-        found = retry(self.store.limits)
-        self._transactions.limits_seen = {row.pool: row.limit for row in found}
+    def settings(self) -> Mapping[str, PoolSettings]:
+        """The pools of which anything is set, and what, by name."""
+        found = retry(self.store.settings)
+        self._transactions.limits_seen = {
+            pool: settings.limit for pool, settings in found.items() if settings.limit is not None
+        }
         return found
 
-    def set_limit(self, pool: str, limit: int) -> None:
-        """Set a pool's limit. Raising it wakes waiters; lowering it drains and never revokes.
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
+        """Set everything that can be set of these pools; None: nothing is. All or nothing.
 
-        Raises:
-            ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
-        """
-        self.set_limits({pool: limit})
-
-    def delete_limit(self, pool: str) -> None:
-        """Delete a pool's limit: unlimited from now on, unless there is a default limit."""
-        self.set_limits({pool: None})
-
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] | None = None,
-        orders: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Set or, with None, delete limits, rates and fair orders of pools: all or nothing.
+        See ``change_pool`` for when it holds.
 
         Raises:
             ConfigError: A limit is not between 0 (paused) and ``LIMIT_MAX``.
         """
-        wrong = [pool for pool, limit in limits.items() if limit and not 0 < limit <= LIMIT_MAX]
-        if wrong:
-            raise ConfigError(
-                f"The limit {limits[wrong[0]]} of the pool {wrong[0]!r} is out of bounds.",
-                remedy=f"Give a limit from 0 (paused) to {LIMIT_MAX}.",
-                names=wrong,
+        wanted = {pool: found or NOTHING_SET for pool, found in settings.items()}
+        for pool, found in wanted.items():
+            refuse_out_of_bounds(pool, found)
+        if wanted:
+            pools = tuple(sorted(wanted))
+            retry(lambda: self._transactions.configure(pools, lambda pool, _before: wanted[pool]))
+
+    def change_pool(self, pool: str, **changes: Any) -> None:
+        """Change some settings of a pool, by the names of ``PoolSettings``; the others stay.
+
+        All holds from now on. A higher limit wakes who waits; a lower one drains and never revokes.
+        A rate holds for any span of time after this, and who waits is told its new time. Under
+        another order, what is held counts for the empty group, and so does who waits until it asks
+        again.
+
+        Raises:
+            ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
+        """
+        refuse_out_of_bounds(pool, replace(NOTHING_SET, **changes))
+        retry(
+            lambda: self._transactions.configure(
+                (pool,), lambda _pool, before: replace(before, **changes)
             )
-        if limits or rates or orders:
-            retry(lambda: self._transactions.configure(limits, rates or {}, orders or {}))
-
-    def rates(self) -> Mapping[str, Rate]:
-        """The pools that have a rate, and which."""
-        return retry(self.store.rates)
-
-    def set_rate(self, pool: str, rate: Rate | None) -> None:
-        """Set how many steps may start in a pool per time, or, with None, delete that.
-
-        It holds from now on: for any span of time after this. Whoever waits is told its new time.
-        """
-        retry(lambda: self._transactions.configure({}, {pool: rate}, {}))
-
-    def orders(self) -> Mapping[str, str]:
-        """The pools whose order is fair, and by the values of which tag."""
-        return retry(self.store.orders)
-
-    def set_order(self, pool: str, fair_by: str | None) -> None:
-        """Share a pool fairly among the runs with each value of a tag; None: first come first.
-
-        It holds from now on. What is held already counts for the empty group, and so does who
-        waits until it asks again.
-        """
-        retry(lambda: self._transactions.configure({}, {}, {pool: fair_by}))
+        )
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """Who holds and who waits in one pool, and its limit (the default where it has none)."""
@@ -313,8 +294,10 @@ class Engine:
         return tuple(
             replace(
                 s,
-                limit=limit_in_force(s.pool, s.limit, default),
-                from_default=is_by_default(s.pool, s.limit, default),
+                settings=replace(
+                    s.settings, limit=limit_in_force(s.pool, s.settings.limit, default)
+                ),
+                from_default=is_by_default(s.pool, s.settings.limit, default),
             )
             for s in found
         )

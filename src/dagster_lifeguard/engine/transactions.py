@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine.engine_options import EngineOptions, Point
     from dagster_lifeguard.engine.rules.model import Ticket, View, Waiter
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.session import Member
     from dagster_lifeguard.engine.store.contract import Store
 
@@ -47,7 +47,7 @@ def _due_soon(verdict: Verdict, view: View) -> float | None:
     """When the ticket may start, if it is next and that is worth waiting for."""
     if isinstance(verdict, Granted) or verdict.ready_at is None or verdict.ahead:
         return None
-    rate = view.pools[verdict.pool].rate
+    rate = view.pools[verdict.pool].settings.rate
     # At a high rate somebody would wait with the locks nearly always.
     if rate is None or rate.interval_ns < nanoseconds(5 * DUE_SECONDS):
         return None
@@ -120,7 +120,9 @@ class Transactions:
             asked_at = time.monotonic()
             with self._store.begin(scope) as transaction:
                 view = transaction.view
-                self.limits_seen.update((pool.pool, pool.limit) for pool in view.pools.values())
+                self.limits_seen.update(
+                    (pool.pool, pool.settings.limit) for pool in view.pools.values()
+                )
                 view = bookkeeping.with_limits_in_force(view, self._options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
@@ -293,19 +295,18 @@ class Transactions:
         return self.end(Scope((), ended=sessions), EntryKind.EXPIRED, all_sessions=True)
 
     def configure(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None],
-        orders: Mapping[str, str | None],
+        self, pools: tuple[str, ...], change: Callable[[str, PoolSettings], PoolSettings]
     ) -> None:
-        """Set or, with None, delete limits, rates and orders."""
+        """Change what is set of these pools, all or nothing.
+
+        Args:
+            pools: Their names.
+            change: The settings that a pool is to have instead of those that it has.
+        """
         self._passing("begin")
-        pools = tuple(sorted({*limits, *rates, *orders}))
         with self._store.begin(Scope(pools)) as transaction:
             self._passing("viewed")
-            changes = bookkeeping.configured(
-                transaction.view, limits, rates, orders, self._own.id or ""
-            )
+            changes = bookkeeping.configured(transaction.view, change, self._own.id or "")
             self._passing("decided")
             if changes is not None:
                 transaction.commit(changes)

@@ -8,7 +8,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
-from dagster_lifeguard.engine.rules.order import format_order
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
     Candidate,
@@ -66,9 +65,8 @@ class PoolSummary:
         utilisation: Share of the slots that are held; above 1 while a lowered limit drains; None
             if the pool is paused or unlimited.
         waits: How long steps waited in the window that was looked at; None if none went in.
-        rate: How many steps may start per time, such as ``100/minute, burst 10``; None if that is
-            not limited, or not told.
-        order: Such as ``fair(tag:team)``; None where the order is not fair, or not told.
+        settings: What else is set of it, in the words of lifeguard.yaml, as far as that is told:
+            ``rate``, such as ``100/minute, burst 10``, and ``order``, such as ``fair(tag:team)``.
     """
 
     pool: str
@@ -80,8 +78,7 @@ class PoolSummary:
     oldest_wait: float | None
     utilisation: float | None
     waits: Spread | None
-    rate: str | None = None
-    order: str | None = None
+    settings: Mapping[str, str]
 
     @property
     def is_idle(self) -> bool:
@@ -236,8 +233,7 @@ def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
         oldest_wait=max(0.0, *waits) if waits else None,
         utilisation=state.held / state.limit if state.limit else None,
         waits=None if sample is None else sample.spread(),
-        rate=None if state.rate is None else str(state.rate),
-        order=None if state.fair_by is None else format_order(state.fair_by),
+        settings=state.settings.texts_set,
     )
 
 
@@ -335,11 +331,12 @@ def _name(step: HoldingStep | WaitingStep, run: Run | None) -> str:
 
 def _starts(state: PoolState, now: float) -> list[float]:
     """In how many seconds the rate lets each of those who wait start, in their turn."""
-    if state.rate is None:
+    rate = state.settings.rate
+    if rate is None:
         return [0.0] * len(state.waiting)
     now_ns = nanoseconds(now)
     return [
-        max(0.0, (state.rate.start_at(state.due_ns, now_ns, place) - now_ns) / 1e9)
+        max(0.0, (rate.start_at(state.due_ns, now_ns, place) - now_ns) / 1e9)
         for place in range(1, len(state.waiting) + 1)
     ]
 

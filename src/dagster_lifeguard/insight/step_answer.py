@@ -84,4 +84,6 @@ class StepAnswer:
     @property
     def is_limited(self) -> bool:
         """Whether some pool of it has a limit or a rate."""
-        return any(asked.pool.limit is not None or asked.pool.rate for asked in self.pools)
+        return any(
+            asked.pool.limit is not None or "rate" in asked.pool.settings for asked in self.pools
+        )

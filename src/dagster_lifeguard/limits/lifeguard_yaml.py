@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from dagster_lifeguard.engine.rules.order import format_order
+from dagster_lifeguard.engine.rules.pool_settings import (
+    NOTHING_SET,
+    PoolSettings,
+    format_order,
+    own_limits,
+)
 from dagster_lifeguard.limits.dagster_yaml import new_yaml
 from dagster_lifeguard.policy.config import LIMIT_MAX, Config, PoolSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dagster_lifeguard.engine.rules.rate import Rate
 
 HEADER = """\
 # The limits of pools. Shown beside the live ones by lifeguard plan, set by lifeguard apply.
@@ -24,10 +28,10 @@ HEADER = """\
 def with_live_limits(
     text: str | None,
     source: str,
-    limits: Mapping[str, int],
+    live: Mapping[str, PoolSettings],
     default_limit: int | None,
-    rates: Mapping[str, Rate] | None,
-    orders: Mapping[str, str] | None,
+    *,
+    tells_all: bool,
 ) -> tuple[str, tuple[str, ...]]:
     """Return a lifeguard.yaml that declares what is live, and the pools that it cannot declare.
 
@@ -37,33 +41,31 @@ def with_live_limits(
     Args:
         text: The file as it is; None for a new one.
         source: What to call it in messages.
-        limits: The live limits of pools that have one of their own.
-        rates: The live rates; None if they are not told: those of the file stay.
-        orders: The live fair orders, by tag; the same. Like rates, they are left out of a file
-            whose engine is the stock one, which cannot declare them.
+        live: What is set of pools. All but limits is left out of a file whose engine is the stock
+            one, which cannot declare it.
         default_limit: Of the deployment; written to a new file, or where the file states one.
+        tells_all: Whether more than limits is told; else what the file says of that stays.
 
     Raises:
         ConfigError: The file says something that is not allowed.
     """
     yaml = new_yaml()
     before = Config.from_text(text or "", source)
-    if rates is None:
-        rates = {pool: spec.starts for pool, spec in before.pools.items() if spec.starts}
-    if orders is None:
-        orders = {pool: spec.fair_by for pool, spec in before.pools.items() if spec.fair_by}
+    limits = own_limits(live)
+    of_file = {pool: spec.settings for pool, spec in before.pools.items()}
+    kept = {pool: s for pool, s in (live if tells_all else of_file).items() if s.texts_set}
     document: Any = yaml.load(text) if text is not None else None
     says_nothing = document is None
     if says_nothing:
         document = CommentedMap()
-    if text is None and (rates or orders):
+    if text is None and kept:
         document["engine"] = "lifeguard"
     if text is None or "default_limit" in document:
         _put(document, "default_limit", default_limit)
     pools = document.get("pools")
     if not pools:  # Missing, null or {}: what is put there gets a line for each pool.
         pools = CommentedMap()
-        if limits or rates or orders:
+        if limits or kept:
             document["pools"] = pools
     for pool, found in list(pools.items()):
         if isinstance(found, CommentedMap) and (found.anchor.value or found.merge):
@@ -71,7 +73,7 @@ def with_live_limits(
         declared = before.pools[pool].limit
         if pool in limits or declared is None or declared == default_limit:
             continue
-        if (pool in rates or pool in orders) and isinstance(pools[pool], CommentedMap):
+        if pool in kept and isinstance(pools[pool], CommentedMap):
             pools[pool].pop("limit", None)
         else:
             del pools[pool]
@@ -84,9 +86,9 @@ def with_live_limits(
         else:
             _put(pools, pool, limit)
     keeps = text is None or before.engine == "lifeguard"
-    left_out += sorted(({*rates, *orders} - {*left_out}) if not keeps else ())
-    for pool in sorted({*pools, *rates, *orders} - {*left_out}) if keeps else ():
-        _put_kept(pools, pool, rates.get(pool), orders.get(pool))
+    left_out += sorted(kept.keys() - {*left_out}) if not keeps else []
+    for pool in sorted({*pools, *kept} - {*left_out}) if keeps else ():
+        _put_kept(pools, pool, kept.get(pool, NOTHING_SET))
     stream = io.StringIO()
     yaml.dump(document, stream)
     written = stream.getvalue() if text is not None else HEADER + stream.getvalue()
@@ -102,22 +104,24 @@ def with_live_limits(
     return written, tuple(left_out)
 
 
-def _put_kept(pools: CommentedMap, pool: str, rate: Rate | None, fair_by: str | None) -> None:
-    """Set a pool's rate and order to what is live; what says the same already stays as it is."""
+def _put_kept(pools: CommentedMap, pool: str, live: PoolSettings) -> None:
+    """Write what is set of a pool besides its limit; what says the same already stays as it is."""
     found = pools.get(pool)
-    told = PoolSpec.model_validate(found) if isinstance(found, CommentedMap) else PoolSpec()
-    if (told.starts, told.fair_by) == (rate, fair_by):
+    spec = PoolSpec.model_validate(found) if isinstance(found, CommentedMap) else PoolSpec()
+    told = spec.settings
+    if told.texts == live.texts:
         return
     if not isinstance(found, CommentedMap):
         found = CommentedMap({} if found is None else {"limit": found})
         found.fa.set_flow_style()
         pools[pool] = found
     wanted: dict[str, str | int | None] = {}
-    if told.starts != rate:
+    rate = live.rate
+    if told.rate != rate:
         wanted["rate"] = None if rate is None else rate.text
         wanted["burst"] = rate.burst if rate is not None and rate.burst > 1 else None
-    if told.fair_by != fair_by:
-        wanted["order"] = None if fair_by is None else format_order(fair_by)
+    if told.fair_by != live.fair_by:
+        wanted["order"] = None if live.fair_by is None else format_order(live.fair_by)
     for key, value in wanted.items():
         if value is None:
             found.pop(key, None)

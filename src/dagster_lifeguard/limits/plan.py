@@ -9,14 +9,15 @@ so a difference in it is shown and never applied.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.engine.rules.names import nearest, pool_text
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.policy.config import PoolSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import (
         Deployment,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         Settings,
         WaitingStep,
     )
-    from dagster_lifeguard.engine.rules.rate import Rate
     from dagster_lifeguard.policy.config import Config
 
 Action = Literal["none", "set", "delete", "impossible"]
@@ -33,23 +33,20 @@ KeptAction = Literal["none", "set", "delete", "needs-engine"]
 Origin = Literal["pools", "rules", "undeclared"]
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
-    """The rate or the order of a pool, which only the engine keeps.
+class Kept:
+    """A setting of a pool that only the engine keeps, in the words of lifeguard.yaml.
 
     Attributes:
-        declared: What the file declares; None: no rate, first come first served, or undeclared.
-        live: What is in force.
+        declared: What the file declares; what is in force without a word, if it says nothing.
+        live: What is in force; None: it is not set.
         action: Set what is declared, delete what is live, or nothing. ``needs-engine``: it cannot
             be set, or not be seen, here.
     """
 
-    declared: T | None = None
-    live: T | None = None
-    action: KeptAction = "none"
+    declared: str | None
+    live: str | None
+    action: KeptAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,8 @@ class PoolPlan:
         after: The limit in force once it is done.
         holding: Who holds slots now.
         waiting: Who waits now.
-        rate: How many steps may start per time.
-        order: The tag by whose values the pool is shared fairly.
+        kept: The settings besides the limit, by name; see ``PoolSettings.texts``.
+        wanted: Everything that is set of the pool once it is done.
     """
 
     pool: str
@@ -79,13 +76,23 @@ class PoolPlan:
     after: int | None
     holding: tuple[HoldingStep, ...] = ()
     waiting: tuple[WaitingStep, ...] = ()
-    rate: Kept[Rate] = field(default_factory=Kept)
-    order: Kept[str] = field(default_factory=Kept)
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    wanted: PoolSettings = NOTHING_SET
+
+    @property
+    def kept_actions(self) -> tuple[KeptAction, ...]:
+        """What is to be done about the settings besides the limit."""
+        return tuple(kept.action for kept in self.kept.values())
 
     @property
     def is_as_declared(self) -> bool:
         """Whether there is nothing to do about the pool, and nothing that cannot be done."""
-        return self.action == self.rate.action == self.order.action == "none"
+        return self.action == "none" and set(self.kept_actions) <= {"none"}
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything of the pool is to be changed."""
+        return not {"set", "delete"}.isdisjoint((self.action, *self.kept_actions))
 
     @property
     def held(self) -> int:
@@ -130,35 +137,19 @@ class Plan:
     pools: tuple[PoolPlan, ...]
 
     @property
-    def changes(self) -> dict[str, int | None]:
-        """What is to be set or, with None, deleted."""
-        return {
-            row.pool: row.declared if row.action == "set" else None
-            for row in self.pools
-            if row.action in ("set", "delete")
-        }
-
-    @property
-    def rates(self) -> dict[str, Rate | None]:
-        """The rates to be set or, with None, deleted."""
-        return {r.pool: r.rate.declared for r in self.pools if r.rate.action in ("set", "delete")}
-
-    @property
-    def orders(self) -> dict[str, str | None]:
-        """The fair orders to be set or, with None, deleted."""
-        return {r.pool: r.order.declared for r in self.pools if r.order.action in ("set", "delete")}
-
-    @property
     def touched(self) -> tuple[str, ...]:
         """The pools of which anything is to be changed."""
-        return tuple(dict.fromkeys((*self.changes, *self.rates, *self.orders)))
+        return tuple(row.pool for row in self.pools if row.is_touched)
+
+    @property
+    def is_of_limits(self) -> bool:
+        """Whether only limits are to be changed."""
+        return all({"set", "delete"}.isdisjoint(row.kept_actions) for row in self.pools)
 
     @property
     def needing_engine(self) -> tuple[str, ...]:
-        """The pools with a rate or an order that cannot be set, or not be seen, here."""
-        return tuple(
-            row.pool for row in self.pools if "needs-engine" in (row.rate.action, row.order.action)
-        )
+        """The pools with a setting that cannot be set, or not be seen, here."""
+        return tuple(row.pool for row in self.pools if "needs-engine" in row.kept_actions)
 
     @property
     def default_drifts(self) -> bool:
@@ -177,10 +168,9 @@ class Plan:
         )
 
     def apply(self, deployment: Deployment) -> Iterator[str]:
-        """Do it; each pool's name as soon as it is done. See ``Deployment.set_limits``."""
-        if not self.touched:
-            return iter(())
-        return deployment.set_limits(self.changes, self.rates, self.orders)
+        """Do it; each pool's name as soon as it is done. See ``Deployment.set_pools``."""
+        wanted = {row.pool: row.wanted for row in self.pools if row.is_touched}
+        return deployment.set_pools(wanted) if wanted else iter(())
 
 
 def make_plan(
@@ -196,7 +186,7 @@ def make_plan(
         config: The file.
         deployment: Where to look; nothing is changed.
         names: Only these pools.
-        prune: Delete the limits, rates and orders of pools that the file does not name.
+        prune: Delete what is set of pools that the file does not name.
 
     Raises:
         NeedsEngineError: The file declares a rate or an order under ``engine: stock``.
@@ -206,10 +196,9 @@ def make_plan(
     for error in config.pools_beyond_stock():
         raise error
     settings = deployment.settings()
-    own = deployment.limits()
+    live = deployment.pool_settings()
     declared = _declared(config, settings)
-    rates, orders = deployment.rates() or {}, deployment.orders() or {}
-    known = declared.keys() | own.keys() | rates.keys() | orders.keys()
+    known = declared.keys() | live.keys()
     for name in names or ():
         if name not in known:
             raise unknown_pool(name, known, deployment.name)
@@ -219,12 +208,16 @@ def make_plan(
 
     def row(pool: str) -> PoolPlan:
         said = declared.get(pool, _UNDECLARED)
-        spec = config.pools.get(pool, PoolSpec())
-        decided = prune or said.origin != "undeclared"
+        before = live.get(pool, NOTHING_SET)
+        after = before
+        if prune or said.origin != "undeclared":
+            after = config.pools.get(pool, PoolSpec()).settings
+        found = _row(states[pool], said, before.limit, settings, prune=prune)
+        limit = {"set": found.declared, "delete": None}.get(found.action, found.own)
         return replace(
-            _row(states[pool], said, own.get(pool), settings, prune=prune),
-            rate=_kept(spec.starts, rates.get(pool), decided=decided, has_engine=has_engine),
-            order=_kept(spec.fair_by, orders.get(pool), decided=decided, has_engine=has_engine),
+            found,
+            kept=_kept(after, before, has_engine=has_engine),
+            wanted=replace(after if has_engine else before, limit=limit),
         )
 
     rows = tuple(map(row, asked))
@@ -274,11 +267,18 @@ class _Declared:
 _UNDECLARED = _Declared("undeclared", None, needs_own=False)
 
 
-def _kept(declared: T | None, live: T | None, *, decided: bool, has_engine: bool) -> Kept[T]:
-    action: KeptAction = "none"
-    if decided and declared != live:
-        action = "delete" if declared is None else "set" if has_engine else "needs-engine"
-    return Kept(declared, live, action)
+def _kept(after: PoolSettings, before: PoolSettings, *, has_engine: bool) -> dict[str, Kept]:
+    live, unset = before.texts, NOTHING_SET.texts
+
+    def action(name: str, declared: str | None) -> KeptAction:
+        if declared == live[name]:
+            return "none"
+        return "delete" if declared == unset[name] else "set" if has_engine else "needs-engine"
+
+    return {
+        name: Kept(declared, live[name], action(name, declared))
+        for name, declared in after.texts.items()
+    }
 
 
 def _row(
@@ -325,7 +325,7 @@ def plan_limit(deployment: Deployment, pool: str, limit: int | None) -> PoolPlan
     """
     settings = deployment.settings()
     settings.refuse({pool: limit})
-    own = deployment.limits().get(pool)
+    own = deployment.pool_settings().get(pool, NOTHING_SET).limit
     (state,) = deployment.pools([pool])
     action: Action = "none" if own == limit else "delete" if limit is None else "set"
     return PoolPlan(

@@ -31,7 +31,7 @@ from dagster_lifeguard.engine.rules.names import (
     parse_expression,
     refuse_unsettable,
 )
-from dagster_lifeguard.engine.rules.order import parse_order
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, parse_order
 from dagster_lifeguard.engine.rules.rate import BURST_MAX, Rate
 from dagster_lifeguard.errors import ConfigError, NeedsEngineError
 from dagster_lifeguard.policy.yaml_text import (
@@ -213,14 +213,10 @@ class PoolSpec(_Strict):
         return order
 
     @property
-    def fair_by(self) -> str | None:
-        """The tag by whose values the pool is shared fairly, as the engine takes it."""
-        return parse_order(self.order)
-
-    @property
-    def starts(self) -> Rate | None:
-        """The rate, as the engine takes it."""
-        return None if self.rate is None else Rate.parse(self.rate, self.burst or 1)
+    def settings(self) -> PoolSettings:
+        """The settings as the engine takes them."""
+        rate = None if self.rate is None else Rate.parse(self.rate, self.burst or 1)
+        return PoolSettings(self.limit, rate, parse_order(self.order))
 
 
 def _limit_alone(value: object) -> object:
@@ -269,11 +265,11 @@ class Config(_Strict):
     def pools_beyond_stock(self) -> Iterator[NeedsEngineError]:
         """An error for each pool of which something is declared that needs another engine."""
         for name, pool in self.pools.items() if self.engine == "stock" else ():
-            asked = [f"a rate ({pool.rate})"] if pool.rate is not None else []
-            asked += [f"the order {pool.order}"] if pool.fair_by is not None else []
+            asked = pool.settings.texts_set
             if asked:
+                found = " and ".join(f"{setting} ({text})" for setting, text in asked.items())
                 yield NeedsEngineError(
-                    f"Pool {name!r} has {' and '.join(asked)}: needs engine: lifeguard.",
+                    f"Pool {name!r} has {found}: needs engine: lifeguard.",
                     remedy="Under engine: stock give it a limit alone.",
                     names=[name],
                 )

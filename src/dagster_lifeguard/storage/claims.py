@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from dagster_lifeguard.engine.engine import Engine
-    from dagster_lifeguard.engine.rules.model import Demand, LimitRow, Verdict
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.model import Demand, Verdict
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ class Claims:
         self._granted: dict[TicketKey, int] = {}
         self._waiting: dict[TicketKey, Waiting] = {}
         self._turns: dict[str, _Turn] = {}
-        self._limits: tuple[LimitRow, ...] | None = None
-        self._rates: Mapping[str, Rate] | None = None
+        self._settings: Mapping[str, PoolSettings] | None = None
 
     def claim(self, key: TicketKey, demand: Demand, priority: int) -> Verdict:
         """Ask for the demand, or ask again; returns within the pause.
@@ -85,7 +84,7 @@ class Claims:
                     self._leave(key)
                     return before
                 self._look(key.run_id)
-            self.forget_limits()
+            self.forget_settings()
             verdict = self._engine.claim(*key, demand, priority, partial(self._tags, key.run_id))
         if isinstance(verdict, Granted):
             self._end_waiting(key)
@@ -149,27 +148,20 @@ class Claims:
         """Whether something granted in this process to this run was not given back in it."""
         return bool(self.held_keys(run_id))
 
-    def limits(self) -> tuple[LimitRow, ...]:
-        """The limits; while a step of this process waits, as of its last question.
+    def settings(self) -> Mapping[str, PoolSettings]:
+        """What is set of pools; while a step of this process waits, as of its last question.
 
         Dagster reads all limits before each question of each waiting step. Whatever changes what a
         waiting step may do wakes it, and what was read before is forgotten then.
         """
-        if self._limits is None or not self._waiting:
+        if self._settings is None or not self._waiting:
             with self._telling_of(tuple(self._waiting)):
-                self._limits = self._engine.limits()
-        return self._limits
+                self._settings = self._engine.settings()
+        return self._settings
 
-    def rates(self) -> Mapping[str, Rate]:
-        """The pools that have a rate, and which; as old as ``limits``."""
-        if self._rates is None or not self._waiting:
-            with self._telling_of(tuple(self._waiting)):
-                self._rates = self._engine.rates()
-        return self._rates
-
-    def forget_limits(self) -> None:
-        """Read limits and rates anew the next time."""
-        self._limits = self._rates = None
+    def forget_settings(self) -> None:
+        """Read the settings anew the next time."""
+        self._settings = None
 
     @staticmethod
     @contextmanager

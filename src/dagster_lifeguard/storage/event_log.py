@@ -9,11 +9,17 @@ from dagster import DagsterInvalidInvocationError
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.forks import ProcessLock
-from dagster_lifeguard.engine.rules.model import LIMIT_MAX, Granted, TicketKey
+from dagster_lifeguard.engine.rules.model import Granted, TicketKey
 from dagster_lifeguard.engine.rules.names import (
     is_expression,
     is_of_all_partitions,
     refuse_unsettable,
+)
+from dagster_lifeguard.engine.rules.pool_settings import (
+    LIMIT_MAX,
+    NOTHING_SET,
+    PoolSettings,
+    own_limits,
 )
 from dagster_lifeguard.engine.session import shared_session
 from dagster_lifeguard.engine.store.contract import TryAgainError
@@ -25,12 +31,11 @@ from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dagster import EventLogEntry
 
     from dagster_lifeguard.engine.rules.model import Demand, PoolSnapshot
-    from dagster_lifeguard.engine.rules.rate import Rate
     from dagster_lifeguard.engine.store.contract import Store
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.storage.progress import Progress
@@ -200,7 +205,8 @@ class PoolMethods:
 
     def get_pool_limits(self) -> Sequence[storages.PoolLimit]:
         """The pools that have a limit of their own, and what else this process was asked about."""
-        limits = {row.pool: row.limit for row in self.lifeguard.claims.limits()}
+        settings = self.lifeguard.claims.settings()
+        limits = own_limits(settings)
         found = [
             storages.PoolLimit(name=pool, limit=limit, from_default=False)
             for pool, limit in limits.items()
@@ -219,7 +225,7 @@ class PoolMethods:
             else:
                 is_pool = not is_expression(text)
                 found.append(storages.PoolLimit(name=text, limit=limit, from_default=is_pool))
-        rated = self.lifeguard.claims.rates().keys() if unlimited else ()
+        rated = {pool for pool, of_pool in settings.items() if of_pool.rate is not None}
         found += [
             storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False)
             for text, demand in unlimited.items()
@@ -229,7 +235,7 @@ class PoolMethods:
 
     def get_concurrency_keys(self) -> set[str]:
         """The pools that have a limit: one of their own, or the default one while they are used."""
-        return {row.pool for row in self.lifeguard.claims.limits()} | self.pools_by_default()
+        return own_limits(self.lifeguard.claims.settings()).keys() | self.pools_by_default()
 
     def pools_by_default(self) -> set[str]:
         """The pools that are held, waited for or planned, if there is a limit for them by default.
@@ -261,21 +267,16 @@ class PoolMethods:
             LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
         """
         try:
-            _refuse_limit(concurrency_key, num)
-            self.lifeguard.engine.set_limit(concurrency_key, num)
+            _refuse(concurrency_key, PoolSettings(num))
+            self.lifeguard.engine.change_pool(concurrency_key, limit=num)
         except ConfigError as error:
             raise LimitRefusedError(
                 error.message, remedy=error.remedy, names=error.names
             ) from error
         self._limits_changed(concurrency_key)
 
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] | None = None,
-        orders: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Set or, with None, delete limits, rates and fair orders of pools, all or nothing.
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
+        """Set everything that can be set of these pools; None: nothing is. All or nothing.
 
         Once they are set, no error follows: that the stock storage would have too many or too few
         slots is told by ``lifeguard engine status``.
@@ -283,42 +284,34 @@ class PoolMethods:
         Raises:
             ConfigError: Out of bounds, or a name is a pool expression or stands for all partitions.
         """
-        for pool, limit in limits.items():
-            if limit is not None:
-                _refuse_limit(pool, limit)
-        for pool, asked in (*(rates or {}).items(), *(orders or {}).items()):
-            if asked is not None:
-                refuse_unsettable([pool])
-        self.lifeguard.engine.set_limits(limits, rates, orders)
+        for pool, found in settings.items():
+            if found is not None:
+                _refuse(pool, found)
+        self.lifeguard.engine.set_pools(settings)
+        self._told_of_change(settings)
+
+    def change_pool(self, pool: str, **changes: Any) -> None:
+        """Change some settings of a pool, by the names of ``PoolSettings``; the others stay.
+
+        Raises:
+            ConfigError: Out of bounds, or the name is a pool expression or of all partitions.
+        """
+        changed = PoolSettings(**changes)
+        if changed != NOTHING_SET:
+            _refuse(pool, changed)
+        self.lifeguard.engine.change_pool(pool, **changes)
+        self._told_of_change([pool])
+
+    def _told_of_change(self, pools: Iterable[str]) -> None:
         try:
-            self._limits_changed(*sorted(limits))
+            self._limits_changed(*sorted(pools))
         except StoreUnavailableError as error:
             logger.warning("The limits are set, but not the stock storage's slots: %s", error)
 
     def delete_concurrency_limit(self, concurrency_key: str) -> None:
         """Delete a pool's limit: the default one from now on, or none."""
-        self.lifeguard.engine.delete_limit(concurrency_key)
+        self.lifeguard.engine.change_pool(concurrency_key, limit=None)
         self._limits_changed(concurrency_key)
-
-    def set_rate(self, pool: str, rate: Rate | None) -> None:
-        """Set how many steps may start in a pool per time or, with None, delete that.
-
-        Raises:
-            ConfigError: The name is a pool expression, or stands for all partitions.
-        """
-        if rate is not None:
-            refuse_unsettable([pool])
-        self.lifeguard.engine.set_rate(pool, rate)
-
-    def set_order(self, pool: str, fair_by: str | None) -> None:
-        """Share a pool fairly among the runs with each value of a tag; None: first come first.
-
-        Raises:
-            ConfigError: The name is a pool expression, or stands for all partitions.
-        """
-        if fair_by is not None:
-            refuse_unsettable([pool])
-        self.lifeguard.engine.set_order(pool, fair_by)
 
     def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
         """Take note that this pool is asked for. Nothing is written: it has the default limit.
@@ -340,12 +333,12 @@ class PoolMethods:
     def wipe(self) -> None:
         """Delete all events, and end whatever runs hold and wait for, with the engine's ledger.
 
-        What is set of pools stays: limits, rates, orders. So do fences, which never go back, and
+        What is set of pools stays. So do fences, which never go back, and
         what scripts hold. A process that executes steps all the same learns it at its next
         heartbeat, as if its lease were lost.
         """
         parts = self.lifeguard
-        limits = [row.pool for row in parts.engine.limits()]
+        limits = own_limits(parts.engine.settings())
         self.wipe_events()
         for run_id in sorted(parts.engine.wipe()):
             parts.claims.forget_run(run_id)
@@ -354,7 +347,7 @@ class PoolMethods:
 
     def _limits_changed(self, *pools: str) -> None:
         parts = self.lifeguard
-        parts.claims.forget_limits()
+        parts.claims.forget_settings()
         parts.stock_slots.match(pools)
 
     # ---- the life of steps ---------------------------------------------------------------------
@@ -402,10 +395,11 @@ class PoolMethods:
         cast("Any", super()).dispose()
 
 
-def _refuse_limit(pool: str, limit: int) -> None:
-    if limit > storages.limit_max():
+def _refuse(pool: str, settings: PoolSettings) -> None:
+    if settings.limit is not None and settings.limit > storages.limit_max():
         raise ConfigError(
-            f"{limit} is more than {storages.limit_max()}, the most slots a pool may have.",
+            f"{settings.limit} is more than {storages.limit_max()}, the most slots that a pool "
+            "may have.",
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )
@@ -415,7 +409,7 @@ def _refuse_limit(pool: str, limit: int) -> None:
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:
     return storages.key_info(
         snapshot.pool,
-        limit=snapshot.limit,
+        limit=snapshot.settings.limit,
         from_default=snapshot.from_default,
         held=[(h.key, len(h.slots[snapshot.pool]), h.priority, h.since) for h in snapshot.holdings],
         waiting=[(t.key, t.priority, t.since or 0.0) for t in snapshot.waiting],

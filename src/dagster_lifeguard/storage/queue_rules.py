@@ -12,7 +12,7 @@ from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.runs import cursor_value, set_cursor_value
 from dagster_lifeguard.engine.rules.launch_order import QueueRules, Turns
-from dagster_lifeguard.engine.rules.model import limit_in_force
+from dagster_lifeguard.engine.rules.pool_settings import limit_in_force, own_limits
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ def queue_rules(instance: DagsterInstance) -> QueueRules | None:
     if not isinstance(event_log, PoolMethods):
         return None
     engine = event_log.lifeguard.engine
-    fair_by = engine.orders()
+    settings = engine.settings()
+    fair_by = {pool: tag for pool, found in settings.items() if (tag := found.fair_by) is not None}
     if not fair_by:
         return None
-    own = {row.pool: row.limit for row in engine.limits()}
+    own = own_limits(settings)
     default_limit = storages.default_pool_limit(event_log)
     queue = health.run_queue(instance)
     return QueueRules(

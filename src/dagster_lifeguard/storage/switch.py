@@ -14,7 +14,8 @@ import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
-from dagster_lifeguard.engine.store.sql import migrations
+from dagster_lifeguard.engine.rules.pool_settings import own_limits
+from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import Process, processes
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.store.contract import Store
 
 
-TABLES_NEWEST = len(migrations("sqlite"))
-"""The version of the tables that this package makes."""
+def tables_newest() -> int:
+    """The version of the tables that this package makes, on either database."""
+    return newest_version("sqlite")
+
 
 # Of columns that the tables have had since their first version: older ones are looked at, too.
 _HOLDERS = """SELECT h.pool, h.run_id, h.step_key, count(*) FROM lifeguard_holdings h
@@ -124,8 +127,7 @@ def take_over(instance: DagsterInstance) -> int:
     """
     event_log = instance.event_log_storage
     assert isinstance(event_log, PoolMethods)
-    limits = event_log.lifeguard.engine.limits()
-    reserved = sorted(row.pool for row in limits if is_reserved(row.pool))
+    reserved = sorted(filter(is_reserved, own_limits(event_log.lifeguard.engine.settings())))
     if reserved:
         raise ConfigError(
             f"{enumerate_some(reserved)}: limited, and would not be under the engine, which has "

@@ -139,7 +139,7 @@ class Actions:
         if plan.action == "none":
             return DonePage(())
         self._log.refuse_full()
-        list(self._deployment.set_limits({pool: limit}))
+        self._deployment.set_limit(pool, limit)
         change = Change(time.time(), visitor.who, "limit", pool, plan.live, limit)
         self._log.add(change)
         return DonePage((change,))

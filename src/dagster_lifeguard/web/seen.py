@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.contract import NOTHING, PoolState
 from dagster_lifeguard.deployment.pools import idle
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.run_queue import count_queued
@@ -20,11 +19,12 @@ if TYPE_CHECKING:
         Judgement,
         LifeSign,
         PlannedStep,
+        PoolState,
         Run,
         Settings,
     )
     from dagster_lifeguard.deployment.history import RunExecution
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.web.recent import Recent
 
 
@@ -128,19 +128,15 @@ class SeenDeployment:
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         return self._deployment.life_signs(run_id, step_key)
 
-    def rates(self) -> Mapping[str, Rate] | None:
-        return self._deployment.rates()
+    def pool_settings(self) -> Mapping[str, PoolSettings]:
+        return self._deployment.pool_settings()
 
-    def orders(self) -> Mapping[str, str] | None:
-        return self._deployment.orders()
+    def set_limit(self, pool: str, limit: int | None) -> None:
+        del limit
+        raise _refusal([pool])
 
-    def set_limits(
-        self,
-        limits: Mapping[str, int | None],
-        rates: Mapping[str, Rate | None] = NOTHING,
-        orders: Mapping[str, str | None] = NOTHING,
-    ) -> Iterator[str]:
-        raise _refusal((*limits, *rates, *orders))
+    def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
+        raise _refusal(settings)
 
     def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
         del step_key, force

@@ -62,7 +62,8 @@ def decide(
     wanted = {
         term.name: term.slots
         for term in ticket.demand.terms
-        if view.pools[term.name].limit is not None or view.pools[term.name].rate is not None
+        for settings in (view.pools[term.name].settings,)
+        if settings.limit is not None or settings.rate is not None
     }
     ahead = {pool: _ahead_of(ticket, view.pools[pool]) for pool in wanted}
     left = _Left({pool: view.pools[pool] for pool in wanted})
@@ -75,9 +76,10 @@ def decide(
     }
     now_ns = nanoseconds(now)
     start_at = {
-        name: pool.rate.start_at(pool.due_ns, now_ns, left.starts_taken[name] + 1)
+        name: rate.start_at(pool.due_ns, now_ns, left.starts_taken[name] + 1)
         for name, pool in left.pools.items()
-        if pool.rate is not None
+        for rate in (pool.settings.rate,)
+        if rate is not None
     }
     held_up = {
         pool: Reason.RATE
@@ -91,7 +93,7 @@ def decide(
             {
                 name: pool.free_slots(wanted[name])
                 for name, pool in left.pools.items()
-                if pool.limit is not None
+                if pool.settings.limit is not None
             }
         )
 
@@ -139,7 +141,9 @@ def next_in_line(
             if waiter.slots <= free:
                 found[waiter.number] = waiter
                 free -= waiter.slots
-            elif now - waiter.since > patience_seconds and waiter.slots <= (pool.limit or 0):
+            elif now - waiter.since > patience_seconds and waiter.slots <= (
+                pool.settings.limit or 0
+            ):
                 free -= waiter.slots
     return tuple(found.values())
 
@@ -152,7 +156,7 @@ def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, Waiter]]:
 
 
 def _free(pool: PoolView) -> float:
-    return math.inf if pool.limit is None else pool.free
+    return math.inf if pool.settings.limit is None else pool.free
 
 
 class _Left:
@@ -167,8 +171,9 @@ class _Left:
     def __init__(self, pools: Mapping[str, PoolView]) -> None:
         self.pools = pools
         self.slots = {name: _free(pool) for name, pool in pools.items()}
+        limits = {name: pool.settings.limit for name, pool in pools.items()}
         self._limits = {
-            name: math.inf if pool.limit is None else pool.limit for name, pool in pools.items()
+            name: math.inf if limit is None else limit for name, limit in limits.items()
         }
         self._for_patient = dict(self._limits)
         self.starts_taken = dict.fromkeys(pools, 0)
@@ -207,16 +212,17 @@ class _Left:
         """
         return all(
             slots <= self._for_patient[name]
-            and (pool.rate is None or self.starts_taken[name] < pool.rate.burst)
-            and (pool.fair_by is None or name not in self._impatient_at)
+            and (settings.rate is None or self.starts_taken[name] < settings.rate.burst)
+            and (settings.fair_by is None or name not in self._impatient_at)
             for name, slots in wanted.items()
-            for pool in (self.pools[name],)
+            for settings in (self.pools[name].settings,)
         )
 
 
 def _reason(pool: PoolView, slots: int) -> Reason:
-    if pool.limit == 0:
+    limit = pool.settings.limit
+    if limit == 0:
         return Reason.PAUSED
-    if pool.limit is not None and slots > pool.limit:
+    if limit is not None and slots > limit:
         return Reason.TOO_LARGE
     return Reason.FULL if slots > _free(pool) else Reason.BEHIND

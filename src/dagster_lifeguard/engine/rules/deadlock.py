@@ -81,9 +81,9 @@ class _Seen:
         self._patience_seconds = patience_seconds
         self.waiting: dict[TicketKey, Ticket] = {}
         for pool in pools:
-            if pool.limit is None:
+            if pool.settings.limit is None:
                 continue
-            self._limits[pool.pool] = pool.limit
+            self._limits[pool.pool] = pool.settings.limit
             self._pools[pool.pool] = pool
             self._held[pool.pool] = {holding.key: holding for holding in pool.holdings}
             for ticket in pool.waiting:  # What each pool tells of a ticket is its group there.

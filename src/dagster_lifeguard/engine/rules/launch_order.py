@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dagster_lifeguard.engine.rules.model import PoolView, TicketKey, Waiter
 from dagster_lifeguard.engine.rules.order import ranked, turns_after, turns_in_force
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -213,7 +214,7 @@ class LaunchOrder:
             )
         turns = self._turns.get(pool, Turns())
         limit = self._limits[pool]
-        line = PoolView(pool, limit, turn=turns.turn, limit_known=limit)
+        line = PoolView(pool, PoolSettings(limit), turn=turns.turn, limit_known=limit)
         begins = turns_in_force(line, turns.of_groups.items())
         begins = {**dict.fromkeys((w.group for w in waiters[False]), turns.turn), **begins}
         self._lines[pool] = replace(line, queue=tuple(waiters[False]), turns=begins)

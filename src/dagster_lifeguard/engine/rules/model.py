@@ -15,7 +15,6 @@ from dagster_lifeguard.engine.rules.names import (
     SLOTS_MAX,
     Term,
     format_expression,
-    is_of_all_partitions,
     parse_expression,
 )
 from dagster_lifeguard.errors import ConfigError
@@ -23,38 +22,7 @@ from dagster_lifeguard.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dagster_lifeguard.engine.rules.rate import Rate
-
-LIMIT_MAX = SLOTS_MAX
-"""The highest limit of a pool, which is Dagster's own default maximum."""
-
-
-def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int | None:
-    """The limit by which a pool is decided; None: it is unlimited.
-
-    Args:
-        pool: The pool.
-        own: Its own limit in Dagster's table.
-        default_limit: The limit of pools that have none of their own.
-    """
-    if is_of_all_partitions(pool):  # Or who asks for all of its slots could not be alone.
-        return LIMIT_MAX
-    return default_limit if own is None else own
-
-
-def is_by_default(pool: str, own: int | None, default_limit: int | None) -> bool:
-    """Whether the limit by which a pool is decided is the default one."""
-    return own is None and default_limit is not None and not is_of_all_partitions(pool)
-
-
-def most_slots(pool: str, limit: int | None, limit_known: int | None) -> int:
-    """The most slots that can be had of a pool at once, as far as the engine has seen its limit.
-
-    Who asks for more stands in nobody's way, and only a higher limit can help it.
-    """
-    most = limit_in_force(pool, limit, limit_known)
-    return SLOTS_MAX if most is None else most
-
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 PRIORITY_MAX = 2**31 - 1
 """The largest distance of a priority from 0: Dagster keeps priorities in 32 bits."""
@@ -235,63 +203,60 @@ class PoolView:
     """What a decision needs to know of one pool, read while the pool is locked.
 
     Attributes:
-        limit: How many slots the pool has; 0 is paused, None is unlimited.
+        settings: What is set of it. To decide by, with the limit in force.
         taken: The slot numbers held, which may exceed the limit after it was lowered.
         queue: The best-ranked live waiters at this pool's queue, best first; without those that
             ask for more slots than the limit.
         whole: Whether ``queue`` is the whole queue and not just its front.
         fence: The largest fence given so far.
         limit_known: The limit that the engine last saw or set; differs when another wrote it.
-        rate: How many steps may start per time; None: as many as slots allow.
         due_ns: What the rate counts with, see ``rate``.
-        fair_by: The tag whose values are the groups that share fairly; None: first come, first
-            served.
         holders: Of a pool whose order is fair, the group that holds each slot.
         turn: And its turn, in 1/1000 of a slot, see ``order``.
         turns: And where the turns of groups begin; of those missing, with the pool's.
     """
 
     pool: str
-    limit: int | None
+    settings: PoolSettings
     taken: frozenset[int] = frozenset()
     queue: tuple[Waiter, ...] = ()
     whole: bool = True
     fence: int = 0
     limit_known: int | None = None
-    rate: Rate | None = None
     due_ns: int = 0
-    fair_by: str | None = None
     holders: Mapping[int, str] = field(default_factory=dict)
     turn: int = 0
     turns: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert self.limit is None or self.limit >= 0, f"{self.pool}: limit {self.limit} < 0"
+        limit = self.settings.limit
+        assert limit is None or limit >= 0, f"{self.pool}: limit {limit} < 0"
         assert self.whole or self.queue, f"{self.pool}: nothing seen of a queue"
 
     @property
     def free(self) -> int:
         """Slots that nobody holds; negative while a lowered limit drains. Limited pools only."""
-        assert self.limit is not None, f"{self.pool} is unlimited"
-        return self.limit - len(self.taken)
+        assert self.settings.limit is not None, f"{self.pool} is unlimited"
+        return self.settings.limit - len(self.taken)
 
     @property
     def held(self) -> Mapping[str, int] | None:
         """Slots held by each group; None where the order is not fair."""
-        if self.fair_by is None:
+        if self.settings.fair_by is None:
             return None
         return Counter(group for slot, group in self.holders.items() if slot in self.taken)
 
     def free_slots(self, count: int) -> tuple[int, ...]:
         """The ``count`` lowest slot numbers that are free, each at most the limit."""
-        assert self.limit is not None, f"{self.pool} is unlimited"
+        limit = self.settings.limit
+        assert limit is not None, f"{self.pool} is unlimited"
         found = []
-        for number in range(1, self.limit + 1):
+        for number in range(1, limit + 1):
             if number not in self.taken:
                 found.append(number)
                 if len(found) == count:
                     return tuple(found)
-        raise AssertionError(f"{self.pool} has no {count} free slots of {self.limit}")
+        raise AssertionError(f"{self.pool} has no {count} free slots of {limit}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,16 +343,8 @@ Verdict = Granted | Waiting
 
 
 @dataclass(frozen=True, slots=True)
-class LimitRow:
-    """A pool's own limit as it stands in Dagster's table."""
-
-    pool: str
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """Who holds and who waits in one pool at one moment, its rate and its order.
+    """Who holds and who waits in one pool at one moment, and what is set of it.
 
     A holding or ticket whose lease is over is in ``over`` alone: whoever decides by a snapshot
     sees the pool as the next claim will find it.
@@ -397,22 +354,19 @@ class PoolSnapshot:
         waiting: Tickets that wait under a lease, in the order of the pool (see ``order``),
             wherever they stand in line.
         over: Holdings and tickets whose lease is over; see ``Holding.is_over``.
+        settings: What is set of the pool. The engine tells it with the limit in force.
         from_default: Whether the limit is the default one; a store knows only a pool's own.
-        rate: How many steps may start per time, if that is limited.
         due_ns: What the rate counts with, see ``rate``.
-        fair_by: The tag whose values share fairly; None: first come, first served.
         turn: Of a pool whose order is fair, its turn, see ``order``.
         turns: And where the turns of groups begin; of those missing, with the pool's.
     """
 
     pool: str
-    limit: int | None
+    settings: PoolSettings
     holdings: tuple[Holding, ...]
     waiting: tuple[Ticket, ...]
     from_default: bool = False
-    rate: Rate | None = None
     due_ns: int = 0
-    fair_by: str | None = None
     turn: int = 0
     turns: Mapping[str, int] = field(default_factory=dict)
     over: tuple[Holding | Ticket, ...] = ()

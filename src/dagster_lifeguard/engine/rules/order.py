@@ -22,25 +22,19 @@ else.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.model import Waiter, most_slots
-from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.engine.rules.model import Waiter
+from dagster_lifeguard.engine.rules.pool_settings import most_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import Holding, PoolSnapshot, PoolView, Ticket
 
-BACKFILL_TAG = "dagster/backfill"
-"""The tag by which Dagster tells the runs of a backfill."""
-
 SLOT = 1_000
 """One slot, in the units of turns."""
-
-_ORDER = re.compile(r"fifo|fair\((?:tag:(?P<tag>[^\s()]+)|backfill)\)")
 
 Rank = tuple[int, int, int, float]
 """Minus the priority, the share, the turn, the number."""
@@ -116,7 +110,7 @@ def line(
     """These of the tickets that wait for a pool in their order there, if these hold slots of it."""
     tickets = {ticket.number: ticket for ticket in waiting}
     held: Counter[str] | None = None
-    if pool.fair_by is not None:
+    if pool.settings.fair_by is not None:
         held = Counter()
         for holding in holdings:
             held[holding.groups.get(pool.pool, "")] += len(holding.slots[pool.pool])
@@ -142,10 +136,11 @@ def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[
         Where the next turn of the group begins, and the pool's turn.
     """
     # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
+    limit = pool.settings.limit
     asking = {group} | {
         waiter.group
         for waiter in pool.queue
-        if waiter.priority >= priority and (pool.limit is None or waiter.slots <= pool.limit)
+        if waiter.priority >= priority and (limit is None or waiter.slots <= limit)
     }
     begins = {name: pool.turns.get(name, pool.turn) for name in asking}
     end = begins[group] + slots * SLOT
@@ -158,7 +153,7 @@ def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str
 
     One that stays in line while it cannot go in would save up turns, and then let nobody else in.
     """
-    earliest = pool.turn - most_slots(pool.pool, pool.limit, pool.limit_known) * SLOT
+    earliest = pool.turn - most_slots(pool.pool, pool.settings.limit, pool.limit_known) * SLOT
     return {group: max(begins, earliest) for group, begins in turns}
 
 
@@ -174,26 +169,3 @@ def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) ->
         for pool in pools
         if pool.pool in groups and groups[pool.pool] not in pool.turns
     }
-
-
-def parse_order(text: str) -> str | None:
-    """The tag by whose values a pool is shared fairly; None for ``fifo``.
-
-    Raises:
-        ConfigError: The text says neither.
-    """
-    found = _ORDER.fullmatch(text)
-    if found is None:
-        raise ConfigError(
-            f"{text!r} is not an order.",
-            remedy="Write fifo, fair(tag:NAME) or fair(backfill).",
-            names=[text],
-        )
-    return None if text == "fifo" else found["tag"] or BACKFILL_TAG
-
-
-def format_order(fair_by: str | None) -> str:
-    """An order as it is written in ``lifeguard.yaml``."""
-    if fair_by is None:
-        return "fifo"
-    return "fair(backfill)" if fair_by == BACKFILL_TAG else f"fair(tag:{fair_by})"

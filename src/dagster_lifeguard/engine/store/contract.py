@@ -19,14 +19,13 @@ if TYPE_CHECKING:
         EntryKind,
         Granted,
         Holding,
-        LimitRow,
         PoolSnapshot,
         Ticket,
         TicketKey,
         View,
         Waiter,
     )
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 
 class TryAgainError(Exception):
@@ -76,12 +75,11 @@ class Changes:
             more than was in view is revoked, and left to ``Store.bury``.
         is_expiry: Whether these end with their lease: holdings that others keep then remember that
             the process that executed their step is lost.
-        limits: Limits to write in Dagster's table; None deletes the row.
+        settings: Pools with what was set of them and what is set from now on. The limit is written
+            in Dagster's table. Where another tag makes the order fair, who waits or holds is in
+            the empty group from then on, and turns begin anew.
         limits_known: Limits that another wrote and the engine has now seen.
-        rates: Rates to set; None deletes one.
         due: What the rates of pools count with from now on.
-        orders: The tags by which pools are to be fair; None for first come, first served. Who
-            waits or holds is in the empty group from then on, and turns begin anew.
         turns: Of fair pools: a group, where its next turn begins, and the pool's turn. Groups whose
             turn does not begin after the pool's need not be remembered unless they stand in line.
         ledger: Rows to append; the store stamps them with its clock.
@@ -99,11 +97,9 @@ class Changes:
     drop_holdings: tuple[Holding, ...] = ()
     drop_sessions: tuple[str, ...] = ()
     is_expiry: bool = False
-    limits: tuple[tuple[str, int | None], ...] = ()
+    settings: tuple[tuple[str, PoolSettings, PoolSettings], ...] = ()
     limits_known: tuple[tuple[str, int | None], ...] = ()
-    rates: tuple[tuple[str, Rate | None], ...] = ()
     due: tuple[tuple[str, int], ...] = ()
-    orders: tuple[tuple[str, str | None], ...] = ()
     turns: tuple[tuple[str, str, int, int], ...] = ()
     ledger: tuple[Entry, ...] = ()
     wake: tuple[Waiter, ...] = ()
@@ -233,18 +229,12 @@ class Store(Protocol):
         Wake-ups may be lost or doubled. Costs the database next to nothing while none comes.
         """
 
-    def limits(self) -> tuple[LimitRow, ...]:
-        """All limits of Dagster's table that pools have of their own.
+    def settings(self) -> Mapping[str, PoolSettings]:
+        """All pools of which anything is set, and what, by name.
 
-        Here and in every view, a row where the stock storage has written the default limit down is
-        no limit: the default one is asked for where it is set.
+        Here and in every view, a row of Dagster's table where the stock storage has written the
+        default limit down is no limit: the default one is asked for where it is set.
         """
-
-    def rates(self) -> Mapping[str, Rate]:
-        """All pools that have a rate, and which."""
-
-    def orders(self) -> Mapping[str, str]:
-        """All pools whose order is fair, and by the values of which tag."""
 
     # Of these reads, made without a lock, each tells by the store's clock what is over. A ticket is
     # over with the lease of its session, and a holding with the last lease of its owners: an owner

@@ -17,16 +17,15 @@ from dagster_lifeguard.engine.rules.model import (
     Entry,
     EntryKind,
     Holding,
-    LimitRow,
     PoolSnapshot,
     PoolView,
     Ticket,
     TicketKey,
     View,
     Waiter,
-    most_slots,
 )
 from dagster_lifeguard.engine.rules.order import line, ranked, turns_in_force
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Changes, Scope
 
 SCHEMA_VERSION = 0
@@ -138,17 +137,9 @@ class MemoryStore(ByLook):
             self._wake.wait_for(lambda: self._woken.get(session), timeout_seconds)
             return frozenset(self._woken.pop(session, ()))
 
-    def limits(self) -> tuple[LimitRow, ...]:
+    def settings(self) -> Mapping[str, PoolSettings]:
         with self._lock:
-            return tuple(self.rows.limits[pool] for pool in sorted(self.rows.limits))
-
-    def rates(self) -> Mapping[str, Rate]:
-        with self._lock:
-            return dict(self.rows.rates)
-
-    def orders(self) -> Mapping[str, str]:
-        with self._lock:
-            return dict(self.rows.fair_by)
+            return dict(sorted(self.rows.settings.items()))
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self._lock:
@@ -175,10 +166,9 @@ class MemoryStore(ByLook):
         return lost
 
     def _snapshot(self, pool: str) -> PoolSnapshot:
-        row = self.rows.limits.get(pool)
         everything = PoolSnapshot(
             pool=pool,
-            limit=row.limit if row else None,
+            settings=self.rows.settings.get(pool, NOTHING_SET),
             holdings=tuple(
                 replace(
                     holding,
@@ -190,9 +180,7 @@ class MemoryStore(ByLook):
                 if pool in holding.slots
             ),
             waiting=tuple(t for t in self.rows.tickets.values() if pool in t.demand.pools),
-            rate=self.rows.rates.get(pool),
             due_ns=self.rows.due_ns.get(pool, 0),
-            fair_by=self.rows.fair_by.get(pool),
             turn=self.rows.turn.get(pool, 0),
             turns={group: at for (name, group), at in self.rows.turns.items() if name == pool},
         )
@@ -342,11 +330,11 @@ class MemoryStore(ByLook):
 
     def _pool_view(self, pool: str, now: float) -> PoolView:
         rows = self.rows
-        row = rows.limits.get(pool)
+        settings = rows.settings.get(pool, NOTHING_SET)
         holders = {
             number: rows.holdings[key].groups.get(pool, "")
             for (name, number), key in rows.slots.items()
-            if name == pool and pool in rows.fair_by
+            if name == pool and settings.fair_by is not None
         }
         waiters = [
             Waiter(
@@ -361,19 +349,17 @@ class MemoryStore(ByLook):
             for ticket in rows.tickets.values()
             if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
         ]
-        most = most_slots(pool, row.limit if row else None, rows.limits_known.get(pool))
+        most = most_slots(pool, settings.limit, rows.limits_known.get(pool))
         waiters = [waiter for waiter in waiters if waiter.slots <= most]
-        held = Counter(holders.values()) if pool in rows.fair_by else None
+        held = None if settings.fair_by is None else Counter(holders.values())
         turn = rows.turn.get(pool, 0)
         found = PoolView(
             pool=pool,
-            limit=row.limit if row else None,
+            settings=settings,
             taken=frozenset(number for name, number in rows.slots if name == pool),
             fence=rows.fences[pool],
             limit_known=rows.limits_known.get(pool),
-            rate=rows.rates.get(pool),
             due_ns=rows.due_ns.get(pool, 0),
-            fair_by=rows.fair_by.get(pool),
             holders=holders,
             turn=turn,
         )

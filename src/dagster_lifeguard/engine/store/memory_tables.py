@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.model import Entry, Holding, LimitRow, Ticket, TicketKey
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.engine.rules.rate import Rate
+    from dagster_lifeguard.engine.rules.model import Entry, Holding, Ticket, TicketKey
     from dagster_lifeguard.engine.store.contract import Changes
 
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 class Tables:
     """The tables."""
 
-    limits: dict[str, LimitRow] = dataclasses.field(default_factory=dict)
+    settings: dict[str, PoolSettings] = dataclasses.field(default_factory=dict)
     fences: dict[str, int] = dataclasses.field(default_factory=dict)
     limits_known: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    rates: dict[str, Rate] = dataclasses.field(default_factory=dict)
     due_ns: dict[str, int] = dataclasses.field(default_factory=dict)
-    fair_by: dict[str, str] = dataclasses.field(default_factory=dict)
     turn: dict[str, int] = dataclasses.field(default_factory=dict)
     turns: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -38,12 +36,10 @@ class Tables:
     def copy(self) -> Tables:
         """The same rows in new tables."""
         return Tables(
-            limits=dict(self.limits),
+            settings=dict(self.settings),
             fences=dict(self.fences),
             limits_known=dict(self.limits_known),
-            rates=dict(self.rates),
             due_ns=dict(self.due_ns),
-            fair_by=dict(self.fair_by),
             turn=dict(self.turn),
             turns=dict(self.turns),
             lease_until=dict(self.lease_until),
@@ -108,18 +104,15 @@ class Tables:
             disowned, session = changes.disown
             self.owners[disowned].discard(session)
             self.executing.get(disowned, set()).discard(session)
-        for pool, limit in changes.limits:
-            if limit is None:
-                self.limits.pop(pool, None)
-            else:
-                self.limits[pool] = LimitRow(pool, limit)
-        for pool, limit in (*changes.limits, *changes.limits_known):
-            self.limits_known[pool] = limit
-        for pool, rate in changes.rates:
-            if rate is None:
-                self.rates.pop(pool, None)
-            else:
-                self.rates[pool] = rate
+        for pool, before, after in changes.settings:
+            self.settings[pool] = after
+            if after == NOTHING_SET:
+                del self.settings[pool]
+            if after.limit != before.limit:
+                self.limits_known[pool] = after.limit
+            if after.fair_by not in (None, before.fair_by):
+                self._ungroup(pool)
+        self.limits_known.update(changes.limits_known)
         self.due_ns.update(changes.due)
         for pool, group, begins, turn in changes.turns:
             self.turns[pool, group] = begins
@@ -128,12 +121,6 @@ class Tables:
             for key in [k for k, at in self.turns.items() if k[0] == pool and at <= turn]:
                 if key[1] not in in_line:
                     del self.turns[key]
-        for pool, fair_by in changes.orders:
-            if fair_by is None:
-                self.fair_by.pop(pool, None)
-            else:
-                self.fair_by[pool] = fair_by
-                self._ungroup(pool)
         self.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
 
     def _ungroup(self, pool: str) -> None:

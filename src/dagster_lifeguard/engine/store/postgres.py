@@ -20,16 +20,14 @@ from dagster_lifeguard.engine.rules.model import (
     Entry,
     EntryKind,
     Holding,
-    LimitRow,
     PoolSnapshot,
     PoolView,
     Ticket,
     TicketKey,
     View,
     Waiter,
-    most_slots,
 )
-from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.engine.store.postgres_connection import (
@@ -46,13 +44,14 @@ from dagster_lifeguard.engine.store.postgres_transaction import (
     slots_of,
     wake_ups,
 )
-from dagster_lifeguard.engine.store.sql import migrations, script
-from dagster_lifeguard.engine.store.upkeep import steps_from
+from dagster_lifeguard.engine.store.sql import newest_version, script
+from dagster_lifeguard.engine.store.upkeep import versions_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import Granted
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class PostgresStore:
     # ---- transactions --------------------------------------------------------------------------
 
     def migrate(self) -> int:
-        newest = len(migrations("postgres"))
+        newest = newest_version("postgres")
         connection = self.connection
         connection.acquire()
         try:
@@ -114,8 +113,7 @@ class PostgresStore:
             if table is not None:
                 read = Statement("SELECT version FROM lifeguard_schema")
                 ((version,),) = connection.execute([read])
-            steps = steps_from(version, "postgres", "The engine's tables")
-            for step in steps:
+            for step in versions_after(version, "postgres", "The engine's tables"):
                 connection.execute([Statement(text) for text in script("postgres", step)])
             forget = Statement("DELETE FROM lifeguard_schema")
             record = Statement("INSERT INTO lifeguard_schema VALUES (%s)", (newest,))
@@ -205,7 +203,7 @@ class PostgresStore:
                     call(
                         "grant_unseen",
                         pools,
-                        [view.limit for view in views],
+                        [view.settings.limit for view in views],
                         [view.limit_known for view in views],
                         *grant.key,
                         changes.session,
@@ -247,7 +245,7 @@ class PostgresStore:
     ) -> dict[str, PoolView]:
         views = {pool[0]: _pool_view(pool) for pool in found or ()}
         for name, view in views.items():
-            if view.fair_by is not None:
+            if view.settings.fair_by is not None:
                 views[name] = self._fair_view(view, groups.get(name))
         return views
 
@@ -258,7 +256,7 @@ class PostgresStore:
         view, groups = rows.groups_to_see(view)
         if not groups:
             return rows.with_queue(view, ())
-        most = most_slots(found.pool, found.limit, found.limit_known)
+        most = most_slots(found.pool, found.settings.limit, found.limit_known)
         members = self._call("members", found.pool, list(groups), list(groups.values()), most)
         return rows.with_queue(view, members)
 
@@ -309,14 +307,8 @@ class PostgresStore:
         view = self._view(found, ())
         return rows.pools_of(view.holdings, view.tickets)
 
-    def limits(self) -> tuple[LimitRow, ...]:
-        return tuple(LimitRow(*row) for row in self._run("limits"))
-
-    def rates(self) -> Mapping[str, Rate]:
-        return {pool: Rate(*row) for pool, *row in sorted(self._run("rates"))}
-
-    def orders(self) -> Mapping[str, str]:
-        return dict(sorted(self._run("orders")))
+    def settings(self) -> Mapping[str, PoolSettings]:
+        return {pool: rows.settings(row) for pool, *row in sorted(self._run("all_settings"))}
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         return tuple(map(_snapshot, self._run("snapshots", list(pools))))
@@ -410,25 +402,24 @@ def _look(scope: Scope, sessions: Sequence[str]) -> Statement:
 def _pool_view(found: Sequence[Any]) -> PoolView:
     pool, *row, taken, queue = found
     view = rows.pool_view(pool, row, taken or ())
-    return view if view.fair_by is not None else rows.with_queue(view, queue or ())
+    return view if view.settings.fair_by is not None else rows.with_queue(view, queue or ())
 
 
 def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
-    (pool, limit, *rate, due_ns, fair_by, held, waiting, turn, holders, turns, groups) = found[:-3]
+    pool, *of_settings = found[:6]
+    (due_ns, held, waiting, turn, holders, turns, groups) = found[6:-3]
     over_holdings, over_tickets, lost_steps = found[-3:]
     snapshot = PoolSnapshot(
         pool=pool,
-        limit=limit,
+        settings=rows.settings(of_settings),
         holdings=_holdings(held),
         waiting=_tickets(waiting),
-        rate=rows.rate(rate),
         due_ns=due_ns or 0,
-        fair_by=fair_by,
     )
     over_keys = {TicketKey(*key) for key in over_holdings or ()}
     lost = {TicketKey(run_id, step_key): label for run_id, step_key, label in lost_steps or ()}
     snapshot = rows.without_over(snapshot, over_keys, set(over_tickets or ()), lost)
-    if fair_by is None:
+    if snapshot.settings.fair_by is None:
         return snapshot
     return rows.fair_snapshot(snapshot, holders or (), turn, turns or (), groups or ())
 

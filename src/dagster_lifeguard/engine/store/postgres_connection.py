@@ -42,14 +42,6 @@ SET idle_in_transaction_session_timeout = '10s';
 SET client_min_messages = warning
 """
 
-_FRAGMENTS = frozenset(
-    {
-        *("clock", "read_clock", "most", "state", "pools", "holdings", "tickets"),
-        *("expired", "lease", "over_tickets", "over_holdings", "lost_steps"),
-    }
-)
-"""Parts of statements."""
-
 
 class Statement(NamedTuple):
     """A statement with a ``%s`` for each of its arguments."""
@@ -70,12 +62,6 @@ def call(name: str, *arguments: object) -> Statement:
 def _call_text(name: str, count: int) -> str:
     marks = ",".join(["%s"] * count)
     return f"EXECUTE lifeguard_{name}({marks})" if count else f"EXECUTE lifeguard_{name}"
-
-
-def prepared() -> dict[str, str]:
-    """The statements to prepare."""
-    named = statements("postgres")
-    return {name: text for name, text in named.items() if name not in _FRAGMENTS}
 
 
 class PostgresConnection:
@@ -144,7 +130,9 @@ class PostgresConnection:
     def prepare(self) -> None:
         """Prepare the statements, on a connection that has not done so; the tables must exist."""
         if self._prepared_on is not self._raw:
-            texts = [f"PREPARE lifeguard_{name} AS {sql}" for name, sql in prepared().items()]
+            texts = [
+                f"PREPARE lifeguard_{name} AS {sql}" for name, sql in statements("postgres").items()
+            ]
             # Those before one that fails, for a table that is not there, are prepared all the same.
             self.execute([Statement(text) for text in ("DEALLOCATE ALL", *texts)])
             self._prepared_on = self._raw

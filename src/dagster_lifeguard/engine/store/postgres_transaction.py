@@ -98,20 +98,10 @@ class PostgresTransaction(Viewed):
         if changes.disown is not None:
             key, session = changes.disown
             yield call("disown", *key, session)
-        for pool, limit in changes.limits:
-            if limit is None:
-                yield call("delete_limit", pool)
-            else:
-                yield call("set_limit", pool, limit)
-        for pool, limit in (*changes.limits, *changes.limits_known):
-            yield call("know_limit", pool, limit)
-        for pool, rate in changes.rates:
-            yield call("set_rate", pool, *rows.of_rate(rate))
+        for name, arguments in rows.set_settings(changes):
+            yield call(name, *arguments.values())
         for pool, due_ns in changes.due:
             yield call("set_due", pool, due_ns)
-        for pool, fair_by in changes.orders:
-            yield call("set_order", pool, fair_by)
-            yield call("regroup", pool, None if fair_by is None else "")
         for name, arguments in rows.groups(changes):
             yield call(name, *arguments.values())
         yield from wake_ups(changes.wake)

@@ -19,6 +19,7 @@ from dagster_lifeguard.engine.rules.model import (
     Waiter,
 )
 from dagster_lifeguard.engine.rules.order import line, members_to_see, queue_of, turns_in_force
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 
 if TYPE_CHECKING:
@@ -59,20 +60,17 @@ def pool_view(pool: str, row: Sequence[Any], taken: Iterable[int]) -> PoolView:
 
     Args:
         pool: The pool.
-        row: Its row: fence, limit_known, limit, starts, seconds, burst, due_ns, fair_by,
-            turn.
+        row: Its row: fence, limit_known, due_ns, turn, and the columns of its settings.
         taken: Numbers of the slots that are held.
     """
-    fence, limit_known, limit, *of_rate, due_ns, fair_by, turn = row
+    fence, limit_known, due_ns, turn, *of_settings = row
     return PoolView(
         pool=pool,
-        limit=limit,
+        settings=settings(of_settings),
         taken=frozenset(taken),
         fence=fence,
         limit_known=limit_known,
-        rate=rate(of_rate),
         due_ns=due_ns,
-        fair_by=fair_by,
         turn=turn,
     )
 
@@ -205,12 +203,37 @@ def waiter(row: Sequence[Any]) -> Waiter:
     return Waiter(number, priority, slots, since, TicketKey(run_id, step_key), session, *group)
 
 
-def rate(row: Sequence[int | None]) -> Rate | None:
-    """The rate of a row (starts, seconds, burst), if there is one."""
-    starts, seconds, burst = row
-    if starts is None or seconds is None or burst is None:
-        return None
-    return Rate(starts, seconds, burst)
+def settings(row: Sequence[Any]) -> PoolSettings:
+    """The settings of a row (limit, rate_starts, rate_seconds, rate_burst, fair_by)."""
+    limit, starts, seconds, burst, fair_by = row
+    return PoolSettings(limit, None if starts is None else Rate(starts, seconds, burst), fair_by)
+
+
+def kept_settings(found: PoolSettings) -> dict[str, object]:
+    """The columns of the engine's own table for these settings; Dagster's has the limit."""
+    rate = found.rate
+    return {
+        "rate_starts": rate and rate.starts,
+        "rate_seconds": rate and rate.seconds,
+        "rate_burst": rate and rate.burst,
+        "fair_by": found.fair_by,
+    }
+
+
+def set_settings(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
+    """Statements that write what is set of pools, with their arguments."""
+    for pool, before, after in changes.settings:
+        if after.limit != before.limit:
+            if after.limit is None:
+                yield "delete_limit", {"pool": pool}
+            else:
+                yield "set_limit", {"pool": pool, "limit": after.limit}
+            yield "know_limit", {"pool": pool, "limit": after.limit}
+        yield "set_settings", {"pool": pool, **kept_settings(after)}
+        if after.fair_by != before.fair_by:
+            yield "regroup", {"pool": pool, "group": None if after.fair_by is None else ""}
+    for pool, limit in changes.limits_known:
+        yield "know_limit", {"pool": pool, "limit": limit}
 
 
 def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
@@ -227,11 +250,6 @@ def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
         yield "set_turn_of_group", {"pool": pool, "group": group, "begins": begins}
         yield "set_turn", {"pool": pool, "turn": turn}
         yield "forget_turns", {"pool": pool, "turn": turn}
-
-
-def of_rate(found: Rate | None) -> tuple[int | None, int | None, int | None]:
-    """The row of a rate, or of none."""
-    return (None, None, None) if found is None else (found.starts, found.seconds, found.burst)
 
 
 def entry(row: Sequence[Any]) -> Entry:

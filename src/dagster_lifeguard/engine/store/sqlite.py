@@ -21,28 +21,27 @@ from dagster_lifeguard.engine.rules.model import (
     WAITERS_SEEN_MAX,
     Entry,
     EntryKind,
-    LimitRow,
     PoolSnapshot,
     PoolView,
     Ticket,
     TicketKey,
     View,
-    most_slots,
 )
-from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
-from dagster_lifeguard.engine.store.sql import migrations, script, statements
+from dagster_lifeguard.engine.store.sql import newest_version, script, statements
 from dagster_lifeguard.engine.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
 from dagster_lifeguard.engine.store.sqlite_transaction import SqliteTransaction
-from dagster_lifeguard.engine.store.upkeep import steps_from
+from dagster_lifeguard.engine.store.upkeep import versions_after
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import Holding
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Scope
 
 _POLL_PAUSE_SECONDS = 0.025
@@ -68,7 +67,7 @@ class SqliteStore(ByLook):
     # ---- transactions --------------------------------------------------------------------------
 
     def migrate(self) -> int:
-        newest = len(migrations("sqlite"))
+        newest = newest_version("sqlite")
         with self.connection.writing() as connection:
             found = connection.execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'lifeguard_schema'"
@@ -76,8 +75,7 @@ class SqliteStore(ByLook):
             version = 0
             if found:
                 (version,) = connection.execute("SELECT version FROM lifeguard_schema").fetchone()
-            steps = steps_from(version, "sqlite", f"The engine's tables in {self.path}")
-            for step in steps:
+            for step in versions_after(version, "sqlite", f"The engine's tables in {self.path}"):
                 for statement in script("sqlite", step):
                     connection.execute(statement)
             if version < newest:
@@ -126,11 +124,14 @@ class SqliteStore(ByLook):
         if row is None:
             connection.execute(_SQL["add_pool"], (pool,))
             row = connection.execute(_SQL["pool"], (pool,)).fetchone()
+        is_asked_for, *of_pool = row
         taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
-        view = rows.pool_view(pool, row, taken)
-        most = most_slots(pool, view.limit, view.limit_known)
+        view = rows.pool_view(pool, of_pool, taken)
+        is_fair = view.settings.fair_by is not None
+        if not (is_asked_for or is_fair):
+            return view
+        most = most_slots(pool, view.settings.limit, view.limit_known)
         seen = {"pool": pool, "now": now, "most": most, "count": WAITERS_SEEN_MAX + 1}
-        is_fair = view.fair_by is not None
         queue: list[Any] = []
         for (slots,) in connection.execute(
             _SQL["sizes_of_lines" if is_fair else "sizes"], seen
@@ -265,18 +266,10 @@ class SqliteStore(ByLook):
         with self.connection.reading() as connection:
             return rows.pools_of(*self._in_question(connection, run_id, step_key, sessions))
 
-    def limits(self) -> tuple[LimitRow, ...]:
+    def settings(self) -> Mapping[str, PoolSettings]:
         with self.connection.reading() as connection:
-            found = connection.execute(_SQL["limits"])
-            return tuple(LimitRow(*row) for row in found)
-
-    def rates(self) -> Mapping[str, Rate]:
-        with self.connection.reading() as connection:
-            return {row[0]: Rate(*row[1:]) for row in connection.execute(_SQL["rates"])}
-
-    def orders(self) -> Mapping[str, str]:
-        with self.connection.reading() as connection:
-            return dict(connection.execute(_SQL["orders"]).fetchall())
+            found = sorted(connection.execute(_SQL["all_settings"]))
+            return {pool: rows.settings(row) for pool, *row in found}
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self.connection.reading() as connection:
@@ -308,27 +301,26 @@ class SqliteStore(ByLook):
         over_tickets: Collection[int],
         lost: Mapping[TicketKey, str],
     ) -> PoolSnapshot:
-        limit = connection.execute(_SQL["limit"], (pool,)).fetchone()
-        settings = connection.execute(_SQL["settings"], (pool,)).fetchone()
+        due_ns, turn, *of_settings = connection.execute(
+            _SQL["settings_of_pool"], (pool,)
+        ).fetchone()
         held = list(connection.execute(_SQL["holdings_of_pool"], {"pool": pool}))
         waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
         found = PoolSnapshot(
             pool=pool,
-            limit=limit[0] if limit else None,
+            settings=rows.settings(of_settings),
             holdings=self._holdings(connection, held),
             waiting=self._tickets(connection, waiting),
-            rate=rows.rate(settings[:3]) if settings else None,
-            due_ns=settings[5] if settings else 0,
-            fair_by=settings[3] if settings else None,
+            due_ns=due_ns or 0,
         )
         found = rows.without_over(found, over_holdings, over_tickets, lost)
-        if found.fair_by is None:
+        if found.settings.fair_by is None:
             return found
         holders, turns, groups = (
             connection.execute(_SQL[name], (pool,)).fetchall()
             for name in ("holders", "turns", "groups_of_tickets")
         )
-        return rows.fair_snapshot(found, holders, settings[4], turns, groups)
+        return rows.fair_snapshot(found, holders, turn, turns, groups)
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         with self.connection.reading() as connection:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.store.sqlite_connection import SqliteConnection
 
 _SQL = statements("sqlite")
+_REGROUP = ("regroup_queue", "regroup_holdings", "drop_groups")
 
 
 class SqliteTransaction(Viewed):
@@ -104,22 +105,11 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
     if changes.disown is not None:
         key, session = changes.disown
         execute(_SQL["drop_owner"], (*key, session))
-    for pool, limit in changes.limits:
-        if limit is None:
-            execute(_SQL["delete_limit"], (pool,))
-        else:
-            execute(_SQL["set_limit"], (pool, limit))
-    for pool, limit in (*changes.limits, *changes.limits_known):
-        execute(_SQL["know_limit"], (limit, pool))
-    for pool, rate in changes.rates:
-        execute(_SQL["set_rate"], (*rows.of_rate(rate), pool))
+    for name, arguments in rows.set_settings(changes):
+        for statement in _REGROUP if name == "regroup" else (name,):
+            execute(_SQL[statement], arguments)
     for pool, due_ns in changes.due:
         execute(_SQL["set_due"], (due_ns, pool))
-    for pool, fair_by in changes.orders:
-        execute(_SQL["set_order"], {"pool": pool, "fair_by": fair_by})
-        regrouped = {"pool": pool, "group": None if fair_by is None else ""}
-        for name in ("regroup_queue", "regroup_holdings", "drop_groups"):
-            execute(_SQL[name], regrouped)
     for name, arguments in rows.groups(changes):
         execute(_SQL[name], arguments)
     for e in changes.ledger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.store.sql import migrations
+from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.errors import OldTablesError, SchemaError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def upkeep(*, allowed: bool) -> Iterator[None]:
         _is_allowed = before
 
 
-def steps_from(version: int, dialect: Dialect, place: str) -> tuple[str, ...]:
-    """The scripts that lead from a version of the tables to the newest.
+def versions_after(version: int, dialect: Dialect, place: str) -> range:
+    """The versions through which the tables are brought up to date.
 
     Args:
         version: Of the tables that are there; 0 if there are none.
@@ -44,20 +44,18 @@ def steps_from(version: int, dialect: Dialect, place: str) -> tuple[str, ...]:
         SchemaError: They are newer than this package.
         OldTablesError: They are older, and this process may not change them.
     """
-    names = migrations(dialect)
-    if version > len(names):
+    newest = newest_version(dialect)
+    if version > newest:
         raise SchemaError(
-            f"{place} have version {version}, this package knows {len(names)}.",
+            f"{place} have version {version}, this package knows {newest}.",
             remedy="Install a newer dagster-lifeguard.",
             names=[place],
         )
-    if version == 0:  # What was there before the first migration is nothing: take the short way.
-        return ("schema",)
-    if version < len(names) and not _is_allowed:
+    if 0 < version < newest and not _is_allowed:
         raise OldTablesError(
-            f"{place} have version {version}, this package reads {len(names)}.",
+            f"{place} have version {version}, this package reads {newest}.",
             remedy="Bring them up to date: lifeguard engine enable. A step that claims a slot does "
             "so, too.",
             names=[place],
         )
-    return names[version:]
+    return range(version + 1, newest + 1)

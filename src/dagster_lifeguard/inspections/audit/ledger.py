@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.model import EntryKind, limit_in_force
+from dagster_lifeguard.engine.rules.model import EntryKind
+from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.inspections.audit.clock import ClockSteps
 from dagster_lifeguard.inspections.audit.fences import Fences

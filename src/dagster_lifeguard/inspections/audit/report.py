@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from dagster_lifeguard.compat.events import read_event_rows
 from dagster_lifeguard.deployment.history import read_past
 from dagster_lifeguard.deployment.instance import InstanceDeployment
+from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.ledger import open_ledger
 from dagster_lifeguard.inspections.audit.executions import Limits, audit_executions
@@ -119,13 +120,18 @@ def _audit(
         with open_ledger(deployment, settings) as store:
             with_ledger = store is not None and settings.granularity == "op"
         by = "ledger" if with_ledger else "event-logs"
+    live = deployment.pool_settings()
     limits = Limits(
-        deployment.limits(),
+        own_limits(live),
         settings.default_limit,
         per_run=settings.granularity == "run",
         expressions=settings.engine is not False,
     )
-    rates = {n: r for n, r in (deployment.rates() or {}).items() if pool in (None, n)}
+    rates = {
+        name: rate
+        for name, found in live.items()
+        if (rate := found.rate) is not None and pool in (None, name)
+    }
     if by == "ledger":
         of_limits = _by_ledger(
             deployment, settings, limits, rates, since, until, pool, long_seconds, progress

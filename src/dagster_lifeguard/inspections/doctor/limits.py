@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.engine.rules.names import enumerate_some, is_held_by_asset
+from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def pool_unlimited(subject: Subject) -> Iterator[Told]:
     source="deployment",
 )
 def limit_unused(subject: Subject) -> Iterator[Told]:
-    unused = sorted(p for p in subject.deployment.limits() if not subject.may_be_used(p))
+    unused = sorted(
+        p for p in own_limits(subject.deployment.pool_settings()) if not subject.may_be_used(p)
+    )
     if unused and subject.assets:
         yield Told(
             f"{enumerate_some(unused)}: limited, and asked for by no asset that has run.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import tagged_steps
 from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
+from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
@@ -61,14 +62,15 @@ def names_old_naming(subject: Subject) -> Iterator[Told]:
     source="deployment",
 )
 def name_reserved(subject: Subject) -> Iterator[Told]:
-    names = sorted(filter(is_reserved, subject.deployment.limits()))
+    limits = own_limits(subject.deployment.pool_settings())
+    names = sorted(filter(is_reserved, limits))
     if names and subject.settings.engine is not False:
         yield Told(
             f"{enumerate_some(names)}: limited, and the engine has its own use for names that "
             "begin so: what asks for such a pool is not limited by this.",
             "Give the pool another name, and delete this limit.",
             names=names,
-            evidence=[f"{name}: limit {subject.deployment.limits()[name]}" for name in names],
+            evidence=[f"{name}: limit {limits[name]}" for name in names],
             commands=[_deletion(name) for name in names],
         )
 
@@ -119,7 +121,7 @@ def _told(subject: Subject, names: list[str]) -> list[str]:
 
 def _deletions(subject: Subject, names: list[str]) -> list[str]:
     """How to delete the limits of those that nothing uses."""
-    own = subject.deployment.limits()
+    own = own_limits(subject.deployment.pool_settings())
     return [_deletion(name) for name in names if name in own and not subject.may_be_used(name)]
 
 

@@ -131,7 +131,7 @@ def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def engine_tables(subject: Subject) -> Iterator[Told]:
-    newest = switch.TABLES_NEWEST
+    newest = switch.tables_newest()
     found = _status(subject)
     if found is None or found.tables is None or found.tables == newest:
         return

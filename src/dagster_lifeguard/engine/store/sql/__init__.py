@@ -7,9 +7,25 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX
+from dagster_lifeguard.engine.rules.names import ALL_PARTITIONS, SLOTS_MAX
+
 Dialect = Literal["sqlite", "postgres"]
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+ENDING_TICKETS_MAX = 100
+"""Of a session that ends, so many waiting tickets are seen at once."""
+
+FOLDER = files(__package__)
+"""Where the files are: a directory for each database."""
+
+_NUMBERS = {
+    "waiters_read": str(WAITERS_SEEN_MAX + 1),  # One more, which tells that there are more.
+    "slots_max": str(SLOTS_MAX),
+    "all_partitions": f"'{ALL_PARTITIONS}'",
+    "ending_tickets": str(ENDING_TICKETS_MAX),
+}
+
+_HEAD = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 _NEXT = re.compile(r";\n+(?=\S)")
 _PART = re.compile(r"\{(\w+)\}")
 
@@ -18,41 +34,36 @@ _PART = re.compile(r"\{(\w+)\}")
 def statements(dialect: Dialect) -> dict[str, str]:
     """The statements of ``statements.sql``, by the name written above each.
 
-    ``{name}`` in a statement stands for the statement of that name.
+    ``{name}`` in a statement stands for the part of that name, or for a number of the rules.
     """
-    text = (files(__package__) / dialect / "statements.sql").read_text(encoding="utf-8")
-    _, *parts = _NAME.split(text)
-    named = {
-        name: _without_comments(body).rstrip(";")
-        for name, body in zip(parts[::2], parts[1::2], strict=True)
-    }
+    text = (FOLDER / dialect / "statements.sql").read_text(encoding="utf-8")
+    _, *found = _HEAD.split(text)
+    kinds = dict(zip(found[1::3], found[::3], strict=True))
+    bodies = dict(zip(found[1::3], map(_without_comments, found[2::3]), strict=True))
 
     def fill(body: str) -> str:
-        # Braces around anything else are a part of some pool's name.
-        return _PART.sub(
-            lambda match: fill(named[match[1]]) if match[1] in named else match[0], body
-        )
+        return _PART.sub(lambda match: _NUMBERS.get(match[1]) or fill(bodies[match[1]]), body)
 
-    return {name: fill(body) for name, body in named.items()}
+    return {name: fill(body).rstrip(";") for name, body in bodies.items() if kinds[name] == "name"}
 
 
 @cache
-def script(dialect: Dialect, name: str) -> tuple[str, ...]:
-    """The statements of a script without names, in order.
+def script(dialect: Dialect, version: int) -> tuple[str, ...]:
+    """The statements that bring the tables from the version before to this one, in order.
 
     Each begins at the margin. A trigger has semicolons within it, so its lines are indented.
     """
-    text = (files(__package__) / dialect / f"{name}.sql").read_text(encoding="utf-8")
+    text = (FOLDER / dialect / f"version_{version}.sql").read_text(encoding="utf-8")
     return tuple(part.strip() for part in _NEXT.split(_without_comments(text).rstrip(";")))
+
+
+@cache
+def newest_version(dialect: Dialect) -> int:
+    """The version of the tables that this package makes."""
+    names = [entry.name for entry in (FOLDER / dialect).iterdir()]
+    return sum(name.startswith("version_") for name in names)
 
 
 def _without_comments(text: str) -> str:
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    return "\n".join(lines).strip()
-
-
-@cache
-def migrations(dialect: Dialect) -> tuple[str, ...]:
-    """The names of the migrations, oldest first; the n-th leads to version n."""
-    names = (entry.name.removesuffix(".sql") for entry in (files(__package__) / dialect).iterdir())
-    return tuple(sorted(name for name in names if name.startswith("migration_")))
+    return "\n".join(lines).strip().rstrip(";")

@@ -1,6 +1,6 @@
 -- Prepared once for each connection. The parts in braces are named statements of this file.
 
--- name: clock
+-- part: clock
 SELECT extract(epoch FROM clock_timestamp())::double precision;
 
 -- name: add_pools
@@ -43,30 +43,30 @@ SELECT ({clock}), {state}, ({pools}),
      t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since,
      (SELECT json_agg(a.pool) FROM lifeguard_queue a WHERE a.number = t.number AND a.queued)))
    FROM (SELECT * FROM lifeguard_tickets WHERE session = ANY($3::text[])
-         ORDER BY session, number LIMIT 100) AS t);
+         ORDER BY session, number LIMIT {ending_tickets}) AS t);
 
 -- name: view_of_nothing
 SELECT ({clock}), {state}, ({pools}), NULL::json, NULL::json;
 
 -- What the next claim will take back, found by the index of leases: this costs as much as died.
 -- A read waits for no lock, so its clock may stand still.
--- name: read_clock
+-- part: read_clock
 SELECT extract(epoch FROM statement_timestamp())::double precision;
 
--- name: expired
+-- part: expired
 SELECT session FROM lifeguard_sessions WHERE lease_until <= ({read_clock});
 
--- name: over_tickets
+-- part: over_tickets
 SELECT number FROM lifeguard_tickets WHERE session IN ({expired});
 
--- name: over_holdings
+-- part: over_holdings
 SELECT o.run_id, o.step_key FROM lifeguard_owners o
 WHERE o.session IN ({expired}) AND NOT EXISTS (
   SELECT 1 FROM lifeguard_owners w
   WHERE w.run_id = o.run_id AND w.step_key = o.step_key AND w.session NOT IN ({expired}));
 
 -- The processes that executed steps and are dead, where another owner keeps the holding.
--- name: lost_steps
+-- part: lost_steps
 SELECT h.run_id, h.step_key, h.lost FROM lifeguard_holdings h
 WHERE h.lost IS NOT NULL AND NOT EXISTS (
   SELECT 1 FROM lifeguard_owners w
@@ -88,8 +88,7 @@ SELECT ({holdings} WHERE h.run_id = $1::text AND h.step_key = $2::text),
           WHERE t.run_id = $1::text AND t.step_key = $2::text AND t.number IN ({over_tickets}));
 
 -- name: snapshots
-SELECT asked.pool, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst,
-  p.due_ns, p.fair_by,
+SELECT asked.pool, {settings}, p.due_ns,
   ({holdings} WHERE h.pool = asked.pool),
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool),
   p.turn,
@@ -117,23 +116,27 @@ LEFT JOIN concurrency_limits l
 LEFT JOIN lifeguard_pools p ON p.pool = asked.pool
 ORDER BY asked.place;
 
--- name: state
+-- What is set of a pool: its limit in Dagster's table, and the rest.
+-- part: settings
+l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by;
+
+-- part: state
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
 (SELECT min(lease_until) FROM lifeguard_sessions);
 
 -- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
--- name: most
-CASE WHEN left(p.pool, 5) = '{all}' THEN 1000 ELSE coalesce(l."limit", p.limit_known, 1000) END;
+-- part: most
+CASE WHEN starts_with(p.pool, {all_partitions}) THEN {slots_max}
+  ELSE coalesce(l."limit", p.limit_known, {slots_max}) END;
 
 -- Of the session of a ticket. Looked up by its key: a join may begin at all sessions that live.
--- name: lease
+-- part: lease
 SELECT s.lease_until FROM lifeguard_sessions s WHERE s.session = t.session;
 
 -- The queue is read from size to size along the index, whatever there is of each, up to the limit.
--- name: pools
+-- part: pools
 SELECT json_agg(json_build_array(
-  p.pool, p.fence, p.limit_known, l."limit",
-  p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns, p.fair_by, p.turn,
+  p.pool, p.fence, p.limit_known, p.due_ns, p.turn, {settings},
   (SELECT json_agg(h.slot_no) FROM lifeguard_holdings h WHERE h.pool = p.pool),
   (WITH RECURSIVE sizes (slots) AS (
      (SELECT q.slots FROM lifeguard_queue q
@@ -152,15 +155,15 @@ SELECT json_agg(json_build_array(
      JOIN lifeguard_tickets t ON t.number = q.number
      WHERE q.pool = p.pool AND q.queued AND q."group" IS NULL AND q.slots = sizes.slots
        AND ({lease}) > ({clock})
-     ORDER BY q.priority DESC, q.number LIMIT 33) AS w
+     ORDER BY q.priority DESC, q.number LIMIT {waiters_read}) AS w
    WHERE sizes.slots <= ({most}))))
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
 WHERE p.pool = ANY($1::text[]);
 
 -- What a pool whose order is fair needs besides: who holds, where the turn of the group that asks
--- begins, and the first live one of each of the 33 lines that are ranked best. From line to line along
--- the index; what a line is ranked by may be out of date by what died.
+-- begins, and the first live one of each of the lines that are ranked best. From line to line
+-- along the index; what a line is ranked by may be out of date by what died.
 -- name: heads
 WITH RECURSIVE slots (most) AS (
   SELECT ({most}) FROM lifeguard_pools p
@@ -184,7 +187,7 @@ WITH RECURSIVE slots (most) AS (
         AND ({lease}) > ({clock})
       ORDER BY q.priority DESC, q.number LIMIT 1) AS w
     WHERE i.pool = $1::text AND i.slots = sizes.slots
-    ORDER BY i.priority DESC, i.held, i.begins NULLS FIRST, i.number LIMIT 33) AS best
+    ORDER BY i.priority DESC, i.held, i.begins NULLS FIRST, i.number LIMIT {waiters_read}) AS best
   WHERE sizes.slots <= (SELECT slots.most FROM slots)
 )
 SELECT
@@ -208,7 +211,7 @@ CROSS JOIN LATERAL (
     AND ({lease}) > ({clock})
   ORDER BY q.priority DESC, q.number LIMIT seen.count) AS w;
 
--- name: holdings
+-- part: holdings
 SELECT json_agg(json_build_array(
   h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since,
   (SELECT json_agg(w.session) FROM lifeguard_owners w
@@ -216,7 +219,7 @@ SELECT json_agg(json_build_array(
   ORDER BY h.fence, h.run_id, h.step_key, h.pool, h.slot_no)
 FROM lifeguard_holdings h;
 
--- name: tickets
+-- part: tickets
 SELECT json_agg(json_build_array(
   t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since,
   (SELECT json_agg(a.pool) FROM lifeguard_queue a WHERE a.number = t.number AND a.queued))
@@ -362,16 +365,11 @@ DELETE FROM concurrency_limits WHERE concurrency_key = $1::text;
 -- name: know_limit
 UPDATE lifeguard_pools SET limit_known = $2::integer WHERE pool = $1::text;
 
--- name: set_rate
+-- name: set_settings
 UPDATE lifeguard_pools
-SET rate_starts = $2::integer, rate_seconds = $3::integer, rate_burst = $4::integer
+SET rate_starts = $2::integer, rate_seconds = $3::integer, rate_burst = $4::integer,
+  fair_by = $5::text
 WHERE pool = $1::text;
-
--- name: orders
-SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL;
-
--- name: set_order
-UPDATE lifeguard_pools SET fair_by = $2::text WHERE pool = $1::text;
 
 -- Nobody's group by one tag says anything about another.
 -- name: regroup
@@ -403,9 +401,15 @@ DELETE FROM lifeguard_groups WHERE pool = $1::text AND NOT in_line AND begins <=
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;
 
--- name: rates
-SELECT pool, rate_starts, rate_seconds, rate_burst
-FROM lifeguard_pools WHERE rate_starts IS NOT NULL;
+-- name: all_settings
+SELECT l.concurrency_key, {settings}
+FROM concurrency_limits l LEFT JOIN lifeguard_pools p ON p.pool = l.concurrency_key
+WHERE l.using_default_limit IS NOT TRUE
+UNION ALL
+SELECT p.pool, {settings}
+FROM lifeguard_pools p
+LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
+WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL) AND l.concurrency_key IS NULL;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger
@@ -472,10 +476,6 @@ LIMIT $2::integer;
 
 -- name: revoked_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until = 0;
-
--- name: limits
-SELECT concurrency_key, "limit" FROM concurrency_limits
-WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key COLLATE "C";
 
 -- name: expired_entry
 SELECT 1 FROM lifeguard_ledger

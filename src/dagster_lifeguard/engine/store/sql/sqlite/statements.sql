@@ -2,9 +2,13 @@
 SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_until > 0),
        (SELECT min(lease_until) FROM lifeguard_sessions);
 
+-- What is set of a pool: its limit in Dagster's table, and the rest.
+-- part: settings
+l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by;
+
 -- name: pool
-SELECT p.fence, p.limit_known, l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.due_ns,
-  p.fair_by, p.turn
+SELECT EXISTS (SELECT 1 FROM lifeguard_queue q WHERE q.pool = p.pool),
+  p.fence, p.limit_known, p.due_ns, p.turn, {settings}
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
 WHERE p.pool = ?;
@@ -124,7 +128,7 @@ FROM lifeguard_tickets WHERE run_id = :run_id ORDER BY number;
 
 -- name: tickets_of_session
 SELECT number, run_id, step_key, priority, demand, session, since
-FROM lifeguard_tickets WHERE session = :session ORDER BY number LIMIT 100;
+FROM lifeguard_tickets WHERE session = :session ORDER BY number LIMIT {ending_tickets};
 
 -- name: tickets_of_pool
 SELECT t.number, t.run_id, t.step_key, t.priority, t.demand, t.session, t.since
@@ -200,21 +204,20 @@ UPDATE lifeguard_sessions SET lease_until = 0 WHERE session = :session;
 
 -- name: set_limit
 INSERT INTO concurrency_limits (concurrency_key, "limit", using_default_limit)
-VALUES (?, ?, FALSE)
+VALUES (:pool, :limit, FALSE)
 ON CONFLICT (concurrency_key)
 DO UPDATE SET "limit" = excluded."limit", using_default_limit = FALSE;
 
 -- name: delete_limit
-DELETE FROM concurrency_limits WHERE concurrency_key = ?;
+DELETE FROM concurrency_limits WHERE concurrency_key = :pool;
 
 -- name: know_limit
-UPDATE lifeguard_pools SET limit_known = ? WHERE pool = ?;
+UPDATE lifeguard_pools SET limit_known = :limit WHERE pool = :pool;
 
--- name: set_rate
-UPDATE lifeguard_pools SET rate_starts = ?, rate_seconds = ?, rate_burst = ? WHERE pool = ?;
-
--- name: set_order
-UPDATE lifeguard_pools SET fair_by = :fair_by WHERE pool = :pool;
+-- name: set_settings
+UPDATE lifeguard_pools SET rate_starts = :rate_starts, rate_seconds = :rate_seconds,
+  rate_burst = :rate_burst, fair_by = :fair_by
+WHERE pool = :pool;
 
 -- Nobody's group by one tag says anything about another.
 -- name: regroup_queue
@@ -247,15 +250,22 @@ DELETE FROM lifeguard_groups WHERE pool = :pool AND in_line = 0 AND begins <= :t
 -- name: set_due
 UPDATE lifeguard_pools SET due_ns = ? WHERE pool = ?;
 
--- name: rates
-SELECT pool, rate_starts, rate_seconds, rate_burst
-FROM lifeguard_pools WHERE rate_starts IS NOT NULL ORDER BY pool;
+-- name: all_settings
+SELECT l.concurrency_key, {settings}
+FROM concurrency_limits l LEFT JOIN lifeguard_pools p ON p.pool = l.concurrency_key
+WHERE l.using_default_limit IS NOT TRUE
+UNION ALL
+SELECT p.pool, {settings}
+FROM lifeguard_pools p
+LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
+WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL) AND l.concurrency_key IS NULL;
 
--- name: orders
-SELECT pool, fair_by FROM lifeguard_pools WHERE fair_by IS NOT NULL ORDER BY pool;
-
--- name: settings
-SELECT rate_starts, rate_seconds, rate_burst, fair_by, turn, due_ns FROM lifeguard_pools WHERE pool = ?;
+-- name: settings_of_pool
+SELECT p.due_ns, p.turn, {settings}
+FROM (SELECT ? AS pool) asked
+LEFT JOIN concurrency_limits l
+  ON l.concurrency_key = asked.pool AND l.using_default_limit IS NOT TRUE
+LEFT JOIN lifeguard_pools p ON p.pool = asked.pool;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger
@@ -306,14 +316,6 @@ LIMIT :count;
 -- name: revoked_sessions
 SELECT session FROM lifeguard_sessions WHERE lease_until = 0;
 
--- name: limits
-SELECT concurrency_key, "limit" FROM concurrency_limits
-WHERE using_default_limit IS NOT TRUE ORDER BY concurrency_key;
-
--- name: limit
-SELECT "limit" FROM concurrency_limits
-WHERE concurrency_key = ? AND using_default_limit IS NOT TRUE;
-
 -- name: expired_entry
 SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'expired' LIMIT 1;
 
@@ -321,7 +323,7 @@ SELECT 1 FROM lifeguard_ledger WHERE run_id = ? AND step_key = ? AND kind = 'exp
 SELECT pool FROM lifeguard_holdings UNION SELECT pool FROM lifeguard_queue ORDER BY pool;
 
 -- What the next claim will take back, found by the index of leases: this costs as much as died.
--- name: expired
+-- part: expired
 SELECT session FROM lifeguard_sessions WHERE lease_until <= :now;
 
 -- name: over_tickets

@@ -1,4 +1,3 @@
--- The newest schema, for a fresh database. A test holds it equal to the sum of the migrations.
 -- Times are seconds since the epoch. Limits stay in Dagster's own table, concurrency_limits.
 
 -- One row: the version of these tables.
@@ -18,8 +17,8 @@ CREATE TABLE lifeguard_pools (
   fair_by TEXT,
   turn BIGINT NOT NULL DEFAULT 0
 );
-CREATE INDEX lifeguard_pools_with_rate ON lifeguard_pools (pool) WHERE rate_starts IS NOT NULL;
-CREATE INDEX lifeguard_pools_fair ON lifeguard_pools (pool) WHERE fair_by IS NOT NULL;
+CREATE INDEX lifeguard_pools_set ON lifeguard_pools (pool)
+  WHERE rate_starts IS NOT NULL OR fair_by IS NOT NULL;
 
 -- One row for each live process.
 CREATE TABLE lifeguard_sessions (

@@ -1,7 +1,0 @@
--- Version 5: which owner of a holding is the process that executes the step, and that it died while
--- another owner lives.
-
-ALTER TABLE lifeguard_owners ADD COLUMN executes BOOLEAN NOT NULL DEFAULT FALSE;
-ALTER TABLE lifeguard_holdings ADD COLUMN lost TEXT;
-CREATE INDEX lifeguard_holdings_lost ON lifeguard_holdings (run_id, step_key)
-  WHERE lost IS NOT NULL
