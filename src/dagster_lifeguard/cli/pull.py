@@ -10,6 +10,7 @@ import click
 
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
 
@@ -64,9 +65,10 @@ def pull_command(
         written = new != old and not dry_run
         if written:
             change.write()
+        unseen = dict.fromkeys(NOTHING_SET.texts)
         pools = {
-            pool: {"limit": found.limit, **(found.texts if tells_all else dict.fromkeys(found.texts))}
-            for pool, found in sorted(live.items())
+            pool: {"limit": of_pool.limit, **(of_pool.texts if tells_all else unseen)}
+            for pool, of_pool in sorted(live.items())
         }
         found = {
             "version": 1,
