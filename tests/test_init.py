@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.init import SCHEMA_LINE
 from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
@@ -199,10 +200,35 @@ class TestCommand:
             named = first.removeprefix("# yaml-language-server: $schema=")
             assert (here / config).parent.joinpath(named).read_text() == schema_text()
 
-    def test_a_lifeguard_yaml_that_is_kept_gets_no_schema(self, here: Path, home: Path) -> None:
-        here.joinpath("lifeguard.yaml").write_text("naming: path\n")
-        assert init("--yes").exit_code == 0
-        assert list(here.glob("*.json")) == []
+    def test_a_lifeguard_yaml_that_is_kept_gets_the_schema_that_it_names(
+        self, here: Path, home: Path
+    ) -> None:
+        config, schema = here / "lifeguard.yaml", here / "lifeguard.schema.json"
+        config.write_text("naming: path\n")
+        result = init("--yes")
+        assert f"\n    {SCHEMA_LINE}\n" in result.output
+        assert not schema.exists()
+        kept = f"{SCHEMA_LINE}\nnaming: path\n"
+        for was in (None, "{}"):
+            config.write_text(kept)
+            if was is not None:
+                schema.write_text(was)
+            assert init("--dry-run").exit_code == 0
+            assert (schema.read_text() if schema.exists() else None) == was
+            result = init("--yes")
+            assert f"Wrote {schema.name}." in result.output
+            assert SCHEMA_LINE not in result.output
+            assert (config.read_text(), schema.read_text()) == (kept, schema_text())
+        assert "Nothing to change." in init("--yes").output
+
+    def test_a_schema_that_is_not_ours_is_left_alone(self, here: Path, home: Path) -> None:
+        config, schema = here / "lifeguard.yaml", here / "own.json"
+        schema.write_text("{}")
+        for named in ("own.json", "https://example.com/lifeguard.schema.json"):
+            config.write_text(f"# yaml-language-server: $schema={named}\nnaming: path\n")
+            assert init("--yes").exit_code == 0
+            assert [f.name for f in here.glob("*.json")] == ["own.json"]
+            assert schema.read_text() == "{}"
 
     def test_the_second_time_there_is_nothing_to_change(self, here: Path, home: Path) -> None:
         init("--yes")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster_lifeguard.engine.rules.model import is_script
-from dagster_lifeguard.engine.rules.names import refuse_unsettable
+from dagster_lifeguard.engine.rules.names import pool_text, refuse_unsettable
 from dagster_lifeguard.errors import DeploymentError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Settings:
         if wrong:
             raise DeploymentError(
                 "A limit is out of bounds: "
-                + ", ".join(f"{pool}: {limits[pool]}" for pool in wrong)
+                + ", ".join(f"{pool_text(pool)}: {limits[pool]}" for pool in wrong)
                 + ".",
                 remedy=f"Give limits from {self.limit_min} to {self.limit_max}.",
                 names=wrong,
