@@ -296,6 +296,27 @@ class TestCommand:
         assert what in result.stderr
         assert [p.name for p in here.rglob("*")] == ["home"]
 
+    def test_a_home_that_begins_with_a_tilde(
+        self, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(home.parent))
+        monkeypatch.setenv("DAGSTER_HOME", f"~/{home.name}")
+        assert init("--yes").exit_code == 0
+        assert "default_limit: 1" in home.joinpath("dagster.yaml").read_text()
+
+    def test_what_comes_next_can_be_pasted(self, here: Path, home: Path) -> None:
+        code = "import dagster as dg\n@dg.asset\ndef orders(): ...\n"
+        file = here / "definitions.py"
+        file.write_text(f"{code}defs = dg.Definitions(assets=[orders])\n")
+        lines = init("--yes").stdout.splitlines()
+        begin = next(n for n, line in enumerate(lines) if line.startswith("Next, end the file"))
+        pasted = [line.strip() for line in lines[begin + 1 : -1]]
+        assert lines[-1] == "then: lifeguard check"
+        with file.open("a") as text:
+            text.write("\n".join(pasted))
+        result = CliRunner().invoke(main, ["check", "-f", file.name])
+        assert result.exit_code == 0, result.output
+
     def test_an_instance_without_a_file_gets_one(self, here: Path, tmp_path: Path) -> None:
         file = tmp_path / "other.yaml"
         assert init("--yes", "--dagster-yaml", str(file)).exit_code == 0

@@ -145,7 +145,11 @@ def _project_change(config_path: str) -> tuple[Change | None, str]:
     project, config = find_dg_project(Path()), Path(config_path)
     if project is None:
         line = policy_line(None, config.resolve())
-        return None, f"Next, beside the definitions:\n    {line}\nthen: lifeguard check"
+        return None, (
+            "Next, end the file with the definitions, beside it, with:\n"
+            "    from pathlib import Path\n    from dagster_lifeguard import Policy\n"
+            f"    {line}\nthen: lifeguard check"
+        )
     file = defs_yaml(project.defs_folder)
     if file.is_file() and applies_policy(file):
         return None, "Next: lifeguard check"
