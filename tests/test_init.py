@@ -316,6 +316,8 @@ class TestCommand:
             text.write("\n".join(pasted))
         result = CliRunner().invoke(main, ["check", "-f", file.name])
         assert result.exit_code == 0, result.output
+        home.joinpath("dagster.yaml").unlink()
+        assert init("--yes").stdout.endswith("\nNext: lifeguard check\n")  # The file was there.
 
     def test_an_instance_without_a_file_gets_one(self, here: Path, tmp_path: Path) -> None:
         file = tmp_path / "other.yaml"

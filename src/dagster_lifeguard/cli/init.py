@@ -143,6 +143,8 @@ def _schema_change(config: Change | None, path: str) -> Change | None:
 def _project_change(config_path: str) -> tuple[Change | None, str]:
     """Return the defs.yaml that applies the policy to a dg project, and what is to do next."""
     project, config = find_dg_project(Path()), Path(config_path)
+    if project is None and config.exists():
+        return None, "Next: lifeguard check"  # It says how to apply the policy, if none is.
     if project is None:
         line = policy_line(None, config.resolve())
         return None, (
