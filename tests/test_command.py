@@ -127,6 +127,11 @@ class TestNames:
         assert found == names
         assert not modules & {"dagster", "pydantic", "sqlalchemy"}
 
+    def test_a_home_that_begins_with_a_tilde(self, home: Path, monkeypatch) -> None:
+        monkeypatch.setenv("HOME", str(home.parent))
+        monkeypatch.setenv("DAGSTER_HOME", f"~/{home.name}")
+        assert offered("lifeguard status sales_l")[0] == ["sales_live"]
+
     @pytest.mark.parametrize(
         "storage",
         [

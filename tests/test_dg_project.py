@@ -415,8 +415,9 @@ class TestFindingTheProject:
         write(plain, "pyproject.toml", text)
         assert find_dg_project(Path()) is None
 
-    def test_a_file_that_is_no_toml(self, plain: Path, home: Path) -> None:
-        write(plain, "pyproject.toml", "[tool\n")
+    @pytest.mark.parametrize("text", [b"[tool\n", 'name = "é"\n'.encode("latin-1")])
+    def test_a_file_that_is_no_toml(self, plain: Path, home: Path, text: bytes) -> None:
+        plain.joinpath("pyproject.toml").write_bytes(text)
         result = CliRunner().invoke(main, ["init", "--yes"])
         assert (result.exit_code, "Error: pyproject.toml: " in result.output) == (2, True)
         assert not plain.joinpath("lifeguard.yaml").exists()

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.init import SCHEMA_LINE
 from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
@@ -199,10 +200,35 @@ class TestCommand:
             named = first.removeprefix("# yaml-language-server: $schema=")
             assert (here / config).parent.joinpath(named).read_text() == schema_text()
 
-    def test_a_lifeguard_yaml_that_is_kept_gets_no_schema(self, here: Path, home: Path) -> None:
-        here.joinpath("lifeguard.yaml").write_text("naming: path\n")
-        assert init("--yes").exit_code == 0
-        assert list(here.glob("*.json")) == []
+    def test_a_lifeguard_yaml_that_is_kept_gets_the_schema_that_it_names(
+        self, here: Path, home: Path
+    ) -> None:
+        config, schema = here / "lifeguard.yaml", here / "lifeguard.schema.json"
+        config.write_text("naming: path\n")
+        result = init("--yes")
+        assert f"\n    {SCHEMA_LINE}\n" in result.output
+        assert not schema.exists()
+        kept = f"{SCHEMA_LINE}\nnaming: path\n"
+        for was in (None, "{}"):
+            config.write_text(kept)
+            if was is not None:
+                schema.write_text(was)
+            assert init("--dry-run").exit_code == 0
+            assert (schema.read_text() if schema.exists() else None) == was
+            result = init("--yes")
+            assert f"Wrote {schema.name}." in result.output
+            assert SCHEMA_LINE not in result.output
+            assert (config.read_text(), schema.read_text()) == (kept, schema_text())
+        assert "Nothing to change." in init("--yes").output
+
+    def test_a_schema_that_is_not_ours_is_left_alone(self, here: Path, home: Path) -> None:
+        config, schema = here / "lifeguard.yaml", here / "own.json"
+        schema.write_text("{}")
+        for named in ("own.json", "https://example.com/lifeguard.schema.json"):
+            config.write_text(f"# yaml-language-server: $schema={named}\nnaming: path\n")
+            assert init("--yes").exit_code == 0
+            assert [f.name for f in here.glob("*.json")] == ["own.json"]
+            assert schema.read_text() == "{}"
 
     def test_the_second_time_there_is_nothing_to_change(self, here: Path, home: Path) -> None:
         init("--yes")
@@ -269,6 +295,29 @@ class TestCommand:
         assert f"DAGSTER_HOME is {name}, " in result.stderr
         assert what in result.stderr
         assert [p.name for p in here.rglob("*")] == ["home"]
+
+    def test_a_home_that_begins_with_a_tilde(
+        self, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(home.parent))
+        monkeypatch.setenv("DAGSTER_HOME", f"~/{home.name}")
+        assert init("--yes").exit_code == 0
+        assert "default_limit: 1" in home.joinpath("dagster.yaml").read_text()
+
+    def test_what_comes_next_can_be_pasted(self, here: Path, home: Path) -> None:
+        code = "import dagster as dg\n@dg.asset\ndef orders(): ...\n"
+        file = here / "definitions.py"
+        file.write_text(f"{code}defs = dg.Definitions(assets=[orders])\n")
+        lines = init("--yes").stdout.splitlines()
+        begin = next(n for n, line in enumerate(lines) if line.startswith("Next, end the file"))
+        pasted = [line.strip() for line in lines[begin + 1 : -1]]
+        assert lines[-1] == "then: lifeguard check"
+        with file.open("a") as text:
+            text.write("\n".join(pasted))
+        result = CliRunner().invoke(main, ["check", "-f", file.name])
+        assert result.exit_code == 0, result.output
+        home.joinpath("dagster.yaml").unlink()
+        assert init("--yes").stdout.endswith("\nNext: lifeguard check\n")  # The file was there.
 
     def test_an_instance_without_a_file_gets_one(self, here: Path, tmp_path: Path) -> None:
         file = tmp_path / "other.yaml"

@@ -88,16 +88,17 @@ class TestThreads:
     @pytest.mark.parametrize("timeout", [0, 0.05])
     def test_a_timeout_says_why_and_withdraws(self, process, timeout):
         one, other = process(), process()
-        one.engine.change_pool("p", limit=1)
-        with one.slots(STEP, p=1):
+        pool = {"p%20q": 1}  # shown as it is in a rule's value
+        one.engine.change_pool("p%20q", limit=1)
+        with one.slots(STEP, **pool):
             with (
                 pytest.raises(
-                    SlotsTimeoutError, match=r"p was not free within .* p is full, 0 ahead"
+                    SlotsTimeoutError, match=r"^p q was not free within .* p q is full, 0 ahead"
                 ),
-                other.slots(TicketKey("other", "step"), timeout, p=1),
+                other.slots(TicketKey("other", "step"), timeout, **pool),
             ):
                 pass
-            assert waiting(one) == []
+            assert waiting(one, "p%20q") == []
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
     def test_an_interruption_withdraws(self, process, error, monkeypatch):
@@ -420,11 +421,12 @@ class TestDeadlocks:
 
     def test_one_step_that_waits_for_its_own_pool(self, process):
         one = process()
-        one.engine.change_pool("p", limit=1)
-        step = one.step("run", p=1)
+        pool = {"p%20q": 1}
+        one.engine.change_pool("p%20q", limit=1)
+        step = one.step("run", **pool)
         with (
-            pytest.raises(DeadlockError, match="waits for slots of p that it holds itself"),
-            one.slots(step, p=1),
+            pytest.raises(DeadlockError, match="waits for slots of p q that it holds itself"),
+            one.slots(step, **pool),
         ):
             pass
 

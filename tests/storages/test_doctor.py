@@ -23,12 +23,14 @@ from told import SETTINGS, Told, executed, run
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.names import parse_expression
 from dagster_lifeguard.inspections.doctor import daemon, fixes, slots
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.inspections.doctor.subject import Machine, Subject, examine_instance
 from dagster_lifeguard.inspections.doctor.tag_limits import RUNS_MIN
 from dagster_lifeguard.storage import switch
+from dagster_lifeguard.web.pages.doctor import doctor_page
 
 if TYPE_CHECKING:
     from dagster_lifeguard.findings import Finding
@@ -116,6 +118,18 @@ class TestEnvironment:
         (tmp_path / "none").mkdir()
         assert found("~/none", "home-missing") == found("~/none", "home-relative") == []
         assert the("~/none", "yaml-absent").names == (f"{tmp_path}/none/dagster.yaml",)
+
+    def test_the_page_finds_the_file_of_a_home_that_begins_with_a_tilde(
+        self, make_home: MAKE, monkeypatch
+    ) -> None:
+        home = make_home("sqlite", stock=True)
+        monkeypatch.setenv("HOME", str(home.path.parent))
+        monkeypatch.setenv("DAGSTER_HOME", f"~/{home.path.name}")
+        with home.instance() as instance:
+            page = doctor_page(InstanceDeployment(instance, "this"), time.time())
+        told = [finding.code for findings in page.groups.values() for finding in findings]
+        assert "monitoring-off" in told
+        assert "yaml-absent" not in told
 
     def test_home_is_relative(self, tmp_path: Path) -> None:
         (tmp_path / "home").mkdir()

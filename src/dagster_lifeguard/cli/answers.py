@@ -85,7 +85,7 @@ def explanation_lines(found: Explanation, *, name: str, in_full: bool) -> Iterat
         )
     own = [("its pool", _pool(pool)) for pool in found.pools]
     own += [
-        ("its pool", f"{printable(name)}: depends on the partition")
+        ("its pool", f"{printable(pool_text(name))}: depends on the partition")
         for name in found.pools_by_partition
     ]
     if own:

@@ -10,6 +10,7 @@ import click
 from dagster_lifeguard.cli.changes import consented
 from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.findings import number
 
@@ -62,7 +63,11 @@ def apply_command(
         click.echo(json.dumps(_as_json(plan, deployment.name, done, left, error), indent=2))
     if error is not None:
         if done and not as_json:
-            click.echo(f"Done: {', '.join(done)}.\nNot done: {', '.join(left)}.", err=True)
+            click.echo(
+                f"Done: {', '.join(map(pool_text, done))}.\n"
+                f"Not done: {', '.join(map(pool_text, left))}.",
+                err=True,
+            )
         raise error
     if not as_json and done:
         click.echo(f"Changed {number(len(done), what)} in {deployment.name}.")

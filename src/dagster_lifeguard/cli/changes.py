@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.policy.yaml_text import read_text
 
@@ -154,7 +154,7 @@ def instance_file(path: str | None) -> Path | None:
                 remedy="Correct it, or create the directory. Nothing was written.",
                 names=[home],
             )
-        return Path(home).expanduser() / "dagster.yaml"
+        return home_folder(home) / "dagster.yaml"
     here = Path("dagster.yaml")
     return here if here.exists() else None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.cli.changes import FILE_NAME
+from dagster_lifeguard.deployment.home import home_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ def pools_and_assets(context: click.Context, parameter: click.Parameter, start: 
 
 def _in_home(look: Callable[[Path, str, int], list[str]], start: str) -> list[str]:
     with suppress(Exception):
-        return look(Path(os.environ["DAGSTER_HOME"]), start, _COUNT_MAX)
+        return look(home_folder(os.environ["DAGSTER_HOME"]), start, _COUNT_MAX)
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -49,6 +50,11 @@ pools: {}
   # warehouse: 8
 """
 
+SCHEMA_LINE, *_ = STARTER.splitlines()
+"""By this, as its first line, editors find the schema of a YAML file."""
+
+_NAMED_SCHEMA = re.compile(r"^# *yaml-language-server: *\$schema=(\S+)", re.MULTILINE)
+
 
 @click.command("init")
 @click.option(
@@ -72,7 +78,8 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     without consent. Set DAGSTER_HOME first: without it the command says what it could not do.
 
     A dg project also gets a defs.yaml in its defs folder, which gives each asset there its pools.
-    The JSON schema of lifeguard.yaml goes beside it, for editors.
+    The JSON schema of lifeguard.yaml goes beside it, for editors: if the file is new, or names the
+    schema and the one there is missing or of another version.
 
     \b
     Examples:
@@ -83,17 +90,18 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
     if dagster_yaml is not None and Path(dagster_yaml).resolve() == Path(config_path).resolve():
         raise click.UsageError("--config and --dagster-yaml name the same file.")
     config = _config_change(config_path)
-    schema = _schema_change(config)
+    schema = _schema_change(config, config_path)
     folder, next_step = _project_change(config_path)
     found = (config, folder, _instance_change(dagster_yaml))
-    changes = [change for change in found if change]
+    shown = [change for change in found if change]
+    changes = [*shown, *([schema] if schema else [])]
     left = _left_undone(dagster_yaml)
     if schema is not None:
         click.echo(
             f"With {config_path} comes {schema.path}, by which editors complete and check it."
         )
-    if changes and agreed(changes, yes=yes, dry_run=dry_run):
-        write_all([*changes, *([schema] if schema else [])])
+    if changes and agreed(shown, yes=yes, dry_run=dry_run):
+        write_all(changes)
         for change in changes:
             click.echo(f"Wrote {change.path}.")
         click.echo(next_step)
@@ -116,11 +124,18 @@ def _config_change(path: str) -> Change | None:
     return Change(file, None, STARTER)
 
 
-def _schema_change(config: Change | None) -> Change | None:
-    """The schema beside a new lifeguard.yaml, whose first line names it."""
-    if config is None:
+def _schema_change(config: Change | None, path: str) -> Change | None:
+    """The schema that the file names to editors; says how to name it, if it names none."""
+    named = _NAMED_SCHEMA.search(read(Path(path)) if config is None else config.new)
+    if named is None:
+        click.echo(
+            f"For editors to complete and check {path}, begin it with this line and run this again:"
+            f"\n    {SCHEMA_LINE}"
+        )
         return None
-    file = config.path.with_name(SCHEMA_NAME)
+    if Path(named[1]).name != SCHEMA_NAME or "://" in named[1]:
+        return None  # Another one, which is not ours to write.
+    file = Path(path).parent / named[1]
     old = read(file) if file.exists() else None
     return None if old == schema_text() else Change(file, old, schema_text())
 
@@ -128,9 +143,15 @@ def _schema_change(config: Change | None) -> Change | None:
 def _project_change(config_path: str) -> tuple[Change | None, str]:
     """Return the defs.yaml that applies the policy to a dg project, and what is to do next."""
     project, config = find_dg_project(Path()), Path(config_path)
+    if project is None and config.exists():
+        return None, "Next: lifeguard check"  # It says how to apply the policy, if none is.
     if project is None:
         line = policy_line(None, config.resolve())
-        return None, f"Next, beside the definitions:\n    {line}\nthen: lifeguard check"
+        return None, (
+            "Next, end the file with the definitions, beside it, with:\n"
+            "    from pathlib import Path\n    from dagster_lifeguard import Policy\n"
+            f"    {line}\nthen: lifeguard check"
+        )
     file = defs_yaml(project.defs_folder)
     if file.is_file() and applies_policy(file):
         return None, "Next: lifeguard check"

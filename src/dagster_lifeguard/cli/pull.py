@@ -10,6 +10,7 @@ import click
 
 from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
@@ -103,7 +104,7 @@ def pull_command(
 def _warn(left_out: Sequence[str]) -> None:
     click.secho(
         f"Not a pool that {FILE_NAME} can declare, by its name or its limit, or by a rate or "
-        f"order that needs engine: lifeguard: {', '.join(left_out)}.",
+        f"order that needs engine: lifeguard: {', '.join(map(pool_text, left_out))}.",
         fg="yellow",
         err=True,
     )

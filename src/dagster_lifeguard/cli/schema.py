@@ -21,8 +21,8 @@ def schema_command() -> None:
 
     Editors with the YAML language server complete and check the file by it.
 
-    lifeguard init writes it beside a new lifeguard.yaml, whose first line names it to editors.
-    Write it anew after an upgrade of dagster-lifeguard.
+    lifeguard init writes it beside a new lifeguard.yaml, whose first line names it to editors, and
+    writes it anew after an upgrade of dagster-lifeguard.
 
     \b
     Example:

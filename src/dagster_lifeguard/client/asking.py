@@ -12,7 +12,7 @@ from weakref import ref
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.deadlock import circle_of
 from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason, Waiting
-from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression
+from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression, pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, DeadlockError
@@ -211,14 +211,15 @@ def _demand(pool: str, n: int, is_pool: Callable[[], bool]) -> Demand:
 
 def _deadlock(circle: tuple[Wait, ...]) -> DeadlockError:
     """The error for a circle of waits, the one that gives up first."""
-    texts = [f"{w.key.step_key} (run {w.key.run_id}) waits for {w.pool}" for w in circle]
-    if len(circle) == 1:
-        pool = circle[0].pool
-        message = f"{texts[0].removesuffix(pool)}slots of {pool} that it holds itself, for ever."
+    waits = [(f"{w.key.step_key} (run {w.key.run_id}) waits for", w.pool) for w in circle]
+    if len(waits) == 1:
+        ((waiter, pool),) = waits
+        message = f"{waiter} slots of {pool_text(pool)} that it holds itself, for ever."
     else:
+        each = "; ".join(f"{waiter} {pool_text(pool)}" for waiter, pool in waits)
         message = (
             "These wait for each other for ever, each for what the next one holds: "
-            f"{'; '.join(texts)}. The first, which is the youngest, gave up."
+            f"{each}. The first, which is the youngest, gave up."
         )
     return DeadlockError(
         message,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.engine.rules.model import Granted, Reason, Waiting
+from dagster_lifeguard.engine.rules.names import pool_text, terms_text
 from dagster_lifeguard.errors import ConfigError, LifeguardError, SlotsTimeoutError
 
 if TYPE_CHECKING:
@@ -155,8 +156,8 @@ class Slots:
             self.desk.asking.check(self.key, self._waited())
             if self._left() <= 0:
                 raise SlotsTimeoutError(
-                    f"{self._demand} was not free within {self.timeout:g} s: {verdict.pool} "
-                    f"{_WHY[verdict.reason]}, {verdict.ahead} ahead.",
+                    f"{terms_text(self._demand.terms)} was not free within {self.timeout:g} s: "
+                    f"{pool_text(verdict.pool)} {_WHY[verdict.reason]}, {verdict.ahead} ahead.",
                     remedy="Wait longer, or raise the limit.",
                     names=self._demand.pools,
                 )

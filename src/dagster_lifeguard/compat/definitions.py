@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import dagster as dg
 from dagster import _record
 from dagster._check import CheckError
+from dagster._core.definitions.asset_selection import TagAssetSelection
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 from dagster._utils.test import definitions
 from dagster._utils.warnings import BetaWarning, PreviewWarning
@@ -120,8 +121,8 @@ def selector(
     The function raises ValueError if a selection is malformed, names an asset that does not
     exist, or is of a kind that Dagster does not resolve in Python.
 
-    Relies on: ``AssetGraph.from_assets``; ``AssetSelection.from_string(include_sources=True)``
-    (1.10.0).
+    Relies on: ``AssetGraph.from_assets``; ``AssetSelection.from_string(include_sources=True)``,
+    which before 1.11 forgets the sources of a tag that needs quotes, ``tag:a/b=c`` (1.10.0).
     """
     whole = [
         dg.AssetsDefinition(specs=[item]) if isinstance(item, dg.AssetSpec) else item
@@ -138,6 +139,8 @@ def selector(
                 parsed: Any = cast("Any", dg.AssetSelection).from_string(
                     selection, include_sources=True
                 )
+                if isinstance(parsed, TagAssetSelection) and not parsed.include_sources:
+                    parsed = dg.AssetSelection.tag(parsed.key, parsed.value, include_sources=True)
                 return frozenset(parsed.resolve(graph))
         except NotImplementedError as error:  # such as column:, which only Dagster's UI knows
             raise ValueError("Dagster resolves this selection only in its UI") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dagster_lifeguard.engine.rules.model import is_script
-from dagster_lifeguard.engine.rules.names import refuse_unsettable
+from dagster_lifeguard.engine.rules.names import pool_text, refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import DeploymentError
 
@@ -98,7 +98,7 @@ class Settings:
         if wrong:
             raise DeploymentError(
                 "A limit is out of bounds: "
-                + ", ".join(f"{pool}: {limits[pool]}" for pool in wrong)
+                + ", ".join(f"{pool_text(pool)}: {limits[pool]}" for pool in wrong)
                 + ".",
                 remedy=f"Give limits from {self.limit_min} to {self.limit_max}.",
                 names=wrong,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
-from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.webserver import Webserver
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
@@ -60,7 +60,7 @@ def open_instance() -> InstanceDeployment:
             remedy="Set it to the instance's directory, such as /opt/dagster/home.",
             names=[home],
         )
-    folder = str(Path(home).expanduser())
+    folder = str(home_folder(home))
     return InstanceDeployment(instance_in(folder), folder)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.names import nearest, safe_value
+from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.past import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, Run
 
@@ -51,7 +51,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
     found = _run_or_step(deployment, text)
     if found is not None:
         return found
-    if text in _pools(deployment):
+    if pool_named(text, _pools(deployment)) is not None:
         raise UnknownNameError(
             f"{text} is a pool.", remedy=f"See it with: lifeguard status {text}", names=[text]
         )
@@ -71,14 +71,14 @@ def pool_or_run(deployment: Deployment, text: str) -> Subject:
         UnknownNameError: None is, or several runs are.
     """
     known = _pools(deployment)
-    if (name := _as_named(text, known)) is not None:
+    if (name := pool_named(text, known)) is not None:
         return Subject("pool", name)
     found = _run_or_step(deployment, text)
     if found is not None:
         return found
     raise UnknownNameError(
         f"{deployment.name} knows no pool and no run {text!r}.",
-        remedy=_near(text, known)
+        remedy=_near(text, map(pool_text, known))
         or "Give a pool, a run's id or the beginning of it, or RUN_ID:STEP.",
         names=[text],
     )
@@ -91,14 +91,14 @@ def known_pool(deployment: Deployment, text: str) -> str:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
     pools = _pools(deployment)
-    if (name := _as_named(text, pools)) is not None:
+    if (name := pool_named(text, pools)) is not None:
         return name
     planned = _planned(deployment, deployment.assets())
-    if (name := _as_named(text, planned)) is not None:
+    if (name := pool_named(text, planned)) is not None:
         return name
     raise UnknownNameError(
         f"{deployment.name} knows no pool {text!r}.",
-        remedy=_near(text, pools | planned) or _LIST_POOLS,
+        remedy=_near(text, map(pool_text, pools | planned)) or _LIST_POOLS,
         names=[text],
     )
 
@@ -113,11 +113,11 @@ def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]
     if text in assets:
         return "asset"
     pools = _pools(deployment) | _planned(deployment, assets)
-    if _as_named(text, pools) is not None:
+    if pool_named(text, pools) is not None:
         return "pool"
     raise UnknownNameError(
         f"{deployment.name} knows no pool and no asset {text!r}.",
-        remedy=_near(text, pools | assets.keys())
+        remedy=_near(text, {*map(pool_text, pools), *assets})
         or f"{_LIST_POOLS}. An asset is known once a run has planned it.",
         names=[text],
     )
@@ -126,11 +126,6 @@ def pool_or_asset(deployment: Deployment, text: str) -> Literal["pool", "asset"]
 def _pools(deployment: Deployment) -> set[str]:
     """The pools that have a limit, a holder or a waiter."""
     return {state.pool for state in deployment.pools()}
-
-
-def _as_named(text: str, pools: Collection[str]) -> str | None:
-    """The pool that is named, or shown, so; None if none of these is."""
-    return next((name for name in (text, safe_value(text)) if name in pools), None)
 
 
 def _planned(deployment: Deployment, assets: Mapping[str, Iterable[str]]) -> set[str]:
@@ -172,7 +167,7 @@ def unknown_step(run_id: str, step_key: str, known: Iterable[str]) -> UnknownNam
     )
 
 
-def _near(text: str, known: Collection[str]) -> str:
+def _near(text: str, known: Iterable[str]) -> str:
     """A question for the names that are nearest; empty if none is near."""
-    names = nearest(text, known)
+    names = nearest(text, set(known))
     return f"Did you mean {' or '.join(names)}?" if names else ""

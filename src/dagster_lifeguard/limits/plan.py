@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.names import nearest, pool_text
+from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.policy.config import PoolSpec
@@ -199,10 +199,7 @@ def make_plan(
     live = deployment.pool_settings()
     declared = _declared(config, settings)
     known = declared.keys() | live.keys()
-    for name in names or ():
-        if name not in known:
-            raise unknown_pool(name, known, deployment.name)
-    asked = sorted(known if names is None else set(names))
+    asked = sorted(known if names is None else {_known(n, known, deployment.name) for n in names})
     states = {state.pool: state for state in deployment.pools(asked)}
     has_engine = bool(settings.engine)
 
@@ -226,10 +223,17 @@ def make_plan(
     return Plan(settings, config.default_limit if stated else None, stated, rows)
 
 
-def unknown_pool(name: str, known: Collection[str], place: str) -> UnknownNameError:
-    """The error that says that there is no such pool, with the nearest names there are."""
-    near = nearest(name, known)
-    return UnknownNameError(
+def _known(name: str, known: Collection[str], place: str) -> str:
+    """The pool that is named, or shown, so.
+
+    Raises:
+        UnknownNameError: There is no such pool; with the nearest names there are.
+    """
+    pool = pool_named(name, known)
+    if pool is not None:
+        return pool
+    near = nearest(name, {*map(pool_text, known)})
+    raise UnknownNameError(
         f"There is no pool {name!r} in {place}.",
         remedy=f"Did you mean {' or '.join(near)}?" if near else "List them with: lifeguard plan",
         names=[name],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,10 +18,10 @@ from dagster_lifeguard.engine.rules.duplicates import agree, write_answers
 from dagster_lifeguard.engine.rules.names import (
     Term,
     asked_by,
-    format_expression,
     is_held_by_asset,
     of_assets,
     pool_name,
+    terms_text,
 )
 from dagster_lifeguard.errors import (
     LifeguardError,
@@ -110,8 +110,7 @@ class Assignment:
         return ", ".join(filter(None, map(self._shown, self.current)))
 
     def _shown(self, text: str) -> str:
-        # How partition keys are written is for the engine to know.
-        return format_expression([replace(term, keys=None) for term in self._own([text])])
+        return terms_text(self._own([text]))
 
     @property
     def is_applied(self) -> bool:

@@ -21,6 +21,7 @@ from dagster_lifeguard.engine.rules.names import (
     op_pool,
     parse_expression,
     pool_name,
+    pool_text,
     safe_value,
 )
 from dagster_lifeguard.errors import ConfigError, NameClashError, TemplateError
@@ -195,7 +196,8 @@ class PoolNames:
         for pool, owners in self._owners.items():
             if isinstance(owners, list):
                 yield NameClashError(
-                    f"The assets {enumerate_some(owners)} would share the pool {pool!r}.",
+                    f"The assets {enumerate_some(owners)} would share the pool "
+                    f"{pool_text(pool)!r}.",
                     remedy="Set naming: path, which never gives two assets one name, or give one "
                     "of them a rule of its own.",
                     names=owners,

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
@@ -133,7 +134,8 @@ class Actions:
         if "seen" in form and form["seen"] != _seen(plan):
             raise RequestRefusedError(
                 409,
-                f"The limit of {pool} was changed meanwhile: it is {limit_text(plan.live)} now.",
+                f"The limit of {pool_text(pool)} was changed meanwhile: "
+                f"it is {limit_text(plan.live)} now.",
                 remedy="Look again at what the change would do.",
             )
         if plan.action == "none":
@@ -222,7 +224,9 @@ def _seen(plan: PoolPlan) -> str:
 
 def _consequences(plan: PoolPlan) -> tuple[str, ...]:
     if plan.action == "none":
-        return (f"{plan.pool} has this limit already.",)
-    first = f"{plan.pool}: limit {limit_text(plan.live)} becomes {limit_text(plan.after)}."
+        return (f"{pool_text(plan.pool)} has this limit already.",)
+    first = (
+        f"{pool_text(plan.pool)}: limit {limit_text(plan.live)} becomes {limit_text(plan.after)}."
+    )
     pause = ("Nobody goes in while the limit is 0; who holds goes on.",) if not plan.after else ()
     return (first, *pause, *affected(plan))

@@ -78,6 +78,7 @@ _MARKS = (HOLD_STEP, HOLD_ASSET)
 _KEYED_FIELDS = ("tag", "metadata")
 _NAMINGS = ("underscore", "path")
 _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+_BRACES = re.compile(r"(\{[^{}]*\}|\*)")
 _TERM = re.compile(
     r"(?P<members>\{(?:of|but):[^{}]*\})?(?P<keys>\{keys:[^{}]*\})?"
     r"(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?"
@@ -207,12 +208,44 @@ def safe_value(value: str) -> str:
 def pool_text(pool: str) -> str:
     """A pool's name as people are shown it, its values as they are and not percent-encoded.
 
-    Only what ``safe_value`` wrote is decoded, so that two such names never look alike.
+    An expression, as it stands in ``op.pool``, is shown as a rule writes it. Only what
+    ``safe_value`` wrote is decoded, so that two such names never look alike.
     """
+    if is_expression(pool):
+        return _expression_text(pool)
     if is_of_all_partitions(pool):
         return f"{pool_text(pool.removeprefix(ALL_PARTITIONS))} (all partitions)"
-    decoded = unquote(pool, errors="surrogatepass")
-    return decoded if safe_value(decoded) == pool else pool
+    return "".join(part if part.startswith("{") else _decoded(part) for part in _BRACES.split(pool))
+
+
+def pool_named(text: str, pools: Collection[str]) -> str | None:
+    """The pool that is named, or shown, so; None if none of these is."""
+    if text in pools:
+        return text
+    return next((name for name in pools if pool_text(name) == text), None)
+
+
+def pools_text(pools: Iterable[str]) -> str:
+    """List pools in a sentence, each as people are shown it; empty if there is none."""
+    return enumerate_some([pool_text(pool) for pool in pools])
+
+
+def terms_text(terms: Iterable[Term]) -> str:
+    """An expression as people are shown it: what only the engine needs to know is left out."""
+    shown = (Term(pool_text(term.name), term.slots) for term in terms)
+    return "+".join(dict.fromkeys(map(str, shown)))
+
+
+def _decoded(text: str) -> str:
+    decoded = unquote(text, errors="surrogatepass")
+    return decoded if safe_value(decoded) == text else text
+
+
+def _expression_text(pool: str) -> str:
+    try:
+        return terms_text(asked_by(pool))
+    except ConfigError:
+        return without_mark(pool)
 
 
 def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ...]:
@@ -443,7 +476,7 @@ def enumerate_some(names: Sequence[str], shown_max: int = 5) -> str:
     """List names in a sentence; beyond ``shown_max``, how many more there are."""
     if len(names) > shown_max:
         return f"{', '.join(names[:shown_max])} and {len(names) - shown_max} more"
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def nearest(name: str, known: Collection[str], count_max: int = 3) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.definitions import metadata_texts
-from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
 from dagster_lifeguard.findings import Finding
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def slots_above_limit(
     return Finding(
         "slots-above-limit",
         "error",
-        f"{enumerate_some(assets)} {each} for {slots} slots of the pool {pool}, {whose_limit}: "
-        f"{they} wait for ever.",
+        f"{enumerate_some(assets)} {each} for {slots} slots of the pool {pool_text(pool)}, "
+        f"{whose_limit}: {they} wait for ever.",
         remedy,
         (*assets, pool),
         commands=commands,

@@ -18,10 +18,13 @@ from dagster import AssetKey
 
 from dagster_lifeguard.compat.definitions import metadata_values
 from dagster_lifeguard.engine.rules.names import (
+    Term,
     enumerate_some,
-    format_expression,
     of_assets,
     parse_expression,
+    pool_text,
+    pools_text,
+    terms_text,
 )
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.findings import Finding, number
@@ -30,7 +33,6 @@ from dagster_lifeguard.inspections.check.circles import MANY, Ask, blocks_itself
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.names import Term
     from dagster_lifeguard.policy.assignments import Assignment
     from dagster_lifeguard.policy.config import Config
     from dagster_lifeguard.policy.units import AssetItem
@@ -178,8 +180,8 @@ def blocks_findings(
                 yield Finding(
                     "slots-above-limit",
                     "error",
-                    f"{ask.asset} asks inside for {number(wanted, 'slot')} of the pool {pool}, "
-                    f"whose limit is {limit}: it would wait for ever.",
+                    f"{ask.asset} asks inside for {number(wanted, 'slot')} of the pool "
+                    f"{pool_text(pool)}, whose limit is {limit}: it would wait for ever.",
                     "Ask for fewer slots, or raise the limit under pools.",
                     (ask.asset, pool),
                 )
@@ -187,8 +189,8 @@ def blocks_findings(
             yield Finding(
                 "self-blocking",
                 "error",
-                f"{ask.asset} holds {number(held, 'slot')} of the pool {pool} and asks inside for "
-                f"{wanted} more, of {limit}: it waits for itself.",
+                f"{ask.asset} holds {number(held, 'slot')} of the pool {pool_text(pool)} and "
+                f"asks inside for {wanted} more, of {limit}: it waits for itself.",
                 "Take the pool out of what it holds, or ask for all that it needs at once.",
                 (ask.asset, pool),
                 evidence=(_said(ask),),
@@ -202,7 +204,7 @@ def _beyond_stock(blocks: Blocks) -> Iterator[Finding]:
             yield Finding(
                 "needs-engine",
                 "error",
-                f"{asset} asks inside for {format_expression(terms)}: needs engine: lifeguard.",
+                f"{asset} asks inside for {terms_text(terms)}: needs engine: lifeguard.",
                 "Under engine: stock ask for one slot of one pool.",
                 (asset,),
             )
@@ -217,7 +219,7 @@ def circle_findings(asks: Sequence[Ask], limits: Mapping[str, int | None]) -> It
         yield Finding(
             "circular-wait",
             "warning",
-            f"{who} may wait for each other's slots of {enumerate_some(pools)} for ever.",
+            f"{who} may wait for each other's slots of {pools_text(pools)} for ever.",
             "Let all ask for these pools in one order, or for all at once.",
             (*assets, *pools),
             evidence=tuple(dict.fromkeys(_said(link.ask) for link in circle)),
@@ -229,4 +231,4 @@ def _said(ask: Ask) -> str:
 
 
 def _text(slots: Mapping[str, int]) -> str:
-    return "+".join(name if n == 1 else f"{name}*{n}" for name, n in slots.items())
+    return terms_text([Term(name, n) for name, n in slots.items()])

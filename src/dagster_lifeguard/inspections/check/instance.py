@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
-from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.open import unopened
 from dagster_lifeguard.errors import LoadError, OldTablesError
 from dagster_lifeguard.findings import Finding
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
@@ -28,7 +31,7 @@ def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
     problem = home_problem(home)
     if problem is None:
         assert home is not None
-        folder = Path(home).expanduser()
+        folder = home_folder(home)
         if (folder / "dagster.yaml").is_file():
             return _opened(folder)
         problem = f"DAGSTER_HOME is {home}, which has no dagster.yaml"

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
-from dagster_lifeguard.engine.rules.names import enumerate_some, without_mark
+from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
 from dagster_lifeguard.findings import Finding, limit_text
 from dagster_lifeguard.policy.apply import Policy
 from dagster_lifeguard.policy.config import Config, describe_rule
@@ -121,7 +121,7 @@ def _shared(found: SharedOp) -> Finding:
     return Finding(
         "shared-op",
         "warning",
-        f"{used}; for all of them it claims the pool {without_mark(found.pool)}.",
+        f"{used}; for all of them it claims the pool {pool_text(found.pool)}.",
         f"Dagster knows one {kind} by that name. Give each its own {kind} if they need not wait "
         "for each other.",
         (found.op,),
@@ -172,7 +172,7 @@ def differing_limits(declared: Mapping[str, set[int | None]]) -> Iterator[Findin
                 "limits-differ",
                 "warning",
                 f"The policies of this code location declare the limits {shown} for the pool "
-                f"{pool}.",
+                f"{pool_text(pool)}.",
                 "Apply one policy to the merged definitions.",
                 (pool,),
             )

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.engine.rules.names import enumerate_some, stands_for
+from dagster_lifeguard.engine.rules.names import (
+    enumerate_some,
+    pool_text,
+    pools_text,
+    stands_for,
+)
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
 from dagster_lifeguard.inspections.check.assets import slots_above_limit
 from dagster_lifeguard.inspections.check.inside import circle_findings
@@ -109,7 +114,7 @@ def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
             yield Finding(
                 "name-clash",
                 "error",
-                f"The assets {enumerate_some(described)} would share the pool {pool!r}.",
+                f"The assets {enumerate_some(described)} would share the pool {pool_text(pool)!r}.",
                 "Set naming: path, which never gives two assets one name.",
                 tuple(places),
             )
@@ -134,7 +139,7 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
         yield Finding(
             "unused-pool",
             "warning",
-            f"No asset uses the declared pool {enumerate_some(unused)}.",
+            f"No asset uses the declared pool {pools_text(unused)}.",
             "Correct the name, use it in a rule, or drop it. If an asset takes slots of it inside, "
             "say so in its metadata: lifeguard/slots.",
             tuple(unused),
@@ -172,7 +177,7 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
         yield Finding(
             "limit-not-set",
             "warning",
-            f"{enumerate_some(unset)} only {'has' if len(unset) == 1 else 'have'} the default "
+            f"{pools_text(unset)} only {'has' if len(unset) == 1 else 'have'} the default "
             "limit, which the run queue first applies to a pool one pass after it meets it.",
             "Set the limits before the first runs: dagster instance concurrency set POOL LIMIT.",
             tuple(unset),
@@ -239,9 +244,9 @@ def _other_limits(locations: Sequence[Location], settings: PoolSettings) -> Iter
         yield Finding(
             "limit-in-force",
             "warning",
-            f"On the instance the pool {first} has {has}; the policy declares "
+            f"On the instance the pool {pool_text(first)} has {has}; the policy declares "
             f"{limit_text(declared[first][0])}"
-            + (f". So too: {enumerate_some(differing[1:])}." if differing[1:] else "."),
+            + (f". So too: {pools_text(differing[1:])}." if differing[1:] else "."),
             "Set what is declared: lifeguard apply. Or declare what is set: lifeguard pull.",
             tuple(differing),
         )

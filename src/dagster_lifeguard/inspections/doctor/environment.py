@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def home_unset(subject: Subject) -> Iterator[Told]:
 @check("home-relative", "DAGSTER_HOME is a relative path", severity="error", source="machine")
 def home_relative(subject: Subject) -> Iterator[Told]:
     home = subject.machine.home
-    if home is not None and not Path(home).expanduser().is_absolute():
+    if home is not None and not home_folder(home).is_absolute():
         yield Told(
             f"{home_problem(home)}.",
             "Give the whole path.",
@@ -53,12 +53,12 @@ def home_relative(subject: Subject) -> Iterator[Told]:
 def home_missing(subject: Subject) -> Iterator[Told]:
     home = subject.machine.home
     problem = home_problem(home)
-    if home is not None and problem is not None and Path(home).expanduser().is_absolute():
+    if home is not None and problem is not None and home_folder(home).is_absolute():
         yield Told(
             f"{problem}.",
             "Create it, or set DAGSTER_HOME to the one that Dagster's daemon uses.",
             names=[home],
-            commands=[f"mkdir -p {shlex.quote(str(Path(home).expanduser()))}"],
+            commands=[f"mkdir -p {shlex.quote(str(home_folder(home)))}"],
         )
 
 

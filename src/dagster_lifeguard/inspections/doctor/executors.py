@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import executes_one_by_one
 from dagster_lifeguard.compat.runs import plan_of_run
-from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.engine.rules.names import pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
 if TYPE_CHECKING:
@@ -38,13 +38,16 @@ def steps_one_by_one(subject: Subject) -> Iterator[Told]:
         if cause is not None:
             yield Told(
                 f"The job {run.job_name} executes its steps one by one, so it never has more "
-                f"than one slot of {enumerate_some(pools)}.",
+                f"than one slot of {pools_text(pools)}.",
                 "Use the multiprocess executor without max_concurrent: 1 for it, if its steps "
                 "are to run at once.",
                 names=[run.job_name, *pools],
                 evidence=[
                     f"run {run.run_id}: {cause}",
-                    *(f"{p}: limit {limits[p]}, {asked[p]} steps of the job" for p in pools),
+                    *(
+                        f"{pool_text(p)}: limit {limits[p]}, {asked[p]} steps of the job"
+                        for p in pools
+                    ),
                 ],
             )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.compat.health import assign_waiting
-from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.slots import pools_of, stuck_count
 from dagster_lifeguard.inspections.doctor.wording import duration, end_of
 
@@ -62,7 +62,7 @@ def _freeing(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
             if run_id in seen or run is None or not run.is_over:
                 continue
             seen.add(run_id)
-            pools = enumerate_some(pools_of(subject.pools, run_id))
+            pools = pools_text(pools_of(subject.pools, run_id))
             yield Fix(
                 code,
                 f"Free what run {run_id} holds of {pools}, and withdraw what waits of it "
@@ -94,7 +94,7 @@ def _free(subject: Subject, run_id: str) -> tuple[Outcome, str]:
     if subject.why_not("instance") is None:
         for pool in pools:
             _promise(subject, pool)  # A slot without a pending step is promised to nobody.
-    return "done", f"freed what run {run_id} held of {enumerate_some(pools)}"
+    return "done", f"freed what run {run_id} held of {pools_text(pools)}"
 
 
 def _reaping(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
@@ -131,7 +131,7 @@ def _promising(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
             pool = state.pool
             yield Fix(
                 "waiter-stuck",
-                f"Promise the free slots of {pool} to its first waiters.",
+                f"Promise the free slots of {pool_text(pool)} to its first waiters.",
                 lambda pool=pool: _promise(subject, pool),  # type: ignore[misc]
             )
 
@@ -145,7 +145,7 @@ def _promise(subject: Subject, pool: str) -> tuple[Outcome, str]:
     (state,) = subject.deployment.pools([pool])
     count = stuck_count(state)
     if subject.settings.engine or not count:
-        return "not needed", f"no free slot of {pool} is left for a waiter"
+        return "not needed", f"no free slot of {pool_text(pool)} is left for a waiter"
     assign_waiting(subject.instance, pool, count)
     waiters = [s.run_id for s in state.waiting if s.assigned is None][:count]
-    return "done", f"promised {count} of {pool} to run {enumerate_some(waiters)}"
+    return "done", f"promised {count} of {pool_text(pool)} to run {enumerate_some(waiters)}"

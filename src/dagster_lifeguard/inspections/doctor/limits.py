@@ -7,7 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.engine.rules.names import enumerate_some, is_held_by_asset
+from dagster_lifeguard.engine.rules.names import (
+    enumerate_some,
+    is_held_by_asset,
+    pool_text,
+    pools_text,
+)
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
@@ -24,7 +29,7 @@ def pool_unlimited(subject: Subject) -> Iterator[Told]:
     unlimited = sorted(subject.used_pools - limited)
     if unlimited and subject.settings.default_limit is None:
         yield Told(
-            f"{enumerate_some(unlimited)}: used by assets or runs, and unlimited, since there "
+            f"{pools_text(unlimited)}: used by assets or runs, and unlimited, since there "
             "is neither a limit for it nor a default limit.",
             "Set a default limit in dagster.yaml, or a limit of its own.",
             names=unlimited,
@@ -45,11 +50,11 @@ def limit_unused(subject: Subject) -> Iterator[Told]:
     )
     if unused and subject.assets:
         yield Told(
-            f"{enumerate_some(unused)}: limited, and asked for by no asset that has run.",
+            f"{pools_text(unused)}: limited, and asked for by no asset that has run.",
             'Compare the name with pool="..." in the definitions: lifeguard check lists them. '
             "A function that an asset calls has no pool of its own.",
             names=unused,
-            evidence=[f"pools in use: {enumerate_some(sorted(subject.used_pools) or ['none'])}"],
+            evidence=[f"pools in use: {pools_text(sorted(subject.used_pools)) or 'none'}"],
         )
 
 
@@ -60,7 +65,7 @@ def limit_zero(subject: Subject) -> Iterator[Told]:
         if limits.get(pool, subject.settings.default_limit) == 0:
             waiting = [s for state in subject.pools if state.pool == pool for s in state.waiting]
             yield Told(
-                f"The limit of {pool} is 0: it is paused, and what asks for it waits.",
+                f"The limit of {pool_text(pool)} is 0: it is paused, and what asks for it waits.",
                 "Give it a limit, if that is not meant.",
                 names=[pool],
                 evidence=[f"{len(waiting)} waiting", *_users(subject, [pool])],
@@ -84,7 +89,7 @@ def default_limit_late(subject: Subject) -> Iterator[Told]:
     unwritten = sorted(subject.used_pools - written)
     if settings.granularity == "run" and settings.default_limit is not None and unwritten:
         yield Told(
-            f"{enumerate_some(unwritten)}: the run queue writes the default limit down only "
+            f"{pools_text(unwritten)}: the run queue writes the default limit down only "
             "after it let the runs pass that were waiting when it first met the pool.",
             "Set the limit before the first runs.",
             names=unwritten,
@@ -101,7 +106,7 @@ def granularity_run(subject: Subject) -> Iterator[Told]:
             "starts and keeps them to its end; its steps do not wait.",
             "Runs that do not go through the queue (dagster asset materialize, dagster job "
             "execute) are not limited. For slots that steps take: granularity: op.",
-            evidence=[f"{pool} is used" for pool in sorted(subject.used_pools)[:5]],
+            evidence=[f"{pool_text(pool)} is used" for pool in sorted(subject.used_pools)[:5]],
         )
 
 
@@ -142,7 +147,7 @@ def _users(subject: Subject, pools: Iterable[str]) -> list[str]:
     found = []
     for pool in list(pools)[:3]:
         assets = [asset for asset, used in subject.assets.items() if pool in used]
-        found.append(f"{pool}: {enumerate_some(assets)}" if assets else f"{pool}: runs or steps")
+        found.append(f"{pool_text(pool)}: {enumerate_some(assets) or 'runs or steps'}")
     return found
 
 

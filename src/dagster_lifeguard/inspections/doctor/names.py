@@ -7,7 +7,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import tagged_steps
-from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
+from dagster_lifeguard.engine.rules.names import (
+    enumerate_some,
+    is_reserved,
+    pool_text,
+    pools_text,
+)
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 def names_differ_by_case(subject: Subject) -> Iterator[Told]:
     for names in _alike(subject, str.casefold):
         yield Told(
-            f"{enumerate_some(names)} differ only by case, and are different pools.",
+            f"{pools_text(names)} differ only by case, and are different pools.",
             "Write one of them everywhere, and delete the limit of the other.",
             names=names,
             evidence=_told(subject, names),
@@ -46,7 +51,7 @@ def names_old_naming(subject: Subject) -> Iterator[Told]:
         # Where assets use all of them, they are what naming: path is for.
         if not set(names) <= subject.used_pools:
             yield Told(
-                f"{enumerate_some(names)} are names of one asset's pool, by naming: path and "
+                f"{pools_text(names)} are names of one asset's pool, by naming: path and "
                 "by naming: underscore, and are different pools.",
                 "Keep the one that the definitions use, and delete the limit of the other.",
                 names=names,
@@ -92,7 +97,11 @@ def key_tag(subject: Subject) -> Iterator[Told]:
             names=sorted(found),
             evidence=[
                 f"{step.step_key}: tag {step.tag}, "
-                + (f"not heeded: its pool is {step.pool}" if step.pool else "taken for its pool")
+                + (
+                    f"not heeded: its pool is {pool_text(step.pool)}"
+                    if step.pool
+                    else "taken for its pool"
+                )
                 for step in found.values()
             ],
         )
@@ -113,7 +122,7 @@ def _told(subject: Subject, names: list[str]) -> list[str]:
         users = [asset for asset, pools in subject.assets.items() if name in pools]
         limit = states[name].limit if name in states else subject.settings.default_limit
         told.append(
-            f"{name}: limit {limit_text(limit)}, "
+            f"{pool_text(name)}: limit {limit_text(limit)}, "
             + (f"used by {enumerate_some(users)}" if users else "used by no asset that has run")
         )
     return told
@@ -127,7 +136,8 @@ def _deletions(subject: Subject, names: list[str]) -> list[str]:
 
 def _deletion(pool: str) -> str:
     """What deletes a limit that no ``lifeguard.yaml`` declares; Dagster's CLI has no command."""
-    return shlex.join(["lifeguard", "apply", "--prune", pool])
+    name = pool if is_reserved(pool) else pool_text(pool)
+    return shlex.join(["lifeguard", "apply", "--prune", name])
 
 
 CHECKS = (names_differ_by_case, names_old_naming, name_reserved, key_tag)

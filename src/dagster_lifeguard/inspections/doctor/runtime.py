@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.insight.past import SAMPLES_MIN, read_past, terms_of
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration
@@ -52,8 +53,8 @@ def max_runtime_short(subject: Subject) -> Iterator[Told]:
                 "inside the step.",
                 names=[pool for pool, *_ in short],
                 evidence=[
-                    f"pool {pool}: 95 % of steps waited up to {duration(waited)} and executed up "
-                    f"to {duration(held)}"
+                    f"pool {pool_text(pool)}: 95 % of steps waited up to {duration(waited)} and "
+                    f"executed up to {duration(held)}"
                     for pool, waited, held in short
                 ],
             )

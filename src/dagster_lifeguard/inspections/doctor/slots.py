@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import HoldingStep, is_leaked
+from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration, end_of
@@ -34,7 +35,7 @@ def slots_leaked(subject: Subject) -> Iterator[Told]:
             if state.limit is not None:
                 held = f"{count} of {number(state.limit, 'slot')}"
             yield Told(
-                f"{state.pool}: {held} held by runs that are over.",
+                f"{pool_text(state.pool)}: {held} held by runs that are over.",
                 _remedy(subject, leaked, "Free them."),
                 names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
                 evidence=[_end(subject, step) for step in leaked],
@@ -51,8 +52,8 @@ def waiters_leaked(subject: Subject) -> Iterator[Told]:
         if leaked:
             promised = sum(s.slots for s in leaked if s.assigned is not None)
             yield Told(
-                f"{state.pool}: {number(len(leaked), 'waiter')} of runs that are over, which "
-                "the run queue takes for slots in use"
+                f"{pool_text(state.pool)}: {number(len(leaked), 'waiter')} of runs that are over, "
+                "which the run queue takes for slots in use"
                 + (f"; {number(promised, 'slot')} promised to them." if promised else "."),
                 _remedy(subject, leaked, "Withdraw them."),
                 names=[state.pool, *dict.fromkeys(step.run_id for step in leaked)],
@@ -78,9 +79,9 @@ def waiter_stuck(subject: Subject) -> Iterator[Told]:
         if count and state.limit is not None:
             waiting = [s for s in state.waiting if s.assigned is None]
             yield Told(
-                f"{state.pool}: {count} of {number(state.limit, 'slot')} free and promised to "
-                f"nobody, and {number(len(waiting), 'waiter')}: a release and a first claim "
-                "came at once, and Dagster's storage lost the wake-up.",
+                f"{pool_text(state.pool)}: {count} of {number(state.limit, 'slot')} free and "
+                f"promised to nobody, and {number(len(waiting), 'waiter')}: a release and "
+                "a first claim came at once, and Dagster's storage lost the wake-up.",
                 "Promise the slots to them. The engine loses none: lifeguard engine enable.",
                 names=[state.pool, *dict.fromkeys(step.run_id for step in waiting)],
                 evidence=[
@@ -103,7 +104,7 @@ def lease_over(subject: Subject) -> Iterator[Told]:
             held = sum(isinstance(step, HoldingStep) for step in state.over)
             told = (number(held, "holder"), number(len(state.over) - held, "waiter"))
             yield Told(
-                f"{state.pool}: the lease is over of {' and '.join(told)}.",
+                f"{pool_text(state.pool)}: the lease is over of {' and '.join(told)}.",
                 "Nothing is blocked: they count no more, and the next claim takes back what they "
                 "have. To do it now:",
                 names=[state.pool, *dict.fromkeys(step.run_id for step in state.over)],
@@ -123,8 +124,9 @@ def step_dead(subject: Subject) -> Iterator[Told]:
         for step in state.holding:
             if step.lost is not None:
                 yield Told(
-                    f"{state.pool}: the process of step {step.step_key} of run {step.run_id} is "
-                    f"dead or silent, and its run worker keeps {number(step.slots, 'slot')}.",
+                    f"{pool_text(state.pool)}: the process of step {step.step_key} of run "
+                    f"{step.run_id} is dead or silent, and its run worker keeps "
+                    f"{number(step.slots, 'slot')}.",
                     "Cancel the run: it waits for a step that does not execute. Its slots are free "
                     "once the step has failed, or its run worker has ended.",
                     names=[state.pool, step.run_id, step.step_key],
@@ -144,7 +146,7 @@ def holder_silent(subject: Subject) -> Iterator[Told]:
             since = step.since or run.started or run.created
             if subject.now - since > SILENT_SECONDS:
                 yield Told(
-                    f"{state.pool}: run {step.run_id} has held a slot for "
+                    f"{pool_text(state.pool)}: run {step.run_id} has held a slot for "
                     f"{duration(subject.now - since)}; {number(len(state.waiting), 'waiter')}.",
                     "If its process is dead, say so in Dagster's UI: Terminate, with force. "
                     "Then lifeguard doctor --fix frees the slot.",

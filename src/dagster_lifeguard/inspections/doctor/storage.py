@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
-from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration
 from dagster_lifeguard.storage import switch
@@ -89,7 +89,7 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
             "they count, but such a process gets no new slot while one uses the engine.",
             "Start webserver, daemon and code servers again, so that all use the engine.",
             names=[h.run_id for h in stock],
-            evidence=[f"{h.pool}: run {h.run_id}, step {h.step_key}" for h in stock],
+            evidence=[f"{pool_text(h.pool)}: run {h.run_id}, step {h.step_key}" for h in stock],
         )
     elif alive and not found.is_ours:
         yield Told(
@@ -160,13 +160,13 @@ def slots_unmatched(subject: Subject) -> Iterator[Told]:
     found = _status(subject)
     if found is not None and found.unmatched and not found.is_ours:
         yield Told(
-            f"{enumerate_some(found.unmatched)}: the database has more or fewer slots than the "
+            f"{pools_text(found.unmatched)}: the database has more or fewer slots than the "
             "limit says, so that limit does not hold.",
             "Matching them is part of switching the engine off, which changes nothing else "
             "while it is off.",
             names=found.unmatched,
             evidence=[
-                f"concurrency_slots does not match concurrency_limits: {pool}"
+                f"concurrency_slots does not match concurrency_limits: {pool_text(pool)}"
                 for pool in found.unmatched
             ],
             commands=["lifeguard engine disable --yes"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.compat.plans import step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
-from dagster_lifeguard.deployment.home import home_problem
+from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.names import stands_for
@@ -215,7 +215,7 @@ def examine_instance(machine: Machine) -> Iterator[Subject]:
     if problem is not None:
         yield Subject(machine.home or "no instance", machine=machine, trouble=problem)
         return
-    home = str(Path(machine.home or "").expanduser())
+    home = str(home_folder(machine.home or ""))
     file = Path(home) / "dagster.yaml"
     try:
         instance = instance_in(home)

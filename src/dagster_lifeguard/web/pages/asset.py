@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import Outcome
-from dagster_lifeguard.engine.rules.names import format_expression
+from dagster_lifeguard.engine.rules.names import terms_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.explanation import explain
 from dagster_lifeguard.insight.past import Sample, terms_of_asset
@@ -72,8 +72,8 @@ def asset_page(
     )
     return AssetPage(
         name=name,
-        pools=format_expression(
-            tuple(terms_of_asset(name, deployment.assets().get(name, ()), deployment.settings()))
+        pools=terms_text(
+            terms_of_asset(name, deployment.assets().get(name, ()), deployment.settings())
         ),
         explanation=explain(deployment, subject, deployment.settings(), past, now),
         window=window,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.home import home_folder
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.inspections.doctor.examination import examine
 from dagster_lifeguard.inspections.doctor.subject import Machine, Subject
@@ -68,7 +69,7 @@ def _subject(deployment: Deployment) -> Subject:
     return Subject(
         deployment.name,
         machine=Machine(home, Path.cwd()),
-        file=None if home is None else Path(home) / "dagster.yaml",
+        file=None if home is None else home_folder(home) / "dagster.yaml",
         instance=deployment.instance,
         deployment=deployment,
         trouble="DAGSTER_HOME is not set",
