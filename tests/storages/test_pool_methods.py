@@ -196,9 +196,9 @@ def test_a_waiting_step_asks_the_database_next_to_nothing(make_home, kind):
         with InstanceConcurrencyContext(instance, DagsterRun(job_name="job")) as context:
             asked = []
             store = log.lifeguard.engine.store
-            begin, limits = store.begin, store.limits
+            begin, settings = store.begin, store.settings
             store.begin = lambda scope: asked.append("claim") or begin(scope)
-            store.limits = lambda: asked.append("limits") or limits()
+            store.settings = lambda: asked.append("settings") or settings()
             for _ in range(40):  # A second of Dagster's loop.
                 assert not context.claim("orders", "step")
             assert len(asked) <= 4

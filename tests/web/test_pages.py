@@ -68,9 +68,11 @@ def test_an_asset_says_how_it_went_and_how_long_it_waited(home):
 def test_a_pool_says_what_the_engine_added():
     rate = Rate(6, 60, burst=2)
     inside = replace(waits("w", "load[slots:1]"), slots=3, priority=7, group="team <b>")
-    state = pool("api", 4, [replace(holds("h"), group="team <b>")], [inside], rate=rate)
+    state = pool(
+        "api", 4, [replace(holds("h"), group="team <b>")], [inside], rate=rate, fair_by="team"
+    )
     told = Told(
-        states=[replace(state, fair_by="team", due_ns=nanoseconds(time.time() + 3600))],
+        states=[replace(state, due_ns=nanoseconds(time.time() + 3600))],
         told_settings=replace(SETTINGS, engine=True, patience_seconds=300.0),
     )
     with serving(told) as url:
