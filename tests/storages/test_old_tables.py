@@ -46,7 +46,7 @@ INSERT INTO lifeguard_tickets (run_id, step_key, priority, demand, session, sinc
 
 @pytest.mark.parametrize("stock", [True, False], ids=["engine off", "engine on"])
 def test_they_are_told_as_older(make_home, kind, version, stock):
-    home = make_home(kind)
+    home = make_home(kind, unopened=True)
     run = with_old_tables(home, version)
     home.write(stock=stock)
     told = home.run("lifeguard", "engine", "status")
@@ -69,7 +69,7 @@ def test_they_are_told_as_older(make_home, kind, version, stock):
 
 
 def test_the_engine_brings_them_up_to_date(make_home, kind, version):
-    home = make_home(kind)
+    home = make_home(kind, unopened=True)
     with_old_tables(home, version)
     home.write()
     with home.instance() as instance:
@@ -97,7 +97,7 @@ COMMANDS = (
 
 
 def test_commands_change_no_table_and_say_what_does(make_home, kind, tmp_path, monkeypatch):
-    home = make_home(kind)
+    home = make_home(kind, unopened=True)
     with_old_tables(home, 1)
     home.write()
     monkeypatch.chdir(tmp_path)
