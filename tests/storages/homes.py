@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import yaml
-from preloaded import BIN, Forked, preloaded, python_environment
+from preloaded import BIN, Forked, preloaded, python_environment, usual_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,6 +144,7 @@ class Home:
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=usual_signals,  # noqa: PLW1509
                 )
         process = Process(popen, log)
         self.processes.append(process)

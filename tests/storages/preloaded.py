@@ -9,6 +9,7 @@ Run as a script, this is the process that forks. It has one thread and has used 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
@@ -36,6 +37,7 @@ MODULES = (
 )
 COMMANDS = ("dagster", "dagster-webserver", "lifeguard", "python")
 """Not ``dagster-daemon``, which ``lifeguard doctor`` knows by the command line it was started with."""
+NETWORK = Path("/proc/thread-self/ns/net")
 _LENGTH = struct.Struct("!I")
 
 
@@ -68,7 +70,7 @@ class Preloaded:
     def __init__(self, environment: dict[str, str]) -> None:
         self._asking = threading.Lock()
         self._fixed = _what_is_fixed(environment)
-        self._place = _place()
+        self._mounts, self._network = _namespace("mnt"), _namespace("net")
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -86,7 +88,7 @@ class Preloaded:
             Path(command[0]).name in COMMANDS
             and not (Path(command[0]).name == "python" and command[1].startswith("-"))
             and _what_is_fixed(environment) == self._fixed
-            and _place() == self._place
+            and _namespace("mnt") == self._mounts
         )
 
     def start(
@@ -95,7 +97,11 @@ class Preloaded:
         words = [str(BIN / command[0]), *command[1:]]
         if Path(command[0]).name == "python":
             words = words[1:]
-        return Forked(words, self.ask(("start", words, environment, str(folder)), output), self)
+        question = ("start", words, environment, str(folder))
+        if _namespace("net") == self._network:
+            return Forked(words, self.ask(question, output), self)
+        with NETWORK.open("rb") as network:
+            return Forked(words, self.ask(question, output, network.fileno()), self)
 
     def ask(self, question: tuple, *descriptors: int):
         with self._asking:
@@ -119,16 +125,22 @@ def python_environment() -> dict[str, str]:
     return {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
 
 
+def usual_signals() -> None:
+    """Listen again to what a shell told the tests to ignore: in the background, or under nohup."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _what_is_fixed(environment: dict[str, str]) -> dict[str, str]:
     """The variables that Python and Dagster read before the first line of a command."""
     names = ("PYTHON", "LD_", "DAGSTER_EVENT_LOG_CONSUMER", "FRESHNESS_DAEMON")
     return {name: value for name, value in environment.items() if name.startswith(names)}
 
 
-def _place() -> tuple[str, ...]:
-    """The network and the mounts that a process is born into."""
-    kinds = ("net", "mnt") if Path("/proc/thread-self/ns").exists() else ()
-    return tuple(str(Path(f"/proc/thread-self/ns/{kind}").readlink()) for kind in kinds)
+def _namespace(kind: str) -> str:
+    """The mounts or the network that a process of this thread is born into."""
+    link = NETWORK.with_name(kind)
+    return str(link.readlink()) if link.exists() else ""
 
 
 def _send(to: socket.socket, value: object, descriptors: tuple[int, ...] = ()) -> None:
@@ -143,7 +155,7 @@ def _send(to: socket.socket, value: object, descriptors: tuple[int, ...] = ()) -
 
 def _receive(source: socket.socket) -> tuple:
     """What was sent, and the descriptors with it. Raises ``EOFError`` when the other end is gone."""
-    head, descriptors, _, _ = socket.recv_fds(source, _LENGTH.size, 1)
+    head, descriptors, _, _ = socket.recv_fds(source, _LENGTH.size, 2)
     if not head:
         raise EOFError
     head += _read(source, _LENGTH.size - len(head))
@@ -175,13 +187,24 @@ def _serve(asked: socket.socket) -> str | None:
         if pid == 0:
             asked.close()
             return _become(*rest, *descriptors)
-        os.close(*descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
         _send(asked, pid)
 
 
-def _become(words: list[str], environment: dict[str, str], folder: str, output: int) -> str:
+def _become(
+    words: list[str],
+    environment: dict[str, str],
+    folder: str,
+    output: int,
+    network: int | None = None,
+) -> str:
     """What ``exec`` would have done."""
     os.setsid()
+    if network is not None:
+        if ctypes.CDLL(None, use_errno=True).setns(network, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(network)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
@@ -195,9 +218,8 @@ def _become(words: list[str], environment: dict[str, str], folder: str, output: 
 
 
 def main(descriptor: str) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    usual_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # As Python does when it begins.
     for name in MODULES:
         importlib.import_module(name)
     assert threading.active_count() == 1
