@@ -41,6 +41,11 @@ hypothesis.settings.register_profile("lifeguard", deadline=None)
 hypothesis.settings.load_profile("lifeguard")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of what a test does is to wait for other processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
@@ -50,10 +55,10 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty DAGSTER_HOME with telemetry off."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared_homes: PreparedHomes) -> Path:
+    """A DAGSTER_HOME with empty tables and telemetry off."""
     path = tmp_path / "home"
-    path.mkdir()
+    prepared_homes.sqlite(path, stock=True)
     path.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(path))
     return path
