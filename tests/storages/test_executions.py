@@ -16,7 +16,12 @@ LINKS = [f"link{n}" for n in range(5 if TORTURE else 2)]
 
 @pytest.mark.parametrize(
     ("count", "executor"),
-    [(2, "multiprocess"), (2, "step_delegating"), (8, "in_process"), (8 if TORTURE else 4, "multiprocess")],
+    [
+        (2, "multiprocess"),
+        (2, "step_delegating"),
+        (8, "in_process"),
+        (8 if TORTURE else 4, "multiprocess"),
+    ],
 )
 def test_materializations_at_once_take_turns(make_home, kind, count, executor):
     home = make_home(kind)
