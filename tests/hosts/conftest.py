@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from database import HostServer
 from deployment_on_hosts import Deployment
 from marks import Marks
 from network import Network, NoNetworkError
+from preloaded import preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ HOSTS = ("desk", "db", "one", "two", "three")
 @pytest.fixture
 def network() -> Iterator[Network]:
     """Hosts on one wire. The test itself is on the host ``desk``, whose links are left alone."""
+    preloaded(os.getpid())  # What forks the workers is on no host, whose processes end with it.
     try:
         network = Network(*HOSTS)
     except NoNetworkError as error:

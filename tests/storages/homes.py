@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import yaml
+from preloaded import BIN, Forked, preloaded, python_environment, usual_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import PoolSnapshot, TicketKey
 
 PATIENT_SECONDS = 300.0
-BIN = Path(sys.executable).parent
 DEFINITIONS = Path(__file__).with_name("deployed.py")
 
 
@@ -43,7 +42,7 @@ def eventually(condition: Callable[[], Any], seconds: float = PATIENT_SECONDS) -
 class Process:
     """A process that a test started; whatever it started goes with it."""
 
-    popen: subprocess.Popen
+    popen: subprocess.Popen | Forked
     log: Path
 
     def output(self) -> str:
@@ -120,9 +119,8 @@ class Home:
             **os.environ,
             "DAGSTER_HOME": str(self.path),
             "DAGSTER_DISABLE_TELEMETRY": "1",
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "CONTROL": str(self.control),
-            "PYTHONWARNINGS": "ignore",
+            **python_environment(),
         }
 
     @contextmanager
@@ -132,16 +130,22 @@ class Home:
 
     def start(self, *command: str, **environment: str) -> Process:
         log = self.path / f"process{len(self.processes)}.log"
+        whole = {**self.environment, **environment}
+        source = preloaded(os.getpid())
         with log.open("wb") as stream:
-            popen = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
-                env={**self.environment, **environment},
-                cwd=self.path,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if source.can_start(command, whole):
+                popen = source.start(command, whole, self.path, stream.fileno())
+            else:
+                popen = subprocess.Popen(
+                    [str(BIN / command[0]), *command[1:]],
+                    env=whole,
+                    cwd=self.path,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=usual_signals,  # noqa: PLW1509
+                )
         process = Process(popen, log)
         self.processes.append(process)
         return process

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from homes import Home, eventually, limit
+from preloaded import usual_signals
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.open import open_deployment
@@ -255,6 +256,7 @@ class TestWatch:
             [sys.executable, "-m", "dagster_lifeguard", "status", "--json", "--watch",
              "--interval", "0.1s", "--window", "0"],
             env=home.environment, stdout=subprocess.PIPE, text=True,
+            preexec_fn=usual_signals,  # noqa: PLW1509
         )  # fmt: skip
         try:
             assert json.loads(process.stdout.readline())["held"] == 0

@@ -85,7 +85,7 @@ def test_a_run_fails_and_executes_no_step(home, mount):
 )
 def test_commands_say_which_directory_cannot_be_written(make_home, command) -> None:
     """And not that dagster.yaml is to be corrected, in which nothing is wrong."""
-    home = make_home("sqlite", stock=True)
+    home = make_home("sqlite", stock=True, unopened=True)
     output = " ".join(under(read_only(home.path), told, home, *command).split())
     assert "Read-only file system" in output
     assert f"Dagster has to write {home.path}" in output

@@ -88,7 +88,10 @@ def test_a_pool_says_what_the_engine_added():
     assert page.count("team &lt;b&gt;") == 2
     (waiter,) = found["pool"]["queue"]
     assert (waiter["reason"], waiter["slots"], waiter["group"]) == ("rate", 3, "team <b>")
-    assert (found["pool"]["summary"]["settings"]["rate"], found["patience_seconds"]) == (str(rate), 300.0)
+    assert (found["pool"]["summary"]["settings"]["rate"], found["patience_seconds"]) == (
+        str(rate),
+        300.0,
+    )
 
 
 def test_one_that_was_killed_holds_until_its_slots_were_taken_back():
