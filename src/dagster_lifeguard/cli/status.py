@@ -132,7 +132,9 @@ class _Look:
     def at_all(self, pattern: str, *, list_idle: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
         found = overview(states, self._settings, self._past_until(now), now)
-        unfinished = self._deployment.unfinished_runs()
+        # Under granularity run they wait at the pools.
+        by_run = self._settings.granularity == "run"
+        unfinished = () if by_run else self._deployment.unfinished_runs(["QUEUED"])
         queued = count_queued(unfinished, self._settings)
         in_queue = count_in_queue(unfinished, self._settings)
         selected = [pool for pool in found.pools if _matches(pool.pool, pattern)]

@@ -19,7 +19,12 @@ from dagster_lifeguard.insight.pools import (
     runs_in,
     summarize,
 )
-from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
+from dagster_lifeguard.insight.run_queue import (
+    BEFORE_LAUNCH,
+    IN_QUEUE_OR_PROGRESS,
+    QueuePlace,
+    places_in_queue,
+)
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
 
@@ -234,7 +239,7 @@ class _Look:
         ids = [run.run_id for run in runs if run.status not in BEFORE_LAUNCH]
         self._executions = {run.run_id: run for run in deployment.executions(ids)} if ids else {}
         if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
-            unfinished = deployment.unfinished_runs()
+            unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
         queued = {run.run_id for run in runs if run.status == "QUEUED"}
         self._places = (
             places_in_queue(deployment, queued, unfinished, settings, past, now) if queued else {}

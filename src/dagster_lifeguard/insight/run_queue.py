@@ -42,6 +42,9 @@ Dagster's default; the daemon reads another from ``DAGSTER_OP_CONCURRENCY_KEYS_A
 RUN_SECONDS``, which nobody else sees.
 """
 
+IN_QUEUE_OR_PROGRESS = ("QUEUED", *IN_PROGRESS)
+"""What the daemon looks at."""
+
 BEFORE_LAUNCH = ("QUEUED", "NOT_STARTED", "MANAGED")
 
 
@@ -153,7 +156,7 @@ def queued_for(
     """
     if settings.granularity == "run":
         return Queued(0, ())
-    unfinished = deployment.unfinished_runs()
+    unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
     found = [run for run in in_line(unfinished) if pool in (run.pools or ())]
     if not found:
         return Queued(0, ())
@@ -196,7 +199,7 @@ def places_in_queue(
     Args:
         deployment: Where they are.
         run_ids: The runs.
-        unfinished: All runs that are not over, as ``Deployment.unfinished_runs`` tells them.
+        unfinished: Those in the queue or in progress, as ``Deployment.unfinished_runs`` tells them.
         settings: Of the deployment.
         past: For estimates.
         now: When all this was read.
