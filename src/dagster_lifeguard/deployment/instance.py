@@ -12,7 +12,7 @@ from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat import runs as of_runs
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.launching import worker_health
-from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat.plans import StepPlan, all_step_plans, step_plans
 from dagster_lifeguard.compat.stored_runs import (
     StoredRun,
     latest_plans,
@@ -180,23 +180,18 @@ class InstanceDeployment:
                     remedy="List runs with: dagster run list",
                     names=[run_id],
                 )
-            return self._steps(of_runs.plan_of_run(run))
-
-    def _steps(self, plan: str | None) -> tuple[PlannedStep, ...]:
-        return tuple(
-            PlannedStep(
-                step.step_key, step.pool, tuple(key.to_user_string() for key in step.asset_keys)
-            )
-            for step in step_plans(self.instance, plan) or ()
-        )
+            steps = step_plans(self.instance, of_runs.plan_of_run(run))
+            return tuple(map(_planned, steps or ()))
 
     def assets(self) -> Mapping[str, tuple[str, ...]]:
         """What the newest runs planned; where plans differ, the newest that has the asset says."""
         with self._refusing():
             found: dict[str, tuple[str, ...]] = {}
-            for plan in latest_plans(self.instance, _RUNS_FOR_ASSETS_MAX):
+            plans = latest_plans(self.instance, _RUNS_FOR_ASSETS_MAX)
+            steps = all_step_plans(self.instance, plans)
+            for plan in plans:
                 of_plan: dict[str, dict[str, None]] = {}
-                for step in self._steps(plan):
+                for step in map(_planned, steps.get(plan, ())):
                     for asset in step.assets:
                         pools = of_plan.setdefault(asset, {})
                         if step.pool is not None:
@@ -260,6 +255,11 @@ def _run(stored: StoredRun) -> Run:
         tags=told.tags,
         location=told.location,
     )
+
+
+def _planned(step: StepPlan) -> PlannedStep:
+    assets = tuple(key.to_user_string() for key in step.asset_keys)
+    return PlannedStep(step.step_key, step.pool, assets)
 
 
 def _session(process: Process) -> LifeSign:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from dagster_lifeguard.compat.events import read_event_rows
-from dagster_lifeguard.compat.plans import StepPlan, step_plans
+from dagster_lifeguard.compat.plans import StepPlan, all_step_plans
 from dagster_lifeguard.compat.stored_runs import (
     latest_run_ids,
     runs_changed_since,
@@ -29,7 +29,6 @@ STEPS_AT_ONCE = 5_000
 """How many steps these may have planned together, or a single run: so much is in memory."""
 
 _Planned: TypeAlias = "tuple[StoredRun, tuple[StepPlan, ...] | None]"
-_PLANS_KEPT = 200
 _OVER = ("SUCCESS", "FAILURE", "CANCELED")
 
 
@@ -79,16 +78,22 @@ def read_history(
 
 
 def _executions(instance: DagsterInstance, runs: Iterable[StoredRun]) -> Iterator[RunExecution]:
-    @lru_cache(maxsize=_PLANS_KEPT)
-    def plan_of(snapshot_id: str | None) -> tuple[StepPlan, ...] | None:
-        return step_plans(instance, snapshot_id)
-
-    planned = ((run, plan_of(run.told.plan)) for run in runs)
-    for batch in _batches(planned):
+    for batch in _batches(_planned(instance, runs)):
         events = read_event_rows(instance, [run.run_id for run, _ in batch], READ)
         for run, plan in batch:
             rows = events[run.run_id]
             yield put_together(run.run_id, run.job_name, run.status, rows, plan)
+
+
+def _planned(instance: DagsterInstance, runs: Iterable[StoredRun]) -> Iterator[_Planned]:
+    """The runs with what they planned; plans that follow each other are read once."""
+    left = iter(runs)
+    plans: dict[str, tuple[StepPlan, ...]] = {}
+    while some := list(islice(left, RUNS_AT_ONCE)):
+        names = {run.told.plan for run in some if run.told.plan is not None}
+        known = {name: plan for name, plan in plans.items() if name in names}
+        plans = known | all_step_plans(instance, names - known.keys())
+        yield from ((run, plans.get(run.told.plan or "")) for run in some)
 
 
 def _batches(planned: Iterable[_Planned]) -> Iterator[list[_Planned]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.compat.instance import instance_config_problem
-from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat.plans import all_step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.home import home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
@@ -18,6 +18,7 @@ from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.names import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
+from dagster_lifeguard.insight.pools import runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -186,14 +187,14 @@ class Subject:
     @cached_property
     def users(self) -> Mapping[str, Run]:
         """The runs that hold or wait, or did until their lease was over, and are known; by id."""
-        ids = {step.run_id for state in self.pools for step in state.with_over}
-        return {run.run_id: run for run in self.deployment.runs(ids)}
+        return runs_in(self.deployment, self.pools, self.unfinished)
 
     @cached_property
-    def plans(self) -> Mapping[str, tuple[StepPlan, ...]]:
-        """What the newest runs of the instance planned, by what names each plan."""
+    def plans(self) -> dict[str, tuple[StepPlan, ...]]:
+        """What the newest runs of the instance planned, by what names each plan, newest first."""
         plans = dict.fromkeys(filter(None, map(plan_of_run, self.latest_runs)))
-        return {plan: step_plans(self.instance, plan) or () for plan in plans}
+        found = all_step_plans(self.instance, plans)
+        return {plan: found.get(plan, ()) for plan in plans}
 
     def asked_by(self, step: StepPlan) -> frozenset[str]:
         """The pools for which a step of these plans asks; a partition is not filled in."""
