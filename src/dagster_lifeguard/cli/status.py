@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,7 +102,7 @@ def status_command(
     if watch:
         _watch(see, max(interval, _INTERVAL_MIN), as_json=as_json)
     elif as_json:
-        click.echo(json.dumps(see().as_json, indent=2))
+        click.echo(json.dumps(see().as_json(), indent=2))
     else:
         new_console().print(see().as_text)
 
@@ -118,7 +118,7 @@ class _Sight:
     """
 
     as_text: RenderableType
-    as_json: dict[str, Any]
+    as_json: Callable[[], dict[str, Any]]
     states: object
 
 
@@ -157,12 +157,18 @@ class _Look:
             rows_max=rows_max,
             hint="" if fits else "; --all lists them",
         )
-        described = asdict(found) | {
-            "pools": [asdict(pool) for pool in selected],
-            "queued": {pool.pool: queued[pool.pool] for pool in selected if queued[pool.pool]},
-            "in_queue": in_queue,
-        }
-        return _Sight(Group(*text), self._named(described), (states, queued, in_queue))
+
+        def described() -> dict[str, Any]:
+            return self._named(
+                asdict(replace(found, pools=()))
+                | {
+                    "pools": [asdict(pool) for pool in selected],
+                    "queued": {p.pool: queued[p.pool] for p in selected if queued[p.pool]},
+                    "in_queue": in_queue,
+                }
+            )
+
+        return _Sight(Group(*text), described, (states, queued, in_queue))
 
     def at_one(self, name: str, *, show_all: bool) -> _Sight:
         state, now = find_pool(self._deployment, name), time.time()
@@ -186,8 +192,11 @@ class _Look:
             "engine": self._settings.engine,
             "window": past.until - past.since,
         }
-        described = seen | asdict(found) | {"queued": asdict(queued)}
-        return _Sight(text, self._named(described), (state, [run.run_id for run in queued.first]))
+
+        def described() -> dict[str, Any]:
+            return self._named(seen | asdict(found) | {"queued": asdict(queued)})
+
+        return _Sight(text, described, (state, [run.run_id for run in queued.first]))
 
     def _past_until(self, now: float) -> Past:
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
@@ -217,7 +226,7 @@ def _watch(see: Callable[[], _Sight], interval: float, *, as_json: bool) -> None
             sight = see()
             if sight.states != last:
                 if as_json:
-                    click.echo(json.dumps(sight.as_json))
+                    click.echo(json.dumps(sight.as_json()))
                 else:
                     console.print(Text(time.strftime("%Y-%m-%d %H:%M:%S")), sight.as_text, "")
                 sys.stdout.flush()

@@ -91,6 +91,10 @@ def known_pool(deployment: Deployment, text: str) -> str:
     Raises:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
+    # Of thousands of pools the one that is meant is looked up, before all are.
+    near = {state.pool for state in deployment.pools({text, safe_value(text)}) if state.with_over}
+    if (name := _as_named(text, near | deployment.limits().keys())) is not None:
+        return name
     pools = _pools(deployment)
     if (name := _as_named(text, pools)) is not None:
         return name

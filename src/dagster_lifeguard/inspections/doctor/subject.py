@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dagster_lifeguard.compat import health
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.compat.plans import all_step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
@@ -19,6 +20,7 @@ from dagster_lifeguard.engine.rules.names import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import runs_in
+from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -202,6 +204,17 @@ class Subject:
             return frozenset()
         assets = [key.to_user_string() for key in step.members]
         return frozenset(term.name for term in terms_of_step(step.pool, assets, self.settings))
+
+    @cached_property
+    def tables(self) -> health.Tables:
+        """What the tables of the instance's event log can hold."""
+        return health.tables(self.instance)
+
+    @cached_property
+    def engine_status(self) -> switch.Status | None:
+        """What the database says of the engine; None if it is no database for it."""
+        can_hold = self.tables.is_sql and self.tables.has_pools
+        return switch.status(self.instance) if can_hold else None
 
     @cached_property
     def latest_runs(self) -> tuple[dg.DagsterRun, ...]:
