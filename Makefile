@@ -66,6 +66,9 @@ bench-audit: $(READY)  ## Measure the audit of a million generated executions (m
 bench-web: $(READY)  ## Measure the web page: 50 open pages, 1,000 pools, 10 changes a second (2 minutes)
 	$(BIN)/python benchmarks/web.py
 
+bench-commands: $(READY)  ## Measure the commands with 5,000 pools, 20,000 waiting steps, 20,000 queued runs (2 minutes)
+	$(BIN)/python benchmarks/commands.py $(OPTIONS)
+
 bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
 	$(BIN)/python benchmarks/assign.py
 
@@ -105,4 +108,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench docs lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs lock clean

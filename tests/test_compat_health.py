@@ -17,6 +17,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from dagster_lifeguard.compat import health
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
+from dagster_lifeguard.compat.runs import plan_of_run
 
 QUIET = {"telemetry": {"enabled": False}}
 
@@ -180,7 +181,9 @@ def test_the_older_tag_beside_a_pool(tmp_path) -> None:
 
     with instance_with(tmp_path) as instance:
         run = some_job.execute_in_process(instance=instance).dagster_run
-        found = {(s.step_key, s.tag, s.pool) for s in health.tagged_steps(instance, run)}
+        found = {
+            (s.step_key, s.tag, s.pool) for s in health.tagged_steps(instance, [plan_of_run(run)])
+        }
     assert ("limited", "other", "orders") in found
     assert len(found) == 2
     assert {key for key, tag, _ in found if tag == "older"} == {"tagged"}

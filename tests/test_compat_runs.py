@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+from dagster import DagsterRun
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    InProcessCodeLocationOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._serdes import serialize_value
 from homes import DEFINITIONS
 
-from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat import stored_runs
+from dagster_lifeguard.compat.plans import all_step_plans, step_plans
 from dagster_lifeguard.compat.runs import (
     cursor_value,
     location_of_run,
@@ -162,3 +176,96 @@ def test_a_cursor_is_kept_under_its_key_and_can_be_replaced(instance) -> None:
     set_cursor_value(instance, "key", "two")
     set_cursor_value(instance, "other", "three")
     assert cursor_value(instance, "key") == "two"
+
+
+def _origin(location) -> RemoteJobOrigin:
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, "repository"), "job")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        DagsterRun(job_name="no-plan", tags={"team": "a", "quoted": '"\\u00e9'}),
+        DagsterRun(job_name="no-pools", execution_plan_snapshot_id="plan"),
+        DagsterRun(
+            job_name="first-free",
+            run_op_concurrency=RunOpConcurrency(
+                root_key_counts={"a": 2}, has_unconstrained_root_nodes=True, all_pools={"a", "b"}
+            ),
+        ),
+        DagsterRun(
+            job_name="frozen",
+            execution_plan_snapshot_id="plan",
+            run_op_concurrency=RunOpConcurrency(
+                root_key_counts={"a": 2, "c": 1},
+                has_unconstrained_root_nodes=False,
+                all_pools=frozenset("abc"),
+            ),
+            remote_job_origin=_origin(InProcessCodeLocationOrigin(LoadableTargetOrigin())),
+        ),
+        DagsterRun(
+            job_name="of-before-all-pools",
+            run_op_concurrency=RunOpConcurrency(
+                root_key_counts={"a": 1}, has_unconstrained_root_nodes=False, all_pools=None
+            ),
+            remote_job_origin=_origin(GrpcServerCodeLocationOrigin(host="h", port=1)),
+        ),
+        DagsterRun(
+            job_name="named",
+            remote_job_origin=_origin(
+                ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(), "warehouse")
+            ),
+        ),
+    ],
+    ids=lambda run: run.job_name,
+)
+def test_a_body_tells_what_dagster_reads_in_it(run, monkeypatch) -> None:
+    body = serialize_value(run)
+    by_dagster = stored_runs._told_by_dagster(body)
+    monkeypatch.setattr(stored_runs, "_told_by_dagster", lambda body: None)
+    assert stored_runs.told_by(body) == by_dagster
+
+
+def test_a_body_of_another_shape_is_read_by_dagster(monkeypatch) -> None:
+    monkeypatch.setattr(stored_runs, "_told_by_dagster", lambda body: "asked")
+    run = DagsterRun(
+        job_name="job",
+        remote_job_origin=_origin(InProcessCodeLocationOrigin(LoadableTargetOrigin())),
+    )
+    body = serialize_value(run)
+    assert stored_runs.told_by(body.replace('"PipelineRun"', '"RunOfLater"')) == "asked"
+    assert stored_runs.told_by(body.replace('"location_name"', '"place_name"')) == "asked"
+
+
+def test_the_runs_that_changed_last_are_told_first(instance) -> None:
+    made = [stored(instance, asset("a", "orders")) for _ in range(3)]
+    ids = [run.run_id for run in made]
+    status = made[0].status.value
+    storage = instance.run_storage
+    for number, run_id in enumerate((ids[2], ids[0], ids[1])):
+        with storage.connect() as connection:
+            connection.execute(
+                RunsTable.update()
+                .where(RunsTable.c.run_id == run_id)
+                .values(update_timestamp=datetime(2040, 1, 1 + number, tzinfo=timezone.utc))
+            )
+
+    def latest(count_max, since=0.0, statuses=(status,), created_before=None):
+        return stored_runs.latest_run_ids(
+            instance, statuses, since, created_before=created_before, count_max=count_max
+        )
+
+    assert latest(5) == [ids[1], ids[0], ids[2]]
+    assert latest(2) == [ids[1], ids[0]]
+    assert latest(5, statuses=("CANCELED",)) == []
+    second = datetime(2040, 1, 2, tzinfo=timezone.utc).timestamp()
+    assert latest(5, since=second) == [ids[1], ids[0]]
+    assert latest(5, created_before=1.0) == []
+    assert [run.run_id for run in stored_runs.runs_with_status(instance, [status])] == ids
+    assert [run.run_id for run in stored_runs.runs_with_ids(instance, reversed(ids))] == ids
+
+
+def test_plans_are_read_in_bulk_as_dagster_reads_them(instance) -> None:
+    plans = [plan_of_run(stored(instance, asset(name, "orders"))) for name in "ab"]
+    found = all_step_plans(instance, [*plans, "unknown"])
+    assert found == {plan: step_plans(instance, plan) for plan in plans}

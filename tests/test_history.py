@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster import AssetKey
 
+from dagster_lifeguard.compat import stored_runs
 from dagster_lifeguard.compat.events import EventRow, read_event_rows
 from dagster_lifeguard.deployment.history import (
     Outcome,
@@ -352,7 +353,7 @@ def test_history_has_the_runs_that_were_not_over_before(instance):
 
 
 def test_history_is_read_in_pages(instance, monkeypatch):
-    monkeypatch.setattr(reading, "_PAGE", 2)
+    monkeypatch.setattr(stored_runs, "_AT_ONCE", 2)
     made = [materialize(instance, alone_asset) for _ in range(5)]
     read = list(read_history(instance))
     assert [run.run_id for run in read] == made

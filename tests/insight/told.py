@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import (
+    UNFINISHED,
     HoldingStep,
     LifeSign,
     PlannedStep,
@@ -119,8 +120,8 @@ class Told:
     def set_pools(self, settings):
         raise NotImplementedError
 
-    def unfinished_runs(self):
-        return tuple(run for run in self.all_runs if not run.is_over)
+    def unfinished_runs(self, statuses=UNFINISHED):
+        return tuple(run for run in self.all_runs if run.status in statuses)
 
     def runs(self, run_ids):
         return tuple(run for run in self.all_runs if run.run_id in run_ids)
@@ -134,7 +135,7 @@ class Told:
     def assets(self):
         return self.asset_pools
 
-    def history(self, since, until=None):
+    def history(self, since, until=None, *, latest=None):
         return iter(self.past)
 
     def executions(self, run_ids):

@@ -8,6 +8,7 @@ import pytest
 from homes import limit
 
 from dagster_lifeguard.compat.health import tagged_steps
+from dagster_lifeguard.compat.runs import plan_of_run
 
 FILE = Path(__file__).with_name("sharing.py")
 
@@ -39,4 +40,4 @@ def test_each_step_takes_the_pools_of_its_asset(make_home, engine, executor, poo
         (run,) = instance.get_runs()
         assert run.run_op_concurrency.all_pools == {pool for _, pool, _ in pools}
         # Nobody is asked to remove the tag that the policy put there.
-        assert list(tagged_steps(instance, run)) == []
+        assert list(tagged_steps(instance, [plan_of_run(run)])) == []

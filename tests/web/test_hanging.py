@@ -33,9 +33,9 @@ class Hanging(Told):
         self._wait()
         return super().settings()
 
-    def unfinished_runs(self):
+    def unfinished_runs(self, *statuses):
         self._wait()
-        return super().unfinished_runs()
+        return super().unfinished_runs(*statuses)
 
 
 def test_what_is_kept_is_shown_while_the_deployment_hangs():

@@ -54,7 +54,7 @@ def test_percentiles_are_of_what_is_remembered_where_that_is_less_than_the_windo
     class Asked(Told):
         asked: ClassVar[list[float]] = []
 
-        def history(self, since, until=None):
+        def history(self, since, until=None, *, latest=None):
             self.asked.append(since)
             return super().history(since, until)
 

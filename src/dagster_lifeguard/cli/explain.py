@@ -62,7 +62,7 @@ def explain_command(
         declared = _declared(subject, settings.granularity)
         if declared is None:
             raise
-        meant = Subject("asset", subject, declared=declared)
+        meant = Subject("asset", subject, texts=declared, never_ran=True)
     now = time.time()
     past = read_past(deployment, settings, now - window, now) if window else Past(now, now)
     found = explain(deployment, meant, settings, past, time.time())

@@ -49,6 +49,7 @@ def overview_table(
     name: str,
     width: int,
     rows_max: int | None = None,
+    hint: str = "",
 ) -> Iterator[RenderableType]:
     """All pools in outline.
 
@@ -60,12 +61,13 @@ def overview_table(
         name: What to call the deployment.
         width: Columns of the terminal.
         rows_max: List no more of them, and say how many are left; None: all.
+        hint: What to say beside that.
     """
     yield Text(printable(name), style="dim")
     if pools:
         yield _summaries(pools[:rows_max], queued, found, wide=width >= _WIDE)
         left = len(pools) - len(pools[:rows_max])
-        yield Text(f"and {left:,} more" if left else "", style="dim")
+        yield Text(f"and {left:,} more{hint}" if left else "", style="dim")
     yield from _sums(found, len(pools), in_queue)
 
 

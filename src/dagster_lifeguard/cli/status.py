@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _AROUND_ROWS = 10
 """Lines of a screen that pools are not listed in: the rest of the table, sums, long names."""
 
+_LISTED_MAX = 100
+"""Of all pools only so many are listed, unless --all asks for each."""
+
 _PAST_AGAIN_SECONDS = 60.0
 """While watching, percentiles are read anew so often: it costs more than to look at the pools."""
 
@@ -43,7 +46,7 @@ _INTERVAL_MIN = 0.1
 @click.command("status")
 @click.argument("pool", required=False, shell_complete=completion.pools)
 @click.option("--select", "pattern", help="Only pools whose name holds this text.")
-@click.option("--all", "show_all", is_flag=True, help="List idle pools too, and whole queues.")
+@click.option("--all", "show_all", is_flag=True, help="List every pool, and whole queues.")
 @click.option(
     "--window",
     default="24h",
@@ -88,9 +91,8 @@ def status_command(
     if pool is None:
 
         def see() -> _Sight:
-            list_idle = show_all or pattern is not None
             on_screen = watch and not as_json
-            return look.at_all(pattern or "", list_idle=list_idle, on_screen=on_screen)
+            return look.at_all(pattern, show_all=show_all, on_screen=on_screen)
     else:
         name = known_pool(deployment, pool)
 
@@ -100,7 +102,7 @@ def status_command(
     if watch:
         _watch(see, max(interval, _INTERVAL_MIN), as_json=as_json)
     elif as_json:
-        click.echo(json.dumps(see().as_json, indent=2))
+        click.echo(json.dumps(see().as_json(), indent=2))
     else:
         new_console().print(see().as_text)
 
@@ -116,7 +118,7 @@ class _Sight:
     """
 
     as_text: RenderableType
-    as_json: dict[str, Any]
+    as_json: Callable[[], dict[str, Any]]
     states: object
 
 
@@ -129,16 +131,22 @@ class _Look:
         self._settings = deployment.settings()
         self._past = Past(0.0, 0.0)
 
-    def at_all(self, pattern: str, *, list_idle: bool, on_screen: bool) -> _Sight:
+    def at_all(self, pattern: str | None, *, show_all: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
         found = overview(states, self._settings, self._past_until(now), now)
-        unfinished = self._deployment.unfinished_runs()
+        # Under granularity run they wait at the pools.
+        by_run = self._settings.granularity == "run"
+        unfinished = () if by_run else self._deployment.unfinished_runs(["QUEUED"])
         queued = count_queued(unfinished, self._settings)
         in_queue = count_in_queue(unfinished, self._settings)
-        selected = [pool for pool in found.pools if _matches(pool.pool, pattern)]
+        selected = [pool for pool in found.pools if _matches(pool.pool, pattern or "")]
+        list_idle = show_all or pattern is not None
         listed = [p for p in selected if list_idle or not p.is_idle or queued[p.pool]]
         console = new_console()
         fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.
+        rows_max = None if show_all else _LISTED_MAX
+        if fits:
+            rows_max = max(1, console.height - _AROUND_ROWS)
         text = overview_table(
             found,
             listed,
@@ -146,14 +154,21 @@ class _Look:
             in_queue=in_queue,
             name=self._deployment.name,
             width=console.width,
-            rows_max=max(1, console.height - _AROUND_ROWS) if fits else None,
+            rows_max=rows_max,
+            hint="" if fits else "; --all lists them",
         )
-        described = asdict(found) | {
-            "pools": [asdict(pool) for pool in selected],
-            "queued": {pool.pool: queued[pool.pool] for pool in selected if queued[pool.pool]},
-            "in_queue": in_queue,
-        }
-        return _Sight(Group(*text), self._named(described), (states, queued, in_queue))
+
+        def described() -> dict[str, Any]:
+            return self._named(
+                asdict(replace(found, pools=()))
+                | {
+                    "pools": [asdict(pool) for pool in selected],
+                    "queued": {p.pool: queued[p.pool] for p in selected if queued[p.pool]},
+                    "in_queue": in_queue,
+                }
+            )
+
+        return _Sight(Group(*text), described, (states, queued, in_queue))
 
     def at_one(self, name: str, *, show_all: bool) -> _Sight:
         state, now = find_pool(self._deployment, name), time.time()
@@ -177,8 +192,11 @@ class _Look:
             "engine": self._settings.engine,
             "window": past.until - past.since,
         }
-        described = seen | asdict(found) | {"queued": asdict(queued)}
-        return _Sight(text, self._named(described), (state, [run.run_id for run in queued.first]))
+
+        def described() -> dict[str, Any]:
+            return self._named(seen | asdict(found) | {"queued": asdict(queued)})
+
+        return _Sight(text, described, (state, [run.run_id for run in queued.first]))
 
     def _past_until(self, now: float) -> Past:
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
@@ -208,7 +226,7 @@ def _watch(see: Callable[[], _Sight], interval: float, *, as_json: bool) -> None
             sight = see()
             if sight.states != last:
                 if as_json:
-                    click.echo(json.dumps(sight.as_json))
+                    click.echo(json.dumps(sight.as_json()))
                 else:
                     console.print(Text(time.strftime("%Y-%m-%d %H:%M:%S")), sight.as_text, "")
                 sys.stdout.flush()

@@ -11,9 +11,10 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 
 from dagster_lifeguard.compat.ops import POOL_OF_USE_TAG
+from dagster_lifeguard.compat.plans import read_plans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dagster_lifeguard.engine.rules.launch_order import TagLimit
 
@@ -207,15 +208,14 @@ def assign_waiting(instance: dg.DagsterInstance, pool: str, count: int) -> None:
     event_log.assign_pending_steps([pool] * count)
 
 
-def tagged_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[TaggedStep]:
-    """The steps of a run's plan that bear the old tag, and not from a policy.
+def tagged_steps(instance: dg.DagsterInstance, plans: Iterable[str]) -> Iterator[TaggedStep]:
+    """The steps of these plans that bear the old tag, and not from a policy; plan by plan.
 
-    Relies on: ``get_execution_plan_snapshot``, and of its steps ``tags`` and ``pool`` (1.10.0).
+    Relies on: the ``tags`` and ``pool`` of the steps of an ``ExecutionPlanSnapshot`` (1.10.0).
     """
-    plan = cast("Any", run).execution_plan_snapshot_id
-    if plan is None:
-        return
-    for step in cast("Any", instance).get_execution_plan_snapshot(plan).steps:
+    plans = list(plans)
+    found = dict(read_plans(instance, plans))
+    for step in (step for plan in plans if plan in found for step in found[plan].steps):
         tags = step.tags or {}
         tag = tags.get(GLOBAL_CONCURRENCY_TAG)
         if tag is not None and POOL_OF_USE_TAG not in tags:

@@ -316,8 +316,8 @@ class Deployment(Protocol):
         Nothing is done before the first name is asked for.
         """
 
-    def unfinished_runs(self) -> tuple[Run, ...]:
-        """The runs that are not over, oldest first.
+    def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:
+        """The runs that are not over, oldest first; only those with these statuses of them.
 
         Those in the queue are among themselves in the order in which runs of one priority are
         launched: see ``launch_order``, or oldest first where the deployment tells of no other.
@@ -338,8 +338,17 @@ class Deployment(Protocol):
         An instance knows what its latest runs planned; an endpoint what its code locations define.
         """
 
-    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
-        """Runs that were not over before ``since``, created before ``until``, oldest first."""
+    def history(
+        self, since: float, until: float | None = None, *, latest: int | None = None
+    ) -> Iterator[RunExecution]:
+        """Runs that were not over before ``since``, created before ``until``, oldest first.
+
+        Args:
+            since: Seconds since the epoch.
+            until: The same; None for now.
+            latest: Read only so many of the runs that ended last, and as many of the runs under
+                way, those that changed last. None reads all of them, and those in the queue.
+        """
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
         """What these runs executed so far, as far as they are known, oldest first."""

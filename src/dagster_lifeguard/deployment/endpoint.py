@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, DagsterEventType
@@ -29,7 +30,7 @@ from dagster_lifeguard.deployment.contract import (
 from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.judgement import judge
 from dagster_lifeguard.deployment.pools import with_runs
-from dagster_lifeguard.engine.rules.launch_order import priority_of
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 
@@ -45,6 +46,7 @@ _EVENTS_AT_ONCE = 1000
 _JOBS_KEPT = 200
 _RUN_IDS_LOOKED_AT = 10_000
 _RUN_ID_LENGTH = 36
+_OVER = {"statuses": ("SUCCESS", "FAILURE", "CANCELED")}
 _PERMISSION = "edit_concurrency_limit"
 _KINDS = {kind.name: kind.value for kind in READ}
 """What the schema calls the types of events, and what they are stored as."""
@@ -179,8 +181,8 @@ class EndpointDeployment:
 
     # ---- runs ----------------------------------------------------------------------------------
 
-    def unfinished_runs(self) -> tuple[Run, ...]:
-        return tuple(reversed(list(self._runs({"statuses": UNFINISHED}))))
+    def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:
+        return tuple(reversed(list(self._runs({"statuses": list(statuses)}))))
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         asked = list(dict.fromkeys(run_ids))
@@ -259,12 +261,17 @@ class EndpointDeployment:
 
     # ---- history -------------------------------------------------------------------------------
 
-    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+    def history(
+        self, since: float, until: float | None = None, *, latest: int | None = None
+    ) -> Iterator[RunExecution]:
+        """A webserver tells runs by when they were created: ``latest`` are those created last."""
         of_time = {} if until is None else {"createdBefore": until}
+        over = {"updatedAfter": since} if latest is None else {**_OVER, "updatedAfter": since}
+        going = {"statuses": UNFINISHED if latest is None else IN_PROGRESS}
         found = {
             run.run_id: run
-            for filters in ({"updatedAfter": since}, {"statuses": UNFINISHED})
-            for run in self._runs({**of_time, **filters})
+            for filters in (over, going)
+            for run in islice(self._runs({**of_time, **filters}), latest)
             if run.ended is None or run.ended >= since
         }
         for run in sorted(found.values(), key=lambda run: (run.created, run.run_id)):

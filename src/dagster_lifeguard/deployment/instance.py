@@ -7,13 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
 
 from dagster_lifeguard.compat import health, storages
 from dagster_lifeguard.compat import runs as of_runs
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.compat.launching import worker_health
-from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat.plans import StepPlan, all_step_plans, step_plans
+from dagster_lifeguard.compat.stored_runs import (
+    StoredRun,
+    latest_plans,
+    runs_with_ids,
+    runs_with_status,
+)
 from dagster_lifeguard.deployment import history
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
@@ -40,8 +45,6 @@ from dagster_lifeguard.storage.sessions import Process, owners
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from dagster import RunRecord
-
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
 _RUNS_FOR_ASSETS_MAX = 500
 _JUDGED_MAX = 5
 """What is found changed when it is to be freed is judged so often."""
-_RUNS_AT_ONCE = 500
 
 
 class InstanceDeployment:
@@ -138,28 +140,23 @@ class InstanceDeployment:
 
     # ---- runs ----------------------------------------------------------------------------------
 
-    def unfinished_runs(self) -> tuple[Run, ...]:
+    def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:
         with self._refusing():
-            filters = RunsFilter(statuses=[DagsterRunStatus(status) for status in UNFINISHED])
-            found = list(map(_run, self.instance.get_run_records(filters, ascending=True)))
-            rules = queue_rules(self.instance)
+            rules = queue_rules(self.instance) if "QUEUED" in statuses else None
+            # The order of the queue depends on the runs that are in progress.
+            read = {*statuses, *IN_PROGRESS} if rules is not None else set(statuses)
+            found = list(map(_run, runs_with_status(self.instance, read)))
             if rules is None:
                 return tuple(found)
             turns = remembered_turns(self.instance, rules)
         order = LaunchOrder(rules, turns, [run for run in found if run.status in IN_PROGRESS])
         in_line = iter(order.of([run for run in found if run.status == "QUEUED"]))
-        return tuple(next(in_line) if run.status == "QUEUED" else run for run in found)
+        ordered = (next(in_line) if run.status == "QUEUED" else run for run in found)
+        return tuple(run for run in ordered if run.status in statuses)
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
-        asked = list(dict.fromkeys(run_ids))
-        records: list[RunRecord] = []
         with self._refusing():
-            for start in range(0, len(asked), _RUNS_AT_ONCE):
-                filters = RunsFilter(run_ids=asked[start : start + _RUNS_AT_ONCE])
-                records += self.instance.get_run_records(filters)
-        # SQLite may keep whole seconds: the order of two runs within one is that of their rows.
-        records.sort(key=lambda record: (record.create_timestamp, record.storage_id))
-        return tuple(map(_run, records))
+            return tuple(map(_run, runs_with_ids(self.instance, run_ids)))
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         with self._refusing():
@@ -175,24 +172,18 @@ class InstanceDeployment:
                     remedy="List runs with: dagster run list",
                     names=[run_id],
                 )
-            return self._steps(of_runs.plan_of_run(run))
-
-    def _steps(self, plan: str | None) -> tuple[PlannedStep, ...]:
-        return tuple(
-            PlannedStep(
-                step.step_key, step.pool, tuple(key.to_user_string() for key in step.asset_keys)
-            )
-            for step in step_plans(self.instance, plan) or ()
-        )
+            steps = step_plans(self.instance, of_runs.plan_of_run(run))
+            return tuple(map(_planned, steps or ()))
 
     def assets(self) -> Mapping[str, tuple[str, ...]]:
         """What the newest runs planned; where plans differ, the newest that has the asset says."""
         with self._refusing():
-            runs = self.instance.get_runs(limit=_RUNS_FOR_ASSETS_MAX)
             found: dict[str, tuple[str, ...]] = {}
-            for plan in dict.fromkeys(plan for run in runs if (plan := of_runs.plan_of_run(run))):
+            plans = latest_plans(self.instance, _RUNS_FOR_ASSETS_MAX)
+            steps = all_step_plans(self.instance, plans)
+            for plan in plans:
                 of_plan: dict[str, dict[str, None]] = {}
-                for step in self._steps(plan):
+                for step in map(_planned, steps.get(plan, ())):
                     for asset in step.assets:
                         pools = of_plan.setdefault(asset, {})
                         if step.pool is not None:
@@ -205,9 +196,11 @@ class InstanceDeployment:
         with self._refusing():
             return history.read_runs(self.instance, run_ids)
 
-    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+    def history(
+        self, since: float, until: float | None = None, *, latest: int | None = None
+    ) -> Iterator[RunExecution]:
         with self._refusing():
-            yield from history.read_history(self.instance, since, until)
+            yield from history.read_history(self.instance, since, until, latest=latest)
 
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         signs: list[LifeSign] = []
@@ -239,21 +232,26 @@ class InstanceDeployment:
             ) from error
 
 
-def _run(record: RunRecord) -> Run:
-    run = record.dagster_run
+def _run(stored: StoredRun) -> Run:
+    told = stored.told
     return Run(
-        run_id=run.run_id,
-        job_name=run.job_name,
-        status=run.status.value,
-        created=record.create_timestamp.timestamp(),
-        started=record.start_time,
-        ended=record.end_time,
-        pools=of_runs.pools_of_run(run),
-        first_pools=of_runs.first_pools_of_run(run),
-        priority=priority_of(run.tags),
-        tags=run.tags,
-        location=of_runs.location_of_run(run),
+        run_id=stored.run_id,
+        job_name=stored.job_name,
+        status=stored.status,
+        created=stored.created,
+        started=stored.started,
+        ended=stored.ended,
+        pools=told.pools,
+        first_pools=told.first_pools,
+        priority=priority_of(told.tags),
+        tags=told.tags,
+        location=told.location,
     )
+
+
+def _planned(step: StepPlan) -> PlannedStep:
+    assets = tuple(key.to_user_string() for key in step.asset_keys)
+    return PlannedStep(step.step_key, step.pool, assets)
 
 
 def _session(process: Process) -> LifeSign:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,12 @@ from dagster_lifeguard.insight.pools import (
     runs_in,
     summarize,
 )
-from dagster_lifeguard.insight.run_queue import BEFORE_LAUNCH, QueuePlace, places_in_queue
+from dagster_lifeguard.insight.run_queue import (
+    BEFORE_LAUNCH,
+    IN_QUEUE_OR_PROGRESS,
+    QueuePlace,
+    places_in_queue,
+)
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
 
@@ -108,7 +114,8 @@ def explain(
     named: tuple[Term, ...] = ()
     own_pools: tuple[str, ...] = ()
     if subject.kind == "asset":
-        named = _pools_of_asset(deployment, subject, settings)
+        terms = terms_of_asset(subject.name, subject.texts, settings)
+        named = tuple({term.name: term for term in terms}.values())
         own_pools = tuple(term.name for term in named if not term.fields)
         unfinished = deployment.unfinished_runs()
         runs = [run for run in unfinished if _may_use(run, named)]
@@ -149,24 +156,13 @@ def explain(
         run_over=subject.run.status if subject.run is not None and subject.run.is_over else None,
         run_ended=subject.run.ended if subject.run is not None else None,
         lease_over=look.lease_over(runs, subject.step_key),
-        never_ran=subject.declared is not None,
+        never_ran=subject.never_ran,
     )
 
 
 def _duplicate_of(run: Run | None) -> str | None:
     found = None if run is None else run.tags.get(DUPLICATE_TAG)
     return None if found == NO_DUPLICATE else found
-
-
-def _pools_of_asset(
-    deployment: Deployment, subject: Subject, settings: Settings
-) -> tuple[Term, ...]:
-    """The pools that steps which make an asset ask for, as far as the asset alone tells."""
-    texts = subject.declared
-    if texts is None:
-        texts = deployment.assets().get(subject.name, ())
-    terms = terms_of_asset(subject.name, texts, settings)
-    return tuple({term.name: term for term in terms}.values())
 
 
 def _making(steps: Sequence[PlannedStep], asset: str) -> tuple[PlannedStep, ...]:
@@ -224,20 +220,34 @@ class _Look:
         names = {*own_pools, *(term.name for term in terms)}
         for run in runs:
             names |= run.pools or frozenset()
-        found = list(deployment.pools(names)) if names else []
         # Which pools a template names, and slots inside steps, is known where they wait and hold.
-        if settings.engine or any(term.is_deferred for term in terms):
-            found += [s for s in deployment.pools() if s.pool not in names]
+        everywhere = settings.engine or any(term.is_deferred for term in terms)
+        found = list(deployment.pools()) if everywhere else []
+        unseen = names - {state.pool for state in found}
+        found += deployment.pools(unseen) if unseen else ()
         self.states: dict[str, PoolState] = {state.pool: state for state in found}
-        self._runs = runs_in(deployment, found)
+        run_ids = {run.run_id for run in runs}
+        self._of_run: dict[str, list[tuple[str, HoldingStep | WaitingStep]]] = defaultdict(list)
+        for state in found:
+            for step in state.everyone:
+                if step.run_id in run_ids:
+                    self._of_run[step.run_id].append((state.pool, step))
+        used = names | {pool for steps in self._of_run.values() for pool, _ in steps}
+        for run in runs:
+            for planned_step in planned.get(run.run_id, ()):
+                used |= _slots_of(run, planned_step, settings).keys()
+        states = [state for name, state in self.states.items() if name in used]
+        self._runs = runs_in(deployment, states, [*runs, *unfinished])
         self._looked_into: dict[str, Pool] = {}
         ids = [run.run_id for run in runs if run.status not in BEFORE_LAUNCH]
         self._executions = {run.run_id: run for run in deployment.executions(ids)} if ids else {}
         if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
-            unfinished = deployment.unfinished_runs()
+            unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
         queued = {run.run_id for run in runs if run.status == "QUEUED"}
         self._places = (
-            places_in_queue(deployment, queued, unfinished, settings, past, now) if queued else {}
+            places_in_queue(deployment, queued, unfinished, settings, past, now, self.states)
+            if queued
+            else {}
         )
 
     def keys_of(self, run: Run) -> dict[str, PlannedStep | None]:
@@ -249,9 +259,8 @@ class _Look:
             *(step.step_key for step in (execution.steps if execution else ())),
             *(
                 TicketKey(step.run_id, step.step_key).step.step_key
-                for state in self.states.values()
-                for step in state.everyone
-                if step.run_id == run.run_id and step.step_key
+                for _, step in self._of_run[run.run_id]
+                if step.step_key
             ),
         ]
         made: set[str] = set()
@@ -342,10 +351,9 @@ class _Look:
     def _asked(self, run: Run, key: str, step: PlannedStep | None) -> tuple[AskedPool, ...]:
         ticket = self._ticket(key, step)
         slots = {} if step is None else _slots_of(run, step, self._settings)
-        for name, state in self.states.items():
-            for other in state.everyone:
-                if _is_of(other, run, ticket):
-                    slots.setdefault(name, other.slots)
+        for name, other in self._of_run[run.run_id]:
+            if _is_of(other, run, ticket):
+                slots.setdefault(name, other.slots)
         own_key = "" if self._settings.granularity == "run" else ticket
         return tuple(self._asked_pool(run, own_key, name, n) for name, n in slots.items())
 

@@ -31,6 +31,10 @@ LINE_MAX = 500
 """Nobody further behind in a queue gets an estimate."""
 
 
+OCCUPANTS_MAX = 500
+"""Behind more holders than these nobody gets an estimate: each play draws for each of them."""
+
+
 class NoEstimate(str, Enum):
     """Why there is no estimate."""
 
@@ -139,6 +143,8 @@ def earliest_of(estimates: Sequence[Estimate]) -> Estimate:
 def _of_the_able(
     limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate]
 ) -> list[Estimate]:
+    if len(occupants) > OCCUPANTS_MAX:
+        return [Estimate(missing=NoEstimate.TOO_FAR)] * len(line)
     known = line[:LINE_MAX]
     in_front = 0
     while in_front < len(known) and known[in_front].sample is not None:

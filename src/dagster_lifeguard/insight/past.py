@@ -24,6 +24,10 @@ _Key = TypeVar("_Key")
 SAMPLES_MAX = 1000
 """Of each pool and step only so many of the newest executions are kept."""
 
+RUNS_MAX = 500
+"""Of the runs that ended only so many of the latest are read, and as many of those under way: what
+a look at the past costs does not grow with the window, or with how much runs."""
+
 SAMPLES_MIN = 3
 """With fewer executions than this there is nothing to go by."""
 
@@ -77,7 +81,7 @@ class Past:
     """What happened in a window of time.
 
     Attributes:
-        since: Its beginning.
+        since: Its beginning; later than what was asked for, if the runs since then were too many.
         until: Its end.
         waits: For each pool, how long steps waited before they went in; 0 for one that did not
             have to. Under granularity ``run``: how long runs were in the queue.
@@ -113,12 +117,15 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def read_past(deployment: Deployment, settings: Settings, since: float, until: float) -> Past:
-    """Look at the executions of a window; the cost grows with their number."""
+    """Look at the executions of a window, or of the end of it where these are many."""
     waits: dict[str, deque[float]] = defaultdict(_newest)
     holds: dict[str, deque[float]] = defaultdict(_newest)
     own_holds: dict[tuple[str, str], deque[float]] = defaultdict(_newest)
     run_seconds: dict[str, deque[float]] = defaultdict(_newest)
-    for run in deployment.history(since, until):
+    ends = []
+    for run in deployment.history(since, until, latest=RUNS_MAX):
+        if run.ended is not None:
+            ends.append(run.ended)
         left_queue = run.dequeued or run.started
         if left_queue is not None and run.ended is not None:
             run_seconds[run.job_name].append(run.ended - left_queue)
@@ -128,7 +135,7 @@ def read_past(deployment: Deployment, settings: Settings, since: float, until: f
                 holds[pool].append(held)
                 own_holds[pool, name].append(held)
     return Past(
-        since=since,
+        since=min(ends) if len(ends) == RUNS_MAX else since,
         until=until,
         waits=_samples(waits),
         holds=_samples(holds),

@@ -237,10 +237,20 @@ def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
     )
 
 
-def runs_in(deployment: Deployment, states: Iterable[PoolState]) -> dict[str, Run]:
-    """The runs that hold or wait in these pools, or did until their lease was over."""
+def runs_in(
+    deployment: Deployment, states: Iterable[PoolState], known: Iterable[Run] = ()
+) -> dict[str, Run]:
+    """The runs that hold or wait in these pools, or did until their lease was over; by id.
+
+    Args:
+        deployment: Where they are.
+        states: The pools.
+        known: Runs that need not be asked for.
+    """
     ids = {step.run_id for state in states for step in state.with_over}
-    return {run.run_id: run for run in deployment.runs(ids)} if ids else {}
+    found = {run.run_id: run for run in known if run.run_id in ids}
+    unknown = ids - found.keys()
+    return found | {run.run_id: run for run in deployment.runs(unknown)} if unknown else found
 
 
 def look_into(state: PoolState, runs: Mapping[str, Run], past: Past, now: float) -> Pool:

@@ -9,14 +9,17 @@ run while one of its pools has as many runs in progress as slots.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, by_priority, counted_for
 from dagster_lifeguard.insight.forecast import (
+    LINE_MAX,
+    OCCUPANTS_MAX,
     Candidate,
     Estimate,
     Occupant,
@@ -41,6 +44,11 @@ ALLOTTED_SECONDS = 5.0
 Dagster's default; the daemon reads another from ``DAGSTER_OP_CONCURRENCY_KEYS_ALLOTTED_FOR_STARTED_
 RUN_SECONDS``, which nobody else sees.
 """
+
+IN_QUEUE_OR_PROGRESS = ("QUEUED", *IN_PROGRESS)
+"""What the daemon looks at."""
+
+NO_STATES: Mapping[str, PoolState] = MappingProxyType({})
 
 BEFORE_LAUNCH = ("QUEUED", "NOT_STARTED", "MANAGED")
 
@@ -153,7 +161,7 @@ def queued_for(
     """
     if settings.granularity == "run":
         return Queued(0, ())
-    unfinished = deployment.unfinished_runs()
+    unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
     found = [run for run in in_line(unfinished) if pool in (run.pools or ())]
     if not found:
         return Queued(0, ())
@@ -190,23 +198,27 @@ def places_in_queue(
     settings: Settings,
     past: Past,
     now: float,
+    states: Mapping[str, PoolState] = NO_STATES,
 ) -> dict[str, QueuePlace]:
     """Where queued runs stand, and why, by run; without those that are in the queue no more.
 
     Args:
         deployment: Where they are.
         run_ids: The runs.
-        unfinished: All runs that are not over, as ``Deployment.unfinished_runs`` tells them.
+        unfinished: Those in the queue or in progress, as ``Deployment.unfinished_runs`` tells them.
         settings: Of the deployment.
         past: For estimates.
         now: When all this was read.
+        states: The pools that were read then, by name; all others are asked for.
     """
     line = in_line(unfinished)
     last = max((place for place, run in enumerate(line) if run.run_id in run_ids), default=-1)
     names = {pool for run in line[: last + 1] for pool in run.pools or ()}
-    states = deployment.pools(names) if names else ()
-    look = _Look(unfinished, states, deployment.run_queue(), settings, now)
-    described = _Descriptions(runs_in(deployment, states), look, settings, past, now)
+    unread = names - states.keys()
+    seen = [state for name, state in states.items() if name in names]
+    seen += deployment.pools(unread) if unread else ()
+    look = _Look(unfinished, seen, deployment.run_queue(), settings, now)
+    described = _Descriptions(deployment, unfinished, look, settings, past, now)
     places: dict[str, QueuePlace] = {}
     staying: list[Run] = []
     for position, run in enumerate(line[: last + 1], start=1):
@@ -237,7 +249,7 @@ class _Keeper(NamedTuple):
     obstacle: Obstacle
     name: str
     limit: int
-    runs: tuple[Run, ...] = ()
+    runs: Sequence[Run] = ()
 
 
 class _Look:
@@ -261,6 +273,9 @@ class _Look:
         self._queue = queue
         self._by_run = settings.granularity == "run"
         self._for_runs: Counter[str] = Counter()
+        self._tagged: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+        for run in self.going_on:
+            self._count_tags(run)
         for run in self.going_on:
             begins = run.status == "STARTING" or (
                 run.status == "STARTED" and now - (run.started or now) < ALLOTTED_SECONDS
@@ -273,7 +288,7 @@ class _Look:
         if self._queue is not None:
             runs_max = self._queue.runs_max
             if 0 <= runs_max <= len(self.going_on):
-                yield _Keeper(Obstacle.RUNS_MAX, "", runs_max, tuple(self.going_on))
+                yield _Keeper(Obstacle.RUNS_MAX, "", runs_max, self.going_on)
             yield from self._by_tags(run, self._queue)
             if not self._queue.heeds_pools:
                 return
@@ -286,6 +301,7 @@ class _Look:
     def launch(self, run: Run) -> None:
         """Nothing keeps the run: it counts for those behind it."""
         self.going_on.append(run)
+        self._count_tags(run)
         self._for_runs.update(self._asks(run))
 
     def promised(self, name: str) -> int:
@@ -304,13 +320,15 @@ class _Look:
     def _asks(self, run: Run) -> Mapping[str, int]:
         return dict.fromkeys(run.pools or (), 1) if self._by_run else run.first_pools or {}
 
+    def _count_tags(self, run: Run) -> None:
+        if self._queue is not None:
+            for key in {key for key, *_ in self._queue.tag_limits} & run.tags.keys():
+                self._tagged[key, None].append(run)
+                self._tagged[key, run.tags[key]].append(run)
+
     def _by_tags(self, run: Run, queue: RunQueue) -> Iterator[_Keeper]:
         for key, value, limit in counted_for(run.tags, queue.tag_limits):
-            counted = tuple(
-                other
-                for other in self.going_on
-                if (key in other.tags if value is None else other.tags.get(key) == value)
-            )
+            counted = self._tagged[key, value]
             if len(counted) >= limit:
                 name = key if value is None else f"{key}={value}"
                 yield _Keeper(Obstacle.TAG, name, limit, counted)
@@ -320,9 +338,17 @@ class _Descriptions:
     """What keepers are told as, with estimates."""
 
     def __init__(
-        self, runs: Mapping[str, Run], look: _Look, settings: Settings, past: Past, now: float
+        self,
+        deployment: Deployment,
+        unfinished: Sequence[Run],
+        look: _Look,
+        settings: Settings,
+        past: Past,
+        now: float,
     ) -> None:
-        self._runs, self._look, self._past, self._now = runs, look, past, now
+        self._deployment, self._unfinished = deployment, unfinished
+        self._look, self._past, self._now = look, past, now
+        self._outlined: dict[tuple[Obstacle, str, int], tuple[RunOutline, ...]] = {}
         self._by_run = settings.granularity == "run"
         self._pools: dict[str, Pool] = {}
 
@@ -330,19 +356,21 @@ class _Descriptions:
         """One thing that keeps a run, behind these that stay in the queue too."""
         if keeper.obstacle is Obstacle.POOL:
             return self._pool_blockage(keeper, run, staying)
-        occupants = [Occupant(1, self._elapsed(r), self._sample(r)) for r in keeper.runs]
+        # Too many to play forward: see ``forecast``.
+        counted = keeper.runs[: OCCUPANTS_MAX + 1]
+        occupants = [Occupant(1, self._elapsed(r), self._sample(r)) for r in counted]
         rivals = staying
         if keeper.obstacle is Obstacle.TAG:
             key, _, value = keeper.name.partition("=")
             rivals = [r for r in staying if key in r.tags and value in ("", r.tags[key])]
-        candidates = [Candidate(1, self._sample(r)) for r in (*rivals, run)]
+        candidates = [Candidate(1, self._sample(r)) for r in (*rivals[:LINE_MAX], run)]
         return Blockage(
             obstacle=keeper.obstacle,
             name=keeper.name,
             limit=keeper.limit,
             taken=len(keeper.runs),
             promised=0,
-            behind=self._outlines(keeper.runs),
+            behind=self._outlines(keeper),
             estimate=forecast(keeper.limit, occupants, candidates)[-1],
         )
 
@@ -358,7 +386,9 @@ class _Descriptions:
         name = keeper.name
         pool = self._pools.get(name)
         if pool is None:
-            pool = look_into(self._look.states[name], self._runs, self._past, self._now)
+            state = self._look.states[name]
+            runs = runs_in(self._deployment, [state], self._unfinished)
+            pool = look_into(state, runs, self._past, self._now)
             self._pools[name] = pool
         promised = self._look.promised(name)
         # Under granularity op a run in the queue does not wait at the pool yet.
@@ -400,6 +430,11 @@ class _Descriptions:
             return 0.0
         return max(0.0, self._now - (run.started or run.created))
 
-    def _outlines(self, runs: Iterable[Run]) -> tuple[RunOutline, ...]:
-        found = [RunOutline(r.run_id, r.job_name, r.status, self._elapsed(r)) for r in runs]
-        return tuple(sorted(found, key=lambda outline: -outline.elapsed))
+    def _outlines(self, keeper: _Keeper) -> tuple[RunOutline, ...]:
+        key = keeper.obstacle, keeper.name, len(keeper.runs)
+        if key not in self._outlined:
+            found = [
+                RunOutline(r.run_id, r.job_name, r.status, self._elapsed(r)) for r in keeper.runs
+            ]
+            self._outlined[key] = tuple(sorted(found, key=lambda outline: -outline.elapsed))
+        return self._outlined[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text
+from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text, safe_value
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.past import terms_of
 
@@ -28,15 +28,16 @@ class Subject:
         name: The asset as ``a/b``, or the pool; empty for a run or step.
         run: The run, or the run of the step.
         step_key: The step; None for all steps of a run.
-        declared: Of an asset that no run has planned: what stands in ``op.pool`` of its ops by the
-            definitions. None: the asset is known by its runs.
+        texts: Of an asset: what stands in ``op.pool`` of its ops.
+        never_ran: Of an asset: whether only the definitions tell it, and no run has planned it.
     """
 
     kind: Literal["asset", "pool", "run", "step"]
     name: str = ""
     run: Run | None = None
     step_key: str | None = None
-    declared: tuple[str, ...] | None = None
+    texts: tuple[str, ...] = ()
+    never_ran: bool = False
 
 
 def asset_or_run(deployment: Deployment, text: str) -> Subject:
@@ -47,7 +48,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
     """
     assets = deployment.assets()
     if text in assets:
-        return Subject("asset", text)
+        return Subject("asset", text, texts=assets[text])
     found = _run_or_step(deployment, text)
     if found is not None:
         return found
@@ -90,6 +91,10 @@ def known_pool(deployment: Deployment, text: str) -> str:
     Raises:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
+    # Of thousands of pools the one that is meant is looked up, before all are.
+    near = {state.pool for state in deployment.pools({text, safe_value(text)}) if state.with_over}
+    if (name := pool_named(text, near | deployment.pool_settings().keys())) is not None:
+        return name
     pools = _pools(deployment)
     if (name := pool_named(text, pools)) is not None:
         return name

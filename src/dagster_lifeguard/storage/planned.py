@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dagster import DagsterRunStatus, RunsFilter
 
-from dagster_lifeguard.compat.runs import pools_of_run
+from dagster_lifeguard.compat.stored_runs import runs_with_ids
 from dagster_lifeguard.engine.rules.names import is_expression
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-_RUNS_AT_ONCE = 500
 
 
 class PlannedPools:
@@ -44,8 +43,7 @@ class PlannedPools:
         left = instance.get_run_ids(RunsFilter(statuses=_UNFINISHED))
         known = {run_id: self._of_run[run_id] for run_id in left if run_id in self._of_run}
         new = [run_id for run_id in left if run_id not in known]
-        for start in range(0, len(new), _RUNS_AT_ONCE):
-            runs = instance.get_runs(RunsFilter(run_ids=new[start : start + _RUNS_AT_ONCE]))
-            known.update((run.run_id, pools_of_run(run) or frozenset()) for run in runs)
+        for run in runs_with_ids(instance, new):
+            known[run.run_id] = run.told.pools or frozenset()
         self._of_run = known
         return {pool for pools in known.values() for pool in pools if not is_expression(pool)}

@@ -15,11 +15,8 @@ from typing import TYPE_CHECKING
 from dagster import DagsterRunStatus, RunsFilter
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.compat.runs import (
-    first_pools_of_run,
-    pools_of_run,
-    statuses_of_runs,
-)
+from dagster_lifeguard.compat.runs import statuses_of_runs
+from dagster_lifeguard.compat.stored_runs import runs_with_ids
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
 from dagster_lifeguard.storage.queue_rules import queue_rules, remember_turns, remembered_turns
 
@@ -28,12 +25,12 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance, DagsterRun
 
+    from dagster_lifeguard.compat.stored_runs import StoredRun
     from dagster_lifeguard.engine.rules.launch_order import QueueRules
 
 logger = logging.getLogger(__name__)
 
 _QUEUED = DagsterRunStatus.QUEUED
-_RUNS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +136,19 @@ class QueuePages:
         known = self._known if tags == self._tags_known else {}
         known = {i: run for i, run in known.items() if changed.get(i) == run.changed}
         new = [run_id for run_id in changed if run_id not in known]
-        for start in range(0, len(new), _RUNS_AT_ONCE):
-            for run in self._read(RunsFilter(run_ids=new[start : start + _RUNS_AT_ONCE])):
-                known[run.run_id] = _outline(run, changed[run.run_id], tags)
+        for run in runs_with_ids(self._instance(), new):
+            known[run.run_id] = _outline(run, changed[run.run_id], tags)
         self._known, self._tags_known = known, tags
         return known
 
 
-def _outline(run: DagsterRun, changed: object, tags: Iterable[str]) -> _Outline:
+def _outline(run: StoredRun, changed: object, tags: Iterable[str]) -> _Outline:
+    told = run.told
     return _Outline(
         run_id=run.run_id,
         changed=changed,
-        priority=priority_of(run.tags),
-        tags={key: run.tags[key] for key in tags if key in run.tags},
-        pools=pools_of_run(run),
-        first_pools=first_pools_of_run(run),
+        priority=priority_of(told.tags),
+        tags={key: told.tags[key] for key in tags if key in told.tags},
+        pools=told.pools,
+        first_pools=told.first_pools,
     )

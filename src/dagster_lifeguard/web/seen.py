@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.deployment.contract import UNFINISHED
 from dagster_lifeguard.deployment.pools import idle
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.run_queue import count_queued
@@ -84,9 +85,13 @@ class SeenDeployment:
         default = self._settings.default_limit
         return tuple(self._states.get(name) or idle(name, default) for name in sorted(set(names)))
 
-    def history(self, since: float, until: float | None = None) -> Iterator[RunExecution]:
+    def history(
+        self, since: float, until: float | None = None, *, latest: int | None = None
+    ) -> Iterator[RunExecution]:
         found = self._recent.history(since, until)
-        return self._deployment.history(since, until) if found is None else iter(found)
+        if found is not None:
+            return iter(found)
+        return self._deployment.history(since, until, latest=latest)
 
     def limits(self) -> Mapping[str, int]:
         return {
@@ -107,8 +112,10 @@ class SeenDeployment:
     def run_queue(self) -> RunQueue | None:
         return self._deployment.run_queue() if self._queue is None else self._queue.rules
 
-    def unfinished_runs(self) -> tuple[Run, ...]:
-        return self._deployment.unfinished_runs() if self._queue is None else self._queue.runs
+    def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:
+        if self._queue is None:
+            return self._deployment.unfinished_runs(statuses)
+        return tuple(run for run in self._queue.runs if run.status in statuses)
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         return self._deployment.runs(run_ids)

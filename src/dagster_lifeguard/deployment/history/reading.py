@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import heapq
-from datetime import datetime, timezone
-from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from dagster import DagsterRunStatus, RunsFilter
-
 from dagster_lifeguard.compat.events import read_event_rows
-from dagster_lifeguard.compat.plans import StepPlan, step_plans
+from dagster_lifeguard.compat.plans import StepPlan, all_step_plans
+from dagster_lifeguard.compat.stored_runs import (
+    latest_run_ids,
+    runs_changed_since,
+    runs_with_ids,
+)
 from dagster_lifeguard.deployment.history.executions import READ, RunExecution, put_together
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from dagster import DagsterInstance, DagsterRun, RunRecord
+    from dagster import DagsterInstance
+
+    from dagster_lifeguard.compat.stored_runs import StoredRun
 
 RUNS_AT_ONCE = 64
 """How many runs are read with one query at most."""
@@ -24,11 +28,8 @@ RUNS_AT_ONCE = 64
 STEPS_AT_ONCE = 5_000
 """How many steps these may have planned together, or a single run: so much is in memory."""
 
-_Planned: TypeAlias = "tuple[DagsterRun, tuple[StepPlan, ...] | None]"
-_PAGE = 500
-_PLANS_KEPT = 200
-_OVER = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
-_NOT_OVER = [status for status in DagsterRunStatus if status not in _OVER]
+_Planned: TypeAlias = "tuple[StoredRun, tuple[StepPlan, ...] | None]"
+_OVER = ("SUCCESS", "FAILURE", "CANCELED")
 
 
 def read_runs(
@@ -41,15 +42,17 @@ def read_runs(
         run_ids: The runs to read; None for all of them. An id that the instance does not know is
             left out.
     """
-    if run_ids is not None and not run_ids:
-        return ()
-    filters = None if run_ids is None else RunsFilter(run_ids=list(run_ids))
-    records = instance.get_run_records(filters=filters, ascending=True)
-    return tuple(_executions(instance, (record.dagster_run for record in records)))
+    if run_ids is None:
+        return tuple(read_history(instance))
+    return tuple(_executions(instance, runs_with_ids(instance, run_ids)))
 
 
 def read_history(
-    instance: DagsterInstance, since: float = 0.0, until: float | None = None
+    instance: DagsterInstance,
+    since: float = 0.0,
+    until: float | None = None,
+    *,
+    latest: int | None = None,
 ) -> Iterator[RunExecution]:
     """Read the history of the runs that were not over before ``since``, oldest first.
 
@@ -59,54 +62,38 @@ def read_history(
         instance: Where to read.
         since: Seconds since the epoch.
         until: Only runs that were created before; None for all.
+        latest: See ``Deployment.history``.
 
     Raises:
         DeploymentError: The event log cannot be read.
     """
-    before = None if until is None else datetime.fromtimestamp(until, timezone.utc)
-    # The record of a run that is over was last written at its end, or later.
-    later = _records(
-        instance,
-        RunsFilter(
-            updated_after=datetime.fromtimestamp(max(since - 1.0, 0.0), timezone.utc),
-            created_before=before,
-        ),
-    )
-    unfinished = _records(instance, RunsFilter(statuses=_NOT_OVER, created_before=before))
-    merged = heapq.merge(later, unfinished, key=lambda record: record.storage_id)
-    return _executions(instance, _wanted(merged, since))
+    runs: Iterable[StoredRun]
+    if latest is None:
+        runs = runs_changed_since(instance, since, _OVER, created_before=until)
+    else:
+        over = latest_run_ids(instance, _OVER, since, created_before=until, count_max=latest)
+        going = latest_run_ids(instance, IN_PROGRESS, 0.0, created_before=until, count_max=latest)
+        runs = runs_with_ids(instance, [*over, *going])
+    return _executions(instance, (run for run in runs if run.ended is None or run.ended >= since))
 
 
-def _records(instance: DagsterInstance, filters: RunsFilter) -> Iterator[RunRecord]:
-    cursor: str | None = None
-    while True:
-        page = instance.get_run_records(filters, limit=_PAGE, cursor=cursor, ascending=True)
-        yield from page
-        if len(page) < _PAGE:
-            return
-        cursor = page[-1].dagster_run.run_id
-
-
-def _wanted(records: Iterable[RunRecord], since: float) -> Iterator[DagsterRun]:
-    last = None
-    for record in records:
-        is_over_before = record.end_time is not None and record.end_time < since
-        if record.storage_id != last and not is_over_before:
-            yield record.dagster_run
-        last = record.storage_id
-
-
-def _executions(instance: DagsterInstance, runs: Iterable[DagsterRun]) -> Iterator[RunExecution]:
-    @lru_cache(maxsize=_PLANS_KEPT)
-    def plan_of(snapshot_id: str | None) -> tuple[StepPlan, ...] | None:
-        return step_plans(instance, snapshot_id)
-
-    planned = ((run, plan_of(run.execution_plan_snapshot_id)) for run in runs)
-    for batch in _batches(planned):
+def _executions(instance: DagsterInstance, runs: Iterable[StoredRun]) -> Iterator[RunExecution]:
+    for batch in _batches(_planned(instance, runs)):
         events = read_event_rows(instance, [run.run_id for run, _ in batch], READ)
         for run, plan in batch:
             rows = events[run.run_id]
-            yield put_together(run.run_id, run.job_name, run.status.value, rows, plan)
+            yield put_together(run.run_id, run.job_name, run.status, rows, plan)
+
+
+def _planned(instance: DagsterInstance, runs: Iterable[StoredRun]) -> Iterator[_Planned]:
+    """The runs with what they planned; plans that follow each other are read once."""
+    left = iter(runs)
+    plans: dict[str, tuple[StepPlan, ...]] = {}
+    while some := list(islice(left, RUNS_AT_ONCE)):
+        names = {run.told.plan for run in some if run.told.plan is not None}
+        known = {name: plan for name, plan in plans.items() if name in names}
+        plans = known | all_step_plans(instance, names - known.keys())
+        yield from ((run, plans.get(run.told.plan or "")) for run in some)
 
 
 def _batches(planned: Iterable[_Planned]) -> Iterator[list[_Planned]]:

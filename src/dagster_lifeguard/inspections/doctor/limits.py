@@ -60,10 +60,11 @@ def limit_unused(subject: Subject) -> Iterator[Told]:
 
 @check("limit-zero", "A pool that is used is paused", severity="warning", source="deployment")
 def limit_zero(subject: Subject) -> Iterator[Told]:
-    limits = {state.pool: state.limit for state in subject.pools}
+    states = {state.pool: state for state in subject.pools}
     for pool in sorted(subject.used_pools):
-        if limits.get(pool, subject.settings.default_limit) == 0:
-            waiting = [s for state in subject.pools if state.pool == pool for s in state.waiting]
+        state = states.get(pool)
+        if (subject.settings.default_limit if state is None else state.limit) == 0:
+            waiting = () if state is None else state.waiting
             yield Told(
                 f"The limit of {pool_text(pool)} is 0: it is paused, and what asks for it waits.",
                 "Give it a limit, if that is not meant.",

@@ -85,9 +85,7 @@ def name_reserved(subject: Subject) -> Iterator[Told]:
 )
 def key_tag(subject: Subject) -> Iterator[Told]:
     found = {
-        step.step_key: step
-        for run in reversed(subject.latest_runs)
-        for step in tagged_steps(subject.instance, run)
+        step.step_key: step for step in tagged_steps(subject.instance, reversed(subject.plans))
     }
     if found:
         yield Told(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
@@ -83,9 +84,9 @@ def queue_full_of_waiters(subject: Subject) -> Iterator[Told]:
     in_progress = [r for r in subject.unfinished if r.status in ("STARTING", "STARTED")]
     holding = {step.run_id for state in subject.pools for step in state.holding}
     waiting = {step.run_id for state in subject.pools for step in state.waiting}
-    idle = [r for r in in_progress if r.run_id in waiting - holding]
+    idle = (waiting - holding) & {run.run_id for run in in_progress}
     for what, limit, runs in _full(queue, in_progress):
-        blocked = [run for run in runs if run in idle]
+        blocked = [run for run in runs if run.run_id in idle]
         if blocked and 2 * len(blocked) >= len(runs):
             yield Told(
                 f"{what} ({limit}) is reached, and {len(blocked)} of the {len(runs)} runs that "
@@ -103,7 +104,9 @@ def _full(queue: health.RunQueue, runs: list[Run]) -> Iterator[tuple[str, int, l
         yield "max_concurrent_runs", queue.runs_max, runs
     for key, value, per_value, limit in queue.tag_limits:
         tagged = [r for r in runs if key in r.tags and value in (None, r.tags[key])]
-        groups = {r.tags[key]: [s for s in tagged if s.tags[key] == r.tags[key]] for r in tagged}
+        groups: dict[str, list[Run]] = defaultdict(list)
+        for run in tagged:
+            groups[run.tags[key]].append(run)
         for group in groups.values() if per_value else [tagged]:
             if 0 < limit <= len(group):
                 yield f"The limit of the tag {key}", limit, group

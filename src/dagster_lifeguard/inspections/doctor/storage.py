@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.compat import health
 from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 @check("pools-unsupported", "The storage does not know pools", severity="error", source="instance")
 def pools_unsupported(subject: Subject) -> Iterator[Told]:
-    tables = health.tables(subject.instance)
+    tables = subject.tables
     if not tables.is_sql and not tables.has_pools:
         yield Told(
             f"The storage {tables.storage} does not know pools, so no limit has an effect.",
@@ -38,7 +37,7 @@ def pools_unsupported(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def migration_needed(subject: Subject) -> Iterator[Told]:
-    tables = health.tables(subject.instance)
+    tables = subject.tables
     behind = tables.revision is not None and tables.revision[0] != tables.revision[1]
     if not tables.is_sql or (tables.has_pools and tables.has_limits and not behind):
         return
@@ -78,7 +77,7 @@ def engine_off(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def fleet_mixed(subject: Subject) -> Iterator[Told]:
-    found = _status(subject)
+    found = subject.engine_status
     if found is None:
         return
     alive = [p for p in found.processes if p.seconds_left > 0]
@@ -109,7 +108,7 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
-    found = _status(subject)
+    found = subject.engine_status
     alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
     several = {label: count for label, count in alive.items() if count > 1}
     if several:
@@ -132,7 +131,7 @@ def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
 )
 def engine_tables(subject: Subject) -> Iterator[Told]:
     newest = switch.tables_newest()
-    found = _status(subject)
+    found = subject.engine_status
     if found is None or found.tables is None or found.tables == newest:
         return
     is_newer = found.tables > newest
@@ -157,7 +156,7 @@ def engine_tables(subject: Subject) -> Iterator[Told]:
     source="instance",
 )
 def slots_unmatched(subject: Subject) -> Iterator[Told]:
-    found = _status(subject)
+    found = subject.engine_status
     if found is not None and found.unmatched and not found.is_ours:
         yield Told(
             f"{pools_text(found.unmatched)}: the database has more or fewer slots than the "
@@ -171,12 +170,6 @@ def slots_unmatched(subject: Subject) -> Iterator[Told]:
             ],
             commands=["lifeguard engine disable --yes"],
         )
-
-
-def _status(subject: Subject) -> switch.Status | None:
-    """What the database says of the engine; None if it is no database for it."""
-    tables = health.tables(subject.instance)
-    return switch.status(subject.instance) if tables.is_sql and tables.has_pools else None
 
 
 CHECKS = (

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dagster_lifeguard.compat import health
 from dagster_lifeguard.compat.instance import instance_config_problem
-from dagster_lifeguard.compat.plans import step_plans
+from dagster_lifeguard.compat.plans import all_step_plans
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
@@ -18,6 +19,8 @@ from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.names import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
+from dagster_lifeguard.insight.pools import runs_in
+from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -186,14 +189,14 @@ class Subject:
     @cached_property
     def users(self) -> Mapping[str, Run]:
         """The runs that hold or wait, or did until their lease was over, and are known; by id."""
-        ids = {step.run_id for state in self.pools for step in state.with_over}
-        return {run.run_id: run for run in self.deployment.runs(ids)}
+        return runs_in(self.deployment, self.pools, self.unfinished)
 
     @cached_property
-    def plans(self) -> Mapping[str, tuple[StepPlan, ...]]:
-        """What the newest runs of the instance planned, by what names each plan."""
+    def plans(self) -> dict[str, tuple[StepPlan, ...]]:
+        """What the newest runs of the instance planned, by what names each plan, newest first."""
         plans = dict.fromkeys(filter(None, map(plan_of_run, self.latest_runs)))
-        return {plan: step_plans(self.instance, plan) or () for plan in plans}
+        found = all_step_plans(self.instance, plans)
+        return {plan: found.get(plan, ()) for plan in plans}
 
     def asked_by(self, step: StepPlan) -> frozenset[str]:
         """The pools for which a step of these plans asks; a partition is not filled in."""
@@ -201,6 +204,17 @@ class Subject:
             return frozenset()
         assets = [key.to_user_string() for key in step.members]
         return frozenset(term.name for term in terms_of_step(step.pool, assets, self.settings))
+
+    @cached_property
+    def tables(self) -> health.Tables:
+        """What the tables of the instance's event log can hold."""
+        return health.tables(self.instance)
+
+    @cached_property
+    def engine_status(self) -> switch.Status | None:
+        """What the database says of the engine; None if it is no database for it."""
+        can_hold = self.tables.is_sql and self.tables.has_pools
+        return switch.status(self.instance) if can_hold else None
 
     @cached_property
     def latest_runs(self) -> tuple[dg.DagsterRun, ...]:

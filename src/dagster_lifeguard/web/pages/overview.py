@@ -119,7 +119,8 @@ def overview_page(deployment: Deployment, past: Past, choice: Choice, now: float
     settings = deployment.settings()
     found = overview(deployment.pools(), settings, past, now)
     text, is_wanted, order = choice.search.lower(), FILTERS[choice.show], ORDERS[choice.sort]
-    unfinished = () if settings.granularity == "run" else deployment.unfinished_runs()
+    by_run = settings.granularity == "run"
+    unfinished = () if by_run else deployment.unfinished_runs(["QUEUED"])
     queued = count_queued(unfinished, settings)
     wanted = [
         pool
