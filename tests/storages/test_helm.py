@@ -137,7 +137,10 @@ def test_with_only_the_charts_file_every_process_uses_the_engine(cluster: Cluste
     second = run_of("second_job")
     eventually(lambda: f"Run {second} is blocked by global concurrency limits" in daemon.output())
 
-    assert "LifeguardPostgresEventLogStorage" in query(web, "{ instance { info } }")["instance"]["info"]
+    assert (
+        "LifeguardPostgresEventLogStorage"
+        in query(web, "{ instance { info } }")["instance"]["info"]
+    )
     selector = {
         "repositoryLocationName": "user-code",
         "repositoryName": "__repository__",
