@@ -80,6 +80,8 @@ class Cluster:
             text, count = re.subn(old, new, text)
             assert count, old
         (self.folder / "dagster.yaml").write_text(text)
+        with home.instance():
+            pass  # Makes the tables, for which several processes would compete.
 
     def start(self, kind: str, *command: str, has_file: bool = True) -> Any:
         return self.home.start(*command, **environment_of_a_pod(kind, has_file=has_file))
@@ -123,6 +125,8 @@ def test_with_only_the_charts_file_every_process_uses_the_engine(cluster: Cluste
         return answer["run"]["runId"]
 
     def is_up() -> bool:
+        for process in cluster.home.processes:
+            assert process.popen.poll() is None, process.output()
         try:
             entries = query(web, "{ workspaceOrError { ... on Workspace { locationEntries { name "
                             "locationOrLoadError { __typename } } } } }")  # fmt: skip
