@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -46,6 +47,21 @@ class Server:
 
     def restart(self, how: How) -> None:
         self.stop(how)
+        self.start()
+
+    def backed_up(self) -> str:
+        """A copy of the data directory, of a moment at which the server was stopped."""
+        copy = f"{self._folder}-backup"
+        self.stop()
+        subprocess.run(["cp", "--archive", str(self._server.pgdata), copy], check=True)
+        self.start()
+        return copy
+
+    def lose_all_since(self, backup: str) -> None:
+        """Crash, and come back as of a backup: as a restore does, or a standby that was behind."""
+        self.stop("immediate")
+        shutil.rmtree(self._server.pgdata)
+        shutil.move(backup, self._server.pgdata)
         self.start()
 
     def delete(self) -> None:

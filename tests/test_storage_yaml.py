@@ -111,6 +111,8 @@ REFUSED = {
     "custom": "storage:\n  custom:\n    module: mine\n    class: Mine\n    config: {}\n",
     "mysql": "storage:\n  mysql:\n    mysql_url: x\n",
     "parts": "run_storage:\n  module: m\n  class: C\n  config: {}\n",
+    "one part": "event_log_storage:\n  module: dagster_postgres\n  class: PostgresEventLogStorage\n"
+    "  config: {postgres_url: x}\n",
     "text": "storage: sqlite\n",
 }
 
@@ -119,7 +121,7 @@ REFUSED = {
 def test_what_cannot_be_replaced_is_refused(text):
     with pytest.raises(ConfigError, match="cannot be replaced") as told:
         enabled(text, "dagster.yaml")
-    assert "written as one of these" in told.value.remedy
+    assert "It replaces the default storage" in told.value.remedy
     assert disabled(text, "dagster.yaml") == text
 
 
@@ -136,3 +138,93 @@ def test_our_settings_go_with_the_stanza():
     assert marked != on
     off = yaml.safe_load(disabled(marked, "dagster.yaml"))
     assert off == yaml.safe_load(FILES["postgres with secrets"])
+
+
+CHART = """\
+scheduler:
+  module: dagster.core.scheduler
+  class: DagsterDaemonScheduler
+
+schedule_storage:
+  module: dagster_postgres.schedule_storage
+  class: PostgresScheduleStorage
+  config: &database  # one for all
+    postgres_db:
+      username: test
+      password:
+        env: DAGSTER_PG_PASSWORD
+      hostname: dagster-postgresql
+      db_name: test
+      port: 5432
+
+run_storage:
+  module: dagster_postgres.run_storage
+  class: PostgresRunStorage  # of runs
+  config: *database
+
+event_log_storage:
+  module: dagster_postgres.event_log
+  class: PostgresEventLogStorage
+  config: *database
+"""
+BLOCKS = {
+    "three, as the chart writes them": CHART,
+    "carriage returns": CHART.replace("\n", "\r\n"),
+    "quoted": CHART.replace("dagster_postgres.event_log", '"dagster_postgres.event_log"'),
+    "in braces": "run_storage: {module: dagster._core.storage.runs, class: SqliteRunStorage, "
+    "config: {base_dir: /tmp/here/history}}\nevent_log_storage: {class: SqliteEventLogStorage, "
+    "module: dagster._core.storage.event_log, config: {base_dir: /tmp/here/history/runs}}\n",
+}
+
+
+def classes(text: str) -> list[tuple[str, str]]:
+    found = yaml.safe_load(text)
+    blocks = [found["run_storage"], found["event_log_storage"]]
+    return [(block["module"], block["class"]) for block in blocks]
+
+
+@pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
+def test_blocks_get_our_classes_and_nothing_else_of_them_changes(text):
+    on = enabled(text, "dagster.yaml")
+
+    assert (storage_of(text, "dagster.yaml"), storage_of(on, "dagster.yaml")) == (
+        "stock",
+        "lifeguard",
+    )
+    assert classes(on) == [
+        ("dagster_lifeguard.storage", f"Lifeguard{name}") for _, name in classes(text)
+    ]
+    assert [
+        len(line) for line in on.splitlines() if "module" not in line and "class" not in line
+    ] == [len(line) for line in text.splitlines() if "module" not in line and "class" not in line]
+    assert enabled(on, "dagster.yaml") == on
+    off = disabled(on, "dagster.yaml")
+    assert off.replace('"', "") == text.replace('"', "")
+    assert disabled(off, "dagster.yaml") == off
+
+
+@pytest.mark.parametrize("name", ["PostgresRunStorage", "PostgresEventLogStorage"])
+def test_a_half_is_told_from_a_whole_and_mended_either_way(name):
+    on = enabled(CHART, "dagster.yaml")
+    module = "run_storage" if "Run" in name else "event_log"
+    half = on.replace(f"Lifeguard{name}", name).replace(
+        "dagster_lifeguard.storage", f"dagster_postgres.{module}", 1 if "Run" in name else 2
+    )
+    if "Event" in name:
+        half = half.replace("dagster_postgres.event_log", "dagster_lifeguard.storage", 1)
+
+    assert storage_of(half, "dagster.yaml") == "half"
+    assert enabled(half, "dagster.yaml") == on
+    assert disabled(half, "dagster.yaml") == CHART
+
+
+def test_our_settings_go_with_the_blocks():
+    on = enabled(CHART, "dagster.yaml")
+    config = "\n  config:\n    postgres_url: x\n    lifeguard: {lease_seconds: 10}\n"
+    head, tail = on.rsplit("\n  config: *database\n", 1)
+    off = yaml.safe_load(disabled(head + config + tail, "dagster.yaml"))
+    assert off["event_log_storage"] == {
+        "module": "dagster_postgres.event_log",
+        "class": "PostgresEventLogStorage",
+        "config": {"postgres_url": "x"},
+    }

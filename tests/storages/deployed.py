@@ -82,6 +82,12 @@ def _link(name: str, before: list[str]) -> dg.AssetsDefinition:
 chain = [_link(f"link{n}", [f"link{n - 1}"] if n else []) for n in range(5)]
 
 
+@dg.sensor(job_name="held_job")
+def storage_here(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Tells which storage a code server has."""
+    return dg.SkipReason(type(context.instance.event_log_storage).__name__)
+
+
 EXECUTORS = {
     "in_process": dg.in_process_executor,
     "multiprocess": dg.multiprocess_executor,
@@ -94,5 +100,6 @@ defs = dg.Definitions(
         dg.define_asset_job("held_job", [held]),
         dg.define_asset_job("second_job", [second]),
     ],
+    sensors=[storage_here],
     executor=EXECUTORS[os.environ.get("EXECUTOR", "in_process")],
 )

@@ -17,6 +17,7 @@ from dagster._core.executor.step_delegating import (
     StepDelegatingExecutor,
     StepHandler,
 )
+from pods import environment_of_a_pod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ProcessStepHandler(StepHandler):
-    """Runs ``dagster api execute_step`` for each step."""
+    """Runs ``dagster api execute_step`` for each step, which learns from its environment what it is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +38,12 @@ class ProcessStepHandler(StepHandler):
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         key = _step_key(step_handler_context)
-        dagster = step_handler_context.execute_step_args.get_command_args()
-        self._processes[key] = subprocess.Popen([sys.executable, "-m", *dagster])
+        step = step_handler_context.execute_step_args
+        dagster = step.get_command_args(skip_serialized_namedtuple=True)
+        what = {item["name"]: item["value"] for item in step.get_command_env()}
+        self._processes[key] = subprocess.Popen(
+            [sys.executable, "-m", *dagster], env={**environment_of_a_pod(), **what}
+        )
         return iter(())
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:

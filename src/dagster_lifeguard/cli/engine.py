@@ -94,7 +94,7 @@ def _tables(version: int | None) -> str:
 
 
 def _lines(found: switch.Status) -> Iterator[str]:
-    yield f"storage      {found.storage}{'' if found.is_ours else ' (not the engine)'}"
+    yield f"storage      {found.storage} ({'the engine' if found.is_ours else 'not the engine'})"
     yield f"tables       {_tables(found.tables)}"
     yield f"processes    {len(found.processes)}"
     for process in found.processes:

@@ -157,6 +157,16 @@ def database_errors() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError, DagsterPostgresException)
 
 
+def parts_of(instance: dg.DagsterInstance) -> tuple[Any, Any]:
+    """An instance's event log storage and run storage, None for what it does not have yet.
+
+    An instance that is being made takes in its event log storage first.
+
+    Relies on: ``DagsterInstance._event_storage`` and ``_run_storage`` (1.10.0).
+    """
+    return getattr(instance, "_event_storage", None), getattr(instance, "_run_storage", None)
+
+
 # --- runs and pools -------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.webserver import Webserver
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
+from dagster_lifeguard.storage.halves import refuse_half
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -69,13 +70,16 @@ def instance_in(home: str) -> dg.DagsterInstance:
 
     Raises:
         DeploymentError: Dagster cannot open it.
+        ConfigError: Of its storages, some are the engine's and some are not.
     """
     try:
-        return dg.DagsterInstance.from_config(home)
+        instance = dg.DagsterInstance.from_config(home)
     except LifeguardError:
         raise
     except Exception as error:
         raise unopened(error, home) from error
+    refuse_half(instance)
+    return instance
 
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.ENOTDIR)

@@ -4,6 +4,9 @@ Lines are turned into lines, and braces into braces: what is configured stays as
 comments included, only further in or out, and the way back gives the same bytes. Where the stanza
 is written otherwise, the file is written anew by the YAML library. Either way the result is
 compared with what it is to mean.
+
+In the older form, with a block for each storage, two blocks get another module and class in place.
+The way back gives the modules that Dagster documents, whichever were written before.
 """
 
 from __future__ import annotations
@@ -36,13 +39,36 @@ storage:
 
 _PARTS = ("run_storage", "event_log_storage", "schedule_storage")
 
+_STOCK_BLOCKS = {
+    "run_storage": {
+        "SqliteRunStorage": "dagster._core.storage.runs",
+        "PostgresRunStorage": "dagster_postgres.run_storage",
+    },
+    "event_log_storage": {
+        "SqliteEventLogStorage": "dagster._core.storage.event_log",
+        "PostgresEventLogStorage": "dagster_postgres.event_log",
+    },
+}
+"""The blocks of the older form that the engine needs: Dagster's classes, and where they are."""
 
-def storage_of(text: str, source: str) -> Literal["stock", "lifeguard", "other"]:
-    """Which storage a dagster.yaml asks for: ``stock`` is one that can be turned into ours."""
+_OURS = "Lifeguard"
+"""Before the name of Dagster's class it makes ours."""
+
+Whose = Literal["stock", "lifeguard", "half", "other"]
+
+
+def storage_of(text: str, source: str) -> Whose:
+    """Which storage a dagster.yaml asks for.
+
+    ``stock`` is one that can be turned into ours, and ``half`` has ours for one block of two.
+    """
     document = load(text, source)
-    stanza = document.get("storage")
     if any(part in document for part in _PARTS):
-        return "other"
+        found = {_block_of(document, name) for name in _STOCK_BLOCKS}
+        if len(found) == 1:
+            return found.pop()
+        return "half" if "lifeguard" in found else "other"
+    stanza = document.get("storage")
     if stanza is None:
         return "stock"
     if not isinstance(stanza, CommentedMap) or len(stanza) != 1:
@@ -50,6 +76,18 @@ def storage_of(text: str, source: str) -> Literal["stock", "lifeguard", "other"]
     if _is_ours(stanza):
         return "lifeguard"
     return "stock" if next(iter(stanza)) in CLASSES else "other"
+
+
+def _block_of(document: CommentedMap, name: str) -> Whose:
+    block = document.get(name)
+    if not isinstance(block, CommentedMap):
+        return "other"
+    module, its_class = str(block.get("module")), str(block.get("class"))
+    known = _STOCK_BLOCKS[name]
+    if module == MODULE and its_class.removeprefix(_OURS) in known:
+        return "lifeguard"
+    is_stock = its_class in known and module.startswith("dagster")
+    return "stock" if is_stock else "other"
 
 
 def enabled(text: str, source: str) -> str:
@@ -61,21 +99,22 @@ def enabled(text: str, source: str) -> str:
     state = storage_of(text, source)
     if state == "lifeguard":
         return text
-    if state == "other":
-        raise ConfigError(
-            f"{source}: this storage cannot be replaced by the engine's.",
-            remedy="It replaces the default storage, storage: sqlite and storage: postgres. "
-            "Storage written as run_storage, event_log_storage and schedule_storage has to be "
-            "written as one of these first.",
-            names=[source],
-        )
     document = load(text, source)
+    if any(part in document for part in _PARTS):
+        found = {name: _block_of(document, name) for name in _STOCK_BLOCKS}
+        if "other" in found.values():
+            raise _not_replaced(source)
+        blocks = [name for name, whose in found.items() if whose == "stock"]
+        return _with_blocks(text, source, {name: _our_block(document[name]) for name in blocks})
+    if state == "other":
+        raise _not_replaced(source)
     if document.get("storage") is None:
         # What ends without a newline still does so, and is known by that when it goes back.
         is_open = bool(text) and not text.endswith("\n")
         new = text + _default(text, is_open=is_open)
         if "storage" in document:  # There, and empty.
-            new = _rewritten(document, {"custom": _ours("sqlite", {"base_dir": _HOME})})
+            ours = {"custom": _ours("sqlite", {"base_dir": _HOME})}
+            new = _rewritten(document, {"storage": ours})
         refuse_what_dagster_refuses(new, source)
         return new
     ((kind, config),) = document["storage"].items()
@@ -88,11 +127,27 @@ def enabled(text: str, source: str) -> str:
         ["custom:", f"  module: {MODULE}", f"  class: {CLASSES[kind]}", "  config:"],
         by=2,
     )
-    return _checked(text, source, edited, expected)
+    return _checked(text, source, edited, {"storage": expected})
+
+
+def _not_replaced(source: str) -> ConfigError:
+    return ConfigError(
+        f"{source}: this storage cannot be replaced by the engine's.",
+        remedy="It replaces the default storage, storage: sqlite and storage: postgres, and "
+        "Dagster's SQLite and PostgreSQL classes where run_storage and event_log_storage name "
+        "them. Where one of these two is written, write both.",
+        names=[source],
+    )
 
 
 def disabled(text: str, source: str) -> str:
     """The file with the stock storage in the place of our class; our settings go."""
+    document = load(text, source)
+    if any(part in document for part in _PARTS):
+        blocks = [name for name in _STOCK_BLOCKS if _block_of(document, name) == "lifeguard"]
+        return _with_blocks(
+            text, source, {name: _stock_block(name, document[name]) for name in blocks}
+        )
     if storage_of(text, source) != "lifeguard":
         return text
     for is_open in (False, True):
@@ -109,7 +164,7 @@ def disabled(text: str, source: str) -> str:
         edited = _in_braces(text, ["custom", "config"], f"{kind}: ", "") or _replaced(
             text, "custom", [f"{kind}:"], by=-2, skip=3
         )
-    return _checked(text, source, edited, expected)
+    return _checked(text, source, edited, {"storage": expected})
 
 
 _HOME = {"env": "DAGSTER_HOME"}
@@ -200,10 +255,40 @@ def _replaced(text: str, name: str, head: list[str], *, by: int, skip: int = 0) 
     return "".join([*lines[:row], *new, *body, *lines[end:]])
 
 
-def _checked(text: str, source: str, edited: str | None, stanza: dict[str, Any]) -> str:
+def _our_block(block: CommentedMap) -> dict[str, Any]:
+    return {**copy.deepcopy(block), "module": MODULE, "class": f"{_OURS}{block['class']}"}
+
+
+def _stock_block(name: str, block: CommentedMap) -> dict[str, Any]:
+    stock = str(block["class"]).removeprefix(_OURS)
+    new = {**copy.deepcopy(block), "module": _STOCK_BLOCKS[name][stock], "class": stock}
+    if isinstance(new.get("config"), CommentedMap):
+        new["config"].pop("lifeguard", None)
+    return new
+
+
+def _with_blocks(text: str, source: str, blocks: dict[str, dict[str, Any]]) -> str:
+    """The file with other modules and classes in these blocks, and else as it is written."""
+    if not blocks:
+        return text
+    root = new_yaml().compose(text)
+    edits = []
+    for key, block in root.value:
+        if key.value in blocks:
+            for name, value in block.value:
+                if name.value in ("module", "class"):
+                    new = blocks[key.value][name.value]
+                    edits.append((value.start_mark.index, value.end_mark.index, new))
+    edited = text
+    for start, end, new in sorted(edits, reverse=True):
+        edited = edited[:start] + new + edited[end:]
+    return _checked(text, source, edited, blocks)
+
+
+def _checked(text: str, source: str, edited: str | None, stanzas: dict[str, dict[str, Any]]) -> str:
     """The edited text if it means what it is to, else the file as the YAML library writes it."""
     expected = copy.deepcopy(load(text, source))
-    expected["storage"] = stanza
+    expected.update(stanzas)
     new = edited
     try:
         if edited is None or load(edited, source) != expected:
@@ -211,13 +296,17 @@ def _checked(text: str, source: str, edited: str | None, stanza: dict[str, Any])
     except ConfigError:
         new = None  # The edit broke it; the library will write the file.
     if new is None:
-        new = _rewritten(load(text, source), stanza)
+        new = _rewritten(load(text, source), stanzas)
     refuse_what_dagster_refuses(new, source)
     return new
 
 
-def _rewritten(document: CommentedMap, stanza: dict[str, Any]) -> str:
-    document["storage"] = stanza
+def _rewritten(document: CommentedMap, stanzas: dict[str, dict[str, Any]]) -> str:
+    for name, stanza in stanzas.items():
+        if isinstance(document.get(name), CommentedMap) and name != "storage":
+            document[name].update(stanza)  # With its comments.
+        else:
+            document[name] = stanza
     stream = io.StringIO()
     new_yaml().dump(document, stream)
     return stream.getvalue()

@@ -27,6 +27,7 @@ from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
+from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half
 from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 
@@ -55,7 +56,7 @@ class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
     """A limit cannot be set. Also what Dagster's own storages raise then."""
 
 
-class PoolMethods:
+class PoolMethods(OfTheEngine):
     """Mixed into a stock event log storage, before it; everything else is the stock storage's.
 
     Guarantees:
@@ -96,9 +97,11 @@ class PoolMethods:
             StoreUnavailableError: The database cannot be read or written.
             SchemaError: The engine's tables are too new.
             OldSchemaError: Dagster's tables are too old.
+            ConfigError: The run storage of the instance is not ours.
         """
         parts = self._lifeguard_parts
         if parts is None:
+            self._refuse_half()
             with self._lifeguard_lock:
                 if self._lifeguard_parts is None:
                     options = self._lifeguard_options
@@ -110,6 +113,20 @@ class PoolMethods:
                     )
                 parts = self._lifeguard_parts
         return parts
+
+    def optimize_for_webserver(self, *arguments: Any, **named: Any) -> None:
+        """Prepare for a webserver, which starts so.
+
+        Raises:
+            ConfigError: The run storage of the instance is not ours.
+        """
+        self._refuse_half()
+        cast("Any", super()).optimize_for_webserver(*arguments, **named)
+
+    def _refuse_half(self) -> None:
+        # The instance takes in its run storage later than this one.
+        if cast("Any", self).has_instance:
+            refuse_half(storages.instance_of(self))
 
     # ---- claims --------------------------------------------------------------------------------
 

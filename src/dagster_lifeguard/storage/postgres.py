@@ -19,7 +19,25 @@ if TYPE_CHECKING:
 
 
 class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
-    """Dagster's event log on PostgreSQL, with the engine's pools in the same database."""
+    """Dagster's event log on PostgreSQL, with the engine's pools in the same database.
+
+    Also by itself, as ``event_log_storage`` in ``dagster.yaml``, beside ours as ``run_storage``.
+    """
+
+    def __init__(
+        self, *arguments: Any, options: StorageOptions | None = None, **keywords: Any
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        self.use_options(options or StorageOptions())
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return with_options(super().config_type())
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        stock, options = split_options(config_value)
+        return cls(inst_data=inst_data, options=options, **storages.postgres_arguments(stock))
 
     def make_store(self) -> PostgresStore:
         lease_seconds = self._lifeguard_options.lease_seconds
@@ -34,7 +52,11 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
 
 
 class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):
-    """Dagster's runs on PostgreSQL."""
+    """Dagster's runs on PostgreSQL; also by itself, as ``run_storage`` in ``dagster.yaml``."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        return cls(inst_data=inst_data, **storages.postgres_arguments(config_value))
 
 
 class LifeguardPostgresStorage(DagsterPostgresStorage):
@@ -58,8 +80,7 @@ class LifeguardPostgresStorage(DagsterPostgresStorage):
     ) -> None:
         super().__init__(*arguments, **keywords)
         keywords.pop("inst_data", None)
-        event_log = LifeguardPostgresEventLogStorage(*arguments, **keywords)
-        event_log.use_options(options or StorageOptions())
+        event_log = LifeguardPostgresEventLogStorage(*arguments, options=options, **keywords)
         runs = LifeguardPostgresRunStorage(*arguments, **keywords)
         storages.put_parts(self, event_log=event_log, runs=runs)
 

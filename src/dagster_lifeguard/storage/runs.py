@@ -12,17 +12,18 @@ from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.names import SLOTS_MAX, is_of_all_partitions
 from dagster_lifeguard.storage.demands import asked, plan_of
 from dagster_lifeguard.storage.expressions import demand_of, needs_plan
+from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half
 from dagster_lifeguard.storage.queue_pages import QueuePages, is_run_queue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dagster import DagsterEvent, DagsterRun, RunsFilter
+    from dagster import DagsterEvent, DagsterInstance, DagsterRun, RunsFilter
 
     from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 
 
-class PoolsOfRuns:
+class PoolsOfRuns(OfTheEngine):
     """Mixed into a stock run storage, before it.
 
     Guarantees:
@@ -40,6 +41,15 @@ class PoolsOfRuns:
         a free slot, even if a step needs others besides, for that is how Dagster asks. Its steps
         then wait in the run.
     """
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Take note of the instance, which has its event log storage by then.
+
+        Raises:
+            ConfigError: Its event log storage is not ours.
+        """
+        cast("Any", super()).register_instance(instance)
+        refuse_half(instance)
 
     def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
         """Store the run with the pools that it is to ask for.

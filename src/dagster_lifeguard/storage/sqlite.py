@@ -21,7 +21,28 @@ if TYPE_CHECKING:
 
 
 class LifeguardSqliteEventLogStorage(PoolMethods, storages.SqliteEventLogStorage):
-    """Dagster's event log on SQLite, with the engine's pools in its ``index.db``."""
+    """Dagster's event log on SQLite, with the engine's pools in its ``index.db``.
+
+    Also by itself, as ``event_log_storage`` in ``dagster.yaml``, beside ours as ``run_storage``.
+    """
+
+    def __init__(
+        self,
+        base_dir: str,
+        inst_data: ConfigurableClassData | None = None,
+        options: StorageOptions | None = None,
+    ) -> None:
+        super().__init__(base_dir, inst_data=inst_data)
+        self.use_options(options or StorageOptions())
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return with_options(super().config_type())
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        stock, options = split_options(config_value)
+        return cls(inst_data=inst_data, options=options, **stock)
 
     def make_store(self) -> SqliteStore:
         return SqliteStore(storages.sqlite_index_path(self))
@@ -47,7 +68,11 @@ class LifeguardSqliteEventLogStorage(PoolMethods, storages.SqliteEventLogStorage
 
 
 class LifeguardSqliteRunStorage(PoolsOfRuns, storages.SqliteRunStorage):
-    """Dagster's runs on SQLite."""
+    """Dagster's runs on SQLite; also by itself, as ``run_storage`` in ``dagster.yaml``."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        return cls.from_local(inst_data=inst_data, **config_value)
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
@@ -78,8 +103,7 @@ class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
     ) -> None:
         super().__init__(base_dir, inst_data=inst_data)
         logs, runs = storages.sqlite_directories(self)
-        event_log = LifeguardSqliteEventLogStorage(logs)
-        event_log.use_options(options or StorageOptions())
+        event_log = LifeguardSqliteEventLogStorage(logs, options=options)
         storages.put_parts(self, event_log=event_log, runs=LifeguardSqliteRunStorage(runs))
 
     @classmethod
