@@ -13,26 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psycopg2
-import pytest
 import sqlalchemy as db
+
+from debian import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Mode = Literal["session", "transaction", "statement"]
-
-
-def binary() -> str:
-    """Debian's pgbouncer, installed where this is possible; without it the test is skipped."""
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
-        subprocess.run([*install, "-o", "DPkg::Lock::Timeout=300", "pgbouncer"], check=True)
-        return binary()
-    if found is None:
-        pytest.skip("PgBouncer is missing. Install it: apt-get install pgbouncer")
-    return found
 
 
 @contextmanager
@@ -76,7 +64,10 @@ max_client_conn = 500
     user = ["--user", owner] if os.geteuid() == 0 else []
     log = (folder / "log").open("w")
     process = subprocess.Popen(
-        [binary(), "--quiet", *user, str(settings)], stdout=log, stderr=log, cwd=folder
+        [program("pgbouncer", "pgbouncer"), "--quiet", *user, str(settings)],
+        stdout=log,
+        stderr=log,
+        cwd=folder,
     )
     url = server.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
     try:
