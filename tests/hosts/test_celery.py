@@ -131,7 +131,7 @@ def test_a_killed_worker_is_told_and_its_slot_can_be_freed(start):
     assert finding["names"] == [POOL, run.run_id, "first"]
     assert f"{label}: its lease has run out" in finding["evidence"][0]
     blocked = " ".join(lifeguard("explain", run_of(fleet, "next").run_id).output.split())
-    assert "dead" in blocked
+    assert f"{label} is dead or silent" in blocked
     fleet.hosts.watch("first")  # Its run worker still waits, and so keeps the slot.
     assert not fleet.hosts.marks.executions("next")
 
