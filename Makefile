@@ -36,6 +36,9 @@ test-versions: $(READY)  ## Run the tests of definitions on 1.10.0 and the last 
 test-dg: $(READY)  ## Run the example of a dg project, with dbt and dlt (through nox, 5 minutes)
 	$(BIN)/nox --session dg
 
+test-celery: $(READY)  ## Run Celery workers on two hosts, with Redis (through nox, as root, 10 minutes)
+	$(BIN)/nox --session celery
+
 check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -84,6 +87,9 @@ lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
 	  --no-annotate --no-header --upgrade pyproject.toml tests/examples/requirements.txt \
 	  --output-file constraints/dg.txt
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
+	  --no-annotate --no-header --upgrade pyproject.toml tests/hosts/celery_requirements.txt \
+	  --output-file constraints/celery.txt
 
 clean:  ## Remove the environment and the caches
 	rm -rf .venv .nox .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -108,4 +114,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs lock clean

@@ -52,6 +52,17 @@ def dg(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/examples", "tests/test_dg_project.py")
 
 
+@nox.session
+def celery(session: nox.Session) -> None:
+    """Run the tests of Celery workers on hosts of their own, with Redis."""
+    session.install(
+        *("--constraint", "constraints/celery.txt"),
+        *("--requirement", "tests/hosts/celery_requirements.txt"),
+        *("--editable", ".[dev]"),
+    )
+    session.run("python", "-m", "pytest", "-rP", "tests/hosts/test_celery.py", *session.posargs)
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
     """Run the tests on each supported Python that this machine has."""

@@ -264,6 +264,24 @@ class TestFindings:
         found = project.json("-f", project.write("defs.py", text))
         assert [a["pools"][0]["name"] for a in found["assets"]] == ["x", "b"]
 
+    def test_an_executor_that_claims_no_slots(self, project: Project) -> None:
+        """By the name that dagster-dask gives it, for it is not installed here."""
+        dask = """
+            @dg.executor(name="dask", requirements=dg.multiple_process_executor_requirements())
+            def dask_executor(context):
+                raise NotImplementedError
+            """
+        wrap = (
+            "apply_per_asset_concurrency(dg.Definitions(assets=[a], executor=dask_executor)) or {}"
+        )
+        file = project.write("defs.py", code(asset("a"), dask, wrap=wrap))
+        assert project.codes("-f", file) == ["executor-without-pools"]
+        (found,) = project.json("-f", file)["warnings"]
+        assert found["names"] == ["__ASSET_JOB"]
+        free = wrap.replace("apply_per_asset_concurrency(", "(")
+        file = project.write("free.py", code(asset("a"), dask, wrap=free))
+        assert "executor-without-pools" not in project.codes("-f", file)
+
     def test_no_rule_and_unused_rule(self, project: Project) -> None:
         wrap = "Policy(rules=[Rule(assets='key:a', pools=['x']), Rule(assets='group:z', pools=[])]).apply({})"
         file = project.write("defs.py", code(asset("a"), asset("b"), wrap=wrap))

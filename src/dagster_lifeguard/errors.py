@@ -100,6 +100,12 @@ class StoreUnavailableError(LifeguardError):
     code = "store-unavailable"
 
 
+class PoolerError(StoreUnavailableError):
+    """A connection pooler shares sessions of the database's server between its clients."""
+
+    code = "pooler-refused"
+
+
 class LeaseLostError(LifeguardError):
     """A step's slots were taken back before it began, because nobody said that it lives."""
 

@@ -60,10 +60,9 @@ def test_a_stopped_process_keeps_its_locks_on_postgres_for_less_than_a_lease(pla
 
 
 def test_a_process_that_is_stopped_within_a_transaction_loses_its_locks(place, monkeypatch):
-    settings = postgres_connection._SETTINGS
-    shorter = settings.replace("session_timeout = '10s'", "session_timeout = '300ms'")
-    assert shorter != settings
-    monkeypatch.setattr(postgres_connection, "_SETTINGS", shorter)
+    name = "idle_in_transaction_session_timeout"
+    assert postgres_connection._SETTINGS[name] == "10s"
+    monkeypatch.setitem(postgres_connection._SETTINGS, name, "300ms")
     stopped, goes_on = place.store(), Engine(place.store())
     goes_on.change_pool("orders", limit=1)
     with stopped.begin(Scope(("orders",))) as transaction:

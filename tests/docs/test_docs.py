@@ -193,7 +193,7 @@ class TestReference:
 
 def test_the_readme_and_the_table_of_executors_say_the_same() -> None:
     """Which executor claims is no fact of ours: it goes with the versions that were looked at."""
-    page = (DOCS / "concepts" / "pools-and-granularity.md").read_text()
+    page = (DOCS / "operating" / "executors.md").read_text()
     readme = (ROOT / "README.md").read_text()
     (row,) = re.findall(r"^\| Executors \| (.*) \|$", readme, re.MULTILINE)
     table = page.partition("| Executor | Claims a slot | Tested |")[2].partition("\n\n")[0]

@@ -88,16 +88,44 @@ def test_a_dead_step_whose_run_worker_lives_is_told(home, tmp_path):
         assert findings("step-dead") == []
 
 
+def test_a_process_keeps_no_slot_of_a_step_that_ended(home, tmp_path):
+    """Its run worker is gone, and it lives on, as a worker of Celery does."""
+    code = tmp_path / "step.py"
+    code.write_text(STEP)
+    run_id = "11111111-0000-0000-0000-000000000000"
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        status = dg.DagsterRunStatus.STARTED
+        instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id, status=status))
+        assert log.claim_concurrency_slot("orders", run_id, "held").is_claimed
+        step = home.start("python", str(code), run_id)
+        eventually(lambda: len(owners(instance, run_id)) == 2)
+    with home.instance() as instance:
+        assert len(holders(instance)) == 1
+        home.go()
+        eventually((home.control / "held.over").exists)
+        eventually(lambda: not holders(instance))
+        assert step.popen.poll() is None, step.output()
+
+
 STEP = """
-import sys, time
+import os, pathlib, sys, time
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.plan.objects import StepSuccessData
 
-begins = DagsterEvent(DagsterEventType.STEP_START.value, "job", step_key="held")
-with dg.DagsterInstance.get() as instance:
+def store(instance, kind, data=None):
+    event = DagsterEvent(kind.value, "job", step_key="held", event_specific_data=data)
     instance.event_log_storage.store_event(
-        EventLogEntry(None, "info", "", sys.argv[1], time.time(), "held", "job", begins)
+        EventLogEntry(None, "info", "", sys.argv[1], time.time(), "held", "job", event)
     )
+
+with dg.DagsterInstance.get() as instance:
+    store(instance, DagsterEventType.STEP_START)
+    while not pathlib.Path(os.environ["CONTROL"], "held.go").exists():
+        time.sleep(0.05)
+    store(instance, DagsterEventType.STEP_SUCCESS, StepSuccessData(1.0))
+    pathlib.Path(os.environ["CONTROL"], "held.over").touch()
     time.sleep(600)
 """

@@ -906,6 +906,32 @@ class TestExecutors:
         limit(home, 1)
         assert found(home, "steps-one-by-one") == []
 
+    def test_an_executor_that_claims_no_slots(self, make_home: MAKE) -> None:
+        """By what dagster-dask lets a user configure, for it is not installed here."""
+        home = make_home("sqlite", stock=True)
+        cluster = dg.Field(dg.Permissive({}), is_required=False, default_value={"local": {}})
+
+        @dg.executor(name="dask", config_schema={"cluster": cluster})
+        def dask_executor(_context: object) -> None:
+            raise NotImplementedError
+
+        def planned(name: str, pool: str | None, executor: dg.ExecutorDefinition) -> None:
+            @dg.op(name=f"op_of_{name}", pool=pool)
+            def op() -> None: ...
+
+            @dg.job(name=name, executor_def=executor)
+            def job() -> None:
+                op()
+
+            with home.instance() as instance:
+                instance.create_run_for_job(job)
+
+        planned("free", None, dask_executor)
+        planned("multiprocess", "orders", dg.multiprocess_executor)
+        assert found(home, "executor-without-pools") == []
+        planned("dask", "orders", dask_executor)
+        assert the(home, "executor-without-pools").names == ("dask",)
+
 
 class TestAddress:
     def test_what_is_seen_and_mended_from_afar(self, make_home: MAKE, monkeypatch) -> None:

@@ -222,6 +222,27 @@ def tagged_steps(instance: dg.DagsterInstance, plans: Iterable[str]) -> Iterator
             yield TaggedStep(step.key, tag, step.pool)
 
 
+def executor_settings(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, ...]:
+    """The names of what can be configured of the executor of a run's job; none if not seen.
+
+    An executor that is configured in code shows none.
+
+    Relies on: ``job_snapshot_id`` of a run, and of its snapshot ``mode_def_snaps`` with
+    ``root_config_key`` and ``config_schema_snapshot`` (1.10.0).
+    """
+    job = cast("Any", run).job_snapshot_id
+    if job is None:
+        return ()
+    snapshot = cast("Any", instance).get_job_snapshot(job)
+    schema = snapshot.config_schema_snapshot
+    snap = schema.get_config_snap(snapshot.mode_def_snaps[0].root_config_key)
+    for name in ("execution", "config"):
+        if name not in (snap.field_names if snap.fields else ()):
+            return ()
+        snap = schema.get_config_snap(snap.get_field(name).type_key)
+    return tuple(snap.field_names) if snap.fields else ()
+
+
 def executes_one_by_one(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
     """Which setting makes a run execute its steps one by one; None if none is seen.
 

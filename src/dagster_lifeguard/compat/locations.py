@@ -134,6 +134,18 @@ def repository_assets(
     return list({id(item): item for item in items}.values())
 
 
+def executors_of_pooled_jobs(repository: dg.RepositoryDefinition) -> dict[str, str]:
+    """Return the name of the executor of each job that has an op with a pool.
+
+    Relies on: ``GraphDefinition.iterate_op_defs`` and ``JobDefinition.executor_def`` (1.10.0).
+    """
+    return {
+        job.name: job.executor_def.name
+        for job in repository.get_all_jobs()
+        if any(op.pool for op in cast("Any", job.graph).iterate_op_defs())
+    }
+
+
 def op_jobs(repository: dg.RepositoryDefinition) -> list[dg.JobDefinition]:
     """Return the jobs that are made of ops rather than of assets.
 

@@ -396,7 +396,7 @@ class Engine:
         self._end(self._own.tickets())
         self._own.part()
 
-    def leave(self, keys: Iterable[TicketKey] | None = None) -> None:
+    def leave(self, keys: Iterable[TicketKey] | None = None, *, at_once: bool = True) -> None:
         """Own these no more, and give nothing back.
 
         The slots stay held until the lease has run out, and beyond that while another owner lives.
@@ -404,9 +404,10 @@ class Engine:
         Args:
             keys: Of what this engine holds; all by default, and then its session ends too, unless
                 others need it.
+            at_once: Else with the next heartbeat, if they are held by then.
         """
         if keys is not None:
-            self._own.leave(keys)
+            self._own.leave(keys, at_once=at_once)
             return
         self._end(tuple(self._own.asked))
         self._own.part()

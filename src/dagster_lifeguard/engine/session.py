@@ -337,12 +337,18 @@ class Member:
         if (user := self.user) is not None:
             user.lost(held, by_clock=by_clock)
 
-    def leave(self, keys: Iterable[TicketKey]) -> None:
-        """Own these of the held tickets no more, and give nothing back."""
+    def leave(self, keys: Iterable[TicketKey], *, at_once: bool = True) -> None:
+        """Own these of the held tickets no more, and give nothing back.
+
+        Args:
+            keys: The tickets.
+            at_once: Else with the next heartbeat, if they are held by then.
+        """
         with self._session.lock:
             left = [key for key in keys if self.held.pop(key, None)]
             self._session.leave(left)
-        self._session.hand_over()
+        if at_once:
+            self._session.hand_over()
 
     def part(self) -> None:
         """The engine needs the session no more, until it asks again."""

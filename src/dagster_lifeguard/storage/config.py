@@ -39,6 +39,8 @@ class StorageOptions:
             line looks also when a lease runs out.
         abandon_seconds: A waiting step that does not look for so long loses its place. The
             in-process executor does not look while another step of the run executes.
+        direct_url: The URL of the PostgreSQL server itself, where Dagster's own connections go
+            through a pooler. The engine's one connection of each process goes there.
     """
 
     lease_seconds: float = 30.0
@@ -46,6 +48,7 @@ class StorageOptions:
     patience_seconds: float = PATIENCE_SECONDS
     look_again_seconds: float = 5.0
     abandon_seconds: float = 30.0
+    direct_url: str | None = None
 
     def __post_init__(self) -> None:
         self.engine_options()
@@ -74,15 +77,23 @@ class StorageOptions:
         )
 
 
-def with_options(stock: Any) -> dict[str, Any]:
-    """A stock storage's configuration schema, with our key."""
+def with_options(stock: Any, *, has_server: bool = True) -> dict[str, Any]:
+    """A stock storage's configuration schema, with our key.
+
+    Args:
+        stock: The stock storage's schema.
+        has_server: Whether the database has a server with an address.
+    """
     kinds = {"float": float, "Literal['terminate', 'warn']": str}
     schema = {
         option.name: dg.Field(
             kinds[str(option.type)], is_required=False, default_value=option.default
         )
         for option in fields(StorageOptions)
+        if option.name != "direct_url"
     }
+    if has_server:
+        schema["direct_url"] = dg.Field(dg.StringSource, is_required=False)
     assert isinstance(stock, dict)
     return {**stock, KEY: dg.Field(schema, is_required=False)}
 

@@ -79,6 +79,13 @@ class PoolMethods(OfTheEngine):
         """The store on this storage's database."""
         raise NotImplementedError
 
+    def require_same_database(self, store: Store) -> None:
+        """Refuse a store that was set up to be elsewhere than this storage.
+
+        Raises:
+            ConfigError: It is elsewhere.
+        """
+
     def database_name(self) -> str:
         """What tells this storage's database from others."""
         raise NotImplementedError

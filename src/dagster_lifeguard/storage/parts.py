@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.engine import Engine
@@ -52,6 +52,7 @@ class Parts:
             event_log,
             lambda run_ids: ended_runs(storages.instance_of(event_log), run_ids),
         )
+        cast("Any", event_log).require_same_database(session.store)
         session.store.migrate()
         self.stock_slots.require()
         self.steps = Steps(lambda: self.engine, options.on_lease_lost)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as db
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.store.postgres import PostgresStore
-from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
+from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres_connection import Statement
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.storage.config import KEY, StorageOptions, split_options, with_options
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.runs import PoolsOfRuns
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_WHERE = """SELECT current_database()::text, to_regclass('concurrency_limits')::oid::bigint,
+pg_postmaster_start_time()::text"""
+"""Of two connections, whether they lead to one table."""
 
 
 class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
@@ -40,8 +47,29 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
         return cls(inst_data=inst_data, options=options, **storages.postgres_arguments(stock))
 
     def make_store(self) -> PostgresStore:
-        lease_seconds = self._lifeguard_options.lease_seconds
-        return PostgresStore(storages.postgres_opener(self, lease_seconds))
+        options = self._lifeguard_options
+        if options.direct_url is not None:
+            return PostgresStore(connector(options.direct_url, options.lease_seconds))
+        return PostgresStore(storages.postgres_opener(self, options.lease_seconds))
+
+    def require_same_database(self, store: Any) -> None:
+        if self._lifeguard_options.direct_url is None:
+            return
+        with self.index_connection() as connection:
+            ours = tuple(connection.execute(db.text(_WHERE)).one())
+        connection = store.connection
+        connection.acquire()
+        try:
+            (direct,) = connection.execute([Statement(_WHERE)])
+        finally:
+            connection.mutex.release()
+        if direct != ours:
+            raise ConfigError(
+                f"{KEY}: direct_url leads to another database than Dagster's own: "
+                f"{_told(direct)}, not {_told(ours)}.",
+                remedy="Give the address of the server behind the pooler, and the same database.",
+                names=[KEY],
+            )
 
     def database_name(self) -> str:
         return self.postgres_url
@@ -49,6 +77,11 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
     def wipe_events(self) -> None:
         # A pool without its limit, if only for a moment, lets in whoever comes.
         storages.wipe_all_but_limits(self)
+
+
+def _told(where: tuple[Any, ...]) -> str:
+    database, _, started = where
+    return f"the database {database} of a server started at {started}"
 
 
 class LifeguardPostgresRunStorage(PoolsOfRuns, PostgresRunStorage):

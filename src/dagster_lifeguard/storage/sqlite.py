@@ -108,7 +108,7 @@ class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
 
     @classmethod
     def config_type(cls) -> Any:
-        return with_options(super().config_type())
+        return with_options(super().config_type(), has_server=False)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:

@@ -69,11 +69,22 @@ class StepEvents:
         if kind in STEP_FAILS and not self._steps.runs_here(ticket):
             self._clear_after(step)
         if kind in _STEP_ENDS:
-            self._steps.ended(ticket)
+            self._ended(ticket)
         if kind in _STEP_STOPS:
             self.release_what_is_over(step.run_id)
         elif kind in _RUN_ENDS and self._claims.holds_for(step.run_id):
             self._run_ended(step.run_id)
+
+    def _ended(self, ticket: TicketKey) -> None:
+        """A step ended. Whoever claimed for it gives its slots back, and does so in a moment.
+
+        Should that process be gone, this one must not keep them: it may live on, and execute other
+        steps, as a worker of Celery does.
+        """
+        is_adopted = self._steps.runs_here(ticket) and self._claims.fence(ticket) is None
+        self._steps.ended(ticket)
+        if is_adopted:
+            self._engine.leave([ticket], at_once=False)
 
     def _clear_after(self, step: TicketKey) -> None:
         """A step failed whose process may have died before it gave back what was inside it."""

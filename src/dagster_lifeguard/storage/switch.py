@@ -78,6 +78,8 @@ class Status:
 
 def store_of(event_log: Any) -> Store:
     """A store of the engine on the database of an event log storage, stock or ours."""
+    if isinstance(event_log, PoolMethods):
+        return event_log.make_store()
     if isinstance(event_log, storages.SqliteEventLogStorage):
         from dagster_lifeguard.engine.store.sqlite import SqliteStore  # noqa: PLC0415
 

@@ -1,8 +1,7 @@
 """The store on PostgreSQL: row locks on the pools; one message to look and one to write, or one.
 
 READ COMMITTED, and the view is a statement of its own after the locks. The clock is the server's.
-Needs a session of its own on the server: a pooler in transaction mode (pgbouncer) loses prepared
-statements and wake-ups; give it the server's own address.
+Needs a session of its own on the server: see ``postgres_pooler``.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import psycopg2.extensions
 
 from dagster_lifeguard.engine import forks
 from dagster_lifeguard.engine.store.contract import TryAgainError
+from dagster_lifeguard.engine.store.postgres_pooler import owned_server_process, refused
 from dagster_lifeguard.engine.store.sql import statements
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 
@@ -28,19 +29,23 @@ logger = logging.getLogger(__name__)
 # plans are made once and are the same for ten tickets waiting as for a hundred thousand: no scans,
 # no sorts of a whole queue, no planning anew (which takes longer than the query). A process that
 # is stopped within a transaction must not hold its locks for long.
-_SETTINGS = """
-SET application_name = 'dagster-lifeguard';
-SET plan_cache_mode = force_generic_plan;
-SET enable_seqscan = off;
-SET enable_bitmapscan = off;
-SET enable_sort = off;
-SET enable_hashjoin = off;
-SET enable_mergejoin = off;
-SET jit = off;
-SET lock_timeout = '5s';
-SET idle_in_transaction_session_timeout = '10s';
-SET client_min_messages = warning
-"""
+_SETTINGS = {
+    "application_name": "dagster-lifeguard",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+    "client_min_messages": "warning",
+}
+
+# On the server process named and on no other: a pooler may answer with one that others use too.
+_SET = """SELECT set_config(name, value, false)
+FROM unnest(%s::text[], %s::text[]) AS setting (name, value) WHERE pg_backend_pid() = %s"""
 
 
 class Statement(NamedTuple):
@@ -104,6 +109,7 @@ class PostgresConnection:
 
         Raises:
             TryAgainError: It cannot be opened.
+            PoolerError: A pooler lends each of its transactions another session of the server.
         """
         forks.require_own_process()
         self.mutex.acquire()
@@ -122,10 +128,33 @@ class PostgresConnection:
         raw.autocommit = True  # Transactions begin and end where the statements say so.
         self._raw = raw
         self._cursor = raw.cursor()
-        self.execute([Statement(_SETTINGS)])
+        try:
+            self._set_up(raw)
+        except BaseException:
+            self.drop()
+            raise
         if self._channel is not None:
             self.listen(self._channel)
             self._missed = True
+
+    def _set_up(self, raw: Any) -> None:
+        """Set this session's settings, once it is certain to be this process's own.
+
+        Raises:
+            PoolerError: It is not.
+        """
+        if not self._set(raw.info.backend_pid):
+            # Another process answers than the one that welcomed this one: a pooler is in between.
+            try:
+                server_process = owned_server_process(raw, self._connect)
+            except psycopg2.OperationalError as error:
+                raise TryAgainError(first_line(error)) from error
+            if server_process is None or not self._set(server_process):
+                raise refused()
+
+    def _set(self, server_process: int) -> bool:
+        names, values = list(_SETTINGS), list(_SETTINGS.values())
+        return bool(self.execute([Statement(_SET, (names, values, server_process))]))
 
     def prepare(self) -> None:
         """Prepare the statements, on a connection that has not done so; the tables must exist."""

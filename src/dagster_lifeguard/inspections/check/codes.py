@@ -29,6 +29,7 @@ CODES: Mapping[str, str] = {
     "one-rule-per-op": "Under engine: stock, an op that makes several assets goes by one rule.",
     "shared-op": "Assets or jobs share an op, or a graph, whose ops have one pool for all of them.",
     "partly-limited": "An op is tagged with a pool where it is used once, and not elsewhere.",
+    "executor-without-pools": "A job with pools has an executor that claims no slots.",
     "limits-differ": "Several policies declare different limits for one pool.",
     "no-instance": "DAGSTER_HOME names no instance, so no limit was looked at.",
     "default-limit": "`dagster.yaml` gives pools another default limit than the policy, or none.",

@@ -14,6 +14,7 @@ from dagster_lifeguard.compat.locations import (
     repository_assets,
 )
 from dagster_lifeguard.inspections.check.assets import asset_findings, demand_findings, same_targets
+from dagster_lifeguard.inspections.check.executors import executor_findings
 from dagster_lifeguard.inspections.check.inside import asks_of, blocks_findings, read_blocks
 from dagster_lifeguard.inspections.check.policies import (
     by_policy,
@@ -144,6 +145,7 @@ def _inspect_repository(
         findings += blocks_findings(inside, of_policy, policy, limits)
         asks += of_policy
     findings += same_targets(items, assignments)
+    findings += executor_findings(repository)
     for (policy, members), part in zip(parts, assignments_of, strict=True):
         findings += tag_findings(policy, members, part, is_file=config is not None)
     return Location(

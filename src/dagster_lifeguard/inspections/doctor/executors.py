@@ -1,11 +1,11 @@
-"""Executors: settings under which the steps of a run go one by one, whatever a pool allows."""
+"""Executors: those that claim nothing, and those that run the steps of a run one by one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.compat.health import executes_one_by_one
+from dagster_lifeguard.compat.health import executes_one_by_one, executor_settings
 from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.engine.rules.names import pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.inspections.doctor.subject import Subject
+
+_DASK = ("cluster",)
+"""What is configured of the Dask executor, and of no other that Dagster has."""
 
 
 @check(
@@ -52,4 +55,28 @@ def steps_one_by_one(subject: Subject) -> Iterator[Told]:
             )
 
 
-CHECKS = (steps_one_by_one,)
+@check(
+    "executor-without-pools",
+    "An executor claims no slots, so no pool limits its steps",
+    severity="warning",
+    source="instance",
+)
+def executor_without_pools(subject: Subject) -> Iterator[Told]:
+    jobs = {}
+    for run in subject.latest_runs:
+        plan = plan_of_run(run)
+        if plan is not None and run.job_name not in jobs:
+            asked = {pool for step in subject.plans[plan] for pool in subject.asked_by(step)}
+            if asked and executor_settings(subject.instance, run) == _DASK:
+                jobs[run.job_name] = run.run_id
+    for job, run_id in sorted(jobs.items()):
+        yield Told(
+            f"The job {job} is executed by Dask, which claims no slots, and fails each run with "
+            "a pool.",
+            "Give the job another executor, or its assets no pool.",
+            names=[job],
+            evidence=[f"run {run_id}"],
+        )
+
+
+CHECKS = (steps_one_by_one, executor_without_pools)

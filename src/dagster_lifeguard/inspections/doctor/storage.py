@@ -6,9 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
+from dagster_lifeguard.errors import ConfigError, PoolerError
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration
 from dagster_lifeguard.storage import switch
+from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +152,22 @@ def engine_tables(subject: Subject) -> Iterator[Told]:
 
 
 @check(
+    "engine-connection",
+    "The engine cannot use its connection to the database",
+    severity="error",
+    source="instance",
+)
+def engine_connection(subject: Subject) -> Iterator[Told]:
+    event_log = subject.instance.event_log_storage
+    if not isinstance(event_log, PoolMethods):
+        return
+    try:
+        event_log.lifeguard  # noqa: B018 - it is opened by being asked for
+    except (PoolerError, ConfigError) as error:
+        yield Told(error.message, error.remedy, names=error.names)
+
+
+@check(
     "slots-unmatched",
     "A pool has more or fewer slots than its limit says",
     severity="error",
@@ -177,6 +195,7 @@ CHECKS = (
     migration_needed,
     slots_unmatched,
     engine_tables,
+    engine_connection,
     fleet_mixed,
     sessions_of_one_process,
     engine_off,
