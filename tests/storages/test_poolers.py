@@ -88,7 +88,7 @@ def test_a_waiter_is_woken_through_a_pooler_in_session_mode(make_home, postgres_
     with pooler(postgres_url, "session", 20) as url:
         home = make_home("postgres", server=url)
         with home.instance() as instance:
-            instance.event_log_storage.lifeguard.engine.set_limit("orders", 1)
+            instance.event_log_storage.lifeguard.engine.change_pool("orders", limit=1)
         pooled = in_database_of(home, url)
         holds, waits = (Engine(PostgresStore(connector(pooled)), PATIENT) for _ in range(2))
         assert holds.claim("holds", "step", ORDERS).granted
@@ -141,7 +141,7 @@ def test_a_pooler_in_statement_mode_is_refused(postgres_url):
         store = PostgresStore(connector(url))
         for _ in range(2):  # And again.
             with pytest.raises(PoolerError):
-                store.limits()
+                store.settings()
         assert settings(url) == settings(postgres_url)
         with pytest.raises(psycopg2.OperationalError), closing(psycopg2.connect(url)) as client:
             client.cursor().execute("SELECT 1")  # As Dagster does, after BEGIN.
