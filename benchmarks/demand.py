@@ -43,7 +43,7 @@ from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -34,7 +34,7 @@ from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

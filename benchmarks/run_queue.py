@@ -41,7 +41,7 @@ from dagster._serdes import serialize_value
 from rich.console import Console
 from rich.table import Table
 
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 from waiting import Place, places
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from rich.console import Console
 from rich.table import Table
 
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

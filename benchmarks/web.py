@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import httpx
 
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ from dagster_lifeguard.engine.rules.model import (
     Demand,
     Granted,
     PoolView,
-    Reason,
+    QueuedTicket,
     Ticket,
     TicketKey,
     View,
-    Waiter,
     Waiting,
+    WaitReason,
 )
 from dagster_lifeguard.engine.rules.order import (
     SLOT,
@@ -45,7 +45,7 @@ def situations(draw, *, whole=None):
     demand = draw(
         st.dictionaries(st.sampled_from(POOLS), st.integers(1, 4), min_size=1, max_size=3)
     )
-    queues: dict[str, list[Waiter]] = {pool: [] for pool in demand}
+    queues: dict[str, list[QueuedTicket]] = {pool: [] for pool in demand}
     for number in range(draw(st.integers(0, 6))):
         priority = draw(st.integers(-1, 1))
         since = NOW - draw(st.sampled_from([0.0, 10.0, 301.0, 900.0]))
@@ -53,7 +53,7 @@ def situations(draw, *, whole=None):
             key = TicketKey(f"run{number}", "step")
             slots = draw(st.integers(1, 4))
             group = draw(st.sampled_from("ab"))
-            queues[pool].append(Waiter(number * 2, priority, slots, since, key, "s", group))
+            queues[pool].append(QueuedTicket(number * 2, priority, slots, since, key, "s", group))
     pools = {}
     for pool in demand:
         limit = draw(st.one_of(st.none(), st.integers(0, 6)))
@@ -149,7 +149,7 @@ def test_it_waits_only_for_slots_that_are_held_or_that_others_ahead_of_it_ask_fo
         wanted = {t.name: t.slots for t in ticket.demand.terms}[verdict.pool]
         ahead = ahead_of(ticket, pool)
         assert verdict.ahead == len(ahead)
-        if verdict.reason is Reason.RATE:
+        if verdict.reason is WaitReason.RATE:
             assert pool.settings.limit is None or wanted <= pool.free
             assert nanoseconds(verdict.ready_at) <= start_at(pool, len(ahead) + 1)
             assert verdict.ready_at > NOW
@@ -193,10 +193,10 @@ def test_the_best_ranked_ticket_waits_only_for_holders_and_limits(situation):
     assert not any(ahead_of(first, pool) for pool in view.pools.values())
     verdict = verdict_on(view, first)
     if isinstance(verdict, Waiting):
-        if verdict.reason is Reason.RATE:
+        if verdict.reason is WaitReason.RATE:
             assert nanoseconds(verdict.ready_at) == start_at(view.pools[verdict.pool])
             return
-        assert verdict.reason in {Reason.FULL, Reason.PAUSED, Reason.TOO_LARGE}
+        assert verdict.reason in {WaitReason.FULL, WaitReason.PAUSED, WaitReason.TOO_LARGE}
         wanted = {t.name: t.slots for t in ticket.demand.terms}[verdict.pool]
         assert wanted > view.pools[verdict.pool].free
 
@@ -226,7 +226,7 @@ def test_it_stands_at_one_queue_or_out_of_patience_at_all(situation):
 def test_at_a_fair_pool_only_the_first_that_is_out_of_patience_sets_slots_aside(fair_by):
     """Two fair pools may rank two tickets differently; by age they rank all tickets alike."""
     long_ago = NOW - PATIENCE - 1
-    first = Waiter(1, 0, 1, long_ago, TicketKey("first", "step"), "s", "a")
+    first = QueuedTicket(1, 0, 1, long_ago, TicketKey("first", "step"), "s", "a")
     held = {"taken": frozenset({1, 2, 3})}
     fair = {"holders": {1: "b", 2: "b", 3: "b"}} if fair_by else {}
     pools = {
@@ -286,7 +286,7 @@ class Floor:
                 for slot in slots.get(pool, ())
             }
             queue = [
-                Waiter(
+                QueuedTicket(
                     t.number,
                     t.priority,
                     next(term.slots for term in t.demand.terms if term.name == pool),
@@ -532,7 +532,7 @@ def test_who_looks_only_when_told_starts_as_early_as_the_rate_lets_it(burst, sta
         if isinstance(verdict, Granted):
             started[number] = nanoseconds(floor.now)
         else:
-            assert verdict.reason is Reason.RATE
+            assert verdict.reason is WaitReason.RATE
             looks.append((verdict.ready_at, number, name))
     assert all(abs(started[n] - at) <= 2000 * len(gaps) for n, at in enumerate(expected))
     assert max(asked.values()) <= 3  # Times are told in microseconds: it may be one early.
@@ -546,7 +546,7 @@ def test_a_demand_over_two_rates_waits_at_the_later_one_and_takes_no_start_of_th
     assert floor.look("a").granted
     due = dict(floor.due)
     verdict = floor.look("b")
-    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("y", Reason.RATE, ("y",))
+    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("y", WaitReason.RATE, ("y",))
     assert verdict.ready_at == NOW + 60
     assert floor.due == due
     # It holds up nobody at the other.
@@ -571,13 +571,13 @@ def test_out_of_patience_it_blocks_no_rate_while_it_waits_for_a_slot_elsewhere()
     del floor.holding["holder"]
     floor.now = 109.5
     verdict = floor.look("patient")
-    assert (verdict.reason, set(verdict.queue_at)) == (Reason.RATE, {"api", "asset"})
+    assert (verdict.reason, set(verdict.queue_at)) == (WaitReason.RATE, {"api", "asset"})
     # Now that only the next start is missing, it is the next to start, and the asset is kept.
     floor.now = 110.0
     floor.arrive("late", Demand.of({"api": 1}))
     floor.arrive("other", Demand.of({"asset": 1}))
-    assert floor.look("late").reason is Reason.RATE
-    assert floor.look("other").reason is Reason.BEHIND
+    assert floor.look("late").reason is WaitReason.RATE
+    assert floor.look("other").reason is WaitReason.BEHIND
     assert floor.look("patient").granted
 
 

@@ -26,7 +26,7 @@ from dagster_lifeguard.errors import (
     UnsupportedDefinitionsError,
 )
 from dagster_lifeguard.policy import pool_names as templates
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from served import differences, served
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def make(key: str, **arguments: Any) -> dg.AssetsDefinition:
 
 
 def pools(defs: dg.Definitions) -> dict[str, str | None]:
-    return {a.asset: " ".join(a.current) or None for a in Plan(Policy(), items(defs)).assignments()}
+    return {
+        a.asset: " ".join(a.current) or None
+        for a in Assignments(Policy(), items(defs)).assignments()
+    }
 
 
 def items(defs: dg.Definitions) -> list[Any]:
@@ -364,10 +367,10 @@ class TestExplicitPools:
             return join(fetch.tag({self.KEY: "api"})(), fetch.alias("again")())
 
         base = dg.Definitions(assets=[total])
-        (found,) = Plan(Policy(), items(base)).assignments()
+        (found,) = Assignments(Policy(), items(base)).assignments()
         assert (found.pools, found.partly_limited_ops) == (("api", "total"), ("fetch",))
         policy = Policy(rules=[Rule(assets="*", pools=["{asset}"], override=True)])
-        (found,) = Plan(policy, items(base)).assignments()
+        (found,) = Assignments(policy, items(base)).assignments()
         assert (found.pools, found.partly_limited_ops) == (("total",), ())
 
 
@@ -399,7 +402,7 @@ class TestStockEngineRefusals:
                 Rule(assets="*", pools=["{asset}"]),
             ]
         )
-        problems = Plan(policy, items(base)).problems
+        problems = Assignments(policy, items(base)).problems
         assert {p.code for p in problems} == {
             "selection-invalid",
             "template-unfilled",
@@ -488,7 +491,7 @@ class TestWhatItAppliesTo:
             pass
 
         with pytest.raises(UnsupportedDefinitionsError, match="Cacheable"):
-            Plan(Policy(), [Cacheable()])  # type: ignore[list-item]
+            Assignments(Policy(), [Cacheable()])  # type: ignore[list-item]
 
     def test_fields_that_were_not_given_stay_so(self) -> None:
         new = apply_per_asset_concurrency(dg.Definitions(assets=[make("a")]))

@@ -9,7 +9,7 @@ import pytest
 
 from catalogue import KINDS, Kind
 from dagster_lifeguard import Policy, apply_per_asset_concurrency
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from served import differences, in_pool_fields, served
 
 POOLS = {
@@ -125,7 +125,7 @@ def test_another_policy_replaces_the_first_wholly(kind: Kind) -> None:
 def test_a_plan_says_what_applying_does(kind: Kind) -> None:
     new = apply_per_asset_concurrency(kind())
     items: list[Any] = [*(new.assets or ()), *(new.asset_checks or ())]
-    for assignment in Plan(Policy(), items).assignments():
+    for assignment in Assignments(Policy(), items).assignments():
         assert assignment.pools == assignment.current
         assert " ".join(assignment.pools) == POOLS[kind.__name__].get(assignment.asset, "")
 

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from dagster_lifeguard.compat.events import EventRow
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, read_ledger
 from dagster_lifeguard.deployment.history import ledger as ledger_module
-from dagster_lifeguard.deployment.history.ledger import Past, read_past
+from dagster_lifeguard.deployment.history.ledger import LedgerSpan, read_span
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.inspections.audit import spool as spool_module
 from dagster_lifeguard.inspections.audit.executions import Limits, audit_executions
-from dagster_lifeguard.inspections.audit.findings import Caveat, Occupant, Wait
+from dagster_lifeguard.inspections.audit.findings import Caveat, LongWait, Occupant
 from dagster_lifeguard.inspections.audit.ledger import audit_ledger
-from dagster_lifeguard.inspections.audit.report import Report
+from dagster_lifeguard.inspections.audit.report import AuditReport
 from dagster_lifeguard.inspections.audit.spool import Spool
 from dagster_lifeguard.inspections.audit.waits import LONGEST_MAX, LongWaits
 from dagster_lifeguard.inspections.audit.wording import verdict_text
@@ -192,13 +192,13 @@ def test_beside_one_that_left_no_end_it_is_doubted_and_not_judged():
 def test_what_may_have_been_too_many_is_not_called_kept():
     doubted = audited(one_step("a", 0, None), one_step("b", 2, None))
     assert doubted.excess_count == 0
-    report = Report(doubted, doubted)
+    report = AuditReport(doubted, doubted)
     assert report.verdict == "in-doubt"
     assert "perhaps one by executions without an end" in verdict_text(report)
     before = audited(one_step("a", 0, None), one_step("b", 2, None), since=5.0)
-    assert Report(before, before).verdict == "in-doubt", "they began before, and go on still"
+    assert AuditReport(before, before).verdict == "in-doubt", "they began before, and go on still"
     kept = audited(one_step("a", 0, 1), one_step("b", 2, None))
-    assert Report(kept, kept).verdict == "kept"
+    assert AuditReport(kept, kept).verdict == "kept"
 
 
 def test_one_that_left_no_end_did_begin_beside_another():
@@ -269,8 +269,8 @@ def test_long_waits_are_told_longest_first():
     found = audited(*runs, long_seconds=20.0)
     assert found.wait_count == 2
     assert found.waits == (
-        Wait(50.0, "orders", "c", "", 60.0),
-        Wait(30.0, "orders", "a", "s", 100.0),
+        LongWait(50.0, "orders", "c", "", 60.0),
+        LongWait(30.0, "orders", "a", "s", 100.0),
     )
 
 
@@ -286,7 +286,7 @@ def test_of_one_pool_the_waits_of_runs_for_it_are_told():
 def test_no_more_waits_are_kept_than_are_told():
     waits = LongWaits(0.0)
     for seconds in range(100):
-        waits.add(Wait(float(seconds), "p", "r", "s", 0.0))
+        waits.add(LongWait(float(seconds), "p", "r", "s", 0.0))
     assert [w.seconds for w in waits.longest()] == [99.0 - n for n in range(LONGEST_MAX)]
     assert waits.count == 100
 
@@ -353,7 +353,7 @@ def rate(at, text, *, pool="orders"):
 def by_ledger(*entries, limits=None, rates=None, since=0.0, **more):
     begin = entries[0].at if entries else None
     before = tuple(itertools.takewhile(lambda entry: entry.at < since, entries))
-    past = Past(begin, limits or {}, rates or {}, before, iter(entries[len(before) :]))
+    past = LedgerSpan(begin, limits or {}, rates or {}, before, iter(entries[len(before) :]))
     return audit_ledger(past, since=since, until=FOREVER, **more)
 
 
@@ -525,7 +525,7 @@ def test_rates_are_not_judged():
 
 def test_waits_of_the_ledger():
     found = by_ledger(grant(50.0, "a", 1, seconds=40.0), grant(60.0, "b", 2), long_seconds=30.0)
-    assert found.waits == (Wait(40.0, "orders", "a", "s", 50.0),)
+    assert found.waits == (LongWait(40.0, "orders", "a", "s", 50.0),)
 
 
 def test_an_empty_ledger_is_no_evidence():
@@ -581,8 +581,8 @@ def test_from_a_moment_on_the_same_is_found_as_from_the_begin(turns, limits, ris
     grants = [entry for entry in entries if entry.kind is EntryKind.GRANTED]
     fence_of = {Occupant(e.run_id, "s", e.at, 1): e.fence for e in grants}
     first = next((n for n, entry in enumerate(entries) if entry.at >= since), len(entries))
-    part = read_past(store, {"orders": 1}, since=since)
-    whole = Past(part.begin, part.limits, {}, entries[:first], iter(entries[first:]))
+    part = read_span(store, {"orders": 1}, since=since)
+    whole = LedgerSpan(part.begin, part.limits, {}, entries[:first], iter(entries[first:]))
     assert found(part) == found(whole)
 
 
@@ -657,7 +657,7 @@ class TestReadingTheLedger:
         for pool in ("still", "changed"):
             write_limit_as_another_would(place, pool, 1)
         engine.change_pool("changed", limit=2)
-        past = read_past(engine.store, {"still": 1, "changed": 2}, since=0.0)
+        past = read_span(engine.store, {"still": 1, "changed": 2}, since=0.0)
         assert past.limits == {"still": 1}
 
     def test_from_a_moment_on_it_tells_who_held_then_and_what_was_in_force(self, engine):
@@ -670,7 +670,7 @@ class TestReadingTheLedger:
         begin, since = engine.store.ledger()[-1].at, after(engine)
         engine.release("ends", "s")
         assert engine.claim("late", "s", demand).granted
-        past = read_past(engine.store, {}, since=since)
+        past = read_span(engine.store, {}, since=since)
         told = [(e.kind.value, e.pool, e.run_id, e.slots, e.limit) for e in past.before]
         assert sorted(told, key=str) == [
             ("granted", "orders", "ends", 1, None),
@@ -682,9 +682,9 @@ class TestReadingTheLedger:
         ]
         assert past.begin == begin
         assert {e.run_id for e in past.since} == {"ends", "late"}
-        whole = list(read_past(engine.store, {}, since=0.0).since)
+        whole = list(read_span(engine.store, {}, since=0.0).since)
         for pool in (None, "orders"):
-            part = read_past(engine.store, {}, since=since, pool=pool)
+            part = read_span(engine.store, {}, since=since, pool=pool)
             whole_of_pool = [e for e in whole if pool in (None, e.pool)]
             found = audit_ledger(part, since=since, until=FOREVER)
             expected = by_ledger(*whole_of_pool, since=since)
@@ -702,7 +702,7 @@ class TestReadingTheLedger:
         change_ledger(place, "at", second.at - 2.0, f"entry = {second.number}")
         assert [e.run_id for e in read_ledger(engine.store)] == ["", "a", "b"]
         for since in (0.0, first.at, first.at - 1.0):
-            past = read_past(engine.store, {}, since=since)
+            past = read_span(engine.store, {}, since=since)
             found = audit_ledger(past, since=since, until=FOREVER)
             assert [[o.run_id for o in e.occupants] for e in found.excesses] == [["a", "b"]]
             assert found.caveats["limits"][Caveat.CLOCK_STEPPED] == 1
@@ -730,15 +730,15 @@ class TestReadingTheLedger:
         engine.change_pool("gone", rate=Rate.parse("1/hour"))
         engine.change_pool("gone", rate=None)
         today = {"still": Rate.parse("2/hour"), "changed": Rate.parse("1/hour")}
-        past = read_past(engine.store, {}, today, since=after(engine))
+        past = read_span(engine.store, {}, today, since=after(engine))
         assert past.rates == today
         assert past.before == ()
-        assert read_past(engine.store, {}, today, since=0.0).rates == {"still": today["still"]}
+        assert read_span(engine.store, {}, today, since=0.0).rates == {"still": today["still"]}
 
     def test_rates_are_in_the_order_of_their_commits_whatever_the_clocks_say(self):
         store = MemoryStore(clock=lambda: FOREVER)
         store.rows.ledger += [rate(50.0, "1/hour"), rate(40.0, "100/second")]
-        past = read_past(store, {}, {"orders": Rate.parse("100/second")}, since=60.0)
+        past = read_span(store, {}, {"orders": Rate.parse("100/second")}, since=60.0)
         assert past.rates == {"orders": Rate.parse("100/second")}
 
     def test_an_engine_at_work_is_clean(self, engine):
@@ -767,7 +767,7 @@ def test_a_fence_that_is_given_twice_is_found_though_no_limit_was_exceeded():
     assert [
         (s.pool, s.fence, s.largest, s.first.run_id, s.occupant.run_id) for s in found.stale
     ] == [("orders", 7, 7, "a", "b")]
-    report = Report(found, found)
+    report = AuditReport(found, found)
     assert (found.excess_count, found.stale_count, report.verdict) == (0, 1, "unsafe")
     assert verdict_text(report).endswith("no limit exceeded, but a fence did not grow once.")
 
@@ -801,7 +801,7 @@ def test_a_step_that_wrote_after_its_lease_is_found(kind):
     assert (late.granted, late.expired, late.wrote, late.seconds) == (10.0, 40.0, 42.0, 1.0)
     assert (found.outlived_count, caveats(found)["limits"]) == (1, {Caveat.LEDGER_SHORT: 1})
     assert "leases" not in caveats(found)
-    report = Report(found, found)
+    report = AuditReport(found, found)
     assert report.verdict == "unsafe"
     assert "1 step went on after the lease" in verdict_text(report)
 
@@ -874,7 +874,7 @@ def test_two_in_an_asset_of_which_no_end_is_known_cast_no_doubt_on_limits():
     both = [one_step(r, at, None, pool=None, assets=["x"]) for r, at in (("a", 1.0), ("b", 2.0))]
     found = audited(*both, one_step("c", 1.0, 2.0))
     assert caveats(found)["duplicates"][Caveat.DOUBTFUL] == 1
-    assert Report(found, found).verdict == "kept"
+    assert AuditReport(found, found).verdict == "kept"
 
 
 # ---- the spool -----------------------------------------------------------------------------------

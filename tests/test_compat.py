@@ -16,7 +16,7 @@ from dagster_lifeguard.compat.contexts import step_of
 from dagster_lifeguard.compat.definitions import LazyDefinitions, made_keys, tag_values
 from dagster_lifeguard.compat.instance import (
     DEFAULT_LIMIT_COMES_LATE,
-    PoolSettings,
+    InstancePoolSettings,
     instance_config_problem,
     instance_pool_settings,
 )
@@ -187,11 +187,11 @@ class TestInstance:
     @pytest.mark.parametrize(
         ("text", "settings"),
         [
-            ("", PoolSettings(None, "op")),
-            ("concurrency: {default_op_concurrency_limit: 3}", PoolSettings(3, "op")),
+            ("", InstancePoolSettings(None, "op")),
+            ("concurrency: {default_op_concurrency_limit: 3}", InstancePoolSettings(3, "op")),
             (
                 "concurrency: {pools: {default_limit: 1, granularity: run}}",
-                PoolSettings(1, "run"),
+                InstancePoolSettings(1, "run"),
             ),
         ],
     )
@@ -200,7 +200,7 @@ class TestInstance:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         text: str,
-        settings: PoolSettings,
+        settings: InstancePoolSettings,
     ) -> None:
         tmp_path.joinpath("dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{text}\n")
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dagster_lifeguard.engine.rules.duplicates import (
     DROPS,
     ON_CONFLICT,
-    Order,
-    PlannedStep,
-    Progress,
+    WorkOrder,
+    WorkProgress,
+    WorkStep,
     agree,
     covers,
     on_conflict_of,
@@ -25,7 +25,7 @@ NAMES = "abcdef"
 answers = st.lists(st.sampled_from(ON_CONFLICT), max_size=4)
 claims = st.frozensets(st.tuples(st.sampled_from("kb"), st.sampled_from("12")), max_size=2)
 orders = st.builds(
-    Order,
+    WorkOrder,
     run_id=st.sampled_from("12345"),
     ancestors=st.frozensets(st.sampled_from("12345"), max_size=2),
     terms=st.sampled_from(["x", "y"]),
@@ -35,14 +35,14 @@ orders = st.builds(
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> list[PlannedStep]:
+def plans(draw: st.DrawFn) -> list[WorkStep]:
     """Steps a, b, c ..., each of which may wait for those before it and make its own asset."""
     steps = []
     for name in NAMES[: draw(st.integers(1, 6))]:
         before = [step.key for step in steps]
         after = draw(st.frozensets(st.sampled_from(before))) if before else frozenset()
         steps.append(
-            PlannedStep(
+            WorkStep(
                 key=name,
                 op=draw(st.sampled_from([name, "graph"])),
                 assets=frozenset({name}) if draw(st.booleans()) else frozenset(),
@@ -86,15 +86,15 @@ class TestOfARun:
                 assert DROPS[answer] <= DROPS[step.on_conflict or "queue"]
 
     def test_a_check_without_a_rule_has_none(self):
-        asset = PlannedStep("a", "a", assets=frozenset("a"), on_conflict="skip_new")
-        check = PlannedStep("c", "c", checks=frozenset({"a:c"}))
+        asset = WorkStep("a", "a", assets=frozenset("a"), on_conflict="skip_new")
+        check = WorkStep("c", "c", checks=frozenset({"a:c"}))
         assert on_conflict_of([asset, check]) == "skip_new"
         assert on_conflict_of([asset, replace(check, on_conflict="queue")]) == "queue"
         assert on_conflict_of([check]) == "queue"
 
     def test_an_op_of_which_nobody_knows_what_it_is_for_queues_the_run(self):
-        asset = PlannedStep("a", "a", assets=frozenset("a"), on_conflict="skip_new")
-        other = PlannedStep("o", "o", on_conflict="skip_new")
+        asset = WorkStep("a", "a", assets=frozenset("a"), on_conflict="skip_new")
+        other = WorkStep("o", "o", on_conflict="skip_new")
         assert on_conflict_of([asset, other]) == "queue"
         assert outputs_of([asset, other]) == frozenset()
         assert on_conflict_of([asset, replace(other, op="a")]) == "skip_new"
@@ -104,7 +104,7 @@ class TestOfARun:
 class TestOutputs:
     @given(plans())
     def test_what_is_to_come_at_first_is_all(self, steps):
-        whole = outputs_to_come(steps, Progress())
+        whole = outputs_to_come(steps, WorkProgress())
         assert whole == frozenset().union(*(step.outputs for step in steps))
         assert outputs_of(steps) in (whole, frozenset())
 
@@ -117,7 +117,7 @@ class TestOutputs:
         for step in steps:  # any of which may have ended by now
             if step.key not in failed and step.after <= done and data.draw(st.booleans()):
                 done.add(step.key)
-        progress = Progress(
+        progress = WorkProgress(
             outputs=frozenset().union(*(s.outputs for s in steps if s.key in done)),
             succeeded=frozenset(done),
             given_up=failed,
@@ -131,8 +131,8 @@ class TestOutputs:
         assert outputs_to_come(steps, progress) == made
 
     def test_an_op_may_have_made_some_of_its_assets(self):
-        step = PlannedStep("pair", "pair", assets=frozenset({"left", "right"}))
-        assert outputs_to_come([step], Progress(outputs=frozenset({"left"}))) == {"right"}
+        step = WorkStep("pair", "pair", assets=frozenset({"left", "right"}))
+        assert outputs_to_come([step], WorkProgress(outputs=frozenset({"left"}))) == {"right"}
 
     def test_nothing_is_covered_by_whatever(self):
         assert not covers({"a"}, set())

@@ -17,8 +17,8 @@ from dagster_lifeguard.deployment.history import (
     find_overlaps,
     read_history,
     read_runs,
-    reading,
 )
+from dagster_lifeguard.deployment.history import instance_history as reading
 
 
 def step(run_id, asset, started, ended, *, attempt=1, outcome=Outcome.SUCCESS):

@@ -18,7 +18,7 @@ from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.init import SCHEMA_LINE
 from dagster_lifeguard.cli.schema import schema_text
-from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
+from dagster_lifeguard.compat.instance import InstancePoolSettings, instance_pool_settings
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.limits.dagster_yaml import STANZA, with_pool_settings
 from dagster_lifeguard.limits.old_settings import with_new_settings
@@ -186,7 +186,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert Policy.from_yaml(here / "lifeguard.yaml") == Policy()
         assert home.joinpath("dagster.yaml").read_text() == "telemetry:\n  enabled: false\n" + ADDED
-        assert instance_pool_settings(str(home)) == PoolSettings(1, "op")
+        assert instance_pool_settings(str(home)) == InstancePoolSettings(1, "op")
         with dg.DagsterInstance.get() as instance:
             assert instance.run_monitoring_enabled
 
@@ -255,7 +255,7 @@ class TestCommand:
         answer: str,
         written: bool,
     ) -> None:
-        monkeypatch.setattr("dagster_lifeguard.cli.changes._is_terminal", lambda: True)
+        monkeypatch.setattr("dagster_lifeguard.cli.file_changes._is_terminal", lambda: True)
         result = CliRunner().invoke(main, ["init"], input=answer)
         assert here.joinpath("lifeguard.yaml").exists() is written
         assert ("default_limit" in home.joinpath("dagster.yaml").read_text()) is written

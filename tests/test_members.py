@@ -20,7 +20,7 @@ from dagster_lifeguard.engine.rules.duplicates import (
 from dagster_lifeguard.engine.rules.members import Members
 from dagster_lifeguard.engine.rules.names import asked_by, of_assets, parse_expression
 from dagster_lifeguard.errors import ConfigError, TemplateError
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 
 path_names = st.from_regex(r"[ab][ab_/]{0,6}[ab]", fullmatch=True)
 
@@ -173,7 +173,9 @@ class TestOfAnOp:
 
         rules = Rule(assets="key:b", pools=["w"], hold="asset"), Rule(assets="*", pools=["{asset}"])
         defs = Policy(engine="lifeguard", rules=rules).apply(dg.Definitions(assets=[both]))
-        found = Plan(Policy(engine="lifeguard", rules=rules), defs.assets or ()).assignments()
+        found = Assignments(
+            Policy(engine="lifeguard", rules=rules), defs.assets or ()
+        ).assignments()
         assert {a.pools for a in found} == {("{hold:asset}w+a",)}
 
     def test_a_declared_pool_is_kept_for_those_whose_rule_does_not_override_it(self) -> None:
@@ -184,7 +186,7 @@ class TestOfAnOp:
         assert asked(new, "marts/m") == {"warehouse": 1}
         explicit = {
             a.asset: a.explicit
-            for a in Plan(
+            for a in Assignments(
                 Policy(engine="lifeguard", rules=(override, MARTS[1])), [new]
             ).assignments()
         }

@@ -14,9 +14,9 @@ from dagster_lifeguard.engine.rules.model import (
     WAITERS_SEEN_MAX,
     Demand,
     PoolView,
+    QueuedTicket,
     Ticket,
     TicketKey,
-    Waiter,
 )
 from dagster_lifeguard.engine.rules.order import SLOT, queue_of, rank_of, ranked, turns_after
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, format_order, parse_order
@@ -35,7 +35,7 @@ def queues(draw, count_max=80):
         slots = draw(st.sampled_from([1, 1, 1, 2, 3]))
         key = TicketKey(f"run{number}", "s")
         waiters.append(
-            Waiter(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
+            QueuedTicket(number, priority, slots, 0.0, key, "s", draw(st.sampled_from(GROUPS)))
         )
     some_turn = st.integers(0, 9).map(lambda slots: slots * SLOT)
     turns = draw(st.dictionaries(st.sampled_from(GROUPS), some_turn))
@@ -109,7 +109,7 @@ def test_the_front_of_many_groups_is_the_front_of_all():
     for _ in range(200):
         teams = [f"team{min(chance.randrange(50), chance.randrange(50))}" for _ in range(120)]
         waiters = [
-            Waiter(
+            QueuedTicket(
                 number,
                 chance.choice([0] * 30 + [1, -1]),
                 chance.choice([1, 1, 1, 2, 3]),
@@ -166,7 +166,7 @@ def test_a_ticket_ranks_by_the_front_as_it_does_by_all(queue, group, priority, n
     )
     if number is not None:
         waiters = [w for w in waiters if w.number != number]
-        waiters.append(Waiter(number, priority, 1, 0.0, ticket.key, "s", group))
+        waiters.append(QueuedTicket(number, priority, 1, 0.0, ticket.key, "s", group))
     everybody = view_of(waiters, held, *turns)
     everybody = replace(everybody, queue=tuple(w for _, w in queue_of(everybody)))
     front = replace(everybody, queue=everybody.queue[:WAITERS_SEEN_MAX])
@@ -194,7 +194,7 @@ def test_what_is_not_an_order_is_refused(text):
 def granted(group, slots, turns, turn, *asking, limit=8):
     """Where the group's next turn begins, and the pool's turn, in slots."""
     queue = tuple(
-        Waiter(number, priority, asks, 0.0, TicketKey(name, "s"), "s", name)
+        QueuedTicket(number, priority, asks, 0.0, TicketKey(name, "s"), "s", name)
         for number, (name, asks, priority) in enumerate(asking, start=1)
     )
     before = view_of(queue, {}, {name: at * SLOT for name, at in turns.items()}, turn * SLOT)

@@ -11,7 +11,7 @@ from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.engine.rules.names import format_expression
 from dagster_lifeguard.errors import NeedsEngineError, TemplateError
 from dagster_lifeguard.inspections.check.policies import policy_findings
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import describe_rule
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
@@ -30,8 +30,8 @@ def make(name: str, partitions_def: Any = None) -> dg.AssetsDefinition:
 ALL = [make("daily", DAYS), make("regional", REGIONS), make("both", BOTH), make("plain")]
 
 
-def plan(*rules: Rule, assets: Any = ALL, engine: Any = "lifeguard") -> Plan:
-    return Plan(Policy(engine=engine, rules=rules), assets)
+def plan(*rules: Rule, assets: Any = ALL, engine: Any = "lifeguard") -> Assignments:
+    return Assignments(Policy(engine=engine, rules=rules), assets)
 
 
 def given(*rules: Rule, assets: Any = ALL) -> dict[str, str]:
@@ -210,6 +210,6 @@ class TestComputed:
         rule = Rule(assets="*", pools=["{asset}[{partition:%Y}]"])
         policy = Policy(engine="lifeguard", rules=[rule])
         (new,) = policy.apply(dg.Definitions(assets=[ALL[0]])).assets or ()
-        (assignment,) = Plan(policy, [new]).assignments()
+        (assignment,) = Assignments(policy, [new]).assignments()
         assert assignment.is_applied
         assert assignment.current_text == "daily[{partition:%Y}]"

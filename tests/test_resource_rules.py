@@ -9,7 +9,7 @@ import pytest
 
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.errors import TemplateError
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import describe_rule
 
 
@@ -50,8 +50,8 @@ def checked(snowflake_main: Database) -> dg.AssetCheckResult: ...
 ALL = [one, two, stored, graph, plain, checked]
 
 
-def plan(*rules: Rule, engine: Any = "lifeguard") -> Plan:
-    return Plan(Policy(engine=engine, rules=rules), ALL)
+def plan(*rules: Rule, engine: Any = "lifeguard") -> Assignments:
+    return Assignments(Policy(engine=engine, rules=rules), ALL)
 
 
 def given(*rules: Rule, engine: Any = "lifeguard") -> dict[str, str]:

@@ -15,7 +15,7 @@ from dagster._core.snap import snapshot_from_execution_plan
 import catalogue
 from dagster_lifeguard import Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG, leaf_ops
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 
 OWN = Rule(assets="*", pools=["{asset}"])
 
@@ -155,7 +155,7 @@ class TestJobs:
         (left,) = (a for a in base.assets or () if a.key == dg.AssetKey("left"))
         new = apply_per_asset_concurrency(defs(left, jobs=base.jobs))
         assert steps(new, "by_hand") == {"fetch": "left"}
-        (found,) = Plan(Policy(), [left]).shared_ops(base.jobs or ())
+        (found,) = Assignments(Policy(), [left]).shared_ops(base.jobs or ())
         assert (found.op, found.pool, found.assets, found.jobs) == (
             "fetch",
             "left",
@@ -233,7 +233,7 @@ class TestOnePool:
             ("left.fetch", "left"),
             ("left.keep", "left"),
         }
-        found = Plan(Policy(), [*both, LEFT]).shared_ops()
+        found = Assignments(Policy(), [*both, LEFT]).shared_ops()
         assert [(s.op, s.pool, s.assets, s.graph) for s in found] == [
             ("fetch", "a", ("a", "b"), "inner"),
             ("keep", "a", ("a", "b"), "inner"),
@@ -256,7 +256,7 @@ class TestOnePool:
         new = apply_per_asset_concurrency(defs(alone, LEFT))
         assert set(steps(new).values()) == {"alone", "left"}
         assert steps(new)["left.fetch"] == "alone"
-        (found,) = Plan(Policy(), [alone, LEFT]).shared_ops()
+        (found,) = Assignments(Policy(), [alone, LEFT]).shared_ops()
         assert (found.op, found.pool, found.assets, found.graph) == (
             "fetch",
             "alone",
@@ -266,8 +266,8 @@ class TestOnePool:
 
     def test_is_not_told_of_where_all_asked_for_it(self) -> None:
         same = Policy(rules=[Rule(assets="*", pools=["w"])])
-        assert Plan(same, [LEFT, RIGHT]).shared_ops() == ()
-        assert Plan(Policy(), [LEFT, RIGHT]).shared_ops() == ()
+        assert Assignments(same, [LEFT, RIGHT]).shared_ops() == ()
+        assert Assignments(Policy(), [LEFT, RIGHT]).shared_ops() == ()
 
 
 class TestWhatDagsterShows:

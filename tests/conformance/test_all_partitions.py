@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.engine.rules.model import SLOTS_MAX, Demand, Reason
+from dagster_lifeguard.engine.rules.model import SLOTS_MAX, Demand, WaitReason
 from places import write_limit_as_another_would
 
 ALL = "{all}daily[*]"
@@ -30,7 +30,7 @@ def test_who_asks_for_all_waits_for_each_and_each_for_it(engine):
     for partition in "ab":
         assert engine.claim(partition, "step", single(partition)).granted
     waiting = engine.claim("range", "step", RANGE)
-    assert (waiting.granted, waiting.pool, waiting.reason) == (False, ALL, Reason.FULL)
+    assert (waiting.granted, waiting.pool, waiting.reason) == (False, ALL, WaitReason.FULL)
     engine.release("a", "step")
     assert not engine.claim("range", "step", RANGE).granted
     engine.release("b", "step")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.deployment.history.ledger import read_past
+from dagster_lifeguard.deployment.history.ledger import read_span
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
-from dagster_lifeguard.engine.rules.model import Demand, EntryKind, Reason, Waiting
+from dagster_lifeguard.engine.rules.model import Demand, EntryKind, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.engine.store.memory import MemoryStore
@@ -86,7 +86,7 @@ def test_a_rate_that_is_raised_opens_the_pool(other, waiter, limit):
         other.change_pool("api", limit=None)
     other.change_pool("api", rate=Rate(2, 60))
     assert ask(other, "a").granted
-    assert ask(waiter, "b").reason is Reason.RATE
+    assert ask(waiter, "b").reason is WaitReason.RATE
     other.change_pool("api", rate=Rate(10, 1))
     let_in(waiter, "b")
     let_in(waiter, "c")
@@ -104,7 +104,7 @@ def test_a_rate_that_is_lowered_holds_from_the_last_start_on(place, other, waite
     other.change_pool("api", rate=Rate(100, 60, burst=2))
     assert ask(other, "a").granted
     assert ask(other, "b").granted
-    assert ask(waiter, "c").reason is Reason.RATE
+    assert ask(waiter, "c").reason is WaitReason.RATE
     other.change_pool("api", rate=Rate(1, 86400, burst=2))
     assert waiter.wait("c", "step", 60)
     verdict = ask(waiter, "c")
@@ -130,7 +130,7 @@ def test_a_burst_that_is_lowered_costs_one_interval(place, other):
 def test_a_rate_that_is_deleted_lets_in_who_waited_for_it(other, waiter):
     other.change_pool("api", rate=HOURLY)
     ask(other, "a")
-    assert ask(waiter, "b").reason is Reason.RATE
+    assert ask(waiter, "b").reason is WaitReason.RATE
     other.change_pool("api", rate=None)
     let_in(waiter, "b")
     assert ask(waiter, "c").granted
@@ -158,7 +158,7 @@ def test_a_rate_set_in_place_of_a_deleted_one_costs_one_interval_at_most(other, 
 def test_several_rates_that_are_set_at_once_hold_at_once(other, waiter):
     other.set_pools({"api": PoolSettings(5, DAILY), "mail": PoolSettings(5, DAILY)})
     assert ask(other, "a", "api+mail").granted
-    assert ask(waiter, "b", "api+mail").reason is Reason.RATE
+    assert ask(waiter, "b", "api+mail").reason is WaitReason.RATE
     other.set_pools({"api": PoolSettings(5, Rate(10, 1)), "mail": PoolSettings(6, Rate(20, 1))})
     let_in(waiter, "b", "api+mail")
 
@@ -206,7 +206,7 @@ def test_each_pool_of_a_demand_is_corrected_whichever_holds_it_up(place, other):
     set_clock_back(place, "mail", 2 * MONTH)
 
     verdict = ask(other, "b", "api+asset+mail")
-    assert (verdict.pool, verdict.reason) == ("asset", Reason.FULL)
+    assert (verdict.pool, verdict.reason) == ("asset", WaitReason.FULL)
     times = [rows_of_rate(other, pool)[1][0] for pool in ("api", "mail")]
     found = {snapshot.pool: snapshot.due_ns for snapshot in other.snapshots(("api", "mail"))}
     due = [nanoseconds(at) + HOURLY.interval_ns for at in times]
@@ -255,10 +255,10 @@ def test_whatever_happens_the_audit_finds_nothing_and_nobody_waits_beyond_an_int
     for run_id in waiting or ["last"]:
         verdict = ask(engine, run_id)
         if isinstance(verdict, Waiting):
-            assert verdict.reason is Reason.RATE
+            assert verdict.reason is WaitReason.RATE
             assert nanoseconds(verdict.ready_at) <= nanoseconds(now[0]) + rate.interval_ns + 1000
             now[0] = verdict.ready_at
             assert ask(engine, run_id).granted
-    found = audit_ledger(read_past(store, {}, since=0.0), since=0.0, until=2e9)
+    found = audit_ledger(read_span(store, {}, since=0.0), since=0.0, until=2e9)
     assert found.early == ()
     engine.leave()

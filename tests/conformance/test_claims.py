@@ -9,10 +9,10 @@ from dagster_lifeguard.engine.rules.model import (
     Demand,
     Granted,
     Holding,
-    Reason,
     Ticket,
     TicketKey,
     Waiting,
+    WaitReason,
 )
 from dagster_lifeguard.engine.rules.pool_settings import LIMIT_MAX
 from dagster_lifeguard.errors import ConfigError
@@ -35,7 +35,7 @@ def test_a_pool_of_one_admits_one_and_hands_over(engine):
     assert isinstance(first, Granted)
     assert first.slots == {"orders": (1,)}
     assert isinstance(second, Waiting)
-    assert (second.pool, second.reason) == ("orders", Reason.FULL)
+    assert (second.pool, second.reason) == ("orders", WaitReason.FULL)
     assert engine.release("a", "step")
     assert ask(engine, "b").granted
 
@@ -111,7 +111,7 @@ def test_first_come_first_served_within_a_priority(engine):
 
     # Whoever looks first, the order holds.
     told = {run_id: ask(engine, run_id) for run_id in ("d", "c", "b")}
-    assert {verdict.reason for verdict in told.values()} == {Reason.BEHIND}
+    assert {verdict.reason for verdict in told.values()} == {WaitReason.BEHIND}
     assert [told[run_id].ahead for run_id in ("b", "c", "d")] == [1, 2, 3]
     served = []
     for _ in range(4):
@@ -186,7 +186,7 @@ def test_many_with_long_names_are_woken_at_once(new_engine):
 def test_a_paused_pool_admits_nobody_until_it_is_raised(engine):
     engine.change_pool("orders", limit=0)
 
-    assert ask(engine, "a").reason is Reason.PAUSED
+    assert ask(engine, "a").reason is WaitReason.PAUSED
     engine.change_pool("orders", limit=1)
     assert engine.wait("a", "step", 20)
     assert ask(engine, "a").granted
@@ -245,8 +245,8 @@ def test_a_demand_larger_than_the_limit_waits_and_blocks_nobody(new_engine):
     engine = new_engine(patience_seconds=0.0)
     engine.change_pool("orders", limit=2)
 
-    assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
-    assert ask(engine, "big", "orders*3").reason is Reason.TOO_LARGE
+    assert ask(engine, "big", "orders*3").reason is WaitReason.TOO_LARGE
+    assert ask(engine, "big", "orders*3").reason is WaitReason.TOO_LARGE
     assert ask(engine, "small").granted
     engine.change_pool("orders", limit=4)
     assert ask(engine, "big", "orders*3").granted
@@ -261,7 +261,7 @@ def test_patience_sets_slots_aside_for_a_large_demand(place, engine):
 
     age_ticket(place, "big", 1000)
 
-    assert ask(engine, "small-2").reason is Reason.BEHIND
+    assert ask(engine, "small-2").reason is WaitReason.BEHIND
     assert ask(engine, "urgent", priority=1).granted
     engine.release("urgent", "step")
     engine.release("a", "step")
@@ -291,7 +291,7 @@ def test_tickets_beyond_sight_wait_for_those_in_front(engine):
         ask(engine, f"run-{number:03}")
     engine.change_pool("orders", limit=LIMIT_MAX)
 
-    assert ask(engine, f"run-{WAITERS_SEEN_MAX + 1:03}").reason is Reason.BEHIND
+    assert ask(engine, f"run-{WAITERS_SEEN_MAX + 1:03}").reason is WaitReason.BEHIND
     for number in range(WAITERS_SEEN_MAX + 2):
         assert ask(engine, f"run-{number:03}").granted
 
@@ -383,7 +383,7 @@ def test_withdrawing_a_waiting_ticket_wakes_the_next(new_engine):
     ask(engine, "a")
     ask(engine, "big", "orders*2")
     ask(other, "small")
-    assert ask(other, "small").reason is Reason.BEHIND
+    assert ask(other, "small").reason is WaitReason.BEHIND
 
     engine.release("big", "step")
     assert other.wait("small", "step", 20)

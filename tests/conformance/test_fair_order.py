@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX, Demand, EntryKind, Reason
+from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX, Demand, EntryKind, WaitReason
 from dagster_lifeguard.engine.rules.order import SLOT
 from dagster_lifeguard.engine.store.contract import Scope
 from pool_values import orders
@@ -37,11 +37,11 @@ def front(engine):
 def test_a_freed_slot_goes_to_the_group_that_holds_the_fewest(fair):
     for number in range(5):
         ask(fair, f"big{number}", "big")
-    assert ask(fair, "daily").reason is Reason.FULL
+    assert ask(fair, "daily").reason is WaitReason.FULL
 
     fair.release("big0", "step")
     told = ask(fair, "big2", "big")
-    assert (told.reason, told.ahead) == (Reason.BEHIND, 1)
+    assert (told.reason, told.ahead) == (WaitReason.BEHIND, 1)
     assert ask(fair, "daily").granted
     # Two groups hold one slot each: the next goes to whoever was let in longer ago.
     ask(fair, "daily2")
@@ -120,7 +120,7 @@ def test_more_groups_than_a_decision_sees(fair):
     assert (seen, whole) == ([f"run{number}" for number in range(WAITERS_SEEN_MAX)], False)
     fair.release("holder0", "step")
     late = WAITERS_SEEN_MAX + 2
-    assert ask(fair, f"run{late}", f"team{late}").reason is Reason.BEHIND
+    assert ask(fair, f"run{late}", f"team{late}").reason is WaitReason.BEHIND
     assert ask(fair, "run0", "team00").granted
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason, Waiting
+from dagster_lifeguard.engine.rules.model import Demand, Granted, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.postgres import PostgresStore
 from places import age_session, revoke_session, write_limit_as_another_would
@@ -63,7 +63,7 @@ def test_several_pools_are_granted_with_a_fence_above_those_of_all(knowing, othe
     verdict = knowing.claim("a", "step", Demand.parse("orders+elsewhere"))
 
     assert verdict == Granted({"elsewhere": (1,), "orders": (1,)}, fence=4)
-    assert other.claim("b", "step", ORDERS) == Waiting("orders", Reason.FULL, 0, ("orders",))
+    assert other.claim("b", "step", ORDERS) == Waiting("orders", WaitReason.FULL, 0, ("orders",))
     assert knowing.release("a", "step")
     assert other.claim("b", "step", ORDERS) == Granted({"orders": (1,)}, fence=5)
 
@@ -71,7 +71,7 @@ def test_several_pools_are_granted_with_a_fence_above_those_of_all(knowing, othe
 def test_somebody_holds(knowing, other):
     assert other.claim("holds", "step", ORDERS).granted
 
-    assert knowing.claim("a", "step", ORDERS) == Waiting("orders", Reason.FULL, 0, ("orders",))
+    assert knowing.claim("a", "step", ORDERS) == Waiting("orders", WaitReason.FULL, 0, ("orders",))
 
 
 def test_somebody_is_in_line(knowing, other):
@@ -79,13 +79,17 @@ def test_somebody_is_in_line(knowing, other):
     assert not other.claim("first", "step", ORDERS).granted
     other.release("holds", "step")
 
-    assert knowing.claim("a", "step", ORDERS) == Waiting("orders", Reason.BEHIND, 1, ("orders",))
+    assert knowing.claim("a", "step", ORDERS) == Waiting(
+        "orders", WaitReason.BEHIND, 1, ("orders",)
+    )
 
 
 def test_the_limit_was_lowered(knowing, other):
     other.change_pool("orders", limit=0)
 
-    assert knowing.claim("a", "step", ORDERS) == Waiting("orders", Reason.PAUSED, 0, ("orders",))
+    assert knowing.claim("a", "step", ORDERS) == Waiting(
+        "orders", WaitReason.PAUSED, 0, ("orders",)
+    )
 
 
 def test_the_limit_was_deleted(knowing, other):
@@ -99,13 +103,15 @@ def test_the_limit_of_one_of_two_pools_was_lowered(knowing, other):
 
     verdict = knowing.claim("a", "step", Demand.parse("orders+elsewhere"))
 
-    assert verdict == Waiting("elsewhere", Reason.PAUSED, 0, ("elsewhere",))
+    assert verdict == Waiting("elsewhere", WaitReason.PAUSED, 0, ("elsewhere",))
 
 
 def test_another_lowered_the_limit_unseen(place, knowing):
     write_limit_as_another_would(place, "orders", 0)
 
-    assert knowing.claim("a", "step", ORDERS) == Waiting("orders", Reason.PAUSED, 0, ("orders",))
+    assert knowing.claim("a", "step", ORDERS) == Waiting(
+        "orders", WaitReason.PAUSED, 0, ("orders",)
+    )
 
 
 def test_another_wrote_the_limit(place, knowing):
@@ -125,7 +131,7 @@ def test_the_pool_got_a_rate(knowing, other):
     verdict = knowing.claim("a", "step", ORDERS)
 
     assert isinstance(verdict, Waiting)
-    assert verdict.reason is Reason.RATE
+    assert verdict.reason is WaitReason.RATE
 
 
 @pytest.mark.parametrize("end", [revoke_session, age_session])

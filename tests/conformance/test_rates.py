@@ -11,10 +11,10 @@ from dagster_lifeguard.engine.rules.model import (
     Entry,
     EntryKind,
     Granted,
-    Reason,
     TicketKey,
     View,
     Waiting,
+    WaitReason,
 )
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.engine.store.contract import Changes, Scope
@@ -44,7 +44,7 @@ def test_a_burst_goes_in_and_the_rest_know_their_times(engine):
     (first, _) = granted_at(engine)
 
     waiting = [ask(engine, run_id) for run_id in "cde"]
-    assert {(w.pool, w.reason) for w in waiting} == {("api", Reason.RATE)}
+    assert {(w.pool, w.reason) for w in waiting} == {("api", WaitReason.RATE)}
     assert [w.ahead for w in waiting] == [0, 1, 2]
     for place, verdict in enumerate(waiting, start=1):
         assert verdict.ready_at == pytest.approx(first + place * 3600, abs=EPSILON)
@@ -58,7 +58,7 @@ def test_when_its_time_has_come_the_first_in_line_starts(place, engine):
     assert not ask(engine, "urgent", priority=1).granted
 
     age_rate(place, "api", 3600)
-    assert ask(engine, "b").reason is Reason.RATE
+    assert ask(engine, "b").reason is WaitReason.RATE
     assert ask(engine, "urgent", priority=1).granted
     assert not ask(engine, "b").granted
     age_rate(place, "api", 3600)
@@ -74,7 +74,7 @@ def test_a_release_gives_no_start_back_and_asking_again_takes_none(place, engine
     assert ask(engine, "b").granted
     engine.release("b", "step")
 
-    assert ask(engine, "c").reason is Reason.RATE
+    assert ask(engine, "c").reason is WaitReason.RATE
 
 
 def test_slots_count_for_one_start(engine):
@@ -89,12 +89,12 @@ def test_who_waited_for_a_slot_is_woken_for_it_and_told_its_time(new_engine):
     engine.change_pool("api", limit=1)
     engine.change_pool("api", rate=HOURLY)
     ask(other, "a")
-    assert ask(engine, "b").reason is Reason.FULL
+    assert ask(engine, "b").reason is WaitReason.FULL
     assert ask(engine, "b").ready_at is None
 
     other.release("a", "step")
     assert engine.wait("b", "step", 20)
-    assert ask(engine, "b").reason is Reason.RATE
+    assert ask(engine, "b").reason is WaitReason.RATE
 
 
 def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
@@ -103,7 +103,7 @@ def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
     engine.change_pool("api", rate=Rate(1, 3600, burst=3))
     for run_id in "abc":
         ask(other, run_id)
-    assert [ask(engine, run_id).reason for run_id in "de"] == [Reason.RATE, Reason.BEHIND]
+    assert [ask(engine, run_id).reason for run_id in "de"] == [WaitReason.RATE, WaitReason.BEHIND]
     session = engine.session
 
     def woken(run_id):
@@ -114,7 +114,7 @@ def test_who_knows_its_time_is_not_woken_by_every_release(new_engine):
     # Who was behind for want of a slot has one now, and asks for its time; then it knows.
     other.release("a", "step")
     assert engine.wait("e", "step", 20)
-    assert ask(engine, "e").reason is Reason.RATE
+    assert ask(engine, "e").reason is WaitReason.RATE
     assert not engine.wait("d", "step", 0.05)
     assert woken("b") == set()
 
@@ -142,7 +142,7 @@ def test_a_demand_takes_its_starts_all_or_none(place, engine):
     assert ask(engine, "a", "mail").granted
 
     verdict = ask(engine, "b", "api+mail+orders")
-    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("mail", Reason.RATE, ("mail",))
+    assert (verdict.pool, verdict.reason, verdict.queue_at) == ("mail", WaitReason.RATE, ("mail",))
     assert engine.snapshot("orders").holdings == ()
     # It took no start of the other pool, whose one start is there for who can use it.
     assert ask(engine, "c", "api").granted
@@ -152,7 +152,7 @@ def test_a_demand_takes_its_starts_all_or_none(place, engine):
     assert ask(engine, "b", "api+mail+orders").pool == "api"
     age_rate(place, "api", 3600)
     assert ask(engine, "b", "api+mail+orders").granted
-    assert ask(engine, "e", "mail").reason is Reason.RATE
+    assert ask(engine, "e", "mail").reason is WaitReason.RATE
 
 
 def test_a_pool_without_a_limit_keeps_its_rate(place, engine):
@@ -160,10 +160,10 @@ def test_a_pool_without_a_limit_keeps_its_rate(place, engine):
     assert ask(engine, "a") == Granted({})
     assert ask(engine, "b") == Granted({})
     verdict = ask(engine, "c")
-    assert (verdict.reason, verdict.ahead) == (Reason.RATE, 0)
+    assert (verdict.reason, verdict.ahead) == (WaitReason.RATE, 0)
     assert ask(engine, "d").ahead == 1
     age_rate(place, "api", 3600)
-    assert ask(engine, "d").reason is Reason.RATE
+    assert ask(engine, "d").reason is WaitReason.RATE
     assert ask(engine, "c").granted
     assert engine.run_ids() == {"d"}
 
@@ -172,7 +172,7 @@ def test_the_default_limit_goes_with_a_rate(new_engine):
     engine = new_engine(default_limit=1)
     engine.change_pool("api", rate=HOURLY)
     assert ask(engine, "a").slots == {"api": (1,)}
-    assert ask(engine, "b").reason is Reason.FULL
+    assert ask(engine, "b").reason is WaitReason.FULL
 
 
 def test_a_waiter_sleeps_until_its_time_and_no_longer(new_engine):
@@ -209,7 +209,7 @@ def test_the_next_look_begins_as_early_as_the_last_one_was_slow(ahead, early):
     own = engine._own
     name, key = own.open(), TicketKey("run", "step")
     view = View(now=1000.0, session_alive=True, lease_ends=None, pools={})
-    verdict = Waiting("api", Reason.RATE, ahead, queue_at=("api",), ready_at=1002.0)
+    verdict = Waiting("api", WaitReason.RATE, ahead, queue_at=("api",), ready_at=1002.0)
     assert own.note(key, verdict, view, name, asked_at=500.0)  # The clock of the process.
     assert own.look_again_at(key, now=500.3) == 502.0 - early
     engine.leave()

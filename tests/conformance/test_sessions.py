@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dagster_lifeguard.engine.engine_options import EngineOptions
-from dagster_lifeguard.engine.rules.model import Demand, Reason, TicketKey
+from dagster_lifeguard.engine.rules.model import Demand, TicketKey, WaitReason
 from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.errors import ConfigError
 from places import age_session, revoke_session
@@ -141,7 +141,7 @@ def test_a_second_process_that_claims_a_waiting_ticket_keeps_its_place(place, ne
     other.reap()
     other.release("holder", "step")
 
-    assert other.claim("b", "step", ORDERS).reason is Reason.BEHIND
+    assert other.claim("b", "step", ORDERS).reason is WaitReason.BEHIND
     assert resumed.claim("a", "step", ORDERS).granted
 
 

@@ -15,7 +15,7 @@ from dagster._core.storage.runs import SqlRunStorage
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat import events, stored_runs
-from dagster_lifeguard.deployment.history import reading
+from dagster_lifeguard.deployment.history import instance_history as reading
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from crowd import Crowd, fill, name_of

@@ -13,10 +13,10 @@ from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG
+from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.durations import read_durations
 from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, explain
-from dagster_lifeguard.insight.past import read_past
-from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.subject import asset_or_run, known_pool, pool_or_run
@@ -35,7 +35,7 @@ NOTES = PlannedStep("notes", None, ("notes",))
 
 def why(told: Told, text: str):
     settings = told.settings()
-    past = read_past(told, settings, NOW - 86400, NOW)
+    past = read_durations(told, settings, NOW - 86400, NOW)
     return explain(told, asset_or_run(told, text), settings, past, NOW)
 
 
@@ -62,7 +62,7 @@ class TestSteps:
         (step,) = found.steps
         assert (step.state, step.seconds, step.assets) == (State.WAITING, 5.0, ("sales/orders",))
         (asked,) = step.pools
-        assert (asked.waiter.position, asked.waiter.reason) == (2, Reason.FULL)
+        assert (asked.waiter.position, asked.waiter.reason) == (2, WaitReason.FULL)
         assert [w.run_id for w in asked.ahead] == ["bbb1"]
         assert [h.run_id for h in asked.holders] == ["aaa1"]
         assert step.estimate.typical == 16.0
@@ -161,8 +161,8 @@ class TestSteps:
         )
         (step,) = why(told, "sales/orders").steps
         assert {a.pool.pool: (a.slots, a.waiter.reason) for a in step.pools} == {
-            "api": (2, Reason.NEXT),
-            "db": (1, Reason.FULL),
+            "api": (2, WaitReason.NEXT),
+            "db": (1, WaitReason.FULL),
         }
         assert step.estimate.missing.value == "no-history"
 
@@ -245,7 +245,7 @@ class TestHeldGraphs:
 
     def test_its_past_is_that_of_the_whole(self):
         runs = [executed(f"x{n}", {"g.a": self.TEXT, "g.b": self.TEXT}, 5.0) for n in range(3)]
-        past = read_past(told_of(past=runs), ENGINE, NOW - 86400, NOW)
+        past = read_durations(told_of(past=runs), ENGINE, NOW - 86400, NOW)
         assert past.holds["sales"].spread().count == 3
         assert past.holds_of("sales", "g") is not None
 

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_lifeguard.insight.durations import Sample
 from dagster_lifeguard.insight.forecast import (
     LINE_MAX,
     Candidate,
     Estimate,
+    ForecastHolder,
     NoEstimate,
-    Occupant,
     forecast,
     latest_of,
 )
-from dagster_lifeguard.insight.past import Sample
 
 TENS = Sample.of([10.0] * 5)
 
 
-def held(elapsed=0.0, sample=TENS, slots=1, **more) -> Occupant:
-    return Occupant(slots, elapsed, sample, **more)
+def held(elapsed=0.0, sample=TENS, slots=1, **more) -> ForecastHolder:
+    return ForecastHolder(slots, elapsed, sample, **more)
 
 
 def times(estimates) -> list[float | None]:
@@ -122,7 +122,7 @@ samples = st.lists(st.floats(0.1, 1000), min_size=3, max_size=20).map(Sample.of)
 
 @given(
     limit=st.integers(1, 5),
-    occupants=st.lists(st.builds(Occupant, st.integers(1, 3), st.floats(0, 500), samples)),
+    occupants=st.lists(st.builds(ForecastHolder, st.integers(1, 3), st.floats(0, 500), samples)),
     line=st.lists(st.builds(Candidate, st.integers(1, 3), samples), max_size=10),
 )
 def test_nobody_passes_and_each_gets_an_answer(limit, occupants, line):

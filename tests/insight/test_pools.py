@@ -11,15 +11,16 @@ from rich.console import Console, Group
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
 from dagster_lifeguard.cli.pool_tables import overview_table
+from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
-from dagster_lifeguard.insight.past import Past, Sample, Spread, quantile, read_past
-from dagster_lifeguard.insight.pools import Reason, look_into, overview, runs_in
+from dagster_lifeguard.insight.durations import Durations, Sample, Spread, quantile, read_durations
+from dagster_lifeguard.insight.pools import look_into, overview, runs_in
 
-NOTHING = Past(NOW, NOW)
+NOTHING = Durations(NOW, NOW)
 
 
-def past(*executions, settings=SETTINGS) -> Past:
-    return read_past(Told(past=list(executions)), settings, NOW - 86400, NOW)
+def past(*executions, settings=SETTINGS) -> Durations:
+    return read_durations(Told(past=list(executions)), settings, NOW - 86400, NOW)
 
 
 class TestPast:
@@ -83,7 +84,7 @@ class TestPast:
     def test_a_step_of_its_own_counts_before_its_pool(self):
         few, many = Sample.of([1.0, 2.0]), Sample.of([7.0, 8.0, 9.0])
         own = {("db", "few"): few, ("db", "many"): many}
-        found = Past(0, 1, holds={"db": Sample.of(range(10))}, own_holds=own)
+        found = Durations(0, 1, holds={"db": Sample.of(range(10))}, own_holds=own)
         assert found.holds_of("db", "many") is many
         assert len(found.holds_of("db", "few")) == 10
         assert found.holds_of("other", "many") is None
@@ -169,15 +170,18 @@ class TestPool:
         state = pool("api", 2, [], queue, rate=Rate.parse("60/minute"))
         due = replace(state, due_ns=nanoseconds(NOW + 0.5))
         told = [(w.reason, w.estimate.typical) for w in self.look(due).queue]
-        assert told[0] == (Reason.RATE, 0.5)
-        assert told[1][0] is Reason.TOO_LARGE
-        assert [reason for reason, _ in told[2:]] == [Reason.RATE, Reason.BEHIND]
-        assert [w.reason for w in self.look(state).queue[:3:2]] == [Reason.NEXT, Reason.RATE]
+        assert told[0] == (WaitReason.RATE, 0.5)
+        assert told[1][0] is WaitReason.TOO_LARGE
+        assert [reason for reason, _ in told[2:]] == [WaitReason.RATE, WaitReason.BEHIND]
+        assert [w.reason for w in self.look(state).queue[:3:2]] == [
+            WaitReason.NEXT,
+            WaitReason.RATE,
+        ]
         unlimited = replace(
             due, settings=replace(due.settings, limit=None), waiting=(waits("a"), waits("b"))
         )
         told = [(w.reason, w.estimate.latest) for w in self.look(unlimited).queue]
-        assert told == [(Reason.RATE, 0.5), (Reason.RATE, 1.5)]
+        assert told == [(WaitReason.RATE, 0.5), (WaitReason.RATE, 1.5)]
         assert self.look(due).summary.settings == {"rate": "60/minute"}
 
     def test_a_fair_order_tells_the_group_of_each(self):
@@ -190,16 +194,16 @@ class TestPool:
         def reasons(*args, **more):
             return [waiter.reason for waiter in self.look(pool("db", *args, **more)).queue]
 
-        assert reasons(0, [], [waits("a")]) == [Reason.PAUSED]
-        assert reasons(1, [holds("a")], [waits("b")]) == [Reason.FULL]
-        assert reasons(1, [], [waits("a"), waits("b")]) == [Reason.NEXT, Reason.BEHIND]
+        assert reasons(0, [], [waits("a")]) == [WaitReason.PAUSED]
+        assert reasons(1, [holds("a")], [waits("b")]) == [WaitReason.FULL]
+        assert reasons(1, [], [waits("a"), waits("b")]) == [WaitReason.NEXT, WaitReason.BEHIND]
         promised = replace(waits("a"), assigned=NOW)
-        assert reasons(1, [], [promised]) == [Reason.PROMISED]
-        assert reasons(1, [holds("b")], [promised]) == [Reason.FULL]
+        assert reasons(1, [], [promised]) == [WaitReason.PROMISED]
+        assert reasons(1, [holds("b")], [promised]) == [WaitReason.FULL]
         large = waits("a", slots=3)
-        assert reasons(2, [], [large, waits("b")]) == [Reason.TOO_LARGE, Reason.NEXT]
+        assert reasons(2, [], [large, waits("b")]) == [WaitReason.TOO_LARGE, WaitReason.NEXT]
         two = [holds("a")], [waits("b", slots=2), waits("c")]
-        assert reasons(2, *two) == [Reason.FULL, Reason.NEXT]
+        assert reasons(2, *two) == [WaitReason.FULL, WaitReason.NEXT]
 
     def test_who_waits_for_what_is_unlimited_goes_in_now(self):
         found = self.look(pool("db", None, [], [waits("a")]))

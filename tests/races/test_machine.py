@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
-from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason
+from dagster_lifeguard.engine.rules.model import Demand, Granted, WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate
 from places import (
     MemoryPlace,
@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
             verdict = self.look(
                 first.key.run_id, self.asked[first.key.run_id][0], self.asked[first.key.run_id]
             )
-            if verdict.reason is Reason.RATE:
+            if verdict.reason is WaitReason.RATE:
                 assert self.rates[verdict.pool] is not None
             else:
                 assert any(self.free(term.name) < term.slots for term in first.demand.terms)

@@ -27,7 +27,7 @@ from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.names import parse_expression
 from dagster_lifeguard.inspections.doctor import daemon, fixes, slots
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
-from dagster_lifeguard.inspections.doctor.subject import Machine, Subject, examine_instance
+from dagster_lifeguard.inspections.doctor.examined import Examined, Machine, examine_instance
 from dagster_lifeguard.inspections.doctor.tag_limits import RUNS_MIN
 from dagster_lifeguard.storage import switch
 from dagster_lifeguard.web.pages.doctor import doctor_page
@@ -447,7 +447,7 @@ class TestLimits:
         assert the(home, "limit-zero").names == ("warehouse",)
 
     def test_a_template_stands_for_any_value(self) -> None:
-        subject = Subject("told", machine=Machine(None, Path("/")))
+        subject = Examined("told", machine=Machine(None, Path("/")))
         terms = parse_expression("days[{partition}]+{group}.x")
         known = {"_of_assets": {"a": terms}, "unfinished": (), "pools": ()}
         vars(subject).update(known)
@@ -858,7 +858,7 @@ class TestRuntime:
         settings = replace(SETTINGS, granularity=granularity)
         deployment: Any = Told(all_runs=list(runs), past=past, told_settings=settings)
         with home.instance() as instance:
-            subject = Subject("here", instance=instance, deployment=deployment)
+            subject = Examined("here", instance=instance, deployment=deployment)
             return list(CHECKS["max-runtime-short"].find(subject))
 
     def test_runs_are_given_less_time_than_they_usually_wait_and_work(

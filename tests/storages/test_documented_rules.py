@@ -16,7 +16,7 @@ from pages import ROOT, read_blocks
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.errors import NameClashError, NeedsEngineError
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,7 @@ def test_the_stock_engine_refuses_all_that_it_cannot_do(example):
     stock = changed(example, "engine", "stock")
     with pytest.raises(NeedsEngineError):
         pools_of(stock, my_asset)
-    refused = [str(problem).split(" ")[:2] for problem in Plan(stock, [my_asset]).problems]
+    refused = [str(problem).split(" ")[:2] for problem in Assignments(stock, [my_asset]).problems]
     assert refused == [["rule", "2"], ["rule", "3"], ["Pool", "'stripe_api'"]]
 
 

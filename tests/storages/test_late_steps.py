@@ -15,7 +15,7 @@ from dagster_lifeguard.engine.store.memory import MemoryStore
 from dagster_lifeguard.errors import LeaseLostError
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import RunPlan
-from dagster_lifeguard.storage.progress import Progress
+from dagster_lifeguard.storage.progress import StepProgress
 from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.tickets import Tickets
@@ -117,7 +117,9 @@ def test_so_is_one_of_a_graph_asset_that_held_its_pool_as_a_whole():
     assert successor.claim("other", "step", Demand.parse("orders")).granted
 
     steps = Steps(lambda: own, "terminate")
-    tickets = Tickets(own, lambda _: RunPlan({}, None), lambda _: frozenset(), lambda _: Progress())
+    tickets = Tickets(
+        own, lambda _: RunPlan({}, None), lambda _: frozenset(), lambda _: StepProgress()
+    )
     events = StepEvents(own, Claims(own, lambda _: None, lambda _: {}), steps, tickets)
     with pytest.raises(LeaseLostError, match="lease of its slots has run out"):
         events.begins(TicketKey("run", "graph.load"))

@@ -6,7 +6,7 @@ import pytest
 from dagster import DagsterEventType as Event
 
 from dagster_lifeguard.compat.plans import StepPlan
-from dagster_lifeguard.storage.progress import Progress
+from dagster_lifeguard.storage.progress import StepProgress
 
 
 def plan(**after: str) -> dict[str, StepPlan]:
@@ -23,7 +23,7 @@ def plan(**after: str) -> dict[str, StepPlan]:
 
 def over(steps: dict[str, StepPlan], yielded: str = "", **last: Event) -> set[str]:
     did = {step.replace("__", "[") + "]" * ("__" in step): kind for step, kind in last.items()}
-    return set(Progress(did, {"fan": frozenset(yielded.split())}).over(steps))
+    return set(StepProgress(did, {"fan": frozenset(yielded.split())}).over(steps))
 
 
 BEGAN, DID, FAILED, SKIPPED = (

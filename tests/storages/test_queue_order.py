@@ -18,7 +18,7 @@ except ImportError:  # before 1.11
     from dagster._core.remote_representation import origin as origins
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.insight.past import Past
+from dagster_lifeguard.insight.durations import Durations
 from dagster_lifeguard.insight.run_queue import in_line, places_in_queue
 from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 
@@ -257,7 +257,7 @@ def test_what_is_told_of_the_queue_is_the_order_in_which_the_daemon_launches(
         assert told[: len(found)] == [run.run_id for run in found]
         assert len(told) == len(set(told))
         unfinished, settings = deployment.unfinished_runs(), deployment.settings()
-        places = places_in_queue(deployment, told, unfinished, settings, Past(0, 0), 0)
+        places = places_in_queue(deployment, told, unfinished, settings, Durations(0, 0), 0)
         assert [places[run_id].position for run_id in told] == list(range(1, len(told) + 1))
         launch(instance, found[0])
         end(instance, found[0])

@@ -14,7 +14,7 @@ from homes import BIN, eventually, limit
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
-from dagster_lifeguard.engine.rules.model import Demand, Reason
+from dagster_lifeguard.engine.rules.model import Demand, WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError
 
@@ -104,7 +104,7 @@ def test_a_rate_that_the_command_raises_lets_in_who_waits_for_the_old_one(make_h
         engine = Engine(engine.store, EngineOptions(look_again_seconds=3600.0))
         demand = Demand.parse("orders")
         assert engine.claim("first", "step", demand).granted
-        assert engine.claim("second", "step", demand).reason is Reason.RATE
+        assert engine.claim("second", "step", demand).reason is WaitReason.RATE
         file = home.control / "lifeguard.yaml"
         file.write_text(file.read_text().replace("1/day", "10/second"))
         apply()

@@ -15,10 +15,10 @@ from told import Told, pool
 from web_server import TOKEN, serving
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.web.changes import KEPT_MAX, Change, ChangeLog
+from dagster_lifeguard.web.changes import KEPT_MAX, ChangeLog, PoolChange
 from dagster_lifeguard.web.errors import RequestRefusedError
 
-CHANGE = Change(1.0, "somebody", "limit", "orders", 1, 2)
+CHANGE = PoolChange(1.0, "somebody", "limit", "orders", 1, 2)
 FULL = 5_000_000
 BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 
@@ -67,8 +67,8 @@ def test_who_made_a_change_is_told_that_it_is_not_written_down(path):
     assert len(log.newest("orders")) == 2
 
 
-def change(number: int) -> Change:
-    return Change(float(number), "somebody", "limit", "orders", 1, number)
+def change(number: int) -> PoolChange:
+    return PoolChange(float(number), "somebody", "limit", "orders", 1, number)
 
 
 def test_pages_may_be_made_while_changes_are():

@@ -13,7 +13,7 @@ from web_server import serving, start_serving
 
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.insight.timeline import bar_of_step
-from dagster_lifeguard.web.recent import ended_by
+from dagster_lifeguard.web.recent_history import ended_by
 
 
 @pytest.fixture(params=["stock", "engine"])

@@ -11,7 +11,7 @@ from told import NOW, Told, executed, pool
 from web_server import serving
 
 from dagster_lifeguard.web.expiries import Expiries
-from dagster_lifeguard.web.recent import Recent
+from dagster_lifeguard.web.recent_history import Recent
 
 HOUR = 3600.0
 
@@ -58,7 +58,7 @@ def test_percentiles_are_of_what_is_remembered_where_that_is_less_than_the_windo
             self.asked.append(since)
             return super().history(since, until)
 
-    monkeypatch.setattr("dagster_lifeguard.web.recent.STEPS_MAX", 3)
+    monkeypatch.setattr("dagster_lifeguard.web.recent_history.STEPS_MAX", 3)
     begun = time.time() - NOW
     told = Asked(
         states=[pool("db")],

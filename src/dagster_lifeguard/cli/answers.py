@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts
+from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number, printable, short
 from dagster_lifeguard.insight.deadline import deadline_text
-from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import (
     blockage_text,
@@ -264,7 +264,7 @@ def _of_pool(
     priority = f", priority {waiter.priority}" if waiter.priority else ""
     yield "position", f"{waiter.position:,} of {asked.pool.waiting:,}{priority}"
     reasons = {other.waiter.reason for other in answer.pools if other.waiter is not None}
-    if waiter.reason is Reason.NEXT and reasons != {Reason.NEXT}:
+    if waiter.reason is WaitReason.NEXT and reasons != {WaitReason.NEXT}:
         yield "because", "not here: another of its pools holds it up"
     else:
         yield "because", reason_text(waiter.reason, engine=found.engine)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.changes import consented
+from dagster_lifeguard.cli.file_changes import consented
 from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.names import pool_text
@@ -16,7 +16,7 @@ from dagster_lifeguard.findings import number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.limits.plan import Plan
+    from dagster_lifeguard.limits.plan import LimitsPlan
 
 
 @click.command("apply")
@@ -76,7 +76,7 @@ def apply_command(
         raise SystemExit(1)
 
 
-def _do(plan: Plan, deployment: Deployment) -> tuple[list[str], LifeguardError | None]:
+def _do(plan: LimitsPlan, deployment: Deployment) -> tuple[list[str], LifeguardError | None]:
     """Apply the plan: the pools that are done, and what went wrong with the next one."""
     done: list[str] = []
     try:
@@ -87,7 +87,11 @@ def _do(plan: Plan, deployment: Deployment) -> tuple[list[str], LifeguardError |
 
 
 def _as_json(
-    plan: Plan, deployment: str, done: list[str], left: list[str], error: LifeguardError | None
+    plan: LimitsPlan,
+    deployment: str,
+    done: list[str],
+    left: list[str],
+    error: LifeguardError | None,
 ) -> dict[str, Any]:
     return {
         **plan_as_json(plan, deployment),

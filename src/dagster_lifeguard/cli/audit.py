@@ -30,12 +30,12 @@ if TYPE_CHECKING:
         Audit,
         EarlyStart,
         Excess,
+        LongWait,
         Outlived,
         StaleFence,
         Subject,
-        Wait,
     )
-    from dagster_lifeguard.inspections.audit.report import Report
+    from dagster_lifeguard.inspections.audit.report import AuditReport
 
 NOTHING_FOUND: Mapping[Subject, str] = {
     "limits": "Limits: nothing found",
@@ -138,7 +138,7 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
 # ---- text ----------------------------------------------------------------------------------------
 
 
-def print_report(report: Report, long_wait: float) -> None:
+def print_report(report: AuditReport, long_wait: float) -> None:
     """Print a report as text: of all that is judged, what was found and what cannot be told.
 
     Last comes the verdict.
@@ -282,7 +282,7 @@ def _seconds(seconds: float) -> str:
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
-def report_as_json(report: Report) -> dict[str, Any]:
+def report_as_json(report: AuditReport) -> dict[str, Any]:
     """Return what ``--json`` prints; times are seconds since the epoch."""
     limits, executions = report.limits, report.executions
     return {
@@ -387,7 +387,7 @@ def _outlived(late: Outlived) -> dict[str, Any]:
     }
 
 
-def _wait(wait: Wait) -> dict[str, Any]:
+def _wait(wait: LongWait) -> dict[str, Any]:
     return {
         "seconds": wait.seconds,
         "pool": wait.name,
@@ -397,7 +397,7 @@ def _wait(wait: Wait) -> dict[str, Any]:
     }
 
 
-def _caveats(report: Report, subject: Subject) -> list[dict[str, Any]]:
+def _caveats(report: AuditReport, subject: Subject) -> list[dict[str, Any]]:
     return [
         {"code": caveat.value, "count": count, "message": caveat.sentence(count)}
         for caveat, count in report.caveats(subject).items()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.cli.changes import FILE_NAME
+from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
-from dagster_lifeguard.compat.instance import PoolSettings
+from dagster_lifeguard.compat.instance import InstancePoolSettings
 from dagster_lifeguard.inspections.check.codes import CODES
 from dagster_lifeguard.inspections.check.inspection import inspect_locations
 from dagster_lifeguard.inspections.check.instance import look_at_instance
@@ -102,7 +102,7 @@ def check_command(
     instance = None
     if not no_instance:
         instance = look_at_instance(os.getenv("DAGSTER_HOME"), Path.cwd())
-    granularity = instance.granularity if isinstance(instance, PoolSettings) else "op"
+    granularity = instance.granularity if isinstance(instance, InstancePoolSettings) else "op"
     locations = inspect_locations(origins, config, granularity, config_file)
     places = {} if config_file is None else pool_places(str(config_file))
     found = report_on(locations, config, instance, places)

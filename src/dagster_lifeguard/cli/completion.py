@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_lifeguard.cli.changes import FILE_NAME
+from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.deployment.home import home_folder
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from dagster_lifeguard.cli.changes import Change, consented, read, show
+from dagster_lifeguard.cli.file_changes import FileChange, consented, read, show
 from dagster_lifeguard.cli.findings import (
     finding_as_json,
     print_finding,
@@ -24,8 +24,8 @@ from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.findings import number, printable
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
+from dagster_lifeguard.inspections.doctor.examined import Examined, Machine, examine_instance
 from dagster_lifeguard.inspections.doctor.fixes import Fix, fixes
-from dagster_lifeguard.inspections.doctor.subject import Machine, Subject, examine_instance
 from dagster_lifeguard.limits import dagster_yaml as instance_yaml
 
 if TYPE_CHECKING:
@@ -98,14 +98,16 @@ def doctor_command(
 
 
 @contextmanager
-def _subject(url: str | None, token: str | None, token_kind: TokenKind | None) -> Iterator[Subject]:
+def _subject(
+    url: str | None, token: str | None, token_kind: TokenKind | None
+) -> Iterator[Examined]:
     if url is None:
         machine = Machine(os.getenv("DAGSTER_HOME") or None, Path.cwd())
         with examine_instance(machine) as subject:
             yield subject
     else:
         with closing(open_deployment(url, token, token_kind)) as deployment:
-            subject = Subject(deployment.name, deployment=deployment)
+            subject = Examined(deployment.name, deployment=deployment)
             assert subject.settings  # One that does not answer is an error, not a finding.
             yield subject
 
@@ -114,7 +116,7 @@ def _subject(url: str | None, token: str | None, token_kind: TokenKind | None) -
 
 
 def _fix(
-    subject: Subject,
+    subject: Examined,
     found: Examination,
     done: list[dict[str, str]],
     *,
@@ -158,7 +160,7 @@ def _apply(fix: Fix) -> dict[str, str]:
     return {"code": fix.code, "outcome": outcome, "text": text}
 
 
-def _monitoring(subject: Subject) -> Change | None:
+def _monitoring(subject: Examined) -> FileChange | None:
     """The change to dagster.yaml that adds run monitoring; None if the file says otherwise."""
     old = read(subject.file) if subject.file.exists() else None
     new, kept = instance_yaml.with_pool_settings(
@@ -168,7 +170,7 @@ def _monitoring(subject: Subject) -> Change | None:
         if setting.endswith((": false", ": 0")):
             click.echo(f"{subject.file}: {setting} is kept; change it by hand.", err=True)
             return None
-    return None if new == old else Change(subject.file, old, new)
+    return None if new == old else FileChange(subject.file, old, new)
 
 
 # --- the report -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.cli.changes import Change, agreed, read
+from dagster_lifeguard.cli.file_changes import FileChange, agreed, read
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.names import pool_text
@@ -205,8 +205,8 @@ def _checked(home: Path | None) -> Path:
     return home.expanduser()
 
 
-def _change(home: Path, edit: Callable[[str, str], str]) -> Change | None:
+def _change(home: Path, edit: Callable[[str, str], str]) -> FileChange | None:
     file = home / "dagster.yaml"
     old = read(file) if file.exists() else None
     new = edit(old or "", str(file))
-    return None if new == (old or "") else Change(file, old, new)
+    return None if new == (old or "") else FileChange(file, old, new)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.changes import consented
+from dagster_lifeguard.cli.file_changes import consented
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number, printable, short

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, instance_file, read, write_all
+from dagster_lifeguard.cli.file_changes import (
+    FILE_NAME,
+    FileChange,
+    agreed,
+    instance_file,
+    read,
+    write_all,
+)
 from dagster_lifeguard.cli.schema import FILE_NAME as SCHEMA_NAME
 from dagster_lifeguard.cli.schema import schema_text
 from dagster_lifeguard.compat.components import DEFS_FOLDER_TAKES_YAML
@@ -111,7 +118,7 @@ def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_r
         click.echo(left, err=True)
 
 
-def _config_change(path: str) -> Change | None:
+def _config_change(path: str) -> FileChange | None:
     file = Path(path)
     if file.exists():
         Config.from_yaml(file)  # what is kept must at least be valid
@@ -121,10 +128,10 @@ def _config_change(path: str) -> Change | None:
         raise ConfigError(
             f"{file.parent} is not a directory.", remedy="Create it first.", names=[path]
         )
-    return Change(file, None, STARTER)
+    return FileChange(file, None, STARTER)
 
 
-def _schema_change(config: Change | None, path: str) -> Change | None:
+def _schema_change(config: FileChange | None, path: str) -> FileChange | None:
     """The schema that the file names to editors; says how to name it, if it names none."""
     named = _NAMED_SCHEMA.search(read(Path(path)) if config is None else config.new)
     if named is None:
@@ -137,10 +144,10 @@ def _schema_change(config: Change | None, path: str) -> Change | None:
         return None  # Another one, which is not ours to write.
     file = Path(path).parent / named[1]
     old = read(file) if file.exists() else None
-    return None if old == schema_text() else Change(file, old, schema_text())
+    return None if old == schema_text() else FileChange(file, old, schema_text())
 
 
-def _project_change(config_path: str) -> tuple[Change | None, str]:
+def _project_change(config_path: str) -> tuple[FileChange | None, str]:
     """Return the defs.yaml that applies the policy to a dg project, and what is to do next."""
     project, config = find_dg_project(Path()), Path(config_path)
     if project is None and config.exists():
@@ -157,12 +164,12 @@ def _project_change(config_path: str) -> tuple[Change | None, str]:
         return None, "Next: lifeguard check"
     if DEFS_FOLDER_TAKES_YAML and not file.exists():
         name = Path(os.path.relpath(config, project.root)).as_posix()
-        return Change(file, None, DEFS_YAML.format(config=name)), "Next: lifeguard check"
+        return FileChange(file, None, DEFS_YAML.format(config=name)), "Next: lifeguard check"
     remedy = how_to_apply(project.definitions, project.defs_folder, config)
     return None, f"Next: {remedy}\nthen: lifeguard check"
 
 
-def _instance_change(path: str | None) -> Change | None:
+def _instance_change(path: str | None) -> FileChange | None:
     file = instance_file(path)
     if file is None:
         return None
@@ -173,7 +180,7 @@ def _instance_change(path: str | None) -> Change | None:
         click.echo(f"{file}: {move}.")
     for setting in kept:
         click.echo(f"{file}: {setting} is kept.")
-    return None if new == (old or "") else Change(file, old, new)
+    return None if new == (old or "") else FileChange(file, old, new)
 
 
 def _left_undone(path: str | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.changes import FILE_NAME
+from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import printable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment, HoldingStep, WaitingStep
-    from dagster_lifeguard.limits.plan import Kept, Plan, PoolPlan
+    from dagster_lifeguard.limits.plan import KeptSetting, LimitsPlan, PoolPlan
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,7 +44,7 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def read_plan(
     config_path: str, deployment: Deployment, names: Sequence[str], *, prune: bool
-) -> Plan:
+) -> LimitsPlan:
     """The plan of the limits that a file declares, for these pools or for all.
 
     Raises:
@@ -60,7 +60,7 @@ def read_plan(
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
-def plan_as_json(plan: Plan, deployment: str) -> dict[str, Any]:
+def plan_as_json(plan: LimitsPlan, deployment: str) -> dict[str, Any]:
     """What ``--json`` prints of a plan."""
     return {
         "version": 1,
@@ -106,7 +106,7 @@ def _step(step: HoldingStep | WaitingStep) -> dict[str, Any]:
 # ---- text ----------------------------------------------------------------------------------------
 
 
-def print_plan(plan: Plan, *, source: str, deployment: str, show_all: bool) -> None:
+def print_plan(plan: LimitsPlan, *, source: str, deployment: str, show_all: bool) -> None:
     """Print a plan: the pools that are not as declared, or all, and who is affected.
 
     Args:
@@ -165,7 +165,7 @@ def _to_do(row: PoolPlan) -> str:
     return "; ".join((*of_limit, *more))
 
 
-def _about_kept(name: str, kept: Kept) -> str:
+def _about_kept(name: str, kept: KeptSetting) -> str:
     what = f"{name} {kept.live if kept.action == 'delete' else kept.declared}"
     return f"{what} needs the engine" if kept.action == "needs-engine" else f"{kept.action} {what}"
 
@@ -180,7 +180,7 @@ def _to_do_about_limit(row: PoolPlan) -> str:
     return "not declared" if row.origin == "undeclared" else "as declared"
 
 
-def _remarks(plan: Plan) -> Iterator[str]:
+def _remarks(plan: LimitsPlan) -> Iterator[str]:
     if plan.default_drifts:
         yield (
             f"The default limit is declared {_limit(plan.default_declared)} and is "
@@ -206,7 +206,7 @@ def _remarks(plan: Plan) -> Iterator[str]:
         )
 
 
-def _sums(plan: Plan) -> str:
+def _sums(plan: LimitsPlan) -> str:
     count = dict.fromkeys(("none", "set", "delete", "impossible"), 0)
     undeclared = 0
     for row in plan.pools:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dagster_lifeguard.deployment.contract import Settings
-    from dagster_lifeguard.insight.past import Spread
+    from dagster_lifeguard.insight.durations import Spread
     from dagster_lifeguard.insight.pools import Holder, Overview, Pool, PoolSummary, Waiter
     from dagster_lifeguard.insight.run_queue import Queued
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.cli.changes import FILE_NAME, Change, agreed, read
+from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
@@ -59,7 +59,7 @@ def pull_command(
     new, left_out = with_live_limits(old, config_path, live, default_limit, tells_all=tells_all)
     has_more = any(spec.settings.texts_set for spec in declared.pools.values())
     keeps_file = has_more and not tells_all
-    change = Change(file, old, new)
+    change = FileChange(file, old, new)
     if as_json and new != old and not (yes or dry_run):
         raise click.UsageError("Nothing was written: say --yes with --json, which does not ask.")
     if as_json:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.inspections.check.location import Location
-    from dagster_lifeguard.inspections.check.report import Report
+    from dagster_lifeguard.inspections.check.report import CheckReport
     from dagster_lifeguard.policy.assignments import Assignment
 
 ROWS_MAX = 200
@@ -37,7 +37,9 @@ SORT_KEYS: dict[str, Callable[[Row], Any]] = {
 }
 
 
-def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding]) -> dict[str, Any]:
+def report_as_json(
+    found: CheckReport, rows: Sequence[Row], shown: Sequence[Finding]
+) -> dict[str, Any]:
     """Return what ``--json`` prints: the report with these assets and findings of it."""
     return {
         "version": 1,
@@ -69,7 +71,7 @@ def report_as_json(found: Report, rows: Sequence[Row], shown: Sequence[Finding])
 
 
 def print_report(
-    found: Report, rows: Sequence[Row], shown: Sequence[Finding], *, in_full: bool
+    found: CheckReport, rows: Sequence[Row], shown: Sequence[Finding], *, in_full: bool
 ) -> None:
     """Print a report as text.
 
@@ -95,7 +97,7 @@ def print_report(
     console.print(_totals(rows, found, shown))
 
 
-def _asset_table(rows: Sequence[Row], found: Report, *, with_location: bool) -> WholeTable:
+def _asset_table(rows: Sequence[Row], found: CheckReport, *, with_location: bool) -> WholeTable:
     table = WholeTable()
     table.add_column("asset")
     if with_location:
@@ -200,7 +202,7 @@ def _rule_table(rows: Sequence[Row]) -> WholeTable:
     return table
 
 
-def _totals(rows: Sequence[Row], found: Report, shown: Sequence[Finding]) -> str:
+def _totals(rows: Sequence[Row], found: CheckReport, shown: Sequence[Finding]) -> str:
     # Of all assets, also those that are not shown; a check runs for its asset.
     users = Counter(
         term.name

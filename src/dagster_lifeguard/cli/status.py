@@ -19,7 +19,7 @@ from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.insight.past import Past, read_past
+from dagster_lifeguard.insight.durations import Durations, read_durations
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for
 from dagster_lifeguard.insight.subject import known_pool
@@ -129,7 +129,7 @@ class _Look:
         self._deployment = deployment
         self._window = window
         self._settings = deployment.settings()
-        self._past = Past(0.0, 0.0)
+        self._past = Durations(0.0, 0.0)
 
     def at_all(self, pattern: str | None, *, show_all: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
@@ -198,10 +198,10 @@ class _Look:
 
         return _Sight(text, described, (state, [run.run_id for run in queued.first]))
 
-    def _past_until(self, now: float) -> Past:
+    def _past_until(self, now: float) -> Durations:
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
             since = now - self._window
-            self._past = read_past(self._deployment, self._settings, since, now)
+            self._past = read_durations(self._deployment, self._settings, since, now)
         return self._past
 
     def _named(self, found: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.changes import Change, read
+from dagster_lifeguard.cli.file_changes import FileChange, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.engine.rules.names import pool_text
@@ -110,7 +110,7 @@ def _write_picture(found: Timeline, title: str, path: Path) -> None:
         [_label(bar) for bar in found.bars],
         _ticks(found),
     )
-    Change(path, read(path) if path.exists() else None, text).write()
+    FileChange(path, read(path) if path.exists() else None, text).write()
     click.echo(f"Wrote {path}.")
 
 

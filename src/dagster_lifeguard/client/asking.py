@@ -11,7 +11,7 @@ from weakref import ref
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.deadlock import circle_of
-from dagster_lifeguard.engine.rules.model import Demand, Granted, Reason, Waiting
+from dagster_lifeguard.engine.rules.model import Demand, Granted, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression, pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.store.retry import retry
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine.rules.deadlock import Wait
     from dagster_lifeguard.engine.rules.model import PoolSnapshot, TicketKey, Verdict
+    from dagster_lifeguard.storage.assembly import Assembly
     from dagster_lifeguard.storage.event_log import PoolMethods
-    from dagster_lifeguard.storage.parts import Parts
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class AskingEngine:
         self._event_log = ref(event_log)  # Which this is kept for, and no longer than.
 
     @property
-    def _parts(self) -> Parts:
+    def _parts(self) -> Assembly:
         event_log = self._event_log()
         assert event_log is not None, "its instance is gone"
         return event_log.lifeguard
@@ -169,7 +169,7 @@ class AskingStock:
             self._look_again.pop(key, None)
             return Granted({pool: (1,)})
         self._look_again[key] = time.monotonic() + _STOCK_PAUSE_SECONDS
-        return Waiting(pool, Reason.FULL, ahead=0, queue_at=(pool,))
+        return Waiting(pool, WaitReason.FULL, ahead=0, queue_at=(pool,))
 
     def _is_limited(self, pool: str) -> bool:
         return any(limit.name == pool for limit in self._storage.get_pool_limits())

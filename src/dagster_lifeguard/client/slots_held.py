@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from dagster_lifeguard.engine.rules.model import Granted, Reason, Waiting
+from dagster_lifeguard.engine.rules.model import Granted, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.names import pool_text, terms_text
 from dagster_lifeguard.errors import ConfigError, LifeguardError, SlotsTimeoutError
 
@@ -34,11 +34,11 @@ T = TypeVar("T")
 _WATCH_SECONDS = 0.025
 
 _WHY = {
-    Reason.FULL: "is full",
-    Reason.BEHIND: "is for those ahead",
-    Reason.PAUSED: "is paused",
-    Reason.TOO_LARGE: "has a lower limit",
-    Reason.RATE: "has reached its rate",
+    WaitReason.FULL: "is full",
+    WaitReason.BEHIND: "is for those ahead",
+    WaitReason.PAUSED: "is paused",
+    WaitReason.TOO_LARGE: "has a lower limit",
+    WaitReason.RATE: "has reached its rate",
 }
 
 _innermost: ContextVar[TicketKey | None] = ContextVar("lifeguard_slots", default=None)

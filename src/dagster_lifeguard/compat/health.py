@@ -54,7 +54,7 @@ class RunQueue:
 
 
 @dataclass(frozen=True)
-class Tables:
+class DagsterTables:
     """What the tables of an event log storage can hold.
 
     Attributes:
@@ -180,7 +180,7 @@ def max_runtime_of_all(instance: dg.DagsterInstance) -> tuple[str | None, float 
     return ("run_monitoring.max_runtime_seconds", float(seconds)) if seconds else (None, None)
 
 
-def tables(instance: dg.DagsterInstance) -> Tables:
+def tables(instance: dg.DagsterInstance) -> DagsterTables:
     """What the tables of the event log can hold.
 
     Relies on: ``supports_global_concurrency_limits``, ``alembic_version`` of an event log storage,
@@ -189,7 +189,7 @@ def tables(instance: dg.DagsterInstance) -> Tables:
     event_log: Any = instance.event_log_storage
     is_sql = isinstance(event_log, SqlEventLogStorage)
     version = event_log.alembic_version()
-    return Tables(
+    return DagsterTables(
         storage=type(event_log).__name__,
         is_sql=is_sql,
         has_pools=bool(event_log.supports_global_concurrency_limits),

@@ -23,7 +23,7 @@ It writes the default limit down only after it looked up which pools have one (1
 
 
 @dataclass(frozen=True)
-class PoolSettings:
+class InstancePoolSettings:
     """What ``dagster.yaml`` says of pools, and of the queue before them.
 
     Attributes:
@@ -55,7 +55,7 @@ def default_limit_and_granularity(
     return config.default_pool_limit, "op" if granularity is None else granularity.value
 
 
-def instance_pool_settings(home: str) -> PoolSettings:
+def instance_pool_settings(home: str) -> InstancePoolSettings:
     """Return the pool settings of the instance in a directory.
 
     Relies on: ``EventLogStorage.get_pool_limits``, ``DagsterInstance.run_coordinator`` (1.10.0).
@@ -65,7 +65,7 @@ def instance_pool_settings(home: str) -> PoolSettings:
     """
     with dg.DagsterInstance.from_config(home) as instance:
         event_log = instance.event_log_storage
-        return PoolSettings(
+        return InstancePoolSettings(
             *default_limit_and_granularity(instance),
             {pool.name: pool.limit for pool in event_log.get_pool_limits()},
             type(cast("Any", instance).run_coordinator),

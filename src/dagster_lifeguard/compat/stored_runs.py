@@ -32,7 +32,7 @@ _AT_ONCE = 500
 """How many bodies are read with one query, and so how many are in memory."""
 
 
-class Told(NamedTuple):
+class RunBody(NamedTuple):
     """What the body of a run tells.
 
     Attributes:
@@ -65,7 +65,7 @@ class StoredRun(NamedTuple):
     created: float
     started: float | None
     ended: float | None
-    told: Told
+    told: RunBody
 
 
 def runs_with_status(instance: dg.DagsterInstance, statuses: Collection[str]) -> list[StoredRun]:
@@ -192,7 +192,7 @@ def _read(storage: SqlRunStorage, column: Any, values: Sequence[object]) -> Iter
             )
 
 
-def told_by(body: str) -> Told:
+def told_by(body: str) -> RunBody:
     """What a body tells, as Dagster reads it.
 
     Relies on: the names of the fields in a stored ``DagsterRun``, which is told by ``__class__``
@@ -216,7 +216,7 @@ def told_by(body: str) -> Told:
                 first_pools = {intern(pool): slots for pool, slots in counts.items()}
         elif plan:
             pools = frozenset()
-        return Told(
+        return RunBody(
             tags={intern(key): intern(value) for key, value in (found.get("tags") or {}).items()},
             pools=pools,
             first_pools=first_pools,
@@ -232,9 +232,9 @@ def _location(origin: Any) -> str:
     return intern(found)
 
 
-def _told_by_dagster(body: str) -> Told:
+def _told_by_dagster(body: str) -> RunBody:
     run = deserialize_value(body, DagsterRun)
-    return Told(
+    return RunBody(
         tags=run.tags,
         pools=pools_of_run(run),
         first_pools=first_pools_of_run(run),

@@ -14,7 +14,12 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from dagster_lifeguard.compat.ops import ON_CONFLICT_TAG
 from dagster_lifeguard.compat.plans import is_selected
-from dagster_lifeguard.engine.rules.duplicates import Order, PlannedStep, Progress, read_answers
+from dagster_lifeguard.engine.rules.duplicates import (
+    WorkOrder,
+    WorkProgress,
+    WorkStep,
+    read_answers,
+)
 from dagster_lifeguard.engine.rules.launch_order import priority_of
 from dagster_lifeguard.engine.rules.names import pool_name
 
@@ -79,7 +84,7 @@ _AHEAD = (
 # --- what a run asks for --------------------------------------------------------------------------
 
 
-def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> Order:
+def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> WorkOrder:
     """What a run was asked to do, but for its assets and checks.
 
     Args:
@@ -95,7 +100,7 @@ def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> Order:
     subset = getattr(run, "partitions_subset", None)
     # Where assets are selected, the ops that make them are among the resolved selection.
     selection = of_run.resolved_op_selection if of_run.op_selection is not None else None
-    return Order(
+    return WorkOrder(
         run_id=run.run_id,
         ancestors=frozenset(filter(None, (of_run.parent_run_id, of_run.root_run_id))),
         terms=(
@@ -122,7 +127,7 @@ def _tells_what_to_do(tag: str) -> bool:
     )
 
 
-def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[PlannedStep, ...]:
+def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[WorkStep, ...]:
     """The steps that a run is to execute.
 
     None if nobody planned them, or if the run is to execute only some steps of its plan, as a
@@ -142,7 +147,7 @@ def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[Pla
     return tuple(_planned(run, step) for step in plan.steps)
 
 
-def _planned(run: dg.DagsterRun, step: Any) -> PlannedStep:
+def _planned(run: dg.DagsterRun, step: Any) -> WorkStep:
     outputs = [output.properties for output in step.outputs if output.properties]
     assets = {output.asset_key for output in outputs if output.asset_key}
     checks = {
@@ -152,7 +157,7 @@ def _planned(run: dg.DagsterRun, step: Any) -> PlannedStep:
     }
     text = (step.tags or {}).get(ON_CONFLICT_TAG)
     members = {pool_name(key.path, "path") for key in (*assets, *(c.asset_key for c in checks))}
-    return PlannedStep(
+    return WorkStep(
         key=step.key,
         op=step.node_handle_id.split(".")[0],
         assets=frozenset(key.to_string() for key in assets),
@@ -202,13 +207,13 @@ _OUTPUT_MADE = (
 )
 
 
-def progress_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Progress:
+def progress_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> WorkProgress:
     """What a run has behind it, by its events.
 
     A step of a dynamic graph counts for all those of its kind, ``step[?]``, when it is given up.
     """
     if where(run) == "queued":
-        return Progress()
+        return WorkProgress()
     outputs, succeeded, given_up = set(), set(), set()
     wanted = {_Event.STEP_SUCCESS, *_STEP_GIVEN_UP, *_OUTPUT_MADE}
     for entry in instance.all_logs(run.run_id, of_type=wanted):
@@ -221,7 +226,7 @@ def progress_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Progress:
             outputs.add(_check_text(event.asset_check_evaluation_data.asset_check_key))
         elif event.asset_key is not None:
             outputs.add(event.asset_key.to_string())
-    return Progress(frozenset(outputs), frozenset(succeeded), frozenset(given_up))
+    return WorkProgress(frozenset(outputs), frozenset(succeeded), frozenset(given_up))
 
 
 # --- what becomes of a run ------------------------------------------------------------------------

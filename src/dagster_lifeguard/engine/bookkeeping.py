@@ -24,7 +24,7 @@ from dagster_lifeguard.engine.store.contract import Changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from dagster_lifeguard.engine.rules.model import Demand, Ticket, Waiter
+    from dagster_lifeguard.engine.rules.model import Demand, QueuedTicket, Ticket
 
 
 def with_limits_in_force(view: View, default_limit: int | None) -> View:
@@ -218,7 +218,7 @@ def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) ->
     )
 
 
-def next_up(view: View, patience_seconds: float) -> tuple[Waiter, ...]:
+def next_up(view: View, patience_seconds: float) -> tuple[QueuedTicket, ...]:
     """Who should look again once the view's holdings have ended."""
     keys = {holding.key for holding in view.holdings}
     return _to_wake(view.pools.values(), view.holdings, keys, view.now, patience_seconds)
@@ -294,9 +294,9 @@ def _to_wake(
     keys: Collection[TicketKey],
     now: float,
     patience_seconds: float,
-) -> tuple[Waiter, ...]:
+) -> tuple[QueuedTicket, ...]:
     """Who should look again once these holdings and tickets are gone from these pools."""
-    found: dict[int, Waiter] = {}
+    found: dict[int, QueuedTicket] = {}
     for pool in pools:
         if pool.queue:
             freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
@@ -310,7 +310,7 @@ def _to_wake(
 
 def _who_does_not_know(
     before: PoolView, after: PoolView, now: float, patience_seconds: float
-) -> Iterable[Waiter]:
+) -> Iterable[QueuedTicket]:
     """Of those that may be let in now, all but those who were told when the rate lets them start.
 
     Without the exception every release would wake all that wait for a rate, to be told the same.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.engine.engine_options import EngineOptions, Point
-    from dagster_lifeguard.engine.rules.model import Ticket, View, Waiter
+    from dagster_lifeguard.engine.rules.model import QueuedTicket, Ticket, View
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.session import Member
     from dagster_lifeguard.engine.store.contract import Store
@@ -190,7 +190,7 @@ class Transactions:
     def give_back(self, key: TicketKey, grant: Granted) -> bool:
         """End this very grant; False if it has ended already."""
 
-        def next_up(view: View) -> tuple[Waiter, ...]:
+        def next_up(view: View) -> tuple[QueuedTicket, ...]:
             view = bookkeeping.with_limits_in_force(view, self._options.default_limit)
             return bookkeeping.next_up(view, self._options.patience_seconds)
 

@@ -11,8 +11,8 @@ from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICAT
 from dagster_lifeguard.engine.rules.model import TicketKey
 from dagster_lifeguard.engine.rules.names import ticket_name
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
+from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.forecast import latest_of
-from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import (
     Pool,
     PoolSummary,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from dagster_lifeguard.deployment.history import RunExecution, StepExecution
     from dagster_lifeguard.engine.rules.names import Term
-    from dagster_lifeguard.insight.past import Past
+    from dagster_lifeguard.insight.durations import Durations
     from dagster_lifeguard.insight.pools import Waiter
 
 RUNS_SEEN_MAX = 50
@@ -103,7 +103,7 @@ class Explanation:
 
 
 def explain(
-    deployment: Deployment, subject: Subject, settings: Settings, past: Past, now: float
+    deployment: Deployment, subject: Subject, settings: Settings, past: Durations, now: float
 ) -> Explanation:
     """Explain what an asset, a run or a step waits for.
 
@@ -201,7 +201,7 @@ class _Look:
         self,
         deployment: Deployment,
         settings: Settings,
-        past: Past,
+        past: Durations,
         now: float,
         runs: Sequence[Run],
         planned: Mapping[str, Sequence[PlannedStep]],

@@ -16,12 +16,12 @@ from enum import Enum
 from math import inf, isinf
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.insight.past import quantile
+from dagster_lifeguard.insight.durations import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dagster_lifeguard.insight.past import Sample
+    from dagster_lifeguard.insight.durations import Sample
 
 PLAYS = 200
 LONGER_MIN = 2
@@ -72,7 +72,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Occupant:
+class ForecastHolder:
     """Someone who holds.
 
     Attributes:
@@ -97,7 +97,7 @@ class Candidate:
 
 
 def forecast(
-    limit: int, occupants: Iterable[Occupant], line: Sequence[Candidate]
+    limit: int, occupants: Iterable[ForecastHolder], line: Sequence[Candidate]
 ) -> tuple[Estimate, ...]:
     """Estimate for each in line, in its order, when it goes in.
 
@@ -141,7 +141,7 @@ def earliest_of(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def _of_the_able(
-    limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate]
+    limit: int, occupants: Sequence[ForecastHolder], line: Sequence[Candidate]
 ) -> list[Estimate]:
     if len(occupants) > OCCUPANTS_MAX:
         return [Estimate(missing=NoEstimate.TOO_FAR)] * len(line)
@@ -162,7 +162,7 @@ def _of_the_able(
 
 
 def _play(
-    limit: int, occupants: Sequence[Occupant], line: Sequence[Candidate], draws: random.Random
+    limit: int, occupants: Sequence[ForecastHolder], line: Sequence[Candidate], draws: random.Random
 ) -> list[float]:
     """When each in line goes in, once."""
     ends = [(_remaining(occupant, draws), occupant.slots) for occupant in occupants]
@@ -181,14 +181,14 @@ def _play(
     return moments
 
 
-def _remaining(occupant: Occupant, draws: random.Random) -> float:
+def _remaining(occupant: ForecastHolder, draws: random.Random) -> float:
     if occupant.is_stuck or occupant.sample is None:
         return inf
     longer = occupant.sample.longer_than(occupant.elapsed)
     return draws.choice(longer) - occupant.elapsed if len(longer) >= LONGER_MIN else inf
 
 
-def _count(occupants: Sequence[Occupant], line: Sequence[Candidate]) -> list[int]:
+def _count(occupants: Sequence[ForecastHolder], line: Sequence[Candidate]) -> list[int]:
     """For each in line, how many executions its estimate is drawn from, each counted once."""
     seen = {id(o.sample): len(o.sample) for o in occupants if o.sample is not None}
     counts = []
@@ -199,7 +199,7 @@ def _count(occupants: Sequence[Occupant], line: Sequence[Candidate]) -> list[int
     return counts
 
 
-def _never(occupants: Iterable[Occupant]) -> NoEstimate:
+def _never(occupants: Iterable[ForecastHolder]) -> NoEstimate:
     """What it means that someone who holds never lets go in most plays."""
     if any(occupant.is_stuck for occupant in occupants):
         return NoEstimate.LEAKED

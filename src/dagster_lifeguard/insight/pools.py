@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
+from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
     Candidate,
     Estimate,
-    Occupant,
+    ForecastHolder,
     forecast,
     later_of,
 )
@@ -28,26 +28,7 @@ if TYPE_CHECKING:
         Settings,
         WaitingStep,
     )
-    from dagster_lifeguard.insight.past import Past, Spread
-
-
-class Reason(str, Enum):
-    """Why a step waits at a pool."""
-
-    PAUSED = "paused"
-    """The limit is 0."""
-    TOO_LARGE = "too-large"
-    """The limit is lower than the slots asked for: only a higher limit can help."""
-    FULL = "full"
-    """The slots that are free are too few."""
-    BEHIND = "behind"
-    """Enough slots are free, and they are for those ahead of it."""
-    PROMISED = "promised"
-    """Dagster's storage gave it a slot, which it takes when it looks next."""
-    NEXT = "next"
-    """Enough slots are free, nobody is ahead of it, and it has not taken them yet."""
-    RATE = "rate"
-    """Enough slots are free, and the rate of the pool lets no more steps start yet."""
+    from dagster_lifeguard.insight.durations import Durations, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +128,7 @@ class Waiter:
     since: float | None
     waited: float | None
     group: str | None
-    reason: Reason
+    reason: WaitReason
     estimate: Estimate
 
 
@@ -199,7 +180,9 @@ class Overview:
         return tuple(pool for pool in self.pools if not pool.is_idle)
 
 
-def overview(states: Iterable[PoolState], settings: Settings, past: Past, now: float) -> Overview:
+def overview(
+    states: Iterable[PoolState], settings: Settings, past: Durations, now: float
+) -> Overview:
     """All of these pools in outline, those under most pressure first."""
     states = tuple(states)
     summaries = [summarize(state, past, now) for state in states]
@@ -219,7 +202,7 @@ def overview(states: Iterable[PoolState], settings: Settings, past: Past, now: f
     )
 
 
-def summarize(state: PoolState, past: Past, now: float) -> PoolSummary:
+def summarize(state: PoolState, past: Durations, now: float) -> PoolSummary:
     """One pool in outline."""
     waits = [now - step.since for step in state.waiting if step.since is not None]
     sample = past.waits.get(state.pool)
@@ -253,7 +236,7 @@ def runs_in(
     return found | {run.run_id: run for run in deployment.runs(unknown)} if unknown else found
 
 
-def look_into(state: PoolState, runs: Mapping[str, Run], past: Past, now: float) -> Pool:
+def look_into(state: PoolState, runs: Mapping[str, Run], past: Durations, now: float) -> Pool:
     """One pool with everyone in it.
 
     Args:
@@ -289,7 +272,7 @@ def find_pool(deployment: Deployment, name: str) -> PoolState:
 
 
 def _holder(
-    pool: str, step: HoldingStep, runs: Mapping[str, Run], past: Past, now: float
+    pool: str, step: HoldingStep, runs: Mapping[str, Run], past: Durations, now: float
 ) -> Holder:
     run = runs.get(step.run_id)
     sample = past.holds_of(pool, _name(step, run))
@@ -312,7 +295,7 @@ def _holder(
 def _waiter(
     step: WaitingStep,
     position: int,
-    reason: Reason,
+    reason: WaitReason,
     estimate: Estimate,
     runs: Mapping[str, Run],
     now: float,
@@ -351,36 +334,36 @@ def _starts(state: PoolState, now: float) -> list[float]:
     ]
 
 
-def _reasons(state: PoolState, starts: Sequence[float]) -> list[Reason]:
+def _reasons(state: PoolState, starts: Sequence[float]) -> list[WaitReason]:
     free = inf if state.limit is None else state.limit - state.held
     left = free
     reasons = []
     able = 0
     for step in state.waiting:
         if state.limit == 0:
-            reason = Reason.PAUSED
+            reason = WaitReason.PAUSED
         elif state.limit is not None and step.slots > state.limit:
-            reason = Reason.TOO_LARGE
+            reason = WaitReason.TOO_LARGE
         elif step.assigned is not None and step.slots <= left:
-            reason = Reason.PROMISED
+            reason = WaitReason.PROMISED
         elif step.slots <= left:
-            reason = Reason.RATE if starts[able] > 0 else Reason.NEXT
+            reason = WaitReason.RATE if starts[able] > 0 else WaitReason.NEXT
         else:
-            reason = Reason.FULL if step.slots > free else Reason.BEHIND
+            reason = WaitReason.FULL if step.slots > free else WaitReason.BEHIND
         reasons.append(reason)
-        if reason in (Reason.PROMISED, Reason.NEXT, Reason.RATE):
+        if reason in (WaitReason.PROMISED, WaitReason.NEXT, WaitReason.RATE):
             left -= step.slots  # One that cannot go in lets a smaller one pass.
             able += 1
     return reasons
 
 
 def _estimates(
-    state: PoolState, holders: Collection[Holder], runs: Mapping[str, Run], past: Past
+    state: PoolState, holders: Collection[Holder], runs: Mapping[str, Run], past: Durations
 ) -> tuple[Estimate, ...]:
     if state.limit is None:  # It waited before the limit went, and looks again soon.
         return (Estimate(0.0, 0.0, 0.0),) * len(state.waiting)
     occupants = [
-        Occupant(
+        ForecastHolder(
             slots=holder.slots,
             elapsed=holder.elapsed or 0.0,
             sample=past.holds_of(state.pool, holder.step_key or holder.job_name or ""),

@@ -17,17 +17,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, by_priority, counted_for
+from dagster_lifeguard.insight.durations import SAMPLES_MIN
 from dagster_lifeguard.insight.forecast import (
     LINE_MAX,
     OCCUPANTS_MAX,
     Candidate,
     Estimate,
-    Occupant,
+    ForecastHolder,
     earliest_of,
     forecast,
     latest_of,
 )
-from dagster_lifeguard.insight.past import SAMPLES_MIN
 from dagster_lifeguard.insight.pools import look_into, runs_in
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
-    from dagster_lifeguard.insight.past import Past, Sample
+    from dagster_lifeguard.insight.durations import Durations, Sample
     from dagster_lifeguard.insight.pools import Pool
 
 ALLOTTED_SECONDS = 5.0
@@ -151,7 +151,7 @@ def queued_for(
     deployment: Deployment,
     pool: str,
     settings: Settings,
-    past: Past,
+    past: Durations,
     now: float,
     count_max: int | None,
 ) -> Queued:
@@ -196,7 +196,7 @@ def places_in_queue(
     run_ids: Collection[str],
     unfinished: Sequence[Run],
     settings: Settings,
-    past: Past,
+    past: Durations,
     now: float,
     states: Mapping[str, PoolState] = NO_STATES,
 ) -> dict[str, QueuePlace]:
@@ -343,7 +343,7 @@ class _Descriptions:
         unfinished: Sequence[Run],
         look: _Look,
         settings: Settings,
-        past: Past,
+        past: Durations,
         now: float,
     ) -> None:
         self._deployment, self._unfinished = deployment, unfinished
@@ -358,7 +358,7 @@ class _Descriptions:
             return self._pool_blockage(keeper, run, staying)
         # Too many to play forward: see ``forecast``.
         counted = keeper.runs[: OCCUPANTS_MAX + 1]
-        occupants = [Occupant(1, self._elapsed(r), self._sample(r)) for r in counted]
+        occupants = [ForecastHolder(1, self._elapsed(r), self._sample(r)) for r in counted]
         rivals = staying
         if keeper.obstacle is Obstacle.TAG:
             key, _, value = keeper.name.partition("=")
@@ -413,7 +413,9 @@ class _Descriptions:
         """When one goes in who comes after all who wait there, and after so many other runs."""
         name = pool.summary.pool
         occupants = [
-            Occupant(h.slots, h.elapsed or 0.0, self._past.holds_of(name, h.step_key), h.is_leaked)
+            ForecastHolder(
+                h.slots, h.elapsed or 0.0, self._past.holds_of(name, h.step_key), h.is_leaked
+            )
             for h in pool.holders
         ]
         line = [Candidate(w.slots, self._past.holds_of(name, w.step_key)) for w in pool.queue]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text, safe_value
 from dagster_lifeguard.errors import UnknownNameError
-from dagster_lifeguard.insight.past import terms_of
+from dagster_lifeguard.insight.durations import terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
-from dagster_lifeguard.insight.pools import Reason
 from dagster_lifeguard.insight.run_queue import Obstacle
 from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.insight.past import Spread
+    from dagster_lifeguard.insight.durations import Spread
     from dagster_lifeguard.insight.run_queue import Blockage
 
 MISSING = {
@@ -26,13 +26,13 @@ MISSING = {
 """Why there is no estimate."""
 
 REASONS = {
-    Reason.PAUSED: "paused: the limit is 0",
-    Reason.TOO_LARGE: "asks for more slots than the limit",
-    Reason.FULL: "the pool is full",
-    Reason.BEHIND: "the free slots are for those ahead",
-    Reason.PROMISED: "has a slot, takes it when it looks next",
-    Reason.NEXT: "a slot is free and its turn has come",
-    Reason.RATE: "a slot is free, and the rate lets it start in its turn",
+    WaitReason.PAUSED: "paused: the limit is 0",
+    WaitReason.TOO_LARGE: "asks for more slots than the limit",
+    WaitReason.FULL: "the pool is full",
+    WaitReason.BEHIND: "the free slots are for those ahead",
+    WaitReason.PROMISED: "has a slot, takes it when it looks next",
+    WaitReason.NEXT: "a slot is free and its turn has come",
+    WaitReason.RATE: "a slot is free, and the rate lets it start in its turn",
 }
 """Why a step waits."""
 
@@ -45,14 +45,14 @@ def lost_text(process: str) -> str:
     )
 
 
-def reason_text(reason: Reason, *, engine: bool | None) -> str:
+def reason_text(reason: WaitReason, *, engine: bool | None) -> str:
     """Why a step waits, as far as it is told.
 
     Args:
         reason: As found.
         engine: Whether the engine admits steps; None where that cannot be seen, nor a rate.
     """
-    if reason is Reason.NEXT and engine is None:
+    if reason is WaitReason.NEXT and engine is None:
         return f"{REASONS[reason]}, unless a rate holds it up, which a webserver does not tell"
     return REASONS[reason]
 

@@ -34,7 +34,7 @@ Origin = Literal["pools", "rules", "undeclared"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptSetting:
     """A setting of a pool that only the engine keeps, in the words of lifeguard.yaml.
 
     Attributes:
@@ -76,7 +76,7 @@ class PoolPlan:
     after: int | None
     holding: tuple[HoldingStep, ...] = ()
     waiting: tuple[WaitingStep, ...] = ()
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    kept: Mapping[str, KeptSetting] = field(default_factory=dict)
     wanted: PoolSettings = NOTHING_SET
 
     @property
@@ -121,7 +121,7 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LimitsPlan:
     """What makes the limits of a deployment those of a file.
 
     Attributes:
@@ -179,7 +179,7 @@ def make_plan(
     names: Collection[str] | None = None,
     *,
     prune: bool = False,
-) -> Plan:
+) -> LimitsPlan:
     """Compare what a file declares with what a deployment has.
 
     Args:
@@ -220,7 +220,7 @@ def make_plan(
     rows = tuple(map(row, asked))
     settings.refuse({row.pool: row.declared for row in rows if row.action == "set"})
     stated = "default_limit" in config.model_fields_set
-    return Plan(settings, config.default_limit if stated else None, stated, rows)
+    return LimitsPlan(settings, config.default_limit if stated else None, stated, rows)
 
 
 def _known(name: str, known: Collection[str], place: str) -> str:
@@ -271,7 +271,7 @@ class _Declared:
 _UNDECLARED = _Declared("undeclared", None, needs_own=False)
 
 
-def _kept(after: PoolSettings, before: PoolSettings, *, has_engine: bool) -> dict[str, Kept]:
+def _kept(after: PoolSettings, before: PoolSettings, *, has_engine: bool) -> dict[str, KeptSetting]:
     live, unset = before.texts, NOTHING_SET.texts
 
     def action(name: str, declared: str | None) -> KeptAction:
@@ -280,7 +280,7 @@ def _kept(after: PoolSettings, before: PoolSettings, *, has_engine: bool) -> dic
         return "delete" if declared == unset[name] else "set" if has_engine else "needs-engine"
 
     return {
-        name: Kept(declared, live[name], action(name, declared))
+        name: KeptSetting(declared, live[name], action(name, declared))
         for name, declared in after.texts.items()
     }
 

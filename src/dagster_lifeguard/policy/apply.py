@@ -18,9 +18,9 @@ from dagster_lifeguard.compat.definitions import (
 )
 from dagster_lifeguard.compat.replacement import OpReplacement, target_assets
 from dagster_lifeguard.errors import UnsupportedDefinitionsError
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.policy.units import with_op
+from dagster_lifeguard.policy.executables import with_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ def _apply(policy: Policy, defs: dg.Definitions) -> dg.Definitions:
     whole = [with_op(item) for item in assets]
     targets = [item for automation in (*schedules, *sensors) for item in target_assets(automation)]
 
-    planned = Plan(policy, [*whole, *checks, *targets])
+    planned = Assignments(policy, [*whole, *checks, *targets])
     if planned.problems:
         raise planned.problems[0]
     replacement = OpReplacement(planned.new_ops, planned.untagged, planned.pools_of_uses)

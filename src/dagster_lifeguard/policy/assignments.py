@@ -29,17 +29,17 @@ from dagster_lifeguard.errors import (
     SelectionError,
 )
 from dagster_lifeguard.policy.config import describe_rule
+from dagster_lifeguard.policy.executables import distinct_items, units_of
 from dagster_lifeguard.policy.op_pools import OpPools, Wish
 from dagster_lifeguard.policy.pool_names import Asked, PoolNames
-from dagster_lifeguard.policy.units import distinct_items, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.duplicates import OnConflict
     from dagster_lifeguard.policy.config import Config, Engine, Rule
+    from dagster_lifeguard.policy.executables import AssetItem, Kind, Unit
     from dagster_lifeguard.policy.op_pools import OpPool, SharedOp
-    from dagster_lifeguard.policy.units import AssetItem, Kind, Unit
 
     _Rules = Mapping[dg.AssetKey, int | None]
 
@@ -148,7 +148,7 @@ class RulesUnheeded:
     others: Mapping[int | None, tuple[str, ...]]
 
 
-class Plan:
+class Assignments:
     """What a policy would do to some definitions.
 
     Attributes:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.engine.rules.duplicates import OnConflict
+    from dagster_lifeguard.policy.executables import OpUse, Unit
     from dagster_lifeguard.policy.pool_names import Asked
-    from dagster_lifeguard.policy.units import OpUse, Unit
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.names import Field, Naming
     from dagster_lifeguard.errors import LifeguardError
     from dagster_lifeguard.policy.config import Config
-    from dagster_lifeguard.policy.units import Unit
+    from dagster_lifeguard.policy.executables import Unit
 
 
 class Asked(NamedTuple):

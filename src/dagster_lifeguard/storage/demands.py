@@ -70,7 +70,7 @@ def plan_by_id(instance: DagsterInstance, run_id: str) -> RunPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class StepDemand:
     """What a step asks for.
 
     Attributes:
@@ -92,14 +92,14 @@ class Demands:
     def __init__(self, load: Callable[[str], RunPlan]) -> None:
         self.plan = lru_cache(maxsize=_RUNS_KNOWN_MAX)(load)
 
-    def of(self, run_id: str, step_key: str, text: str) -> Asking:
+    def of(self, run_id: str, step_key: str, text: str) -> StepDemand:
         """What a step asks for whose pool is this text.
 
         Raises:
             ConfigError: See ``names.asked_by``, or the run has no plan to fill the text in from.
         """
         if not is_deferred(text):
-            return Asking(_ticket(run_id, step_key, text), demand_of(text))
+            return StepDemand(_ticket(run_id, step_key, text), demand_of(text))
         return asked(run_id, step_key, text, self.plan(run_id))
 
     def members(self, ticket: TicketKey) -> frozenset[str]:
@@ -112,7 +112,7 @@ class Demands:
         )
 
 
-def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> Asking:
+def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> StepDemand:
     """What a step of a run asks for; see ``Demands.of``."""
     step = plan.steps.get(step_key) or plan.steps.get(_key_in_plan(step_key))
     if step is None:
@@ -126,7 +126,7 @@ def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> Asking:
     slots = _filled(text, step.members, listed)
     if listed is not None and len(slots) > POOLS_PER_DEMAND_MAX:
         slots = _filled(text, step.members, None)
-    return Asking(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None)
+    return StepDemand(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None)
 
 
 def _ticket(run_id: str, step_key: str, text: str) -> TicketKey:

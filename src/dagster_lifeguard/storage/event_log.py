@@ -26,9 +26,9 @@ from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.storage import progress
+from dagster_lifeguard.storage.assembly import Assembly
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
 from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half
-from dagster_lifeguard.storage.parts import Parts
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import Demand, PoolSnapshot
     from dagster_lifeguard.engine.store.contract import Store
     from dagster_lifeguard.storage.config import StorageOptions
-    from dagster_lifeguard.storage.progress import Progress
+    from dagster_lifeguard.storage.progress import StepProgress
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class PoolMethods(OfTheEngine):
         """Set up how the engine behaves; before anything is asked of it."""
         self._lifeguard_options = options
         self._lifeguard_lock = ProcessLock()
-        self._lifeguard_parts: Parts | None = None
+        self._lifeguard_parts: Assembly | None = None
         self._lifeguard_met: dict[str, None] = {}
 
     def make_store(self) -> Store:
@@ -95,7 +95,7 @@ class PoolMethods(OfTheEngine):
         cast("Any", super()).wipe()
 
     @property
-    def lifeguard(self) -> Parts:
+    def lifeguard(self) -> Assembly:
         """Engine and claims of this instance.
 
         All instances of the process on this database share one session and one connection.
@@ -116,7 +116,7 @@ class PoolMethods(OfTheEngine):
                         self.database_name(), options.lease_seconds, self.make_store
                     )
                     self._lifeguard_parts = retry(
-                        lambda: Parts(cast("Any", self), self.step_progress, session, options)
+                        lambda: Assembly(cast("Any", self), self.step_progress, session, options)
                     )
                 parts = self._lifeguard_parts
         return parts
@@ -192,7 +192,7 @@ class PoolMethods(OfTheEngine):
         if parts.stock_slots.some_left:
             cast("Any", super()).free_concurrency_slot_for_step(run_id, step_key)
 
-    def _release(self, parts: Parts, key: TicketKey) -> None:
+    def _release(self, parts: Assembly, key: TicketKey) -> None:
         ticket = parts.tickets.of(key)
         if ticket == key or parts.tickets.is_over(ticket):
             parts.claims.release(ticket)
@@ -392,14 +392,14 @@ class PoolMethods(OfTheEngine):
         if parts is not None:
             parts.events.stored(kind, step)
 
-    def step_progress(self, run_id: str) -> Progress:
+    def step_progress(self, run_id: str) -> StepProgress:
         """What the steps of a run did, by the events that are stored.
 
         Raises:
             StoreUnavailableError: The database cannot be read.
         """
 
-        def read() -> Progress:
+        def read() -> StepProgress:
             try:
                 entries = cast("Any", self).get_logs_for_run(run_id, of_type=progress.EVENTS)
             except storages.database_errors() as error:

@@ -41,7 +41,7 @@ _MAPPED = "[?]"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """What the steps of a run did.
 
     Attributes:
@@ -91,7 +91,7 @@ class Progress:
         return (step for step, kind in self.last.items() if kind in _BEGINS)
 
 
-def of_events(entries: Iterable[EventLogEntry]) -> Progress:
+def of_events(entries: Iterable[EventLogEntry]) -> StepProgress:
     """The progress that these events tell, the oldest first."""
     last: dict[str, DagsterEventType] = {}
     yielded: dict[str, frozenset[str]] = {}
@@ -104,4 +104,4 @@ def of_events(entries: Iterable[EventLogEntry]) -> Progress:
         mapping_key = mapping_key_of(entry)
         if mapping_key is not None:
             yielded[step] = yielded.get(step, frozenset()) | {mapping_key}
-    return Progress(last, yielded)
+    return StepProgress(last, yielded)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dagster._serdes import ConfigurableClassData  # noqa: TID251 - what Dagster hands over
     from typing_extensions import Self
 
-    from dagster_lifeguard.engine.rules.duplicates import Droppable, PlannedStep
+    from dagster_lifeguard.engine.rules.duplicates import Droppable, WorkStep
 
 KEY = "lifeguard"
 
@@ -172,7 +172,7 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
             ):
                 yield other
 
-    def _steps(self, run: dg.DagsterRun) -> Sequence[PlannedStep]:
+    def _steps(self, run: dg.DagsterRun) -> Sequence[WorkStep]:
         return submissions.planned_steps(self._instance, run)
 
     def _skip(self, run: dg.DagsterRun, kept: dg.DagsterRun) -> dg.DagsterRun:

@@ -40,7 +40,7 @@ GROUP BY h.pool, h.run_id, h.step_key ORDER BY h.pool, min(h.since)"""
 
 
 @dataclass(frozen=True)
-class Holder:
+class SlotHolder:
     """A step that holds slots of a pool.
 
     Attributes:
@@ -71,7 +71,7 @@ class Status:
     is_ours: bool
     tables: int | None
     processes: tuple[Process, ...]
-    holders: tuple[Holder, ...]
+    holders: tuple[SlotHolder, ...]
     waiting: int
     unmatched: tuple[str, ...]
 
@@ -97,16 +97,16 @@ def status(instance: DagsterInstance) -> Status:
     held = slots.holders() if has_stock_tables else ()
     tables: int | None = None
     found: tuple[Process, ...] = ()
-    engine_holders: tuple[Holder, ...] = ()
+    engine_holders: tuple[SlotHolder, ...] = ()
     waiting = 0
     if cast("Any", event_log).has_table("lifeguard_schema"):
         ((tables,),) = _rows(event_log, "SELECT version FROM lifeguard_schema")
         found = processes(event_log)
         engine_holders = tuple(
-            Holder("engine", *row) for row in _rows(event_log, _HOLDERS, stock=STOCK)
+            SlotHolder("engine", *row) for row in _rows(event_log, _HOLDERS, stock=STOCK)
         )
         ((waiting,),) = _rows(event_log, "SELECT count(*) FROM lifeguard_tickets")
-    stock_holders = [Holder("stock", h.pool, *h.key, h.slots) for h in held]
+    stock_holders = [SlotHolder("stock", h.pool, *h.key, h.slots) for h in held]
     return Status(
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine.engine import Engine
     from dagster_lifeguard.storage.demands import RunPlan
-    from dagster_lifeguard.storage.progress import Progress
+    from dagster_lifeguard.storage.progress import StepProgress
 
 
 _LOOK_PART = 20
@@ -50,7 +50,7 @@ class Tickets:
         engine: Engine,
         plan: Callable[[str], RunPlan],
         members: Callable[[TicketKey], frozenset[str]],
-        progress: Callable[[str], Progress],
+        progress: Callable[[str], StepProgress],
     ) -> None:
         self._engine = engine
         self._plan = plan

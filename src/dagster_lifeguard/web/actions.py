@@ -16,7 +16,7 @@ from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
 from dagster_lifeguard.limits.plan import PoolPlan, affected, plan_limit
-from dagster_lifeguard.web.changes import Change, ChangeLog
+from dagster_lifeguard.web.changes import ChangeLog, PoolChange
 from dagster_lifeguard.web.errors import RequestRefusedError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class FreePage:
 class DonePage:
     """What was changed."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[PoolChange, ...]
 
 
 class Actions:
@@ -142,7 +142,7 @@ class Actions:
             return DonePage(())
         self._log.refuse_full()
         self._deployment.set_limit(pool, limit)
-        change = Change(time.time(), visitor.who, "limit", pool, plan.live, limit)
+        change = PoolChange(time.time(), visitor.who, "limit", pool, plan.live, limit)
         self._log.add(change)
         return DonePage((change,))
 
@@ -168,7 +168,7 @@ class Actions:
                 f"{len(found)} steps would be forced.",
                 remedy="Force one step at a time: RUN_ID:STEP.",
             )
-        done: list[Change] = []
+        done: list[PoolChange] = []
         came_back: list[str] = []
         for item in found:
             if item.is_safe or forces:
@@ -178,7 +178,7 @@ class Actions:
                     came_back.append(f"{item.run_id}:{item.step_key}: {' '.join(judged.evidence)}")
                     continue
                 pools = {pool for pool, _ in item.holds}
-                change = Change(
+                change = PoolChange(
                     time.time(),
                     visitor.who,
                     "free",

@@ -26,12 +26,12 @@ from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.actions import Actions
 from dagster_lifeguard.web.addresses import address_of
 from dagster_lifeguard.web.changes import ChangeLog
+from dagster_lifeguard.web.deployment_reader import LOOPS, Look, Reader
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
-from dagster_lifeguard.web.kept import AT_ONCE, KeptPages
 from dagster_lifeguard.web.live import Streams
+from dagster_lifeguard.web.made_pages import AT_ONCE, MadePages
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
-from dagster_lifeguard.web.reading import LOOPS, Look, Reader
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
@@ -127,7 +127,7 @@ class _Server:
         self._metrics.attach(self._reader)
         changes = ChangeLog(serving.change_log)
         self._actions = Actions(deployment, changes)
-        self._pages = KeptPages(self._reader, changes, self._templates, self._site_without_session)
+        self._pages = MadePages(self._reader, changes, self._templates, self._site_without_session)
         self._streams = Streams(self._reader, self._pages)
         self._room = asyncio.Semaphore(_CHANGES_AT_ONCE)
         self._version = metadata.version("dagster-lifeguard")

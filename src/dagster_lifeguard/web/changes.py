@@ -30,7 +30,7 @@ _log = logging.getLogger("dagster_lifeguard.web.changes")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PoolChange:
     """Something that was changed.
 
     Attributes:
@@ -91,7 +91,7 @@ def _end_line(path: Path) -> None:
         if not last:
             return
         try:
-            Change(**json.loads(last))
+            PoolChange(**json.loads(last))
         except (ValueError, TypeError):
             file.truncate(file.tell() - len(last))
             _log.warning("%s ended in the middle of a line, which was cut off: %r", path, last)
@@ -111,7 +111,7 @@ class ChangeLog:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._kept: deque[Change] = deque(maxlen=KEPT_MAX)
+        self._kept: deque[PoolChange] = deque(maxlen=KEPT_MAX)
         self._file: _Account | None = None
         self._lock = Lock()
         if path is None:
@@ -120,7 +120,7 @@ class ChangeLog:
             if path.exists():
                 _end_line(path)
                 with path.open(encoding="utf-8") as lines:
-                    self._kept.extend(Change(**json.loads(line)) for line in lines)
+                    self._kept.extend(PoolChange(**json.loads(line)) for line in lines)
             self._file = _Account(path, maxBytes=_FILE_BYTES, backupCount=1)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
@@ -146,7 +146,7 @@ class ChangeLog:
                 remedy=_ROOM,
             ) from error
 
-    def add(self, change: Change) -> None:
+    def add(self, change: PoolChange) -> None:
         """Remember a change that was made.
 
         Raises:
@@ -166,7 +166,7 @@ class ChangeLog:
                     remedy=f"{_ROOM} The server's log has the change.",
                 ) from error
 
-    def newest(self, pool: str | None = None) -> tuple[Change, ...]:
+    def newest(self, pool: str | None = None) -> tuple[PoolChange, ...]:
         """The changes that are kept, of one pool or of all, newest first."""
         with self._lock:  # Pages are made in threads of their own.
             kept = tuple(reversed(self._kept))

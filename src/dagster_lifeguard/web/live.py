@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.errors import RequestRefusedError
-from dagster_lifeguard.web.kept import is_current as is_current_page
+from dagster_lifeguard.web.made_pages import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page, refuse_long
 from dagster_lifeguard.web.site import trouble_text
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from dagster_lifeguard.web.kept import KeptPages
-    from dagster_lifeguard.web.reading import Reader
+    from dagster_lifeguard.web.deployment_reader import Reader
+    from dagster_lifeguard.web.made_pages import MadePages
     from dagster_lifeguard.web.routes import Address
 
 STREAMS_MAX = 500
@@ -46,7 +46,7 @@ class Streams:
         pages: Makes what is sent.
     """
 
-    def __init__(self, reader: Reader, pages: KeptPages) -> None:
+    def __init__(self, reader: Reader, pages: MadePages) -> None:
         self._reader = reader
         self._pages = pages
         self._open = 0

@@ -17,14 +17,14 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.insight.past import uses
+from dagster_lifeguard.insight.durations import uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.deployment.history import RunExecution
-    from dagster_lifeguard.web.reading import Look, Reader
+    from dagster_lifeguard.web.deployment_reader import Look, Reader
 
 LABELS_MAX = 200
 OTHER = "_other"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.web.changes import ChangeLog
-    from dagster_lifeguard.web.reading import Look
+    from dagster_lifeguard.web.deployment_reader import Look
 
 AUDIT_SECONDS = 86400.0
 """So far back an audit looks where the server remembers no past."""
@@ -32,7 +32,7 @@ QUERY_VALUE_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageRequest:
     """What a page is made from.
 
     Attributes:
@@ -64,7 +64,7 @@ class Route:
     """
 
     template: str
-    make: Callable[[Asked], object]
+    make: Callable[[PageRequest], object]
     kept_seconds: float = 0.0
 
     @property

@@ -16,19 +16,19 @@ What the event log cannot promise, and so neither can this package:
 """
 
 from dagster_lifeguard.deployment.history.executions import Outcome, RunExecution, StepExecution
-from dagster_lifeguard.deployment.history.ledger import Past, read_ledger, read_past
+from dagster_lifeguard.deployment.history.instance_history import read_history, read_runs
+from dagster_lifeguard.deployment.history.ledger import LedgerSpan, read_ledger, read_span
 from dagster_lifeguard.deployment.history.overlaps import Overlap, find_overlaps
-from dagster_lifeguard.deployment.history.reading import read_history, read_runs
 
 __all__ = [
+    "LedgerSpan",
     "Outcome",
     "Overlap",
-    "Past",
     "RunExecution",
     "StepExecution",
     "find_overlaps",
     "read_history",
     "read_ledger",
-    "read_past",
     "read_runs",
+    "read_span",
 ]

@@ -69,7 +69,7 @@ def _read(entries: Callable[..., tuple[Entry, ...]], after: int, last: int) -> I
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class LedgerSpan:
     """What the ledger tells from a moment on, and what was so at that moment.
 
     Attributes:
@@ -89,14 +89,14 @@ class Past:
     since: Iterator[Entry]
 
 
-def read_past(
+def read_span(
     store: Store,
     limits: Mapping[str, int | None],
     rates: Mapping[str, Rate] | None = None,
     *,
     since: float,
     pool: str | None = None,
-) -> Past:
+) -> LedgerSpan:
     """What the ledger tells since then, without reading all that was before.
 
     The moment is the first entry of which the clock says that it was written then or later: all
@@ -125,7 +125,7 @@ def read_past(
     changed = {entry.pool for entry in changes}
     held = retry(lambda: store.held_at(first, pool=pool)) if oldest else ()
     before = [*held, *(entry for entry in changes if entry.number < first)]
-    return Past(
+    return LedgerSpan(
         begin=oldest[0].at if oldest else None,
         limits={name: limit for name, limit in limits.items() if name not in changed},
         rates=_rates_at(first, rates or {}, read_ledger(store, pool=pool, kind=EntryKind.RATE)),

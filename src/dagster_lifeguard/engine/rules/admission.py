@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.model import Granted, Reason, Verdict, Waiter, Waiting
+from dagster_lifeguard.engine.rules.model import Granted, QueuedTicket, Verdict, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.order import Rank, queue_of, rank_of
 from dagster_lifeguard.engine.rules.rate import nanoseconds, seconds
 
@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 300.0
 """How long, by default, a ticket lets later ones pass."""
 
-_BOTTLENECK_ORDER = (Reason.TOO_LARGE, Reason.PAUSED, Reason.FULL, Reason.BEHIND, Reason.RATE)
+_BOTTLENECK_ORDER = (
+    WaitReason.TOO_LARGE,
+    WaitReason.PAUSED,
+    WaitReason.FULL,
+    WaitReason.BEHIND,
+    WaitReason.RATE,
+)
 """Of the pools that hold a ticket up, it queues at the one likely to hold it up the longest."""
 
 
@@ -82,7 +88,7 @@ def decide(
         if rate is not None
     }
     held_up = {
-        pool: Reason.RATE
+        pool: WaitReason.RATE
         if start_at.get(pool, 0) > now_ns and slots <= left.slots[pool]
         else _reason(view.pools[pool], slots)
         for pool, slots in wanted.items()
@@ -98,7 +104,7 @@ def decide(
         )
 
     def badness(pool: str) -> tuple[int, int, str]:
-        later_first = -start_at[pool] if held_up[pool] is Reason.RATE else 0
+        later_first = -start_at[pool] if held_up[pool] is WaitReason.RATE else 0
         return _BOTTLENECK_ORDER.index(held_up[pool]), later_first, pool
 
     bottleneck = min(held_up, key=badness)
@@ -120,19 +126,19 @@ def decide(
         ahead=len(ahead[bottleneck]),
         queue_at=queue_at,
         since=ticket.since,
-        ready_at=seconds(start_at[bottleneck]) if reason is Reason.RATE else None,
+        ready_at=seconds(start_at[bottleneck]) if reason is WaitReason.RATE else None,
     )
 
 
 def next_in_line(
     pools: Iterable[PoolView], now: float, *, patience_seconds: float = PATIENCE_SECONDS
-) -> tuple[Waiter, ...]:
+) -> tuple[QueuedTicket, ...]:
     """The waiters that should look again, judged by each pool alone: a hint, never a grant.
 
     Judging by one pool may wake a ticket that another pool holds up; it moves to that queue when
     it looks, and wakes whoever is next here. One that a rate holds up is told when it may start.
     """
-    found: dict[int, Waiter] = {}
+    found: dict[int, QueuedTicket] = {}
     for pool in pools:
         free = _free(pool)
         for _, waiter in queue_of(pool):
@@ -148,7 +154,7 @@ def next_in_line(
     return tuple(found.values())
 
 
-def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, Waiter]]:
+def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:
     if not pool.queue:
         return []
     mine = rank_of(ticket, pool)
@@ -180,11 +186,14 @@ class _Left:
         self._impatient_at: set[str] = set()
 
     def without(
-        self, ahead: Mapping[str, list[tuple[Rank, Waiter]]], now: float, patience_seconds: float
+        self,
+        ahead: Mapping[str, list[tuple[Rank, QueuedTicket]]],
+        now: float,
+        patience_seconds: float,
     ) -> None:
         """Let those ahead take first, in their order; in the worst of it who stands at several."""
         slots_of: dict[int, dict[str, int]] = {}
-        waiters: dict[int, tuple[Rank, Waiter]] = {}
+        waiters: dict[int, tuple[Rank, QueuedTicket]] = {}
         for pool, queue in ahead.items():
             for rank, waiter in queue:
                 slots_of.setdefault(waiter.number, {})[pool] = waiter.slots
@@ -219,10 +228,10 @@ class _Left:
         )
 
 
-def _reason(pool: PoolView, slots: int) -> Reason:
+def _reason(pool: PoolView, slots: int) -> WaitReason:
     limit = pool.settings.limit
     if limit == 0:
-        return Reason.PAUSED
+        return WaitReason.PAUSED
     if limit is not None and slots > limit:
-        return Reason.TOO_LARGE
-    return Reason.FULL if slots > _free(pool) else Reason.BEHIND
+        return WaitReason.TOO_LARGE
+    return WaitReason.FULL if slots > _free(pool) else WaitReason.BEHIND

@@ -82,7 +82,7 @@ def read_answers(text: str, assets: Collection[str]) -> OnConflict:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedStep:
+class WorkStep:
     """A step that a run is to execute.
 
     Attributes:
@@ -108,7 +108,7 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkProgress:
     """What a run that executes has behind it.
 
     Attributes:
@@ -123,7 +123,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkOrder:
     """What a run was asked to do, but for its assets and checks.
 
     Attributes:
@@ -142,7 +142,7 @@ class Order:
     claims: frozenset[tuple[str, str]] = frozenset()
     priority: int = 0
 
-    def stands_in_for(self, dropped: Order) -> bool:
+    def stands_in_for(self, dropped: WorkOrder) -> bool:
         """Whether this run does the same work as another, as far as both make the same assets.
 
         Not the other way round: it may have more claims and a higher priority.
@@ -157,7 +157,7 @@ class Order:
         )
 
 
-def on_conflict_of(steps: Sequence[PlannedStep]) -> OnConflict:
+def on_conflict_of(steps: Sequence[WorkStep]) -> OnConflict:
     """What the rules of a run's assets allow to be dropped: what all of them allow.
 
     An op that makes assets and has nothing written on it says ``queue``. One that only checks
@@ -175,14 +175,14 @@ def on_conflict_of(steps: Sequence[PlannedStep]) -> OnConflict:
     return agree(answers)
 
 
-def outputs_of(steps: Sequence[PlannedStep]) -> frozenset[str]:
+def outputs_of(steps: Sequence[WorkStep]) -> frozenset[str]:
     """The assets and checks that a run is to make; none if it does anything else besides."""
     if not all(any(step.outputs for step in of_op) for of_op in _by_op(steps)):
         return frozenset()
     return frozenset().union(*(step.outputs for step in steps))
 
 
-def outputs_to_come(steps: Sequence[PlannedStep], progress: Progress) -> frozenset[str]:
+def outputs_to_come(steps: Sequence[WorkStep], progress: WorkProgress) -> frozenset[str]:
     """The assets and checks that a run will still make, unless something goes wrong.
 
     Not those it has made, nor those of a step that has ended, nor those that wait for a step which
@@ -204,8 +204,8 @@ def covers(to_come: Collection[str], wanted: Collection[str]) -> bool:
     return bool(wanted) and set(wanted) <= set(to_come)
 
 
-def _by_op(steps: Iterable[PlannedStep]) -> Iterable[Sequence[PlannedStep]]:
-    found: defaultdict[str, list[PlannedStep]] = defaultdict(list)
+def _by_op(steps: Iterable[WorkStep]) -> Iterable[Sequence[WorkStep]]:
+    found: defaultdict[str, list[WorkStep]] = defaultdict(list)
     for step in steps:
         found[step.op].append(step)
     return found.values()

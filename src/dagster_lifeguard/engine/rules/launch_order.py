@@ -23,7 +23,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from dagster_lifeguard.engine.rules.model import PoolView, TicketKey, Waiter
+from dagster_lifeguard.engine.rules.model import PoolView, QueuedTicket, TicketKey
 from dagster_lifeguard.engine.rules.order import ranked, turns_after, turns_in_force
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
@@ -198,11 +198,11 @@ class LaunchOrder:
 
     def _in_line(self, pool: str, places: Sequence[int], runs: Sequence[AskingRun]) -> list[int]:
         """These places in the fair order of the pool's line."""
-        waiters: dict[bool, list[Waiter]] = {False: [], True: []}
+        waiters: dict[bool, list[QueuedTicket]] = {False: [], True: []}
         for place in places:
             run = runs[place]
             waiters[self._stays(run)].append(
-                Waiter(
+                QueuedTicket(
                     number=place,
                     priority=run.priority,
                     slots=self._slots(run, pool),

@@ -186,7 +186,7 @@ class Holding:
     lost: str = ""
 
 
-class Waiter(NamedTuple):
+class QueuedTicket(NamedTuple):
     """A live waiting ticket as seen at the queue of one pool."""
 
     number: int
@@ -219,7 +219,7 @@ class PoolView:
     pool: str
     settings: PoolSettings
     taken: frozenset[int] = frozenset()
-    queue: tuple[Waiter, ...] = ()
+    queue: tuple[QueuedTicket, ...] = ()
     whole: bool = True
     fence: int = 0
     limit_known: int | None = None
@@ -287,19 +287,26 @@ class View:
         return self.lease_ends is not None and self.lease_ends <= self.now
 
 
-class Reason(str, Enum):
-    """Why a ticket waits at a pool."""
+class WaitReason(str, Enum):
+    """Why a ticket waits at a pool.
 
-    FULL = "full"
-    """The slots that are free are too few."""
-    BEHIND = "behind"
-    """Enough slots are free, and they are for tickets ahead of it."""
+    A claim is never answered ``PROMISED`` or ``NEXT``: only who looks at others sees these.
+    """
+
     PAUSED = "paused"
     """The limit is 0."""
     TOO_LARGE = "too-large"
     """The limit is lower than the slots asked for: only a higher limit can help."""
+    FULL = "full"
+    """The slots that are free are too few."""
+    BEHIND = "behind"
+    """Enough slots are free, and they are for those ahead of it."""
+    PROMISED = "promised"
+    """Dagster's own storage gave it a slot, which it takes when it looks next."""
+    NEXT = "next"
+    """Enough slots are free, nobody is ahead of it, and it has not taken them yet."""
     RATE = "rate"
-    """Slots are free, and the rate lets no more steps start yet."""
+    """Enough slots are free, and the rate of the pool lets no more steps start yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +338,7 @@ class Waiting:
     """
 
     pool: str
-    reason: Reason
+    reason: WaitReason
     ahead: int
     queue_at: tuple[str, ...]
     since: float | None = None

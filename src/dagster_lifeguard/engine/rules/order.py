@@ -25,7 +25,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.model import Waiter
+from dagster_lifeguard.engine.rules.model import QueuedTicket
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ Rank = tuple[int, int, int, float]
 
 
 def ranked(
-    waiters: Iterable[Waiter],
+    waiters: Iterable[QueuedTicket],
     held: Mapping[str, int] | None = None,
     turns: Mapping[str, int] | None = None,
     turn: int = 0,
-) -> list[tuple[Rank, Waiter]]:
+) -> list[tuple[Rank, QueuedTicket]]:
     """Waiters with their ranks, best first.
 
     Args:
@@ -67,12 +67,14 @@ def ranked(
     return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
 
 
-def queue_of(pool: PoolView) -> list[tuple[Rank, Waiter]]:
+def queue_of(pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:
     """The waiters in view of a pool with their ranks, best first."""
     return ranked(pool.queue, pool.held, pool.turns, pool.turn)
 
 
-def members_to_see(heads: Sequence[tuple[Rank, Waiter]], count: int) -> list[tuple[Waiter, int]]:
+def members_to_see(
+    heads: Sequence[tuple[Rank, QueuedTicket]], count: int
+) -> list[tuple[QueuedTicket, int]]:
     """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
 
     The second of a group ranks behind its first by the slots that this asks for, at least; so where
@@ -115,7 +117,7 @@ def line(
         for holding in holdings:
             held[holding.groups.get(pool.pool, "")] += len(holding.slots[pool.pool])
     waiters = [
-        Waiter(
+        QueuedTicket(
             number=ticket.number or 0,
             priority=ticket.priority,
             slots=next(term.slots for term in ticket.demand.terms if term.name == pool.pool),

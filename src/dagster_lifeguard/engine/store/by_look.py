@@ -10,7 +10,7 @@ from dagster_lifeguard.engine.store.contract import Changes, Scope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dagster_lifeguard.engine.rules.model import Granted, TicketKey, View, Waiter
+    from dagster_lifeguard.engine.rules.model import Granted, QueuedTicket, TicketKey, View
     from dagster_lifeguard.engine.store.contract import Transaction
 
 
@@ -26,7 +26,7 @@ class ByLook:
         key: TicketKey,
         grant: Granted,
         session: str,
-        next_up: Callable[[View], tuple[Waiter, ...]],
+        next_up: Callable[[View], tuple[QueuedTicket, ...]],
     ) -> bool:
         """See ``Store.release``; the wake-ups are committed with the rest."""
         with self.begin(Scope(tuple(sorted(grant.slots)), *key)) as transaction:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         Granted,
         Holding,
         PoolSnapshot,
+        QueuedTicket,
         Ticket,
         TicketKey,
         View,
-        Waiter,
     )
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
@@ -102,7 +102,7 @@ class Changes:
     due: tuple[tuple[str, int], ...] = ()
     turns: tuple[tuple[str, str, int, int], ...] = ()
     ledger: tuple[Entry, ...] = ()
-    wake: tuple[Waiter, ...] = ()
+    wake: tuple[QueuedTicket, ...] = ()
 
 
 class Transaction(Protocol):
@@ -145,7 +145,7 @@ class Store(Protocol):
         key: TicketKey,
         grant: Granted,
         session: str,
-        next_up: Callable[[View], tuple[Waiter, ...]],
+        next_up: Callable[[View], tuple[QueuedTicket, ...]],
     ) -> bool:
         """End what a ticket was granted, with its owners, and wake whoever can go in.
 

@@ -19,17 +19,17 @@ from dagster_lifeguard.engine.rules.model import (
     Holding,
     PoolSnapshot,
     PoolView,
+    QueuedTicket,
     Ticket,
     TicketKey,
     View,
-    Waiter,
 )
 from dagster_lifeguard.engine.rules.order import line, ranked, turns_in_force
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
-from dagster_lifeguard.engine.store.memory_tables import Tables
+from dagster_lifeguard.engine.store.memory_tables import MemoryTables
 from dagster_lifeguard.engine.store.viewed import Viewed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MemoryStore(ByLook):
     """
 
     def __init__(self, clock: Callable[[], float] = clock) -> None:
-        self.rows = Tables()
+        self.rows = MemoryTables()
         self._clock = clock
         self._lock = threading.Lock()
         self._woken: dict[str, set[TicketKey]] = {}
@@ -337,7 +337,7 @@ class MemoryStore(ByLook):
             if name == pool and settings.fair_by is not None
         }
         waiters = [
-            Waiter(
+            QueuedTicket(
                 number=ticket.number or 0,
                 priority=ticket.priority,
                 slots=next(term.slots for term in ticket.demand.terms if term.name == pool),
@@ -373,7 +373,7 @@ class MemoryStore(ByLook):
             whole=len(queue) <= WAITERS_SEEN_MAX,
         )
 
-    def _wake_up(self, waiters: Iterable[Waiter]) -> None:
+    def _wake_up(self, waiters: Iterable[QueuedTicket]) -> None:
         with self._wake:
             for waiter in waiters:
                 self._woken.setdefault(waiter.session, set()).add(waiter.key)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass
-class Tables:
+class MemoryTables:
     """The tables."""
 
     settings: dict[str, PoolSettings] = dataclasses.field(default_factory=dict)
@@ -33,9 +33,9 @@ class Tables:
     trimmed: int = 0
     last_number: int = 0
 
-    def copy(self) -> Tables:
+    def copy(self) -> MemoryTables:
         """The same rows in new tables."""
-        return Tables(
+        return MemoryTables(
             settings=dict(self.settings),
             fences=dict(self.fences),
             limits_known=dict(self.limits_known),

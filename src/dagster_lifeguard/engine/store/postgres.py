@@ -21,10 +21,10 @@ from dagster_lifeguard.engine.rules.model import (
     Holding,
     PoolSnapshot,
     PoolView,
+    QueuedTicket,
     Ticket,
     TicketKey,
     View,
-    Waiter,
 )
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
@@ -160,7 +160,7 @@ class PostgresStore:
         key: TicketKey,
         grant: Granted,
         session: str,
-        next_up: Callable[[View], tuple[Waiter, ...]],
+        next_up: Callable[[View], tuple[QueuedTicket, ...]],
     ) -> bool:
         pools = sorted(grant.slots)
         slots = [len(grant.slots[pool]) for pool in pools]

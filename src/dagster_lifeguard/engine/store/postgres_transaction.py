@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagster_lifeguard.engine.rules.model import Entry, Holding, TicketKey, View, Waiter
+    from dagster_lifeguard.engine.rules.model import Entry, Holding, QueuedTicket, TicketKey, View
     from dagster_lifeguard.engine.store.contract import Changes
 
 _PAYLOAD_BYTES_MAX = 7999
@@ -139,7 +139,7 @@ def channel(session: str) -> str:
     return f"lifeguard_{session}"
 
 
-def wake_ups(wake: Sequence[Waiter]) -> list[Statement]:
+def wake_ups(wake: Sequence[QueuedTicket]) -> list[Statement]:
     """What wakes them: sent by the server at the commit, and only to the processes meant.
 
     A NOTIFY makes commits queue for one lock of the database: there is none when nobody waits.

@@ -14,9 +14,9 @@ from dagster_lifeguard.engine.rules.model import (
     Holding,
     PoolSnapshot,
     PoolView,
+    QueuedTicket,
     Ticket,
     TicketKey,
-    Waiter,
 )
 from dagster_lifeguard.engine.rules.order import line, members_to_see, queue_of, turns_in_force
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
@@ -91,7 +91,7 @@ def fair_view(
         asking: Where the turn of the group that asks begins, if it is known.
     """
     turns = dict(asking)
-    firsts: dict[str, Waiter] = {}
+    firsts: dict[str, QueuedTicket] = {}
     for begins, *row in heads:
         head = waiter(row)
         if begins is not None:
@@ -197,10 +197,12 @@ def fair_snapshot(
     return replace(fair, waiting=tuple(line(fair, waiting, held)))
 
 
-def waiter(row: Sequence[Any]) -> Waiter:
+def waiter(row: Sequence[Any]) -> QueuedTicket:
     """The waiter of a row (number, priority, slots, since, run_id, step_key, session, group)."""
     number, priority, slots, since, run_id, step_key, session, *group = row
-    return Waiter(number, priority, slots, since, TicketKey(run_id, step_key), session, *group)
+    return QueuedTicket(
+        number, priority, slots, since, TicketKey(run_id, step_key), session, *group
+    )
 
 
 def settings(row: Sequence[Any]) -> PoolSettings:

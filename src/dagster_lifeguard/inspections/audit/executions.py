@@ -17,8 +17,8 @@ from dagster_lifeguard.inspections.audit.findings import (
     Audit,
     Caveat,
     Lane,
+    LongWait,
     Occupant,
-    Wait,
     no_caveats,
 )
 from dagster_lifeguard.inspections.audit.spool import Spool
@@ -308,4 +308,4 @@ class _Reading:
         if end < begin:
             self.caveats["waits"][Caveat.CLOCKS_DISAGREE] += 1
         elif end >= self._since:
-            self.waits.add(Wait(end - begin, name, run_id, step_key, end))
+            self.waits.add(LongWait(end - begin, name, run_id, step_key, end))

@@ -128,7 +128,7 @@ class Outlived:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Wait:
+class LongWait:
     """An execution, or a run in the run queue, that waited for its turn.
 
     Attributes:
@@ -253,7 +253,7 @@ class Audit:
     outlived_count: int = 0
     duplicates: tuple[Excess, ...] = ()
     duplicate_count: int = 0
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[LongWait, ...] = ()
     wait_count: int = 0
     caveats: Caveats = field(default_factory=no_caveats)
 

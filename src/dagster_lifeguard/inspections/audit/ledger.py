@@ -13,7 +13,7 @@ from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.inspections.audit.clock import ClockSteps
 from dagster_lifeguard.inspections.audit.fences import Fences
-from dagster_lifeguard.inspections.audit.findings import Audit, Caveat, Lane, Occupant, Wait
+from dagster_lifeguard.inspections.audit.findings import Audit, Caveat, Lane, LongWait, Occupant
 from dagster_lifeguard.inspections.audit.leases import Leases
 from dagster_lifeguard.inspections.audit.starts import Starts
 from dagster_lifeguard.inspections.audit.sweep import Sweep
@@ -22,13 +22,13 @@ from dagster_lifeguard.inspections.audit.waits import LongWaits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dagster_lifeguard.deployment.history import Past
+    from dagster_lifeguard.deployment.history import LedgerSpan
     from dagster_lifeguard.engine.rules.model import Entry
     from dagster_lifeguard.inspections.audit.leases import EventsOf
 
 
 def audit_ledger(
-    past: Past,
+    past: LedgerSpan,
     *,
     default_limit: int | None = None,
     since: float,
@@ -56,7 +56,7 @@ def audit_ledger(
 class _Judged:
     """What is known after the entries so far."""
 
-    def __init__(self, past: Past, default_limit: int | None, waits: LongWaits) -> None:
+    def __init__(self, past: LedgerSpan, default_limit: int | None, waits: LongWaits) -> None:
         self._sweep = Sweep({Lane("pool", pool): limit for pool, limit in past.limits.items()})
         self._starts = Starts(past.rates)
         self._fences = Fences()
@@ -113,7 +113,7 @@ class _Judged:
         seconds = entry.seconds or 0.0
         if seconds < 0:
             self._negative_waits.add(entry.pool)
-        self._waits.add(Wait(seconds, entry.pool, entry.run_id, entry.step_key, entry.at))
+        self._waits.add(LongWait(seconds, entry.pool, entry.run_id, entry.step_key, entry.at))
 
     def audit(self, begin: float | None, since: float, until: float, events_of: EventsOf) -> Audit:
         """What was found.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.compat.events import read_event_rows
-from dagster_lifeguard.deployment.history import read_past
+from dagster_lifeguard.deployment.history import read_span
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.errors import DeploymentError
@@ -34,7 +34,7 @@ FOUND: tuple[Verdict, ...] = ("exceeded", "unsafe")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What an audit of a deployment says.
 
     Attributes:
@@ -77,7 +77,7 @@ def audit(
     by: Source | None = None,
     long_seconds: float = 600.0,
     progress: Callable[[str, int], None] = lambda _what, _count: None,
-) -> Report:
+) -> AuditReport:
     """Audit a deployment.
 
     Args:
@@ -114,7 +114,7 @@ def _audit(
     by: Source | None,
     long_seconds: float,
     progress: Callable[[str, int], None],
-) -> Report:
+) -> AuditReport:
     settings = deployment.settings()
     if by is None:
         with open_ledger(deployment, settings) as store:
@@ -148,11 +148,11 @@ def _audit(
         assets_only=by == "ledger",
     )
     if by == "ledger":
-        return Report(of_limits, of_executions)
+        return AuditReport(of_limits, of_executions)
     judged = _with_caveat(of_executions, "rates", Caveat.LEDGER_ONLY, len(rates))
     for subject in _ENGINES:
         judged = _with_caveat(judged, subject, Caveat.LEDGER_ONLY, int(bool(settings.engine)))
-    return Report(judged, judged)
+    return AuditReport(judged, judged)
 
 
 _ENGINES: tuple[Subject, ...] = ("fences", "leases")
@@ -191,7 +191,7 @@ def _by_ledger(
         # What was asked for by the clock here is looked for by the clock that wrote the ledger.
         ahead = store.now() - time.time()
         own_limits = {name: limits.of(name) for name in names}
-        past = read_past(store, own_limits, rates, since=since + ahead, pool=pool)
+        past = read_span(store, own_limits, rates, since=since + ahead, pool=pool)
         found = audit_ledger(
             replace(past, since=_counted(past.since, "entries of the ledger", progress)),
             default_limit=settings.default_limit,

@@ -6,7 +6,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.inspections.audit.findings import Wait
+    from dagster_lifeguard.inspections.audit.findings import LongWait
 
 LONGEST_MAX = 20
 """How many waits are told one by one."""
@@ -18,9 +18,9 @@ class LongWaits:
     def __init__(self, long_seconds: float) -> None:
         self.count = 0
         self._long_seconds = long_seconds
-        self._longest: list[Wait] = []
+        self._longest: list[LongWait] = []
 
-    def add(self, wait: Wait) -> None:
+    def add(self, wait: LongWait) -> None:
         """Look at one."""
         if wait.seconds < self._long_seconds:
             return
@@ -30,6 +30,6 @@ class LongWaits:
         elif wait > self._longest[0]:
             heapq.heapreplace(self._longest, wait)
 
-    def longest(self) -> tuple[Wait, ...]:
+    def longest(self) -> tuple[LongWait, ...]:
         """The longest, longest first."""
         return tuple(sorted(self._longest, reverse=True))

@@ -8,10 +8,10 @@ from dagster_lifeguard.findings import number, often
 from dagster_lifeguard.times import date_text
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.inspections.audit.report import Report
+    from dagster_lifeguard.inspections.audit.report import AuditReport
 
 
-def verdict_text(report: Report) -> str:
+def verdict_text(report: AuditReport) -> str:
     """The verdict and its evidence, in one sentence."""
     found = report.limits
     source = "the engine's ledger" if found.source == "ledger" else "Dagster's event logs"

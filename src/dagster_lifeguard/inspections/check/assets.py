@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dagster_lifeguard.policy.assignments import Assignment
-    from dagster_lifeguard.policy.units import AssetItem
+    from dagster_lifeguard.policy.executables import AssetItem
 
 TARGET_METADATA = (
     "dagster/table_name",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.policy.assignments import Assignment
     from dagster_lifeguard.policy.config import Config
-    from dagster_lifeguard.policy.units import AssetItem
+    from dagster_lifeguard.policy.executables import AssetItem
 
 SLOTS_METADATA = "lifeguard/slots"
 """Metadata by which an asset says which slots it takes inside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.compat.instance import PoolSettings, instance_pool_settings
+from dagster_lifeguard.compat.instance import InstancePoolSettings, instance_pool_settings
 from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.open import unopened
 from dagster_lifeguard.errors import LoadError, OldTablesError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
+def look_at_instance(home: str | None, here: Path) -> InstancePoolSettings | Finding:
     """Return the settings of the instance in a directory, or the finding that there is none.
 
     A directory without a ``dagster.yaml`` is taken for a mistyped one: Dagster opens it, and makes
@@ -51,7 +51,7 @@ def look_at_instance(home: str | None, here: Path) -> PoolSettings | Finding:
     )
 
 
-def _opened(folder: Path) -> PoolSettings:
+def _opened(folder: Path) -> InstancePoolSettings:
     try:
         return instance_pool_settings(str(folder))
     except OldTablesError:

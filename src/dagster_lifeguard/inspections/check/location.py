@@ -22,7 +22,7 @@ from dagster_lifeguard.inspections.check.policies import (
     policy_findings,
 )
 from dagster_lifeguard.inspections.check.tags import tag_findings
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import describe_rule
 from dagster_lifeguard.policy.protection import how_to_apply
 
@@ -117,7 +117,7 @@ def _inspect_repository(
     items = repository_assets(repository)
     jobs = op_jobs(repository)
     parts = by_policy(items, config)
-    plans = [(policy, Plan(policy, part)) for policy, part in parts]
+    plans = [(policy, Assignments(policy, part)) for policy, part in parts]
     assignments_of = [part.assignments() for _, part in plans]
     assignments = [a for part in assignments_of for a in part]
     unreadable: list[Finding] = []

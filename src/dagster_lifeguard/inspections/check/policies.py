@@ -14,14 +14,14 @@ from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
 from dagster_lifeguard.findings import Finding, limit_text
 from dagster_lifeguard.policy.apply import Policy
 from dagster_lifeguard.policy.config import Config, describe_rule
-from dagster_lifeguard.policy.units import with_op
+from dagster_lifeguard.policy.executables import with_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.policy.assignments import Plan, RulesUnheeded
+    from dagster_lifeguard.policy.assignments import Assignments, RulesUnheeded
+    from dagster_lifeguard.policy.executables import AssetItem
     from dagster_lifeguard.policy.op_pools import SharedOp
-    from dagster_lifeguard.policy.units import AssetItem
 
 _ALIKE = 0.8
 """How much two names have in common, of 1, where one is taken for a misspelling of the other."""
@@ -69,7 +69,7 @@ def _applied_policy(item: AssetItem) -> Config | None:
 
 
 def policy_findings(
-    policy: Config, planned: Plan, jobs: Sequence[dg.JobDefinition], how_to_apply: str
+    policy: Config, planned: Assignments, jobs: Sequence[dg.JobDefinition], how_to_apply: str
 ) -> Iterator[Finding]:
     """Find what keeps a policy from being applied, or from doing what its rules say."""
     for problem in planned.problems:
@@ -146,7 +146,7 @@ def _unheeded(policy: Config, found: RulesUnheeded) -> Finding:
     )
 
 
-def _not_applied(planned: Plan, how_to_apply: str) -> Iterator[Finding]:
+def _not_applied(planned: Assignments, how_to_apply: str) -> Iterator[Finding]:
     differing = [a for a in planned.assignments() if not a.is_applied]
     if not differing:
         return

@@ -21,14 +21,14 @@ from dagster_lifeguard.storage.run_coordinator import LifeguardRunCoordinator
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.compat.instance import PoolSettings
+    from dagster_lifeguard.compat.instance import InstancePoolSettings
     from dagster_lifeguard.findings import Severity
     from dagster_lifeguard.inspections.check.location import Location
     from dagster_lifeguard.policy.config import Config
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The answer of ``lifeguard check``.
 
     Attributes:
@@ -52,9 +52,9 @@ class Report:
 def report_on(
     locations: Sequence[Location],
     config: Config | None,
-    instance: PoolSettings | Finding | None,
+    instance: InstancePoolSettings | Finding | None,
     places: Mapping[str, str] | None = None,
-) -> Report:
+) -> CheckReport:
     """Put the code locations of a deployment together and add what only shows across them.
 
     Args:
@@ -84,7 +84,7 @@ def report_on(
     findings.sort(key=worst_first)
     granularity = settings.granularity if settings else "op"
     home = settings.home if settings else None
-    return Report(tuple(locations), granularity, home, tuple(findings))
+    return CheckReport(tuple(locations), granularity, home, tuple(findings))
 
 
 def _placed(finding: Finding, places: Mapping[str, str]) -> Finding:
@@ -146,7 +146,9 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
         )
 
 
-def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+def _limits_in_force(
+    locations: Sequence[Location], settings: InstancePoolSettings
+) -> Iterator[Finding]:
     if not settings.has_engine and any("lifeguard" in location.engines for location in locations):
         yield Finding(
             "engine-off",
@@ -184,7 +186,9 @@ def _limits_in_force(locations: Sequence[Location], settings: PoolSettings) -> I
         )
 
 
-def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+def _too_few_in_force(
+    locations: Sequence[Location], settings: InstancePoolSettings
+) -> Iterator[Finding]:
     """Find demands that the declared limits could meet, and those on the instance never do."""
     asked: defaultdict[tuple[str, int], dict[str, int | None]] = defaultdict(dict)
     for location in locations:
@@ -207,7 +211,7 @@ def _too_few_in_force(locations: Sequence[Location], settings: PoolSettings) -> 
 
 
 def _without_coordinator(
-    locations: Sequence[Location], settings: PoolSettings
+    locations: Sequence[Location], settings: InstancePoolSettings
 ) -> Iterator[Finding]:
     rules = list(dict.fromkeys(rule for location in locations for rule in location.on_conflict))
     if rules and not issubclass(settings.run_coordinator, LifeguardRunCoordinator):
@@ -222,7 +226,9 @@ def _without_coordinator(
         )
 
 
-def _other_limits(locations: Sequence[Location], settings: PoolSettings) -> Iterator[Finding]:
+def _other_limits(
+    locations: Sequence[Location], settings: InstancePoolSettings
+) -> Iterator[Finding]:
     default = settings.default_limit
     declared = {
         pool: (limit, location.default_limits)

@@ -9,7 +9,7 @@ from dagster_lifeguard.compat.definitions import tag_values
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.engine.rules.names import enumerate_some
 from dagster_lifeguard.findings import Finding
-from dagster_lifeguard.policy.assignments import Plan
+from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import Rule
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.policy.assignments import Assignment
     from dagster_lifeguard.policy.config import Config
-    from dagster_lifeguard.policy.units import AssetItem
+    from dagster_lifeguard.policy.executables import AssetItem
 
 
 def tag_findings(
@@ -39,7 +39,7 @@ def tag_findings(
         return
     rules = {value: _rule(value, policy) for value in silent}
     tried = policy.model_copy(update={"rules": (*rules.values(), *policy.rules)})
-    failing = _failing(silent, Plan(tried, items), items)
+    failing = _failing(silent, Assignments(tried, items), items)
     helping = [rules[value] for value in silent if set(silent[value]) - set(failing.get(value, ()))]
     for value, assets in silent.items():
         remedies: list[str] = []
@@ -78,7 +78,7 @@ def _without_their_pool(
 
 
 def _failing(
-    silent: Mapping[str, list[str]], tried: Plan, items: Sequence[AssetItem]
+    silent: Mapping[str, list[str]], tried: Assignments, items: Sequence[AssetItem]
 ) -> Mapping[str, list[str]]:
     """For each value, the assets that lack the pool even so, or divide the rules of their op."""
     lacking = _without_their_pool(items, tried.assignments())

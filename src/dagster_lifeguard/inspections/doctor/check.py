@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dagster_lifeguard.findings import Severity
-    from dagster_lifeguard.inspections.doctor.subject import Source, Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined, Source
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Check:
     title: str
     severity: Severity
     source: Source
-    look: Callable[[Subject], Iterable[Told]]
+    look: Callable[[Examined], Iterable[Told]]
 
-    def find(self, subject: Subject) -> Iterator[Finding]:
+    def find(self, subject: Examined) -> Iterator[Finding]:
         """What is wrong with the subject. May raise ``DeploymentError``."""
         for told in self.look(subject):
             yield Finding(
@@ -61,6 +61,6 @@ class Check:
 
 def check(
     code: str, title: str, *, severity: Severity, source: Source
-) -> Callable[[Callable[[Subject], Iterable[Told]]], Check]:
+) -> Callable[[Callable[[Examined], Iterable[Told]]], Check]:
     """Make a function that looks at a subject a check; see ``Check``."""
     return lambda look: Check(code, title, severity, source, look)

@@ -12,7 +12,7 @@ from dagster_lifeguard.inspections.doctor.wording import duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 SILENT_SECONDS = 150.0
 """A heartbeat comes every 30 s. Dagster itself calls a daemon unhealthy only after half an hour."""
@@ -29,7 +29,7 @@ _FOR_POOLS = {
     severity="error",
     source="deployment",
 )
-def daemon_absent(subject: Subject) -> Iterator[Told]:
+def daemon_absent(subject: Examined) -> Iterator[Told]:
     missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
     if missing:
         yield Told(
@@ -42,7 +42,7 @@ def daemon_absent(subject: Subject) -> Iterator[Told]:
 
 
 @check("daemon-silent", "The daemon has stopped", severity="error", source="deployment")
-def daemon_silent(subject: Subject) -> Iterator[Told]:
+def daemon_silent(subject: Examined) -> Iterator[Told]:
     silent = {
         d: seconds
         for d in _daemons(subject)
@@ -62,7 +62,7 @@ def daemon_silent(subject: Subject) -> Iterator[Told]:
 
 
 @check("daemon-failing", "The daemon reports errors", severity="warning", source="deployment")
-def daemon_failing(subject: Subject) -> Iterator[Told]:
+def daemon_failing(subject: Examined) -> Iterator[Told]:
     failing = [d for d in _daemons(subject) if d.errors]
     if failing:
         yield Told(
@@ -77,7 +77,7 @@ def daemon_failing(subject: Subject) -> Iterator[Told]:
         )
 
 
-def _daemons(subject: Subject) -> list[Daemon]:
+def _daemons(subject: Examined) -> list[Daemon]:
     return [d for d in subject.deployment.daemons() if d.name in _FOR_POOLS]
 
 
@@ -85,7 +85,7 @@ def _without(found: list[Daemon] | dict[Daemon, float]) -> str:
     return " and ".join(_FOR_POOLS[d.name] for d in found)
 
 
-def _start(subject: Subject) -> str:
+def _start(subject: Examined) -> str:
     if subject.why_not("file") is not None:
         return "dagster-daemon run"  # There, with the DAGSTER_HOME of its webserver.
     return f"DAGSTER_HOME={shlex.quote(subject.name)} dagster-daemon run"

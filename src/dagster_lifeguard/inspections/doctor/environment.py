@@ -13,11 +13,11 @@ from dagster_lifeguard.inspections.doctor.check import Told, check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
 @check("home-unset", "DAGSTER_HOME is not set", severity="error", source="machine")
-def home_unset(subject: Subject) -> Iterator[Told]:
+def home_unset(subject: Examined) -> Iterator[Told]:
     if subject.machine.home is not None:
         return
     here = subject.machine.here
@@ -38,7 +38,7 @@ def home_unset(subject: Subject) -> Iterator[Told]:
 
 
 @check("home-relative", "DAGSTER_HOME is a relative path", severity="error", source="machine")
-def home_relative(subject: Subject) -> Iterator[Told]:
+def home_relative(subject: Examined) -> Iterator[Told]:
     home = subject.machine.home
     if home is not None and not home_folder(home).is_absolute():
         yield Told(
@@ -50,7 +50,7 @@ def home_relative(subject: Subject) -> Iterator[Told]:
 
 
 @check("home-missing", "DAGSTER_HOME is no directory", severity="error", source="machine")
-def home_missing(subject: Subject) -> Iterator[Told]:
+def home_missing(subject: Examined) -> Iterator[Told]:
     home = subject.machine.home
     problem = home_problem(home)
     if home is not None and problem is not None and home_folder(home).is_absolute():
@@ -68,7 +68,7 @@ def home_missing(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="file",
 )
-def home_differs(subject: Subject) -> Iterator[Told]:
+def home_differs(subject: Examined) -> Iterator[Told]:
     """Looks at the processes in /proc that this user may look into; elsewhere there are none."""
     home = subject.file.parent
     homes = dict(daemon_homes())

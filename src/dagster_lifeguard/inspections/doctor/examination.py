@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.inspections.doctor.check import Check
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 GROUPS: Mapping[str, tuple[Check, ...]] = {
     "Environment": environment.CHECKS,
@@ -104,7 +104,7 @@ class Examination:
         return sum(answer.outcome == outcome for answer in self.answers)
 
 
-def examine(subject: Subject, ignored: Collection[str] = ()) -> Examination:
+def examine(subject: Examined, ignored: Collection[str] = ()) -> Examination:
     """Ask all checks, but for those whose codes are ignored. Changes nothing."""
     answers = tuple(
         Answer(check, group, "ignored") if check.code in ignored else _ask(check, group, subject)
@@ -114,7 +114,7 @@ def examine(subject: Subject, ignored: Collection[str] = ()) -> Examination:
     return Examination(subject.name, answers)
 
 
-def _ask(check: Check, group: str, subject: Subject) -> Answer:
+def _ask(check: Check, group: str, subject: Examined) -> Answer:
     reason = subject.why_not(check.source)
     if reason is not None:
         return Answer(check, group, "unanswered", reason=reason)

@@ -13,7 +13,7 @@ from dagster_lifeguard.inspections.doctor.check import Told, check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 _DASK = ("cluster",)
 """What is configured of the Dask executor, and of no other that Dagster has."""
@@ -25,7 +25,7 @@ _DASK = ("cluster",)
     severity="warning",
     source="instance",
 )
-def steps_one_by_one(subject: Subject) -> Iterator[Told]:
+def steps_one_by_one(subject: Examined) -> Iterator[Told]:
     if subject.why_not("deployment") is not None:
         return
     limits = {state.pool: state.limit for state in subject.pools}
@@ -61,7 +61,7 @@ def steps_one_by_one(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def executor_without_pools(subject: Subject) -> Iterator[Told]:
+def executor_without_pools(subject: Examined) -> Iterator[Told]:
     jobs = {}
     for run in subject.latest_runs:
         plan = plan_of_run(run)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 GRACE_SECONDS = 60.0
 """A run that ended shorter ago may still have a process that is going down, so its slots are left.
@@ -45,12 +45,12 @@ class Fix:
     apply: Callable[[], tuple[Outcome, str]]
 
 
-def fixes(subject: Subject, codes: Collection[str]) -> tuple[Fix, ...]:
+def fixes(subject: Examined, codes: Collection[str]) -> tuple[Fix, ...]:
     """What can be mended of what checks of these codes found, in the order in which to do it."""
     return (*_freeing(subject, codes), *_reaping(subject, codes), *_promising(subject, codes))
 
 
-def _freeing(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
+def _freeing(subject: Examined, codes: Collection[str]) -> Iterator[Fix]:
     found = {
         "slots-leaked": [s.run_id for state in subject.pools for s in state.holding],
         "waiters-leaked": [s.run_id for state in subject.pools for s in state.waiting],
@@ -71,7 +71,7 @@ def _freeing(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
             )
 
 
-def _free(subject: Subject, run_id: str) -> tuple[Outcome, str]:
+def _free(subject: Examined, run_id: str) -> tuple[Outcome, str]:
     deployment = subject.deployment
     pools = pools_of(deployment.pools(), run_id)
     if not pools:
@@ -97,7 +97,7 @@ def _free(subject: Subject, run_id: str) -> tuple[Outcome, str]:
     return "done", f"freed what run {run_id} held of {pools_text(pools)}"
 
 
-def _reaping(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
+def _reaping(subject: Examined, codes: Collection[str]) -> Iterator[Fix]:
     if "lease-over" not in codes:
         return
     over = [(step.run_id, step.step_key) for state in subject.pools for step in state.over]
@@ -109,7 +109,7 @@ def _reaping(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
         )
 
 
-def _reap(subject: Subject, run_id: str, step_key: str) -> tuple[Outcome, str]:
+def _reap(subject: Examined, run_id: str, step_key: str) -> tuple[Outcome, str]:
     left = [step for state in subject.deployment.pools() for step in state.over]
     if (run_id, step_key) not in {(step.run_id, step.step_key) for step in left}:
         return "not needed", f"step {step_key} of run {run_id} has nothing left, or is back"
@@ -123,7 +123,7 @@ def _grace_left(run: Run) -> float:
     return 0.0 if run.ended is None else run.ended + GRACE_SECONDS - time.time()
 
 
-def _promising(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
+def _promising(subject: Examined, codes: Collection[str]) -> Iterator[Fix]:
     if "waiter-stuck" not in codes or subject.why_not("instance") is not None:
         return
     for state in subject.pools:
@@ -136,7 +136,7 @@ def _promising(subject: Subject, codes: Collection[str]) -> Iterator[Fix]:
             )
 
 
-def _promise(subject: Subject, pool: str) -> tuple[Outcome, str]:
+def _promise(subject: Examined, pool: str) -> tuple[Outcome, str]:
     """Do what the release that was lost would have done.
 
     Promising a slot that another step takes meanwhile does no harm: a step that was promised one

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dagster_lifeguard.compat.plans import StepPlan
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
 @check("pool-unlimited", "A pool that is used has no limit", severity="error", source="deployment")
-def pool_unlimited(subject: Subject) -> Iterator[Told]:
+def pool_unlimited(subject: Examined) -> Iterator[Told]:
     limited = {state.pool for state in subject.pools if state.limit is not None}
     unlimited = sorted(subject.used_pools - limited)
     if unlimited and subject.settings.default_limit is None:
@@ -44,7 +44,7 @@ def pool_unlimited(subject: Subject) -> Iterator[Told]:
     severity="note",
     source="deployment",
 )
-def limit_unused(subject: Subject) -> Iterator[Told]:
+def limit_unused(subject: Examined) -> Iterator[Told]:
     unused = sorted(
         p for p in own_limits(subject.deployment.pool_settings()) if not subject.may_be_used(p)
     )
@@ -59,7 +59,7 @@ def limit_unused(subject: Subject) -> Iterator[Told]:
 
 
 @check("limit-zero", "A pool that is used is paused", severity="warning", source="deployment")
-def limit_zero(subject: Subject) -> Iterator[Told]:
+def limit_zero(subject: Examined) -> Iterator[Told]:
     states = {state.pool: state for state in subject.pools}
     for pool in sorted(subject.used_pools):
         state = states.get(pool)
@@ -80,7 +80,7 @@ def limit_zero(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def default_limit_late(subject: Subject) -> Iterator[Told]:
+def default_limit_late(subject: Examined) -> Iterator[Told]:
     if subject.why_not("deployment") is not None or not DEFAULT_LIMIT_COMES_LATE:
         return
     settings = subject.settings
@@ -100,7 +100,7 @@ def default_limit_late(subject: Subject) -> Iterator[Told]:
 
 
 @check("granularity-run", "A slot is for a whole run", severity="note", source="deployment")
-def granularity_run(subject: Subject) -> Iterator[Told]:
+def granularity_run(subject: Examined) -> Iterator[Told]:
     if subject.settings.granularity == "run" and subject.used_pools:
         yield Told(
             "Granularity is run: a run takes a slot of every pool of its assets before it "
@@ -117,7 +117,7 @@ def granularity_run(subject: Subject) -> Iterator[Told]:
     severity="note",
     source="instance",
 )
-def steps_take_turns(subject: Subject) -> Iterator[Told]:
+def steps_take_turns(subject: Examined) -> Iterator[Told]:
     if subject.why_not("deployment") is not None or subject.settings.granularity == "run":
         return
     graphs = sorted({graph for plan in subject.plans.values() for graph in _graphs(subject, plan)})
@@ -132,7 +132,7 @@ def steps_take_turns(subject: Subject) -> Iterator[Told]:
         )
 
 
-def _graphs(subject: Subject, plan: Iterable[StepPlan]) -> Iterator[str]:
+def _graphs(subject: Examined, plan: Iterable[StepPlan]) -> Iterator[str]:
     """The graphs of which several steps ask for one pool, each by itself."""
     counts = Counter(
         (step.step_key.rpartition(".")[0], pool)
@@ -144,7 +144,7 @@ def _graphs(subject: Subject, plan: Iterable[StepPlan]) -> Iterator[str]:
     return (graph for (graph, _), count in counts.items() if count > 1)
 
 
-def _users(subject: Subject, pools: Iterable[str]) -> list[str]:
+def _users(subject: Examined, pools: Iterable[str]) -> list[str]:
     found = []
     for pool in list(pools)[:3]:
         assets = [asset for asset, used in subject.assets.items() if pool in used]

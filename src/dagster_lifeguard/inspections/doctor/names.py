@@ -20,7 +20,7 @@ from dagster_lifeguard.inspections.doctor.check import Told, check
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
 @check(
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     severity="warning",
     source="deployment",
 )
-def names_differ_by_case(subject: Subject) -> Iterator[Told]:
+def names_differ_by_case(subject: Examined) -> Iterator[Told]:
     for names in _alike(subject, str.casefold):
         yield Told(
             f"{pools_text(names)} differ only by case, and are different pools.",
@@ -46,7 +46,7 @@ def names_differ_by_case(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="deployment",
 )
-def names_old_naming(subject: Subject) -> Iterator[Told]:
+def names_old_naming(subject: Examined) -> Iterator[Told]:
     for names in _alike(subject, lambda name: name.replace("/", "_")):
         # Where assets use all of them, they are what naming: path is for.
         if not set(names) <= subject.used_pools:
@@ -66,7 +66,7 @@ def names_old_naming(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="deployment",
 )
-def name_reserved(subject: Subject) -> Iterator[Told]:
+def name_reserved(subject: Examined) -> Iterator[Told]:
     limits = own_limits(subject.deployment.pool_settings())
     names = sorted(filter(is_reserved, limits))
     if names and subject.settings.engine is not False:
@@ -83,7 +83,7 @@ def name_reserved(subject: Subject) -> Iterator[Told]:
 @check(
     "key-tag", "Steps bear the tag dagster/concurrency_key", severity="warning", source="instance"
 )
-def key_tag(subject: Subject) -> Iterator[Told]:
+def key_tag(subject: Examined) -> Iterator[Told]:
     found = {
         step.step_key: step for step in tagged_steps(subject.instance, reversed(subject.plans))
     }
@@ -105,7 +105,7 @@ def key_tag(subject: Subject) -> Iterator[Told]:
         )
 
 
-def _alike(subject: Subject, form: Callable[[str], str]) -> Iterator[list[str]]:
+def _alike(subject: Examined, form: Callable[[str], str]) -> Iterator[list[str]]:
     """The pools whose names have one form, where there are several."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted({state.pool for state in subject.pools} | subject.used_pools):
@@ -113,7 +113,7 @@ def _alike(subject: Subject, form: Callable[[str], str]) -> Iterator[list[str]]:
     return (names for names in groups.values() if len(names) > 1)
 
 
-def _told(subject: Subject, names: list[str]) -> list[str]:
+def _told(subject: Examined, names: list[str]) -> list[str]:
     states = {state.pool: state for state in subject.pools}
     told = []
     for name in names:
@@ -126,7 +126,7 @@ def _told(subject: Subject, names: list[str]) -> list[str]:
     return told
 
 
-def _deletions(subject: Subject, names: list[str]) -> list[str]:
+def _deletions(subject: Examined, names: list[str]) -> list[str]:
     """How to delete the limits of those that nothing uses."""
     own = own_limits(subject.deployment.pool_settings())
     return [_deletion(name) for name in names if name in own and not subject.may_be_used(name)]

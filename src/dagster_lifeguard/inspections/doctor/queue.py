@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.deployment.contract import Run
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
 @check("queue-absent", "Runs are not queued", severity="error", source="instance")
-def queue_absent(subject: Subject) -> Iterator[Told]:
+def queue_absent(subject: Examined) -> Iterator[Told]:
     if health.run_queue(subject.instance) is not None:
         return
     name = health.run_coordinator_name(subject.instance)
@@ -37,7 +37,7 @@ def queue_absent(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="deployment",
 )
-def queue_ignores_pools(subject: Subject) -> Iterator[Told]:
+def queue_ignores_pools(subject: Examined) -> Iterator[Told]:
     queue = subject.deployment.run_queue()
     if queue is None or queue.heeds_pools:
         return
@@ -57,7 +57,7 @@ def queue_ignores_pools(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="deployment",
 )
-def buffer_over_limit(subject: Subject) -> Iterator[Told]:
+def buffer_over_limit(subject: Examined) -> Iterator[Told]:
     queue = subject.deployment.run_queue()
     if queue is None:
         return
@@ -77,7 +77,7 @@ def buffer_over_limit(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="deployment",
 )
-def queue_full_of_waiters(subject: Subject) -> Iterator[Told]:
+def queue_full_of_waiters(subject: Examined) -> Iterator[Told]:
     queue = subject.deployment.run_queue()
     if queue is None:
         return

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
 from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.insight.past import SAMPLES_MIN, read_past, terms_of
+from dagster_lifeguard.insight.durations import SAMPLES_MIN, read_durations, terms_of
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 WINDOW_SECONDS = 7 * 86400.0
 """How far back usual waits are looked for."""
@@ -25,13 +25,13 @@ WINDOW_SECONDS = 7 * 86400.0
     severity="warning",
     source="instance",
 )
-def max_runtime_short(subject: Subject) -> Iterator[Told]:
+def max_runtime_short(subject: Examined) -> Iterator[Told]:
     if not health.is_monitored(subject.instance) or subject.settings.granularity == "run":
         return  # Nothing ends a run for its age, or it waits before it starts.
     bounds = dict(_bounds(subject))
     if not bounds:
         return
-    past = read_past(
+    past = read_durations(
         subject.deployment, subject.settings, subject.now - WINDOW_SECONDS, subject.now
     )
     usual = {
@@ -60,7 +60,7 @@ def max_runtime_short(subject: Subject) -> Iterator[Told]:
             )
 
 
-def _bounds(subject: Subject) -> Iterator[tuple[tuple[str, float], frozenset[str] | None]]:
+def _bounds(subject: Examined) -> Iterator[tuple[tuple[str, float], frozenset[str] | None]]:
     """What says how long runs may take, and the pools of these runs; None: all."""
     setting, seconds = health.max_runtime_of_all(subject.instance)
     if setting is not None and seconds:

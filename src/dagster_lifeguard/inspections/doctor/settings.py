@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 _MISNAMED = ("dagster.yml", "Dagster.yaml", "dagster.yaml.txt", "dagster.yaml.yaml")
 
 
 @check("yaml-absent", "There is no dagster.yaml in DAGSTER_HOME", severity="warning", source="file")
-def yaml_absent(subject: Subject) -> Iterator[Told]:
+def yaml_absent(subject: Examined) -> Iterator[Told]:
     if not subject.file.exists():
         yield Told(
             f"There is no {subject.file}, so every setting is Dagster's default: pools are "
@@ -39,7 +39,7 @@ def yaml_absent(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="file",
 )
-def yaml_misplaced(subject: Subject) -> Iterator[Told]:
+def yaml_misplaced(subject: Examined) -> Iterator[Told]:
     if subject.file.exists():
         return
     home, here = subject.file.parent, subject.machine.here
@@ -64,7 +64,7 @@ def _is_file_of_that_case(path: Path) -> bool:
     severity="error",
     source="file",
 )
-def settings_conflict(subject: Subject) -> Iterator[Told]:
+def settings_conflict(subject: Examined) -> Iterator[Told]:
     moves = conflicts(subject)
     if moves:
         yield Told(
@@ -79,7 +79,7 @@ def settings_conflict(subject: Subject) -> Iterator[Told]:
 
 
 @check("settings-refused", "Dagster refuses dagster.yaml", severity="error", source="file")
-def settings_refused(subject: Subject) -> Iterator[Told]:
+def settings_refused(subject: Examined) -> Iterator[Told]:
     if subject.refusal is not None and not conflicts(subject):
         yield Told(
             f"Dagster refuses {subject.file}, so nothing starts with it.",
@@ -91,7 +91,7 @@ def settings_refused(subject: Subject) -> Iterator[Told]:
 
 
 @check("instance-unopenable", "The instance cannot be opened", severity="error", source="file")
-def instance_unopenable(subject: Subject) -> Iterator[Told]:
+def instance_unopenable(subject: Examined) -> Iterator[Told]:
     if subject.refusal is None and subject.why_not("instance") is not None:
         yield Told(
             f"The instance in {subject.file.parent} cannot be opened.",
@@ -104,7 +104,7 @@ def instance_unopenable(subject: Subject) -> Iterator[Told]:
 
 
 @check("setting-without-effect", "A setting has no effect", severity="warning", source="instance")
-def setting_without_effect(subject: Subject) -> Iterator[Told]:
+def setting_without_effect(subject: Examined) -> Iterator[Told]:
     document = _document(subject)
     if health.run_queue(subject.instance) is None:
         name = health.run_coordinator_name(subject.instance)
@@ -134,7 +134,7 @@ def setting_without_effect(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def monitoring_off(subject: Subject) -> Iterator[Told]:
+def monitoring_off(subject: Examined) -> Iterator[Told]:
     # The engine takes a dead holder's slots back by itself.
     if subject.why_not("deployment") is None and subject.settings.engine:
         return
@@ -149,7 +149,7 @@ def monitoring_off(subject: Subject) -> Iterator[Told]:
         )
 
 
-def conflicts(subject: Subject) -> tuple[tuple[str, str], ...]:
+def conflicts(subject: Examined) -> tuple[tuple[str, str], ...]:
     """The older settings for which Dagster refuses the file, and what they are called now."""
     if subject.refusal is None:
         return ()
@@ -162,7 +162,7 @@ def conflicts(subject: Subject) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _document(subject: Subject) -> Any:
+def _document(subject: Examined) -> Any:
     if not subject.file.exists():
         return {}
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dagster_lifeguard.deployment.contract import PoolState, WaitingStep
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 LOOK_AGAIN_SECONDS = 1.0
 """A free slot beside a waiter is looked at again after this: the step that takes it may be on its
@@ -26,7 +26,7 @@ SILENT_SECONDS = 3600.0
 
 
 @check("slots-leaked", "A run that is over holds slots", severity="error", source="deployment")
-def slots_leaked(subject: Subject) -> Iterator[Told]:
+def slots_leaked(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
         leaked = [s for s in state.holding if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
@@ -46,7 +46,7 @@ def slots_leaked(subject: Subject) -> Iterator[Told]:
 @check(
     "waiters-leaked", "A run that is over waits for slots", severity="error", source="deployment"
 )
-def waiters_leaked(subject: Subject) -> Iterator[Told]:
+def waiters_leaked(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
         leaked = [s for s in state.waiting if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
@@ -65,7 +65,7 @@ def waiters_leaked(subject: Subject) -> Iterator[Told]:
 @check(
     "waiter-stuck", "A step waits although a slot is free", severity="error", source="deployment"
 )
-def waiter_stuck(subject: Subject) -> Iterator[Told]:
+def waiter_stuck(subject: Examined) -> Iterator[Told]:
     """Looks twice, see ``LOOK_AGAIN_SECONDS``."""
     # The engine's waiters look again by themselves; at granularity run the queue does.
     if subject.settings.granularity == "run" or subject.has_engine():
@@ -98,7 +98,7 @@ def waiter_stuck(subject: Subject) -> Iterator[Told]:
     severity="note",
     source="deployment",
 )
-def lease_over(subject: Subject) -> Iterator[Told]:
+def lease_over(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
         if state.over:
             held = sum(isinstance(step, HoldingStep) for step in state.over)
@@ -119,7 +119,7 @@ def lease_over(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="deployment",
 )
-def step_dead(subject: Subject) -> Iterator[Told]:
+def step_dead(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
         for step in state.holding:
             if step.lost is not None:
@@ -135,7 +135,7 @@ def step_dead(subject: Subject) -> Iterator[Told]:
 
 
 @check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
-def holder_silent(subject: Subject) -> Iterator[Told]:
+def holder_silent(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
         if not state.waiting:
             continue
@@ -165,7 +165,7 @@ def stuck_count(state: PoolState) -> int:
     return min(free, sum(waiting)) if waiting and free >= waiting[0] else 0
 
 
-def _remedy(subject: Subject, leaked: Iterable[HoldingStep | WaitingStep], remedy: str) -> str:
+def _remedy(subject: Examined, leaked: Iterable[HoldingStep | WaitingStep], remedy: str) -> str:
     if all(step.run_id in subject.users for step in leaked):
         return remedy
     return (
@@ -174,7 +174,7 @@ def _remedy(subject: Subject, leaked: Iterable[HoldingStep | WaitingStep], remed
     )
 
 
-def _end(subject: Subject, step: HoldingStep | WaitingStep) -> str:
+def _end(subject: Examined, step: HoldingStep | WaitingStep) -> str:
     end = end_of(subject.users.get(step.run_id), subject.now)
     return f"run {step.run_id}, step {step.step_key}: {end}"
 

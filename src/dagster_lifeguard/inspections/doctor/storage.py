@@ -15,11 +15,11 @@ from dagster_lifeguard.storage.event_log import PoolMethods
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
 @check("pools-unsupported", "The storage does not know pools", severity="error", source="instance")
-def pools_unsupported(subject: Subject) -> Iterator[Told]:
+def pools_unsupported(subject: Examined) -> Iterator[Told]:
     tables = subject.tables
     if not tables.is_sql and not tables.has_pools:
         yield Told(
@@ -38,7 +38,7 @@ def pools_unsupported(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="instance",
 )
-def migration_needed(subject: Subject) -> Iterator[Told]:
+def migration_needed(subject: Examined) -> Iterator[Told]:
     tables = subject.tables
     behind = tables.revision is not None and tables.revision[0] != tables.revision[1]
     if not tables.is_sql or (tables.has_pools and tables.has_limits and not behind):
@@ -62,7 +62,7 @@ def migration_needed(subject: Subject) -> Iterator[Told]:
     severity="note",
     source="deployment",
 )
-def engine_off(subject: Subject) -> Iterator[Told]:
+def engine_off(subject: Examined) -> Iterator[Told]:
     if subject.settings.granularity == "op" and not subject.has_engine():
         yield Told(
             "Dagster's own storage may let steps into a full pool if they ask at the same "
@@ -78,7 +78,7 @@ def engine_off(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def fleet_mixed(subject: Subject) -> Iterator[Told]:
+def fleet_mixed(subject: Examined) -> Iterator[Told]:
     found = subject.engine_status
     if found is None:
         return
@@ -109,7 +109,7 @@ def fleet_mixed(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
+def sessions_of_one_process(subject: Examined) -> Iterator[Told]:
     found = subject.engine_status
     alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
     several = {label: count for label, count in alive.items() if count > 1}
@@ -131,7 +131,7 @@ def sessions_of_one_process(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="instance",
 )
-def engine_tables(subject: Subject) -> Iterator[Told]:
+def engine_tables(subject: Examined) -> Iterator[Told]:
     newest = switch.tables_newest()
     found = subject.engine_status
     if found is None or found.tables is None or found.tables == newest:
@@ -157,7 +157,7 @@ def engine_tables(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="instance",
 )
-def engine_connection(subject: Subject) -> Iterator[Told]:
+def engine_connection(subject: Examined) -> Iterator[Told]:
     event_log = subject.instance.event_log_storage
     if not isinstance(event_log, PoolMethods):
         return
@@ -173,7 +173,7 @@ def engine_connection(subject: Subject) -> Iterator[Told]:
     severity="error",
     source="instance",
 )
-def slots_unmatched(subject: Subject) -> Iterator[Told]:
+def slots_unmatched(subject: Examined) -> Iterator[Told]:
     found = subject.engine_status
     if found is not None and found.unmatched and not found.is_ours:
         yield Told(

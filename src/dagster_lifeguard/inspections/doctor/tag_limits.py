@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.engine.rules.launch_order import TagLimit
-    from dagster_lifeguard.inspections.doctor.subject import Subject
+    from dagster_lifeguard.inspections.doctor.examined import Examined
 
 RUNS_MIN = 10
 """With fewer recent runs there is nothing to go by."""
@@ -31,7 +31,7 @@ _BY_DAGSTER = ("dagster/", ".dagster/")
     severity="warning",
     source="instance",
 )
-def tag_limit_of_pools(subject: Subject) -> Iterator[Told]:
+def tag_limit_of_pools(subject: Examined) -> Iterator[Told]:
     for limit in _tag_limits(subject):
         key, value, _, count = limit
         if key == CONCURRENCY_KEY_TAG and not _counted(subject, key, value):
@@ -53,7 +53,7 @@ def tag_limit_of_pools(subject: Subject) -> Iterator[Told]:
     severity="warning",
     source="instance",
 )
-def tag_limit_idle(subject: Subject) -> Iterator[Told]:
+def tag_limit_idle(subject: Examined) -> Iterator[Told]:
     if len(subject.latest_runs) < RUNS_MIN:
         return
     for limit in _tag_limits(subject):
@@ -72,12 +72,12 @@ def tag_limit_idle(subject: Subject) -> Iterator[Told]:
         )
 
 
-def _tag_limits(subject: Subject) -> tuple[TagLimit, ...]:
+def _tag_limits(subject: Examined) -> tuple[TagLimit, ...]:
     queue = run_queue(subject.instance)
     return () if queue is None else queue.tag_limits
 
 
-def _counted(subject: Subject, key: str, value: str | None) -> bool:
+def _counted(subject: Examined, key: str, value: str | None) -> bool:
     """Whether a recent run has the tag, and the value if the limit is for one."""
     runs = subject.latest_runs
     return any(key in run.tags and value in (None, run.tags[key]) for run in runs)
@@ -89,7 +89,7 @@ def _described(limit: TagLimit) -> str:
     return f"The limit of {count} for the tag {tag}"
 
 
-def _evidence(subject: Subject, limit: TagLimit) -> Iterator[str]:
+def _evidence(subject: Examined, limit: TagLimit) -> Iterator[str]:
     key, value, per_value, count = limit
     of_value = "" if value is None else f", value: {value}"
     if per_value:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.deployment.history import Outcome
 from dagster_lifeguard.engine.rules.names import terms_text
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.durations import Sample, terms_of_asset
 from dagster_lifeguard.insight.explanation import explain
-from dagster_lifeguard.insight.past import Sample, terms_of_asset
 from dagster_lifeguard.insight.subject import asset_or_run
 from dagster_lifeguard.insight.timeline import Phase, timeline_of_asset
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.durations import Durations, Spread
     from dagster_lifeguard.insight.explanation import Explanation
-    from dagster_lifeguard.insight.past import Past, Spread
     from dagster_lifeguard.insight.timeline import Bar, Timeline
     from dagster_lifeguard.web.pages.window import Window
 
@@ -53,7 +53,7 @@ class AssetPage:
 
 
 def asset_page(
-    deployment: Deployment, name: str, past: Past, window: Window, now: float
+    deployment: Deployment, name: str, past: Durations, window: Window, now: float
 ) -> AssetPage:
     """One asset.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.deployment.home import home_folder
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.inspections.doctor.examination import examine
-from dagster_lifeguard.inspections.doctor.subject import Machine, Subject
+from dagster_lifeguard.inspections.doctor.examined import Examined, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,12 +61,12 @@ def doctor_page(deployment: Deployment, now: float) -> DoctorPage:
     )
 
 
-def _subject(deployment: Deployment) -> Subject:
+def _subject(deployment: Deployment) -> Examined:
     """An instance is on this machine, with all that belongs to it; an endpoint is not."""
     if not isinstance(deployment, InstanceDeployment):
-        return Subject(deployment.name, deployment=deployment)
+        return Examined(deployment.name, deployment=deployment)
     home = os.getenv("DAGSTER_HOME") or None
-    return Subject(
+    return Examined(
         deployment.name,
         machine=Machine(home, Path.cwd()),
         file=None if home is None else home_folder(home) / "dagster.yaml",

@@ -10,13 +10,13 @@ from urllib.parse import urlencode
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.insight.pools import Overview, overview
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
-from dagster_lifeguard.insight.use import slots_over_time
+from dagster_lifeguard.insight.slot_use import slots_over_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.insight.past import Past
+    from dagster_lifeguard.insight.durations import Durations
     from dagster_lifeguard.insight.pools import PoolSummary
 
 ROWS = 50
@@ -114,7 +114,9 @@ class OverviewPage:
     last_hour: Mapping[str, tuple[float, ...]]
 
 
-def overview_page(deployment: Deployment, past: Past, choice: Choice, now: float) -> OverviewPage:
+def overview_page(
+    deployment: Deployment, past: Durations, choice: Choice, now: float
+) -> OverviewPage:
     """The pools that were asked for, in outline."""
     settings = deployment.settings()
     found = overview(deployment.pools(), settings, past, now)

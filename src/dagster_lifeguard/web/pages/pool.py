@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.insight.ledger import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.run_queue import queued_for
+from dagster_lifeguard.insight.slot_use import slots_over_time
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.timeline import timeline_of_pool
-from dagster_lifeguard.insight.use import slots_over_time
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.durations import Durations, Sample
     from dagster_lifeguard.insight.ledger import Account
-    from dagster_lifeguard.insight.past import Past, Sample
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.insight.timeline import Timeline
-    from dagster_lifeguard.web.changes import Change
+    from dagster_lifeguard.web.changes import PoolChange
     from dagster_lifeguard.web.pages.window import Window
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
@@ -88,18 +88,18 @@ class PoolPage:
     waits: tuple[Bin, ...]
     past_seconds: float
     account: Account | None
-    changes: tuple[Change, ...]
+    changes: tuple[PoolChange, ...]
 
 
 def pool_page(
     deployment: Deployment,
     name: str,
-    past: Past,
+    past: Durations,
     window: Window,
     now: float,
     *,
     source: Deployment,
-    changes: Sequence[Change] = (),
+    changes: Sequence[PoolChange] = (),
 ) -> PoolPage:
     """One pool.
 

@@ -12,8 +12,8 @@ from dagster_lifeguard.insight.timeline import Timeline, bar_of_run, bar_of_step
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Run
+    from dagster_lifeguard.insight.durations import Durations
     from dagster_lifeguard.insight.explanation import Explanation
-    from dagster_lifeguard.insight.past import Past
 
 STEPS_MAX = 60
 """Of the steps that executed so many of the newest are drawn."""
@@ -34,7 +34,7 @@ class RunPage:
     timeline: Timeline
 
 
-def run_page(deployment: Deployment, name: str, past: Past, now: float) -> RunPage:
+def run_page(deployment: Deployment, name: str, past: Durations, now: float) -> RunPage:
     """One run, by its id or the beginning of it.
 
     Raises:

@@ -12,7 +12,7 @@ from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import Demands, plan_by_id
-from dagster_lifeguard.storage.planned import PlannedPools
+from dagster_lifeguard.storage.planned_pools import PlannedPools
 from dagster_lifeguard.storage.step_events import StepEvents
 from dagster_lifeguard.storage.steps import Steps
 from dagster_lifeguard.storage.stock_slots import StockSlots, ended_runs
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine.session import Session
     from dagster_lifeguard.storage.config import StorageOptions
-    from dagster_lifeguard.storage.progress import Progress
+    from dagster_lifeguard.storage.progress import StepProgress
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _RUNS_KNOWN_MAX = 1000
 """Of so many runs the tags are remembered."""
 
 
-class Parts:
+class Assembly:
     """What a process needs to answer for pools; made when it is first asked.
 
     Args:
@@ -44,7 +44,7 @@ class Parts:
     def __init__(
         self,
         event_log: storages.SqlEventLogStorage,
-        step_progress: Callable[[str], Progress],
+        step_progress: Callable[[str], StepProgress],
         session: Session,
         options: StorageOptions,
     ) -> None:

@@ -8,13 +8,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.web.routes import Asked
+from dagster_lifeguard.web.routes import PageRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dagster_lifeguard.web.changes import ChangeLog
-    from dagster_lifeguard.web.reading import Look, Reader
+    from dagster_lifeguard.web.deployment_reader import Look, Reader
     from dagster_lifeguard.web.rendering import Templates
     from dagster_lifeguard.web.routes import Address
     from dagster_lifeguard.web.site import Site
@@ -36,7 +36,7 @@ _KEPT_SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class MadePage:
     """A page as it was made.
 
     Attributes:
@@ -54,7 +54,7 @@ class Kept:
     live: dict[str, str]
 
 
-class KeptPages:
+class MadePages:
     """Makes each page once, however many ask for it.
 
     Args:
@@ -71,11 +71,11 @@ class KeptPages:
         self._changes = changes
         self._templates = templates
         self._site_for = site_for
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._being_made: dict[str, asyncio.Task[Kept]] = {}
+        self._kept: OrderedDict[str, MadePage] = OrderedDict()
+        self._being_made: dict[str, asyncio.Task[MadePage]] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
 
-    async def page(self, address: Address) -> Kept:
+    async def page(self, address: Address) -> MadePage:
         """The page at an address, as new as the reader's last look.
 
         Raises:
@@ -93,7 +93,7 @@ class KeptPages:
             task.add_done_callback(lambda _done: self._being_made.pop(address.text, None))
         return await asyncio.shield(task)
 
-    async def _make(self, address: Address, look: Look) -> Kept:
+    async def _make(self, address: Address, look: Look) -> MadePage:
         async with self._room:
             kept = await asyncio.to_thread(self._made, address, look)
         self._kept[address.text] = kept
@@ -102,9 +102,9 @@ class KeptPages:
             self._kept.popitem(last=False)
         return kept
 
-    def _made(self, address: Address, look: Look) -> Kept:
+    def _made(self, address: Address, look: Look) -> MadePage:
         route = address.route
-        asked = Asked(
+        asked = PageRequest(
             look,
             self._reader.deployment,
             address.name,
@@ -117,17 +117,17 @@ class KeptPages:
         site = self._site_for(look, address)
         live = self._templates.live(route.template, page, site) if route.is_live else {}
         made = time.monotonic()
-        return Kept(page, look, made, made - began, live)
+        return MadePage(page, look, made, made - began, live)
 
 
-def _is_fresh(kept: Kept, look: Look, address: Address) -> bool:
+def _is_fresh(kept: MadePage, look: Look, address: Address) -> bool:
     age = time.monotonic() - kept.made
     if not address.route.is_live:
         return age < max(address.route.kept_seconds, _KEPT_SHARE * kept.took)
     return age < (STALE_SECONDS if is_current(kept, look, address) else _LIVE_SHARE * kept.took)
 
 
-def is_current(kept: Kept, look: Look, address: Address) -> bool:
+def is_current(kept: MadePage, look: Look, address: Address) -> bool:
     """Whether a look has no news for a page that was made from an earlier one."""
     number = kept.look.number
     if address.route.is_of_pool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.web.recent import Recent
+    from dagster_lifeguard.web.recent_history import Recent
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Durations:
     """What happened in a window of time.
 
     Attributes:
@@ -116,7 +116,9 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(rank, 1) - 1]
 
 
-def read_past(deployment: Deployment, settings: Settings, since: float, until: float) -> Past:
+def read_durations(
+    deployment: Deployment, settings: Settings, since: float, until: float
+) -> Durations:
     """Look at the executions of a window, or of the end of it where these are many."""
     waits: dict[str, deque[float]] = defaultdict(_newest)
     holds: dict[str, deque[float]] = defaultdict(_newest)
@@ -134,7 +136,7 @@ def read_past(deployment: Deployment, settings: Settings, since: float, until: f
             if held is not None:
                 holds[pool].append(held)
                 own_holds[pool, name].append(held)
-    return Past(
+    return Durations(
         since=min(ends) if len(ends) == RUNS_MAX else since,
         until=until,
         waits=_samples(waits),

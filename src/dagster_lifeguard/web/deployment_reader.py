@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.past import Past, read_past, uses
+from dagster_lifeguard.insight.durations import Durations, read_durations, uses
 from dagster_lifeguard.web.expiries import Expiries
-from dagster_lifeguard.web.recent import Recent
-from dagster_lifeguard.web.seen import SeenDeployment, SeenQueue
+from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
+from dagster_lifeguard.web.recent_history import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -63,7 +63,7 @@ class Look:
     settings: Settings
     states: tuple[PoolState, ...]
     deployment: SeenDeployment
-    past: Past
+    past: Durations
     news_of: Mapping[str, int]
     trouble: str = ""
 
@@ -224,7 +224,7 @@ class Reader:
                 settings=settings,
                 states=states,
                 deployment=self._picture(settings, states),
-                past=Past(now, now) if before is None else before.past,
+                past=Durations(now, now) if before is None else before.past,
                 news_of=_news_of(before, settings, states, number),
             )
         )
@@ -306,12 +306,12 @@ class Reader:
         if is_due:
             # No further back than is remembered: else the whole window is read each time.
             since = max(now - self._window, self._recent.since)
-            past = read_past(look.deployment, look.settings, since, now)
+            past = read_durations(look.deployment, look.settings, since, now)
         if news or past is not None:
             pools = {pool for _, run in news for pool, *_ in uses(run, look.settings)}
             self._loop.call_soon_threadsafe(self._tell_past, past, pools)
 
-    def _tell_past(self, past: Past | None, pools: set[str]) -> None:
+    def _tell_past(self, past: Durations | None, pools: set[str]) -> None:
         look = self._look
         if look is None:
             return

@@ -18,7 +18,7 @@ from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.names import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
-from dagster_lifeguard.insight.past import terms_of, terms_of_asset, terms_of_step
+from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import runs_in
 from dagster_lifeguard.storage import switch
 
@@ -51,7 +51,7 @@ class Machine:
     here: Path
 
 
-class Subject:
+class Examined:
     """A deployment, as far as it is visible from here.
 
     Args:
@@ -206,7 +206,7 @@ class Subject:
         return frozenset(term.name for term in terms_of_step(step.pool, assets, self.settings))
 
     @cached_property
-    def tables(self) -> health.Tables:
+    def tables(self) -> health.DagsterTables:
         """What the tables of the instance's event log can hold."""
         return health.tables(self.instance)
 
@@ -223,25 +223,25 @@ class Subject:
 
 
 @contextmanager
-def examine_instance(machine: Machine) -> Iterator[Subject]:
+def examine_instance(machine: Machine) -> Iterator[Examined]:
     """The instance in DAGSTER_HOME, as far as it can be opened."""
     problem = home_problem(machine.home)
     if problem is not None:
-        yield Subject(machine.home or "no instance", machine=machine, trouble=problem)
+        yield Examined(machine.home or "no instance", machine=machine, trouble=problem)
         return
     home = str(home_folder(machine.home or ""))
     file = Path(home) / "dagster.yaml"
     try:
         instance = instance_in(home)
     except LifeguardError as error:
-        yield Subject(home, machine=machine, file=file, trouble=error.message, remedy=error.remedy)
+        yield Examined(home, machine=machine, file=file, trouble=error.message, remedy=error.remedy)
         return
     with instance:
         try:
             deployment = InstanceDeployment(instance, home)
         except LifeguardError as error:
-            yield Subject(
+            yield Examined(
                 home, machine=machine, file=file, instance=instance, trouble=error.message
             )
             return
-        yield Subject(home, machine=machine, file=file, instance=instance, deployment=deployment)
+        yield Examined(home, machine=machine, file=file, instance=instance, deployment=deployment)

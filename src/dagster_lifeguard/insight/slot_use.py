@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.insight.past import pools_of_run, terms_used
+from dagster_lifeguard.insight.durations import pools_of_run, terms_used
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

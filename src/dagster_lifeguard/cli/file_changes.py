@@ -28,7 +28,7 @@ FILE_NAME = "lifeguard.yaml"
 
 
 @dataclass(frozen=True)
-class Change:
+class FileChange:
     """A file and what it is to say."""
 
     path: Path
@@ -55,10 +55,10 @@ class Change:
         if self.old is None:
             self.path.unlink()
         else:
-            Change(self.path, self.new, self.old).write()
+            FileChange(self.path, self.new, self.old).write()
 
 
-def write_all(changes: Sequence[Change]) -> None:
+def write_all(changes: Sequence[FileChange]) -> None:
     """Put all new files in place, each at once; if one cannot be prepared, none is."""
     ready: list[tuple[Path, Path]] = []
     try:
@@ -88,7 +88,7 @@ def _refusing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(change: Change) -> Path:
+def _prepare(change: FileChange) -> Path:
     """Write the new contents beside the file, with the old one's owner and permissions."""
     path = change.path.resolve()
     old = path.stat() if change.old is not None else None
@@ -108,13 +108,13 @@ def _prepare(change: Change) -> Path:
     return new
 
 
-def agreed(changes: Sequence[Change], *, yes: bool, dry_run: bool = False) -> bool:
+def agreed(changes: Sequence[FileChange], *, yes: bool, dry_run: bool = False) -> bool:
     """Show the changes, and ask for consent unless it was given."""
     show(changes)
     return not dry_run and consented("Write this?", "Nothing was written", yes=yes)
 
 
-def show(changes: Sequence[Change]) -> None:
+def show(changes: Sequence[FileChange]) -> None:
     """Print what the changes take out and put in."""
     for change in changes:
         for line in change.diff().splitlines():
