@@ -293,12 +293,10 @@ class TestFindings:
         assert project.codes("-f", project.write("defs.py", text)) == ["name-clash"]
 
     def test_unused_pool(self, project: Project) -> None:
-        project.write("lifeguard.yaml", "pools: {warehouse: 8, inside: 3, a: 2}\n")
-        inside = """metadata={"lifeguard/slots": "inside"}"""
-        file = project.write("defs.py", code(asset("a", inside)))
+        project.write("lifeguard.yaml", "pools: {warehouse: 8, a: 2}\n")
+        file = project.write("defs.py", code(asset("a")))
         with dg.DagsterInstance.get() as instance:
             instance.event_log_storage.set_concurrency_slots("a", 2)
-            instance.event_log_storage.set_concurrency_slots("inside", 3)
         (found,) = project.json("-f", file)["warnings"]
         assert (found["code"], found["names"]) == ("unused-pool", ["warehouse"])
         assert found["evidence"] == ["lifeguard.yaml:1:9: warehouse"]
@@ -389,24 +387,20 @@ def several(context): ...
         rules = """\
             engine: lifeguard
             rules: [{assets: "*", pools: ["{asset}", "w*3"]}]
-            pools: {w: 4, api: 2}
+            pools: {w: 4}
         """
         project.write("lifeguard.yaml", rules)
-        text = code(
-            asset("a", "metadata={'lifeguard/slots': 'api*2'}"),
-            wrap="Policy.from_yaml('lifeguard.yaml').apply({})",
-        )
+        text = code(asset("a"), wrap="Policy.from_yaml('lifeguard.yaml').apply({})")
         file = project.write("defs.py", text)
         found = project.json("-f", file, "--ignore", "engine-off")
         never = "whose limit on the instance is 1: it would wait for ever."
         assert [(f["code"], f["message"], f["remedy"], f["commands"]) for f in found["errors"]] == [
             (
                 "slots-above-limit",
-                f"a asks for {slots} slots of the pool {pool}, {never}",
-                f"Set the limit that the policy declares, {limit}.",
+                f"a asks for 3 slots of the pool w, {never}",
+                "Set the limit that the policy declares, 4.",
                 ["lifeguard apply"],
             )
-            for pool, slots, limit in [("api", 2, 2), ("w", 3, 4)]
         ]
         done = CliRunner().invoke(main, ["apply", "--yes"])
         assert done.exit_code == 0, done.output
@@ -465,112 +459,6 @@ def dbt(): ...
         engine = storage_yaml.enabled(settings, str(home / "dagster.yaml"))
         home.joinpath("dagster.yaml").write_text(engine)
         assert "engine-off" not in project.codes("-f", file)
-
-    def test_slots_inside_that_an_asset_can_never_have(self, project: Project) -> None:
-        rules = """\
-            engine: lifeguard
-            rules:
-              - {assets: "key:own", pools: ["{asset}"]}
-              - {assets: "key:rates", pools: ["rates"], hold: asset}
-              - {assets: "*", pools: ["w"]}
-            pools: {w: 4, api: 2}
-        """
-        graph = """
-            @dg.op
-            def fetch(): return 1
-            @dg.graph_asset(metadata={"lifeguard/slots": "rates"})
-            def rates(): return fetch()
-        """
-        models = """
-            @dg.multi_asset(
-                specs=[dg.AssetSpec("m1", skippable=True), dg.AssetSpec("m2", skippable=True,
-                       metadata={"lifeguard/slots": ["w*3", "api*2 > w*2 > api"]})],
-                can_subset=True)
-            def models(): ...
-        """
-        text = code(
-            asset("own", "metadata={'lifeguard/slots': 'own'}"),
-            asset("much", "metadata={'lifeguard/slots': ['api*3', 'api > w*2']}"),
-            asset("fine", "metadata={'lifeguard/slots': ['api*2', 'w*3', 'other']}"),
-            asset("typo", "metadata={'lifeguard/slots': 'a b'}"),
-            asset("number", "metadata={'lifeguard/slots': [3]}"),
-            graph,
-            models,
-        )
-        project.write("lifeguard.yaml", dedent(rules))
-        assert CliRunner().invoke(main, ["apply", "--yes"]).exit_code == 0
-        ignored = ("--ignore", "engine-off", "--ignore", "not-applied")
-        found = project.json("-f", project.write("defs.py", text), *ignored)
-        told = sorted((f["code"], f["names"][0], f["message"]) for f in found["errors"])
-        blocked = "of {}: it waits for itself."
-        assert told == [
-            ("self-blocking", "m2", f"m2 holds 2 slots of the pool api and asks inside for 1 more, {blocked.format(2)}"),
-            ("self-blocking", "own", f"own holds 1 slot of the pool own and asks inside for 1 more, {blocked.format(1)}"),
-            ("self-blocking", "rates", f"rates holds 1 slot of the pool rates and asks inside for 1 more, {blocked.format(1)}"),
-            ("slots-above-limit", "much", "much asks inside for 3 slots of the pool api, whose limit is 2: it would wait for ever."),
-            ("slots-unreadable", "number", "The metadata lifeguard/slots of number says [3]: 3 is no text."),
-            ("slots-unreadable", "typo", "The metadata lifeguard/slots of typo says 'a b': 'a b' is not a pool expression."),
-        ]  # fmt: skip
-        (m2,) = (f["evidence"] for f in found["errors"] if f["names"][0] == "m2")
-        assert m2 == ["m2 asks for api while it holds w*3+api*2"]
-        # Pools that assets only take slots of inside are used.
-        assert "unused-pool" not in [f["code"] for f in found["warnings"]]
-
-    def test_circles_of_slots_inside_also_across_locations(self, project: Project) -> None:
-        rules = """\
-            engine: lifeguard
-            rules:
-              - {assets: "tag:outer", pools: ["{asset}", "a"]}
-              - {assets: "*", pools: []}
-            pools: {a: 1, b: 1}
-        """
-        project.write("lifeguard.yaml", rules)
-        wrap = "Policy.from_yaml('lifeguard.yaml').apply({})"
-        north = asset("north", "tags={'outer': ''}, metadata={'lifeguard/slots': 'b'}")
-        project.write("one.py", code(north, wrap=wrap))
-        south = asset("other", "metadata={'lifeguard/slots': ['b > a']}")
-        project.write("two.py", code(south, wrap=wrap))
-        ignored = ("--ignore", "engine-off", "--ignore", "default-limit")
-        assert "circular-wait" not in project.codes("-f", "one.py", *ignored)
-        workspace = "load_from: [{python_file: one.py}, {python_file: two.py}]"
-        project.write("workspace.yaml", workspace)
-        found = project.json("-w", "workspace.yaml", *ignored)
-        (circle,) = (f for f in found["warnings"] if f["code"] == "circular-wait")
-        assert circle == {
-            "code": "circular-wait",
-            "message": "Runs of north and other may wait for each other's slots of b and a for "
-            "ever.",
-            "remedy": "Let all ask for these pools in one order, or for all at once.",
-            "names": ["north", "other", "b", "a"],
-            "evidence": [
-                "north asks for b while it holds north+a",
-                "other asks for a while it holds b",
-            ],
-            "commands": [],
-            "snippet": [],
-        }
-
-    def test_what_slots_inside_need_the_engine_for(self, project: Project) -> None:
-        file = project.write("defs.py", code(
-            asset("one", "metadata={'lifeguard/slots': 'api'}"),
-            asset("two", "metadata={'lifeguard/slots': ['api*2', 'api+w']}"),
-        ))  # fmt: skip
-        found = project.json("-f", file, "--ignore", "slots-above-limit")
-        assert [f["message"] for f in found["errors"]] == [
-            "two asks inside for api*2: needs engine: lifeguard.",
-            "two asks inside for api+w: needs engine: lifeguard.",
-        ]
-
-    def test_at_granularity_run_a_step_holds_nothing_while_it_asks(
-        self, project: Project, home: Path
-    ) -> None:
-        file = project.write("defs.py", code(asset("a", "metadata={'lifeguard/slots': 'a'}")))
-        assert project.codes("-f", file) == ["self-blocking"]
-        home.joinpath("dagster.yaml").write_text(
-            "telemetry: {enabled: false}\n"
-            "concurrency: {pools: {default_limit: 1, granularity: run}}\n"
-        )
-        assert "self-blocking" not in project.codes("-f", file)
 
     def test_same_target(self, project: Project) -> None:
         table = "metadata={'dagster/table_name': 'db.t'}"

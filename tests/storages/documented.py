@@ -19,7 +19,7 @@ def steered(name: str, **arguments) -> dg.AssetsDefinition:
     return asset
 
 
-@dg.asset(group_name="scratch", metadata={"lifeguard/slots": "stripe_api"})
+@dg.asset(group_name="scratch")
 def calls(context: dg.AssetExecutionContext) -> None:
     async def call(number: int) -> None:
         async with slots(context, "stripe_api"):

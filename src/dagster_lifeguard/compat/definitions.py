@@ -170,16 +170,6 @@ def metadata_texts(items: Iterable[object], names: Iterable[str]) -> Iterator[tu
                         yield key.to_user_string(), name, value
 
 
-def metadata_values(items: Iterable[object], name: str) -> Iterator[tuple[str, object]]:
-    """Yield asset key and plain value wherever an asset has metadata of that name."""
-    for item in items:
-        if isinstance(item, dg.AssetsDefinition):
-            for key, metadata in item.metadata_by_key.items():
-                if name in metadata:
-                    value = metadata[name]
-                    yield key.to_user_string(), getattr(value, "value", value)
-
-
 def tag_values(items: Iterable[object], name: str) -> Iterator[tuple[str, str]]:
     """Yield asset key and value wherever an asset has a tag of that name."""
     for item in items:

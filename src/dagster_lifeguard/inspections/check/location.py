@@ -15,7 +15,6 @@ from dagster_lifeguard.compat.locations import (
 )
 from dagster_lifeguard.inspections.check.assets import asset_findings, demand_findings, same_targets
 from dagster_lifeguard.inspections.check.executors import executor_findings
-from dagster_lifeguard.inspections.check.inside import asks_of, blocks_findings, read_blocks
 from dagster_lifeguard.inspections.check.policies import (
     by_policy,
     differing_limits,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.locations import LocationOrigin
     from dagster_lifeguard.engine.rules.names import Term
     from dagster_lifeguard.findings import Finding
-    from dagster_lifeguard.inspections.check.circles import Ask
     from dagster_lifeguard.policy.assignments import Assignment
     from dagster_lifeguard.policy.config import Config, Engine
 
@@ -55,7 +53,6 @@ class Location:
         engines: Who admits steps, by these policies.
         rules: What each rule selects, in order.
         on_conflict: The rules that say something of duplicate runs, as messages name them.
-        asks: What its assets say that they ask for inside.
     """
 
     name: str
@@ -68,7 +65,6 @@ class Location:
     engines: frozenset[Engine]
     rules: tuple[str, ...]
     on_conflict: tuple[str, ...] = ()
-    asks: tuple[Ask, ...] = ()
 
 
 def inspect_location(
@@ -103,7 +99,6 @@ def inspect_location(
         engines=frozenset(engine for location in locations for engine in location.engines),
         rules=locations[0].rules if locations else (),
         on_conflict=tuple(rule for location in locations for rule in location.on_conflict),
-        asks=tuple(ask for location in locations for ask in location.asks),
     )
 
 
@@ -120,13 +115,10 @@ def _inspect_repository(
     plans = [(policy, Assignments(policy, part)) for policy, part in parts]
     assignments_of = [part.assignments() for _, part in plans]
     assignments = [a for part in assignments_of for a in part]
-    unreadable: list[Finding] = []
-    inside_of = [read_blocks(items, part, unreadable) for part in assignments_of]
     declared: defaultdict[str, set[int | None]] = defaultdict(set)
     by_partition = set()
-    for (policy, _), part, inside in zip(plans, assignments_of, inside_of, strict=True):
-        of_assets = (t for a in part for t in a.own_terms)
-        for term in (*of_assets, *(t for b in inside for t in b.terms)):
+    for (policy, _), part in zip(plans, assignments_of, strict=True):
+        for term in (term for assignment in part for term in assignment.own_terms):
             declared[term.name].add(policy.limit_of(term.name))
             if term.fields and all(field.is_of_partition for field in term.fields):
                 by_partition.add(term)
@@ -138,12 +130,6 @@ def _inspect_repository(
     findings += differing_limits(declared)
     findings += asset_findings(assignments, granularity)
     findings += demand_findings(assignments, limits)
-    findings += unreadable
-    asks: list[Ask] = []
-    for (policy, _), inside in zip(plans, inside_of, strict=True):
-        of_policy = asks_of(inside, policy, granularity)
-        findings += blocks_findings(inside, of_policy, policy, limits)
-        asks += of_policy
     findings += same_targets(items, assignments)
     findings += executor_findings(repository)
     for (policy, members), part in zip(parts, assignments_of, strict=True):
@@ -167,7 +153,6 @@ def _inspect_repository(
             for index, rule in enumerate(policy.rules)
             if rule.on_conflict != "queue"
         ),
-        asks=tuple(asks),
     )
 
 

@@ -15,7 +15,6 @@ from dagster_lifeguard.engine.rules.names import (
 )
 from dagster_lifeguard.findings import Finding, limit_text, worst_first
 from dagster_lifeguard.inspections.check.assets import slots_above_limit
-from dagster_lifeguard.inspections.check.inside import circle_findings
 from dagster_lifeguard.storage.run_coordinator import LifeguardRunCoordinator
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ def report_on(
     # A rule is for all locations, so it is unused only if it is so in each of them.
     findings += _unused_everywhere(locations)
     findings += _clashes_across(locations)
-    findings += _circles_across(locations)
     if config is not None:
         findings += _unused_pools(locations, config)
     if settings is not None:
@@ -120,12 +118,6 @@ def _clashes_across(locations: Sequence[Location]) -> Iterator[Finding]:
             )
 
 
-def _circles_across(locations: Sequence[Location]) -> Iterator[Finding]:
-    """A circle may go through several code locations, for pools belong to the instance."""
-    limits = {pool: n for location in locations for pool, n in location.limits.items()}
-    return circle_findings([ask for location in locations for ask in location.asks], limits)
-
-
 def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Finding]:
     used = {pool for location in locations for pool in location.limits}
     # The names of assets are filled in beside their templates, those of partitions are not known.
@@ -139,9 +131,9 @@ def _unused_pools(locations: Sequence[Location], config: Config) -> Iterator[Fin
         yield Finding(
             "unused-pool",
             "warning",
-            f"No asset uses the declared pool {pools_text(unused)}.",
-            "Correct the name, use it in a rule, or drop it. If an asset takes slots of it inside, "
-            "say so in its metadata: lifeguard/slots.",
+            f"No rule gives an asset the declared pool {pools_text(unused)}.",
+            "Correct the name, use it in a rule, or drop it. If only slots() asks for it, all is "
+            "well: --ignore unused-pool.",
             tuple(unused),
         )
 
@@ -193,8 +185,7 @@ def _too_few_in_force(
     asked: defaultdict[tuple[str, int], dict[str, int | None]] = defaultdict(dict)
     for location in locations:
         of_assets = ((a.asset, t.name, t.slots) for a in location.assignments for t in a.own_terms)
-        inside = ((ask.asset, *wanted) for ask in location.asks for wanted in ask.wanted.items())
-        for asset, pool, slots in (*of_assets, *inside):
+        for asset, pool, slots in of_assets:
             asked[pool, slots][asset] = location.limits[pool]
     for (pool, slots), declared in sorted(asked.items()):
         in_force = settings.limits.get(pool, settings.default_limit)
