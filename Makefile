@@ -78,7 +78,7 @@ bench: $(READY)  ## Measure what a policy costs while definitions load, beside D
 docs: $(READY)  ## Check the docs: links, commands, generated pages, every block of the README
 	$(BIN)/python -m pytest tests/docs
 
-dist: $(READY)  ## Build wheel and sdist, check them, and try the wheel in bare environments (through nox, 3 minutes)
+dist: $(READY)  ## Build wheel and sdist, check them, and try the wheel in a bare environment (through nox, 5 minutes)
 	$(BIN)/nox --session dist
 
 lock:  ## Resolve the development environment anew into constraints/ (needs uv)

@@ -75,7 +75,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build wheel and sdist into ``dist/``, and try the wheel in bare environments."""
+    """Build wheel and sdist into ``dist/``, and try the wheel in a bare environment."""
     session.install("build", "twine")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build")
