@@ -78,6 +78,9 @@ bench: $(READY)  ## Measure what a policy costs while definitions load, beside D
 docs: $(READY)  ## Check the docs: links, commands, generated pages, every block of the README
 	$(BIN)/python -m pytest tests/docs
 
+dist: $(READY)  ## Build wheel and sdist, check them, and try the wheel in a bare environment (through nox, 5 minutes)
+	$(BIN)/nox --session dist
+
 lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
 	  --no-annotate --no-header --upgrade pyproject.toml --output-file constraints/newest.txt
@@ -92,7 +95,7 @@ lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	  --output-file constraints/celery.txt
 
 clean:  ## Remove the environment and the caches
-	rm -rf .venv .nox .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .nox dist .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The environment is made once and made anew only when what it is made from changes.
 $(READY): pyproject.toml constraints/newest.txt
@@ -114,4 +117,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs dist lock clean

@@ -1,4 +1,7 @@
-"""The test suite in environments other than the newest one (`make test`)."""
+"""Sessions: the test suite on other versions than `make test` uses, and the build of a release."""
+
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -68,3 +71,29 @@ def pythons(session: nox.Session) -> None:
     """Run the tests on each supported Python that this machine has."""
     session.install("--constraint", "constraints/newest.txt", "--editable", ".[dev]")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build wheel and sdist into ``dist/``, and try the wheel in a bare environment."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    (wheel,) = Path("dist").resolve().glob("*.whl")
+    session.run("python", "tests/release/wheel_is_whole.py", str(wheel))
+    bare = Path(session.create_tmp()) / "bare"
+    session.run("python", "-m", "venv", "--clear", str(bare))
+    python = str(bare / "bin" / "python")
+    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(python, *install, str(wheel), external=True)
+    session.run(python, "tests/release/try_wheel.py", external=True)
+    session.run(python, *install, f"{wheel}[postgres,web]", external=True)
+    session.run(
+        *(
+            python,
+            "-c",
+            "from dagster_lifeguard.storage import *; import dagster_lifeguard.web.app",
+        ),
+        external=True,
+    )

@@ -22,12 +22,12 @@ INTRODUCTION = """\
 This page is generated from `--help` by `docs/generate_cli_reference.py`. `python -m
 dagster_lifeguard` is the same command.
 
-Exit codes, for every command: 0 done and nothing found, 1 something found, 2 a mistake in what was
-asked. Codes of findings and errors: [Findings and errors](findings.md).
+Exit codes of every command: 0 done and no findings, 1 findings, 2 usage error. Codes of findings
+and errors: [Findings and errors](findings.md).
 
-Your shell completes commands, options, pools and assets after one line in its start file. It
-offers the pools that `lifeguard.yaml` declares and, of an instance on SQLite in `DAGSTER_HOME`,
-those with a limit and the assets that were materialised; no server is asked.
+Add one line to your shell's start file, and the shell completes commands, options, pools and
+assets. It offers the pools that `lifeguard.yaml` declares. If the instance in `DAGSTER_HOME` is on
+SQLite, it also offers the pools with a limit and the materialised assets. It asks no server.
 
 | Shell | File | Line |
 |---|---|---|

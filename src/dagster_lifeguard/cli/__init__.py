@@ -1,7 +1,7 @@
 """The command ``lifeguard``.
 
-Exit codes, for every command: 0 done and nothing found, 1 something found, 2 a mistake in what was
-asked, with one line that says what and a remedy.
+Exit codes of every command: 0 done and no findings, 1 findings, 2 usage error, with one line that
+names the error and a remedy.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ __all__ = ["main"]
 
 COMMANDS = {
     "Give assets their pools": {
-        "init": "Write a lifeguard.yaml to start from, and give pools a default limit.",
-        "check": "Show which asset gets which pool by which rule, and what is wrong.",
+        "init": "Write a first lifeguard.yaml, and give pools a default limit.",
+        "check": "Show the pool and the limit of each asset, and what is wrong.",
         "schema": "Print the JSON schema of lifeguard.yaml, for editors.",
-        "demo": "Load real data with three runs at once, without pools and with them.",
+        "demo": "Run three runs at once on real data, without pools and with them.",
     },
     "Set limits as code": {
-        "plan": "Show declared and live limits, rates and orders, what apply would do, and who is "
-        "affected.",
-        "apply": "Set the limits, rates and orders that lifeguard.yaml declares, after showing the "
-        "change.",
+        "plan": "Show what apply would change, and which steps that affects.",
+        "apply": "Set the limits, rates and orders that lifeguard.yaml declares.",
         "pull": "Write the live limits, rates and orders into lifeguard.yaml.",
     },
     "Operate": {
-        "status": "Show which pools are held, who waits, and for how long.",
-        "explain": "Show why a step waits, behind whom, and when it is likely to go in.",
-        "free": "Free slots that are held by nobody who lives.",
-        "doctor": "Find out why a pool does not work, and what to do about it.",
-        "timeline": "Show what executed and waited when: runs, a pool or an asset.",
-        "serve": "Serve a live web page of pools, and metrics.",
-        "audit": "Prove from history that no limit or rate was exceeded, or list where one was.",
+        "status": "Show which pools are full, which steps wait, and for how long.",
+        "explain": "Show why a step waits, which steps are ahead, and when it may start.",
+        "free": "Free slots whose holder is dead.",
+        "doctor": "Find out why a pool does not work, and how to fix it.",
+        "timeline": "Draw when steps executed and when they waited.",
+        "serve": "Show pools live in a browser, and serve metrics.",
+        "audit": "Check past runs: was any limit or rate exceeded?",
     },
     "Make the limits hold": {
-        "engine": "Switch the engine on or off, or see what it does.",
+        "engine": "Switch the engine on or off, or show its state.",
     },
 }
 """For each heading its commands, and what each does; see ``Deferred`` for where they are."""
@@ -51,8 +49,11 @@ COMMANDS = {
 def main() -> None:
     """Concurrency limits for Dagster assets.
 
-    Protect a project in one line of its definitions, apply_per_asset_concurrency(defs), then give
-    pools a limit with lifeguard init and see with lifeguard check what is protected.
+    \b
+    Protect a project in three steps:
+      1. End its definitions with: defs = apply_per_asset_concurrency(defs)
+      2. Give its pools a limit:   lifeguard init
+      3. See what is protected:    lifeguard check
 
-    Exit codes: 0 nothing found, 1 something found, 2 a mistake in what was asked.
+    Exit codes: 0 no findings, 1 findings, 2 usage error.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("apply")
 @plan_options
-@click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+@click.option("-y", "--yes", is_flag=True, help="Apply without asking.")
 @deployment_options
 def apply_command(
     deployment: Deployment,
@@ -32,21 +32,24 @@ def apply_command(
     as_json: bool,
     yes: bool,
 ) -> None:
-    """Set the limits, rates and orders that lifeguard.yaml declares, after showing the change.
+    """Set the limits, rates and orders that lifeguard.yaml declares.
 
-    The instance in DAGSTER_HOME gets all of them or none. A webserver (--url) takes them one by
-    one; when it fails in between, what was done and what was not is told. What is as declared is
-    left alone, so it can be repeated. A limit below what is held drains: nobody loses a slot.
+    Shows the changes and asks first. Pools that are already as declared stay as they are, so you
+    can repeat the command. No step loses its slot: if a new limit is below the number of held
+    slots, the next step starts once enough slots are released.
+
+    The instance in DAGSTER_HOME takes all changes or none. A webserver (--url) takes them one by
+    one; if one fails, the command lists which changes were made and which were not.
 
     \b
     Examples:
       lifeguard apply
-      lifeguard apply --yes                       # where nobody can be asked
-      lifeguard apply --prune                     # also delete limits that nobody declares
+      lifeguard apply --yes                       # in scripts
+      lifeguard apply --prune                     # also delete undeclared limits
       lifeguard apply warehouse --url http://localhost:3000
 
-    Exit code: 0 all limits are as declared, 1 something declared cannot be set, 2 a mistake in
-    what was asked, or not all was done.
+    Exit codes: 0 all is as declared, 1 a declared setting cannot be set, 2 usage error or an
+    incomplete change.
     """
     plan = read_plan(config_path, deployment, names, prune=prune)
     if not as_json:

@@ -57,13 +57,13 @@ SHOWN_MAX = 10
     default="7d",
     show_default=True,
     callback=read_duration,
-    help="How far back: 90s, 30m, 24h, 7d.",
+    help="How far back to look, e.g. 30m, 24h, 7d.",
 )
-@click.option("--pool", shell_complete=completion.pools, help="Judge only this pool.")
+@click.option("--pool", shell_complete=completion.pools, help="Check only this pool.")
 @click.option(
     "--by",
     type=click.Choice(["ledger", "event-logs"]),
-    help="By what limits are judged.  [default: the engine's ledger where it runs, else Dagster's "
+    help="Evidence to judge limits by.  [default: the engine's ledger if it is on, else Dagster's "
     "event logs]",
 )
 @click.option(
@@ -71,7 +71,7 @@ SHOWN_MAX = 10
     default="10m",
     show_default=True,
     callback=read_duration,
-    help="Tell waits as long as this.",
+    help="Report waits of at least this long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
@@ -84,11 +84,11 @@ def audit_command(
     *,
     as_json: bool,
 ) -> None:
-    """Prove from history that no limit or rate was exceeded, or list where one was.
+    """Check past runs: was any limit or rate exceeded?
 
-    Also lists fences that did not grow, steps that went on after their lease, where two runs made
-    the same partition of the same asset at once, and long waits. What the history does not tell is
-    said, and counted.
+    Also finds fences that did not grow, steps that continued after their lease, pairs of runs that
+    made the same partition of an asset at the same time, and long waits. The report counts what the
+    history does not show.
 
     \b
     Examples:
@@ -96,8 +96,8 @@ def audit_command(
       lifeguard audit --since 24h --pool warehouse
       lifeguard audit --json | jq '.limits.exceeded'
 
-    Exit code: 0 nothing exceeded, 1 a limit or a rate was exceeded, a fence did not grow or a step
-    went on after its lease, 2 a mistake in what was asked.
+    Exit codes: 0 nothing exceeded; 1 a limit or a rate was exceeded, a fence did not grow, or a
+    step continued after its lease; 2 usage error.
     """
     from dagster_lifeguard.inspections.audit.report import FOUND, audit  # noqa: PLC0415 - slow
 

@@ -25,39 +25,56 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.option("-m", "--module-name", "modules", multiple=True, help="Python module. Repeatable.")
-@click.option("-f", "--python-file", "files", multiple=True, help="Python file. Repeatable.")
-@click.option("-w", "--workspace", "workspaces", multiple=True, help="workspace.yaml. Repeatable.")
-@click.option("-d", "--working-directory", help="Where -m and -f import from.  [default: here]")
+@click.option(
+    "-m",
+    "--module-name",
+    "modules",
+    multiple=True,
+    help="Python module with definitions. Repeatable.",
+)
+@click.option(
+    "-f", "--python-file", "files", multiple=True, help="Python file with definitions. Repeatable."
+)
+@click.option(
+    "-w", "--workspace", "workspaces", multiple=True, help="A workspace.yaml. Repeatable."
+)
+@click.option(
+    "-d", "--working-directory", help="Directory that -m and -f import from.  [default: .]"
+)
 @click.option(
     "--config",
     "config_path",
-    help=f"The policy to measure by.  [default: ./{FILE_NAME}, or else the policy that the "
-    "definitions apply]",
+    help=f"Policy to compare the definitions with.  [default: ./{FILE_NAME}, or else the policy "
+    "that the definitions apply]",
 )
 @click.option(
     "--no-instance",
     is_flag=True,
-    help="Look at the definitions alone, where there is no instance by intent, such as in CI.",
+    help="Check the definitions only, without an instance, such as in CI.",
 )
-@click.option("--select", "pattern", help="Only assets whose key, group or pool holds this text.")
+@click.option(
+    "--select", "pattern", help="Show only assets whose key, group or pool contains this text."
+)
 @click.option(
     "--sort",
     type=click.Choice(list(SORT_KEYS)),
     default="asset",
     show_default=True,
-    help="Order of the table.",
+    help="Sort the table by this column.",
 )
 @click.option(
-    "--all", "show_all", is_flag=True, help=f"List more than {ROWS_MAX} assets one by one."
+    "--all",
+    "show_all",
+    is_flag=True,
+    help=f"List every asset, even if there are more than {ROWS_MAX}.",
 )
-@click.option("--summary", is_flag=True, help="Only the sums by rule, and the findings.")
+@click.option("--summary", is_flag=True, help="Show only the sums by rule, and the findings.")
 @click.option(
     "--ignore",
     multiple=True,
     type=click.Choice(sorted(CODES)),
     metavar="CODE",
-    help="Leave out findings of this code. Repeatable.",
+    help="Leave out findings with this code. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def check_command(
@@ -75,14 +92,14 @@ def check_command(
     ignore: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show which asset gets which pool by which rule, and what is wrong.
+    """Show the pool and the limit of each asset, and what is wrong.
 
-    Without -m, -f or -w it looks at the project here: its pyproject.toml (tool.dagster or
-    tool.dg), or else its workspace.yaml. The code is imported; nothing is executed.
+    Without -m, -f or -w, the command checks the project in this directory: its pyproject.toml
+    (tool.dagster or tool.dg), or else its workspace.yaml. It imports the code and executes nothing.
 
-    Limits belong to the instance in DAGSTER_HOME. Without one that is an error, and the column
-    limit shows "?". With --no-instance it is not: the report then says that no limit was looked
-    at, and the granularity is taken to be op.
+    Limits belong to the instance in DAGSTER_HOME. Without an instance, no limit is known: the
+    column limit shows "?", and that is an error. Use --no-instance where this is intended, such as
+    in CI; the granularity is then taken to be op.
 
     \b
     Examples:
@@ -92,7 +109,7 @@ def check_command(
       lifeguard check --select snowflake --sort pool
       lifeguard check --json | jq '.errors'
 
-    Exit code: 0 nothing found, 1 errors or warnings, 2 a mistake in what was asked.
+    Exit codes: 0 no findings, 1 errors or warnings, 2 usage error.
     """
     config_file = _config_file(config_path)
     config = None if config_file is None else Config.from_yaml(config_file)

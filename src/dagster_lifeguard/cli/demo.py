@@ -57,17 +57,19 @@ In your own project:
 
 
 @click.command("demo")
-@click.option("--keep", is_flag=True, help="Keep the Dagster home, to open it in dagster dev.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evidence as one JSON object.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the Dagster home, so that dagster dev can open it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.pass_context
 def demo_command(context: click.Context, *, keep: bool, as_json: bool) -> None:
-    """Load real data with three runs at once, without pools and with them.
+    """Run three runs at once on real data, without pools and with them.
 
     \b
     Exit codes:
       0  damage without pools, and none with them
-      1  a run was not protected, or there was no damage to protect it from
-      2  the demo could not be carried out
+      1  a run was damaged with pools, or none was damaged without them
+      2  the demo could not run
     """
     began = time.monotonic()
     stage = Stage(Console(highlight=False, quiet=as_json))

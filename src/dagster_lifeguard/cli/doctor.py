@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @target_options
-@click.option("--fix", is_flag=True, help="Offer the fixes that are safe, and look again.")
+@click.option("--fix", is_flag=True, help="Offer the safe fixes, then check again.")
 @click.option("-y", "--yes", is_flag=True, help="Fix without asking.")
 @click.option(
     "--ignore",
     multiple=True,
     type=click.Choice(sorted(CHECKS)),
     metavar="CODE",
-    help="Leave out the check of this code. Repeatable.",
+    help="Skip the check with this code. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def doctor_command(
@@ -56,15 +56,15 @@ def doctor_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Find out why a pool does not work, and what to do about it.
+    """Find out why a pool does not work, and how to fix it.
 
-    Looks at DAGSTER_HOME, dagster.yaml, the daemon, the storage, limits, slots, names, the run
-    queue and executors. Over --url it says of each check that needs the machine of the instance
-    that it is not visible from here. Without --fix it changes nothing.
+    Checks DAGSTER_HOME, dagster.yaml, the daemon, the storage, limits, slots, names, the run queue
+    and executors. Some checks need the machine of the instance; with --url they are listed as not
+    visible. Changes nothing without --fix.
 
-    --fix shows what it would do and asks. It frees the slots of runs that are over, wakes steps
-    that wait beside a free slot, and adds run monitoring to dagster.yaml. It never frees a slot of
-    a run that may be alive.
+    --fix shows each fix and asks. It frees the slots of runs that have ended, wakes steps that wait
+    beside a free slot, and adds run monitoring to dagster.yaml. It never frees a slot of a run that
+    may be alive.
 
     \b
     Examples:
@@ -73,8 +73,7 @@ def doctor_command(
       lifeguard doctor --ignore monitoring-off --json | jq '.findings[].code'
       lifeguard doctor --url http://localhost:3000
 
-    Exit code: 0 nothing found, 1 errors or warnings, 2 a mistake in what was asked. Notes do not
-    count.
+    Exit codes: 0 no findings, or only notes; 1 errors or warnings; 2 usage error.
     """
     if yes and not fix:
         raise click.UsageError("--yes goes with --fix.")

@@ -29,11 +29,11 @@ _START_AGAIN = "Start webserver, daemon and code servers again if you have not s
 
 @click.group("engine")
 def engine_command() -> None:
-    """Switch the engine on or off, or see what it does.
+    """Switch the engine on or off, or show its state.
 
-    The engine is a storage in dagster.yaml, on the same files or database as Dagster's own, under
-    which the limit of a pool holds, slots are handed over in milliseconds, and are freed when
-    their holder dies.
+    The engine is a storage in dagster.yaml, on the same files or database as Dagster's own storage.
+    With it, the limit of a pool holds, a freed slot moves on in milliseconds, and a dead holder's
+    slots are freed.
     """
 
 
@@ -42,7 +42,7 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
         "--home",
         envvar="DAGSTER_HOME",
         type=click.Path(path_type=Path),
-        help="The instance's directory.  [default: DAGSTER_HOME]",
+        help="Directory of the instance.  [default: DAGSTER_HOME]",
     )(command)
 
 
@@ -50,7 +50,7 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
 @_home_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status_command(home: Path | None, *, as_json: bool) -> None:
-    """See which storage is in use, the engine's processes, and who holds slots.
+    """Show which storage is in use, the engine's processes, and the held slots.
 
     Changes nothing.
 
@@ -59,8 +59,7 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
       lifeguard engine status
       lifeguard engine status --json | jq .processes
 
-    Exit code: 0, 1 if slots of Dagster's own storage do not match their limits, or 2 for a mistake
-    in what was asked.
+    Exit codes: 0 shown, 1 slots of Dagster's own storage do not match their limits, 2 usage error.
     """
     home = _checked(home)
     with instance_in(str(home)) as instance:
@@ -113,13 +112,13 @@ def _lines(found: switch.Status) -> Iterator[str]:
 @engine_command.command("enable")
 @_home_option
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the change, and write nothing.")
 def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
     """Put the engine's storage into dagster.yaml, on the same files or database.
 
-    Runs may go on executing: a slot that one of them holds counts as held until it is freed. A
-    run worker that was started before gets no new slot while a step holds or waits under the
-    engine. Start webserver, daemon and code servers again afterwards.
+    Runs may continue meanwhile. A slot that one of them holds counts until it is freed. Run workers
+    that started before get no new slot while a step holds slots or waits under the engine.
+    Afterwards restart the webserver, the daemon and the code servers.
 
     \b
     Examples:
@@ -145,13 +144,13 @@ def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
 @engine_command.command("disable")
 @_home_option
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the change, and write nothing.")
 def disable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
-    """Put Dagster's own storage back into dagster.yaml. Nothing that it stores is lost.
+    """Put Dagster's own storage back into dagster.yaml. No stored data is lost.
 
-    Runs may go on executing: while a process still uses the engine, run workers on Dagster's own
-    storage wait for its end. Start webserver, daemon and code servers again afterwards. Taking the
-    stanza out by hand does the same.
+    Runs may continue meanwhile. Run workers on Dagster's own storage wait until no process uses the
+    engine. Afterwards restart the webserver, the daemon and the code servers. Removing the stanza
+    by hand does the same.
 
     \b
     Examples:

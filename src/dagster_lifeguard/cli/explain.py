@@ -26,26 +26,29 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("subject", metavar="ASSET|RUN_ID|RUN_ID:STEP", shell_complete=completion.assets)
-@click.option("--all", "show_all", is_flag=True, help="List every step and everyone ahead.")
+@click.option(
+    "--all", "show_all", is_flag=True, help="List every step of the run, and every step ahead."
+)
 @click.option(
     "--window",
     default="7d",
     show_default=True,
     callback=read_duration,
-    help="Of which past estimates are drawn: 30m, 24h, 7d. 0 makes none, and is faster.",
+    help="How far back to look for estimates, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
 def explain_command(
     deployment: Deployment, subject: str, window: float, *, show_all: bool, as_json: bool
 ) -> None:
-    """Show why a step waits, behind whom, and when it is likely to go in.
+    """Show why a step waits, which steps are ahead, and when it may start.
 
-    Give an asset as a/b, a run's id or the beginning of it, or one step of a run. It says what
-    the step waits for (a pool, or the run queue and what keeps the run there), who holds that and
-    since when, what decides the order, and an estimate with what it is drawn from; or that the
-    step is not limited at all. An asset that has never run is looked up in the project here.
-    Changes nothing.
+    Give an asset (a/b), a run's id or the first part of it, or one step of a run. The command names
+    the pool or the run queue that the step waits for, the steps that hold its slots, and the rule
+    that decides the order. It estimates the start from past runs. If nothing limits the step, it
+    says so.
+
+    An asset that has never run is looked up in the project in this directory. Changes nothing.
 
     \b
     Examples:
@@ -53,7 +56,7 @@ def explain_command(
       lifeguard explain 3f2a91c4
       lifeguard explain 3f2a91c4:orders --json
 
-    Exit code: 0, or 2 for a mistake in what was asked.
+    Exit codes: 0 shown, 2 usage error.
     """
     settings = deployment.settings()
     try:

@@ -31,23 +31,23 @@ _LIVES = {
 
 @click.command("free")
 @click.argument("subject", metavar="RUN_ID|RUN_ID:STEP|POOL", shell_complete=completion.pools)
-@click.option("--force", is_flag=True, help="Also what is alive, or may be.")
+@click.option("--force", is_flag=True, help="Also free slots whose holder is alive, or may be.")
 @click.option("-y", "--yes", is_flag=True, help="Free without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what is known, and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; asks nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the holders, and free nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object. Asks nothing.")
 @deployment_options
 def free_command(
     deployment: Deployment, subject: str, *, force: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Free slots that are held by nobody who lives.
+    """Free slots whose holder is dead.
 
-    First it shows who holds, and what is known of the processes: under the engine their sessions
-    and leases, else the run's status and what the run launcher says of the run's worker. What is
-    alive, or may be, is kept: to free it lets another step in beside it. --force does that too.
-    What waits of the same run or step is withdrawn.
+    First the command shows each holder and whether it is alive. The engine knows by sessions and
+    leases. Without the engine, the run's status and the run launcher tell. A holder that is alive,
+    or may be, keeps its slots: freeing them would let another step start beside it. --force frees
+    them all the same. Waiting steps of the same run or step are withdrawn.
 
-    Whether a process is alive is judged again at the moment of freeing, under the engine in the
-    same transaction: a process that comes back while you are asked keeps its slots.
+    The command checks the holder again when it frees the slots. A process that comes back while you
+    are asked keeps its slots.
 
     \b
     Examples:
@@ -55,8 +55,8 @@ def free_command(
       lifeguard free 3f2a91c4:orders --dry-run
       lifeguard free warehouse --yes
 
-    Exit code: 0 freed, or nothing to free; 1 something is kept because it is or may be alive;
-    2 a mistake in what was asked.
+    Exit codes: 0 freed, or nothing to free; 1 kept some slots, because their holder is or may be
+    alive; 2 usage error.
     """
     found = find_freeable(deployment, pool_or_run(deployment, subject), time.time())
     chosen = [item for item in found if force or item.is_safe]

@@ -65,28 +65,28 @@ _NAMED_SCHEMA = re.compile(r"^# *yaml-language-server: *\$schema=(\S+)", re.MULT
 
 @click.command("init")
 @click.option(
-    "--config", "config_path", default=FILE_NAME, show_default=True, help="The file to write."
+    "--config", "config_path", default=FILE_NAME, show_default=True, help="File to write."
 )
 @click.option(
     "--dagster-yaml",
-    help="The instance's dagster.yaml.  [default: the one in DAGSTER_HOME, or else ./dagster.yaml "
-    "if there is one]",
+    help="dagster.yaml of the instance.  [default: the one in DAGSTER_HOME, or else ./dagster.yaml "
+    "if it exists]",
 )
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the changes, and write nothing.")
 def init_command(config_path: str, dagster_yaml: str | None, *, yes: bool, dry_run: bool) -> None:
-    """Write a lifeguard.yaml to start from, and give pools a default limit.
+    """Write a first lifeguard.yaml, and give pools a default limit.
 
-    A pool without a limit is unlimited in Dagster, so dagster.yaml gets a default limit of 1. It
-    also gets run monitoring, which frees the slots of runs that crashed or were cancelled. Older
-    settings beside which Dagster refuses a default limit (those of run_queue and of a run
-    coordinator) move to where they belong now, with their comments. Whatever else either file says
-    is kept to the byte. All changes are shown first; none is made
-    without consent. Set DAGSTER_HOME first: without it the command says what it could not do.
+    In Dagster a pool without a limit is unlimited, so dagster.yaml gets a default limit of 1. It
+    also gets run monitoring, which frees the slots of runs that crashed or were cancelled. Some
+    older settings clash with a default limit: those of run_queue and of the run coordinator. They
+    move to their new place, with their comments. Everything else in both files stays as it is.
+
+    The command shows every change and asks before it writes. Set DAGSTER_HOME first: without it,
+    dagster.yaml is left alone and the command says so.
 
     A dg project also gets a defs.yaml in its defs folder, which gives each asset there its pools.
-    The JSON schema of lifeguard.yaml goes beside it, for editors: if the file is new, or names the
-    schema and the one there is missing or of another version.
+    Editors get the JSON schema beside lifeguard.yaml.
 
     \b
     Examples:

@@ -27,14 +27,14 @@ def plan_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--prune",
             is_flag=True,
-            help="Delete what is set for pools that are not declared.",
+            help="Also delete the limits of pools that lifeguard.yaml does not declare.",
         ),
         click.option(
             "--config",
             "config_path",
             default=FILE_NAME,
             show_default=True,
-            help="The file that declares the limits.",
+            help="File that declares the limits.",
         ),
         click.argument("names", metavar="[POOL]...", nargs=-1, shell_complete=completion.pools),
     ):

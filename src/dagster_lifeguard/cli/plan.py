@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @plan_options
-@click.option("--check", is_flag=True, help="Exit with code 1 when anything is not as declared.")
-@click.option("--all", "show_all", is_flag=True, help="Also show the pools that stay as they are.")
+@click.option("--check", is_flag=True, help="Exit with code 1 if a pool is not as declared.")
+@click.option("--all", "show_all", is_flag=True, help="Also show pools that would not change.")
 @deployment_options
 def plan_command(
     deployment: Deployment,
@@ -29,11 +29,11 @@ def plan_command(
     check: bool,
     show_all: bool,
 ) -> None:
-    """Show declared and live limits, rates and orders, what apply would do, and who is affected.
+    """Show what apply would change, and which steps that affects.
 
-    The limits that lifeguard.yaml declares are those of its pools, and the default limit for each
-    pool that a rule names. They are compared with the instance in DAGSTER_HOME, or with the
-    deployment behind --url. Nothing is changed. With POOL, only these pools.
+    Compares lifeguard.yaml with the instance in DAGSTER_HOME, or with the deployment at --url.
+    lifeguard.yaml declares the settings of its pools, and the default limit for each pool that a
+    rule names. Changes nothing. With POOL, shows only these pools.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def plan_command(
       lifeguard plan warehouse stripe_api
       lifeguard plan --url https://my-org.dagster.cloud/prod --json
 
-    Exit code: 0 shown, 1 drift found by --check, 2 a mistake in what was asked.
+    Exit codes: 0 shown, 1 --check found drift, 2 usage error.
     """
     plan = read_plan(config_path, deployment, names, prune=prune)
     if as_json:

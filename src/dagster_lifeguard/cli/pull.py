@@ -23,21 +23,20 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.option(
-    "--config", "config_path", default=FILE_NAME, show_default=True, help="The file to write."
+    "--config", "config_path", default=FILE_NAME, show_default=True, help="File to write."
 )
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; asks nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the change, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object. Asks nothing.")
 @deployment_options
 def pull_command(
     deployment: Deployment, config_path: str, *, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Write the live limits, rates and orders into lifeguard.yaml.
 
-    A new file gets the deployment's default limit and the pools that have a limit of their own.
-    In a file that is there the pools become what is live; its rules, comments and everything else
-    stay. The change is shown first and not made without consent. Afterwards lifeguard plan finds
-    no drift in these pools.
+    A new file gets the deployment's default limit, and every pool with a limit of its own. In an
+    existing file the command updates only the pools; rules and comments stay. It shows the change
+    and asks first. Afterwards lifeguard plan finds no drift in these pools.
 
     \b
     Examples:
@@ -46,8 +45,7 @@ def pull_command(
       lifeguard pull --yes --json
       lifeguard pull --url https://my-org.dagster.cloud/prod --yes
 
-    Exit code: 0 written, or nothing to write, 1 some limits cannot be declared, 2 a mistake in
-    what was asked.
+    Exit codes: 0 written, or nothing to write; 1 some limits cannot be declared; 2 usage error.
     """
     file = Path(config_path)
     old, declared = None, Config()

@@ -19,10 +19,8 @@ def schema_text() -> str:
 def schema_command() -> None:
     """Print the JSON schema of lifeguard.yaml, for editors.
 
-    Editors with the YAML language server complete and check the file by it.
-
-    lifeguard init writes it beside a new lifeguard.yaml, whose first line names it to editors, and
-    writes it anew after an upgrade of dagster-lifeguard.
+    Editors with a YAML language server use it to complete and check lifeguard.yaml. lifeguard init
+    writes the schema beside a new lifeguard.yaml. Run init again after an upgrade to update it.
 
     \b
     Example:

@@ -25,19 +25,25 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3080, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=3080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on. 0 takes a free one.",
+)
 @click.option(
     "--access-token-env",
     metavar="NAME",
-    help="Environment variable with the token that visitors have to show. Beyond 127.0.0.1 one is "
-    f"needed: without this option it is made up and printed.  [default: {TOKEN_VARIABLE}]",
+    help="Environment variable with the token that visitors need. If --host is not 127.0.0.1 "
+    f"and no token is set, the command makes one up and prints it.  [default: {TOKEN_VARIABLE}]",
 )
 @click.option(
     "--allow-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A name by which the server is reached, such as that of a proxy before it. Repeatable.",
+    help="Host name under which visitors reach the server, e.g. the name of a proxy. Repeatable.",
 )
 @click.option(
     "--dagster-url",
@@ -47,20 +53,20 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
 @click.option(
     "--allow-changes",
     is_flag=True,
-    help="Let visitors set and pause limits and free slots. Without it they can only look.",
+    help="Let visitors set and pause limits, and free slots. Without this they can only look.",
 )
 @click.option(
     "--change-log",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With --allow-changes, write each change to this file: who, when, from, to.",
+    help="With --allow-changes, write each change to this file: visitor, time, old and new value.",
 )
 @click.option(
     "--window",
     default="24h",
     show_default=True,
     callback=read_duration,
-    help="Of which past waits, estimates and histories are: 90s, 30m, 24h, 7d.",
+    help="How far back to look for waits, estimates and history, e.g. 30m, 24h, 7d.",
 )
 @deployment_options
 def serve_command(
@@ -75,10 +81,10 @@ def serve_command(
     *,
     allow_changes: bool,
 ) -> None:
-    """Serve a live web page of pools, and metrics.
+    """Show pools live in a browser, and serve metrics.
 
-    Shows what is held, who waits and why, and what happened; open pages follow by themselves.
-    Every page is there as JSON too, at its address with .json. /metrics is for Prometheus.
+    The page shows holders, waiting steps and the reason they wait, and the last hours. It updates
+    by itself. Add .json to the address of a page to get its data. /metrics is for Prometheus.
 
     \b
     Examples:
@@ -87,7 +93,7 @@ def serve_command(
       lifeguard serve --url https://my-org.dagster.cloud/prod
       lifeguard serve --host 0.0.0.0 --allow-host pools.example.com
 
-    Exit code: 0 when it is ended with Ctrl-C, or 2 for a mistake in what was asked.
+    Exit codes: 0 ended with Ctrl-C, 2 usage error.
     """
     try:
         from dagster_lifeguard.web.app import Serving, make_app  # noqa: PLC0415 - an extra

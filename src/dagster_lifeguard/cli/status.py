@@ -45,20 +45,26 @@ _INTERVAL_MIN = 0.1
 
 @click.command("status")
 @click.argument("pool", required=False, shell_complete=completion.pools)
-@click.option("--select", "pattern", help="Only pools whose name holds this text.")
-@click.option("--all", "show_all", is_flag=True, help="List every pool, and whole queues.")
+@click.option("--select", "pattern", help="Show only pools whose name contains this text.")
+@click.option("--all", "show_all", is_flag=True, help="List every pool and every waiting step.")
 @click.option(
     "--window",
     default="24h",
     show_default=True,
     callback=read_duration,
-    help="Of which past the waits are: 90s, 30m, 24h, 7d. 0 does not look at it, and is faster.",
+    help="How far back to look for waits, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
 )
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Update the output until Ctrl-C.")
 @click.option(
-    "--interval", default="1s", show_default=True, callback=read_duration, help="Of --watch."
+    "--interval",
+    default="1s",
+    show_default=True,
+    callback=read_duration,
+    help="Time between two updates of --watch.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (a line per look).")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object. With --watch, one per line."
+)
 @deployment_options
 def status_command(
     deployment: Deployment,
@@ -71,10 +77,10 @@ def status_command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Show which pools are held, who waits, and for how long.
+    """Show which pools are full, which steps wait, and for how long.
 
-    Pools under most pressure come first; idle ones are summed up. With POOL: its holders, its
-    queue, and when each in the queue is likely to go in. Changes nothing.
+    Lists the pools under most pressure first, and sums up the idle ones. With POOL, shows its
+    holders, its queue, and when each waiting step is likely to start. Changes nothing.
 
     \b
     Examples:
@@ -83,7 +89,7 @@ def status_command(
       lifeguard status --select stripe --watch
       lifeguard status --json | jq '.pools[] | select(.waiting > 0)'
 
-    Exit code: 0, or 2 for a mistake in what was asked.
+    Exit codes: 0 shown, 2 usage error.
     """
     if pool is not None and pattern is not None:
         raise click.UsageError("Give a POOL or --select, not both.")

@@ -31,7 +31,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         "--url",
         envvar="LIFEGUARD_URL",
         show_envvar=True,
-        help="Address of the deployment's webserver, such as http://localhost:3000 or "
+        help="Address of the deployment's webserver, e.g. http://localhost:3000 or "
         "https://my-org.dagster.cloud/prod.  [default: the instance in DAGSTER_HOME]",
     )
     @click.option(
@@ -43,7 +43,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--token-kind",
         type=click.Choice(["dagster-cloud", "bearer"]),
-        help="How the token is sent.  [default: dagster-cloud to Dagster+, else bearer]",
+        help="How to send the token.  [default: dagster-cloud to Dagster+, else bearer]",
     )
     @functools.wraps(command)
     def with_target(*args: Any, url: str | None, token_env: str | None, **kwargs: Any) -> None:

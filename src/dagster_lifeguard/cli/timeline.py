@@ -38,20 +38,20 @@ _DAY = 86400.0
     default="1h",
     show_default=True,
     callback=read_duration,
-    help="How far back: 90s, 30m, 24h, 7d.",
+    help="How far back to look, e.g. 30m, 24h, 7d.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(1, 10_000),
     default=40,
     show_default=True,
-    help="Show so many of the newest.",
+    help="Show only the newest rows, at most this many.",
 )
 @click.option(
     "--svg",
     "svg_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a picture instead.",
+    help="Write an SVG picture to this file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
@@ -64,10 +64,10 @@ def timeline_command(
     *,
     as_json: bool,
 ) -> None:
-    """Show what executed and waited when: runs, a pool or an asset.
+    """Draw when steps executed and when they waited.
 
-    From Dagster's own history, so it needs nothing to have been switched on before. A name that is
-    both a pool's and an asset's is taken for the asset.
+    Draws all runs, or one pool or asset. It reads Dagster's own history, so it also knows runs from
+    before this package was installed. A name that a pool and an asset share means the asset.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def timeline_command(
       lifeguard timeline warehouse --since 30m
       lifeguard timeline orders --since 24h --svg orders.svg
 
-    Exit code: 0, or 2 for a mistake in what was asked.
+    Exit codes: 0 shown, 2 usage error.
     """
     from dagster_lifeguard.insight import timeline  # noqa: PLC0415 - a shell that completes needs none
 
