@@ -222,18 +222,27 @@ def tagged_steps(instance: dg.DagsterInstance, plans: Iterable[str]) -> Iterator
             yield TaggedStep(step.key, tag, step.pool)
 
 
-def executor_settings(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[str, ...]:
-    """The names of what can be configured of the executor of a run's job; none if not seen.
+def executor_settings(
+    instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]
+) -> dict[str, tuple[str, ...]]:
+    """By run id, the names of what can be configured of the executor of its job.
 
-    An executor that is configured in code shows none.
+    None if that is not seen: an executor that is configured in code shows none. Runs of the same
+    version of a job cost one statement.
 
     Relies on: ``job_snapshot_id`` of a run, and of its snapshot ``mode_def_snaps`` with
     ``root_config_key`` and ``config_schema_snapshot`` (1.10.0).
     """
-    job = cast("Any", run).job_snapshot_id
-    if job is None:
-        return ()
-    snapshot = cast("Any", instance).get_job_snapshot(job)
+    jobs = {run.run_id: cast("Any", run).job_snapshot_id for run in runs}
+    settings = {
+        job: _executor_settings(cast("Any", instance).get_job_snapshot(job))
+        for job in dict.fromkeys(jobs.values())
+        if job is not None
+    }
+    return {run_id: settings.get(job, ()) for run_id, job in jobs.items()}
+
+
+def _executor_settings(snapshot: Any) -> tuple[str, ...]:
     schema = snapshot.config_schema_snapshot
     snap = schema.get_config_snap(snapshot.mode_def_snaps[0].root_config_key)
     for name in ("execution", "config"):

@@ -62,13 +62,15 @@ def steps_one_by_one(subject: Examined) -> Iterator[Told]:
     source="instance",
 )
 def executor_without_pools(subject: Examined) -> Iterator[Told]:
-    jobs = {}
-    for run in subject.latest_runs:
-        plan = plan_of_run(run)
-        if plan is not None and run.job_name not in jobs:
-            asked = {pool for step in subject.plans[plan] for pool in subject.asked_by(step)}
-            if asked and executor_settings(subject.instance, run) == _DASK:
-                jobs[run.job_name] = run.run_id
+    pooled = {
+        plan
+        for plan, steps in subject.plans.items()
+        if any(subject.asked_by(step) for step in steps)
+    }
+    latest = {run.job_name: run for run in reversed(subject.latest_runs)}
+    runs = [run for run in latest.values() if plan_of_run(run) in pooled]
+    settings = executor_settings(subject.instance, runs)
+    jobs = {run.job_name: run.run_id for run in runs if settings[run.run_id] == _DASK}
     for job, run_id in sorted(jobs.items()):
         yield Told(
             f"The job {job} is executed by Dask, which claims no slots, and fails each run with "
