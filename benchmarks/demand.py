@@ -37,8 +37,8 @@ from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.past import quantile
+from instances import new_database, postgres_server
 from measures import Measure
-from places import new_database, postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

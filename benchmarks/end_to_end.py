@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from instances import DATABASES, places
 from measures import Measure
-from places import DATABASES, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,8 +28,8 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.past import quantile
+from instances import postgres_server
 from measures import Measure
-from places import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

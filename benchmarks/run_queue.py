@@ -31,13 +31,13 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster._serdes import serialize_value
 
 from dagster_lifeguard.insight.past import quantile
+from instances import DATABASES, places
 from measures import Measure
-from places import DATABASES, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from places import Place
+    from instances import Place
 
 HELD_EVERY = 50
 RUNS_AT_ONCE = 10

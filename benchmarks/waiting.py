@@ -20,13 +20,13 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun
 
 from dagster_lifeguard.insight.past import quantile
+from instances import DATABASES, places
 from measures import Measure
-from places import DATABASES, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from places import Place
+    from instances import Place
 
 POOL = "orders"
 SETTLE_SECONDS = 0.5
