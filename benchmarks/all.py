@@ -92,7 +92,9 @@ def main() -> int:
         print(f"[{number}/{len(wanted)}] {name} ...", file=sys.stderr, flush=True)
         began = time.monotonic()
         try:
-            found.extend(importlib.import_module(name).measures(full=options.full))
+            for measure in importlib.import_module(name).measures(full=options.full):
+                found.append(measure)
+                print("    " + "  ".join(measure.cells[:3]), file=sys.stderr, flush=True)
         except Exception:  # noqa: BLE001 - the figures of the others are wanted all the same
             failed.append(name)
             traceback.print_exc()
@@ -106,7 +108,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json_of(found, run))
     if failed:
-        print(f"Failed, and so not in the table: {', '.join(failed)}", file=sys.stderr)
+        print(f"Failed, so figures are missing: {', '.join(failed)}", file=sys.stderr)
     elif options.full and not options.only:
         BASELINE.write_text(page_of(found, run))
     return int(bool(failed))

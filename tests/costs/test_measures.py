@@ -77,7 +77,7 @@ def run_face(monkeypatch, folder, benchmarks, *arguments):
 
 def test_a_benchmark_that_fails_does_not_keep_others_from_running(monkeypatch, tmp_path, capsys):
     assert run_face(monkeypatch, tmp_path, ("bad", "good"), "--full") == (1, {"good": 2.0})
-    assert "Failed, and so not in the table: bad" in capsys.readouterr().err
+    assert "Failed, so figures are missing: bad" in capsys.readouterr().err
     assert not (tmp_path / "BASELINE.md").exists()
 
 
