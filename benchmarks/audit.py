@@ -10,7 +10,6 @@ the time. In full it takes 7 GB of disk.
 from __future__ import annotations
 
 import json
-import logging
 import resource
 import shutil
 import sqlite3
@@ -34,7 +33,7 @@ from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.store.sql import statements
 from dagster_lifeguard.inspections.audit.report import audit
-from instances import postgres_server
+from instances import QUIET, postgres_server
 from measures import Measure
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ STEPS = 100
 PACE_SECONDS = 0.01
 IN_FLIGHT = 50
 SETTINGS: dict[str, Any] = {
-    "telemetry": {"enabled": False},
+    **QUIET,
     "concurrency": {"pools": {"default_limit": 1}},
 }
 KINDS = {
@@ -125,7 +124,6 @@ def fill_event_logs(instance: dg.DagsterInstance, kind: str, runs: int) -> None:
 
         return made
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # The seed's events are no news.
     result = dg.materialize([asset(number) for number in range(STEPS)], instance=instance)
     assert result.success
     (record,) = instance.get_run_records()

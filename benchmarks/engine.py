@@ -38,6 +38,8 @@ STEP = "step"
 PROCESSES = 4
 WARM_UP = 20
 SLICES = 5
+LOST_SECONDS = 1800.0
+"""A process that says nothing for so long has failed, however busy the machine is."""
 FLOOR_PERCENT = {"SQLite": 75.0, "PostgreSQL": 60.0}
 SCALING = {"SQLite": None, "PostgreSQL": 2.5}
 HANDOFF_MS = 10.0
@@ -236,7 +238,7 @@ def several(place: Place, kind: str, count: int, processes: int) -> float:
     ]
     for process in made:
         process.start()
-    rates = [out.get(timeout=300) for _ in made]
+    rates = [out.get(timeout=LOST_SECONDS) for _ in made]
     for process in made:
         process.join()
     return float(sum(rates))

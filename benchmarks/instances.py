@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATABASES = ("SQLite", "PostgreSQL")
+QUIET: dict[str, object] = {
+    "telemetry": {"enabled": False},
+    "python_logs": {"python_log_level": "CRITICAL"},
+}
+"""What dagster.yaml says besides: nothing is sent, and no event is printed."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,6 @@ def _place(
         "config": config,
     }
     stanza: dict[str, Any] = {kind: config} if storage == "stock" else {"custom": ours}
-    settings = {"telemetry": {"enabled": False}, "storage": stanza, **more_settings}
+    settings = {**QUIET, "storage": stanza, **more_settings}
     (home / "dagster.yaml").write_text(json.dumps(settings))  # JSON is YAML.
     return Place(database, storage, str(home))

@@ -32,10 +32,9 @@ POOL = "orders"
 SETTLE_SECONDS = 0.5
 WAIT_SECONDS = (0.2, 2.0)
 """How long a step waits at least and at most before the slot is freed."""
-LOST_SECONDS = 60.0
+LOST_SECONDS = 300.0
 WAITER_PERCENT = 2.0
 HANDOFF_MS = 10.0
-QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 
 @dg.asset(pool=POOL)
@@ -64,7 +63,7 @@ def wait_in_a_run(place: Place, pipe: Any, seconds: float) -> None:
 
         instance.event_log_storage.claim_concurrency_slot = claim_and_tell  # type: ignore[method-assign, assignment]
         threading.Thread(target=measure).start()
-        dg.materialize([orders], instance=instance, run_config=QUIET)
+        dg.materialize([orders], instance=instance)
 
 
 def wait_for_handoffs(place: Place, pipe: Any, count: int) -> None:
@@ -92,7 +91,7 @@ def processor_share(place: Place, seconds: float) -> float:
         pipe, process = _spawn(wait_in_a_run, place, seconds)
         share: float = pipe.recv()
         log.free_concurrency_slots_for_run("holder")
-        process.join(60)
+        process.join(LOST_SECONDS)
     return share
 
 
@@ -113,7 +112,7 @@ def handoffs(place: Place, count: int) -> list[float]:
             assert pipe.recv() == "freed"
             assert log.claim_concurrency_slot(POOL, f"holder{number + 1}", "step").is_claimed
             pipe.send("again")
-        process.join(60)
+        process.join(LOST_SECONDS)
     return found
 
 
