@@ -52,7 +52,6 @@ RATES = (Rate(600, 60), Rate(20, 1, burst=3), Rate(50, 1), Rate(50, 1, burst=5))
 GROUPS = 100
 WAITING_OF_GROUP = 10
 FAIR_LIMIT = 4
-FAIR_GRANTS = 500
 ASKED_ONCE = EngineOptions(abandon_seconds=86400.0)
 """Waiters that do not ask again must not be withdrawn, however long a busy machine takes."""
 FLAT = 2.0
@@ -109,7 +108,7 @@ def of_partitions(new_store: Callable[[], Store], count: int, seconds: float) ->
 
 
 def among_groups(
-    new_store: Callable[[], Store], fair_by: str | None
+    new_store: Callable[[], Store], fair_by: str | None, grants: int
 ) -> tuple[list[float], list[int]]:
     """The seconds that the claim of who is next took, and how often each group was let in."""
     engine = opened(new_store, ASKED_ONCE)
@@ -129,7 +128,7 @@ def among_groups(
         for _ in range(WAITING_OF_GROUP):
             ask(group)
     claims, served = [], Counter(dict.fromkeys(groups, 0))
-    for _ in range(FAIR_GRANTS):
+    for _ in range(grants):
         engine.release(holding.pop(0), STEP)
         with engine.store.begin(Scope((POOL,))) as transaction:
             run_id = transaction.view.pools[POOL].queue[0].key.run_id
@@ -270,12 +269,12 @@ def measures(*, full: bool) -> Iterator[Measure]:
             "PostgreSQL": partial(postgres, server),
         }
         for database, new in makers.items():
-            yield from of_demands(database, new, 3.0 if full else 0.5)
+            yield from of_demands(database, new, 3.0 if full else 0.5, 500 if full else 100)
         yield from of_rates(makers, RATES if full else RATES[1:2], 20.0 if full else 5.0)
 
 
 def of_demands(
-    database: str, new: Callable[[str], Callable[[], Store]], seconds: float
+    database: str, new: Callable[[str], Callable[[], Store]], seconds: float, grants: int
 ) -> Iterator[Measure]:
     """Claims as multiples of simpler ones, by medians."""
 
@@ -290,8 +289,8 @@ def of_demands(
     few, many = (middle(of_partitions(new(f"parts{n}"), n, seconds)) for n in (10, 10_000))
     name = f"{database}: a claim of one of 10,000 partitions, of one of 10"
     yield Measure(name, many / few, "x", goal=FLAT)
-    fifo, _ = among_groups(new("fifo"), None)
-    fair, served = among_groups(new("fair"), "team")
+    fifo, _ = among_groups(new("fifo"), None, grants)
+    fair, served = among_groups(new("fair"), "team", grants)
     name = f"{database}: a claim by fair order, of one by first come"
     yield Measure(name, middle(fair) / middle(fifo), "x", goal=FLAT)
     name = f"{database}: most less fewest grants of {GROUPS} fair groups"

@@ -77,7 +77,7 @@ def measures(*, full: bool) -> Iterator[Measure]:
     # How many assets and how many runs: each step of the multiprocess executor is a process.
     sizes = {"in process": (ASSETS, 9 if full else 3), "multiprocess": (ASSETS, 5)}
     if not full:
-        sizes["multiprocess"] = (ASSETS // 5, 1)
+        sizes["multiprocess"] = (ASSETS // 10, 1)
     with places() as homes:
         for database in DATABASES:
             with (
@@ -89,7 +89,7 @@ def measures(*, full: bool) -> Iterator[Measure]:
                         instance.event_log_storage.set_concurrency_slots(_pool(number), 1)
                 kinds = {"none": (plain, stock), "stock": (pooled, stock), "ours": (pooled, ours)}
                 for job, instance in kinds.values():  # The first opens connections.
-                    _seconds(job, instance, "in process", ASSETS)
+                    _seconds(job, instance, "in process", 1)
                 for executor, (count, repeats) in sizes.items():
                     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
                     for _ in range(repeats):

@@ -126,7 +126,7 @@ def _spawn(job: Any, place: Place, *arguments: object) -> tuple[Any, Any]:
 
 def measures(*, full: bool) -> Iterator[Measure]:
     """The processor's share and the handoff, on each database."""
-    seconds, count = (20.0, 20) if full else (4.0, 4)
+    seconds, count = (20.0, 20) if full else (3.0, 3)
     with places() as homes:
         for database in DATABASES:
             stock, ours = (homes[database, storage] for storage in ("stock", "lifeguard"))
