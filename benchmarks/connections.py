@@ -45,7 +45,7 @@ def made(number):
             time.sleep(0.1)
     return step
 
-@dg.job
+@dg.job(executor_def=dg.multiprocess_executor.configured({{"max_concurrent": {STEPS}}}))
 def active():
     for number in range({STEPS}):
         made(number)()
