@@ -42,7 +42,7 @@ BENCHMARKS = (
     "connections",
     "web",
 )
-"""Those that measure memory are first: Linux counts for a process what its parent had at the fork."""
+"""Memory is measured first: Linux counts for a process what its parent had at the fork."""
 BASELINE = Path(__file__).with_name("BASELINE.md")
 BUSY_LOAD_PER_CORE = 0.3
 
