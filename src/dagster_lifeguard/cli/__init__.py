@@ -33,6 +33,7 @@ COMMANDS = {
         "doctor": "Find out why a pool does not work, and what to do about it.",
         "timeline": "Show what executed and waited when: runs, a pool or an asset.",
         "serve": "Serve a live web page of pools, and metrics.",
+        "simulate": "Show what other limits, rates or orders would have done to past executions.",
         "audit": "Prove from history that no limit or rate was exceeded, or list where one was.",
     },
     "Make the limits hold": {
