@@ -66,6 +66,9 @@ bench-demand: $(READY)  ## Measure what demands cost: several pools, partitions,
 bench-audit: $(READY)  ## Measure the audit of a million generated executions (minutes, 7 GB of disk)
 	$(BIN)/python benchmarks/audit.py
 
+bench-simulate: $(READY)  ## Measure the play of a generated week of 100,000 executions
+	$(BIN)/python benchmarks/simulate.py
+
 bench-web: $(READY)  ## Measure the web page: 50 open pages, 1,000 pools, 10 changes a second (2 minutes)
 	$(BIN)/python benchmarks/web.py
 
@@ -114,4 +117,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-web bench-commands bench docs lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench-engine bench-queue bench-demand bench-audit bench-simulate bench-web bench-commands bench docs lock clean

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -17,7 +18,7 @@ from dagster_lifeguard.engine.rules.model import Demand, Granted, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.memory import MemoryStore
-from dagster_lifeguard.insight.simulation.world import Arrival, play
+from dagster_lifeguard.insight.simulation.world import Arrival, Change, play
 
 WINDOW = (0.0, 1000.0)
 PATIENCE = 10.0
@@ -214,3 +215,39 @@ def compare(arrivals, of_pools, changes=()):
 @given(worlds(follow=False))
 def test_the_engine_grants_the_same_in_the_same_order(world):
     compare(*world)
+
+
+def test_a_ticket_that_a_rate_holds_up_is_woken_as_the_engine_wakes_it():
+    """Ticket 2 moves to another queue when 1 ends, and so lets 8 pass."""
+    arrivals = (
+        arrival(0, 0.0, {"x": 1, "y": 1, "z": 1}, 3.0),
+        arrival(1, 0.0, {"z": 2}, 8.0),
+        arrival(2, 0.0, {"x": 2, "y": 1, "z": 1}, 1.0),
+        *(arrival(number, 0.0, {"x": 1}, 1.0) for number in range(3, 7)),
+        arrival(7, 3.0, {"x": 1, "z": 1}, 1.0, 1),
+        arrival(8, 11.0, {"y": 1}, 1.0),
+    )
+    rated = PoolSettings(2, Rate(1, 1))
+    compare(arrivals, {"x": PoolSettings(2), "y": rated, "z": rated})
+
+
+@settings(max_examples=30, deadline=None)
+@given(worlds(follow=False), st.integers(1, 20), st.sampled_from(POOLS), st.integers(2, 4))
+def test_the_engine_grants_the_same_when_a_limit_changes(world, at, pool, limit):
+    arrivals, of_pools = world
+    if of_pools[pool].limit is not None:
+        changed = replace(of_pools[pool], limit=limit)
+        compare(arrivals, of_pools, (Change(float(at), pool, changed),))
+
+
+def test_who_asks_for_more_than_there_is_never_goes_in_and_stands_in_nobodys_way():
+    arrivals = (arrival(0, 0.0, {"x": 2}, 1.0), arrival(1, 1.0, {"x": 1}, 1.0))
+    found = play(arrivals, {"x": PoolSettings(1)}, window=WINDOW)
+    assert found.granted == [None, 1.0]
+
+
+def test_a_queue_longer_than_a_view_is_played_to_its_end():
+    arrivals = tuple(arrival(n, 0.0, {"x": 1, "y": 1}, 1.0) for n in range(100))
+    found = play(arrivals, {"x": PoolSettings(1), "y": PoolSettings(3)}, window=WINDOW)
+    assert found.granted == [float(n) for n in range(100)]
+    assert found.use["x"].most == found.use["y"].most == 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX, PoolView
 from dagster_lifeguard.engine.rules.order import turns_in_force
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
+from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.simulation.line import Line
 
 if TYPE_CHECKING:
@@ -78,6 +79,17 @@ class Pool:
     def free(self) -> float:
         limit = self.settings.limit
         return math.inf if limit is None else limit - self.held
+
+    def may_start(self, now: float) -> bool:
+        """Whether the rate, if there is one, lets a step start now."""
+        rate = self.settings.rate
+        return rate is None or rate.ready(self.due_ns, nanoseconds(now)) > 0
+
+    def start(self, now: float) -> None:
+        """Count a start by the rate."""
+        rate = self.settings.rate
+        if rate is not None:
+            self.due_ns = rate.due_after_start(self.due_ns, nanoseconds(now))
 
     def count(self, now: float) -> None:
         """Count the use until now, before it changes."""

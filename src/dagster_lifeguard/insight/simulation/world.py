@@ -5,9 +5,9 @@ by lot, so the same arrivals always give the same play.
 
 Each decision is that of ``engine.rules`` and ``engine.bookkeeping``, on a view of the front of the
 queues. Two cases follow from the rules at once, and are most of all decisions, so they are decided
-without a view: a ticket with nobody ahead, whose slots are free in pools without a rate, goes in;
-and a ticket that asks for one pool, which has too few free slots, waits there. Both only where the
-order is not fair.
+without a view: a ticket with nobody ahead goes in, if its slots are free and rates let it start;
+and a ticket that asks for one pool without a rate, which has too few free slots, waits there. Both
+only where the order is not fair.
 
 The world differs from the engine in three ways. A wake-up takes no time. A ticket whose patience
 ran out looks again at that moment, and then once per patience, not every few seconds. Nobody dies.
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _SESSION = "simulation"
 _NO_TAGS: Mapping[str, str] = {}
+_NOBODY: frozenset[Waiter] = frozenset()
 
 
 class Arrival(NamedTuple):
@@ -238,7 +239,7 @@ class _World:
                 assert isinstance(what, Pool)
                 if what.look_at == now:
                     what.look_at = math.inf
-                    self._settle([what], now)
+                    self._settle({what: None}, now)
             else:
                 self._change(what, now)  # type: ignore[arg-type]
 
@@ -266,15 +267,15 @@ class _World:
         asking = _Asking(place, arrival, terms)
         left = self._decide(asking, now)
         if left:
-            self._settle(left, now)
+            self._settle(dict.fromkeys(left, _NOBODY), now)
 
     def _end(self, asking: _Asking, now: float) -> None:
-        freed = []
+        freed: dict[Pool, frozenset[Waiter] | None] = {}
         for pool, slots in asking.terms:
-            group = asking.groups.get(pool.name, "")
-            pool.give_back(slots, group, now, counts=pool in asking.taken)
-            if pool.line:
-                freed.append(pool)
+            counts = pool in asking.taken
+            if counts and pool.line:
+                freed[pool] = self._told(pool, now)
+            pool.give_back(slots, asking.groups.get(pool.name, ""), now, counts=counts)
         del self._holding[asking.place]
         for place in self._followers.get(asking.place, ()):
             self._at(now + self._arrivals[place].at, _ARRIVE, place)
@@ -293,7 +294,7 @@ class _World:
             return  # Nobody insists from there.
         left = self._decide(asking, now)
         if left:
-            self._settle(left, now)
+            self._settle(dict.fromkeys(left, _NOBODY), now)
 
     def _at_patience(self, asking: _Asking, moment: float) -> None:
         self._looks += 1
@@ -315,7 +316,7 @@ class _World:
             waiter = waiter._replace(group=asking.groups.get(pool.name, ""))  # noqa: PLW2901
             asking.places[pool.name] = waiter
             pool.stand(waiter)
-        self._settle([pool], now)
+        self._settle({pool: _NOBODY}, now)
 
     def _reorder(self, pool: Pool) -> None:
         pool.turns = {}
@@ -331,20 +332,27 @@ class _World:
 
     # ---- decisions -----------------------------------------------------------------------------
 
-    def _settle(self, pools: Iterable[Pool], now: float) -> None:
+    def _settle(self, pools: Mapping[Pool, frozenset[Waiter] | None], now: float) -> None:
         """Let in whoever can go in now that something of these pools was given back.
 
         All that are woken look in the order of their ranks, and then those whom they wake.
+
+        Args:
+            pools: With each, the waiters that fitted before: where there is a rate they know when
+                they may start, and are woken only if that is now. None: all know it.
+            now: The time.
         """
         while pools:
-            woken = {w.number: w for pool in pools for w in self._next_in(pool, now)}
-            left: dict[str, Pool] = {}
+            woken = {w.number: w for pool in pools for w in self._next_in(pool, pools[pool], now)}
+            pools = {}
             for waiter in sorted(woken.values(), key=lambda w: (-w.priority, w.number)):
-                for pool in self._decide(self._asking[waiter.number], now) or ():
-                    left[pool.name] = pool
-            pools = list(left.values())
+                asking = self._asking[waiter.number]
+                left = self._decide(asking, now)
+                if left:
+                    told = None if asking.place in self._holding else _NOBODY
+                    pools.update(dict.fromkeys(left, told))
 
-    def _next_in(self, pool: Pool, now: float) -> Sequence[Waiter]:
+    def _next_in(self, pool: Pool, told: frozenset[Waiter] | None, now: float) -> Sequence[Waiter]:
         if not pool.line or pool.free <= 0:
             return ()
         if pool.is_plain:
@@ -359,7 +367,15 @@ class _World:
         ready = max(rate.ready(pool.due_ns, now_ns), 0)
         if ready < len(found):
             self._look_at_pool(pool, seconds(rate.start_at(pool.due_ns, now_ns, ready + 1)))
-        return found[:ready]
+        if told is None:
+            return found[:ready]
+        return [w for place, w in enumerate(found) if place < ready or w not in told]
+
+    def _told(self, pool: Pool, now: float) -> frozenset[Waiter] | None:
+        """The waiters that fit as it is; of interest only where there is a rate."""
+        if pool.settings.rate is None or pool.free <= 0:
+            return _NOBODY
+        return frozenset(next_in_line([pool.view()], now, patience_seconds=self._patience))
 
     def _look_at_pool(self, pool: Pool, at: float) -> None:
         if at < pool.look_at:
@@ -381,10 +397,15 @@ class _World:
             if pool.is_plain and slots > pool.free:
                 return None if asking.places else self._stand(asking, (pool.name,), now)
         if all(
-            pool.is_plain and slots <= pool.free and pool.line.is_first(rank)
+            pool.settings.fair_by is None
+            and slots <= pool.free
+            and pool.line.is_first(rank)
+            and pool.may_start(now)
             for pool, slots in terms
         ):
             left = [self._pools[name] for name in asking.places]
+            for pool, _ in terms:
+                pool.start(now)
             self._let_in(asking, now)
             return left
         ticket = asking.ticket()
