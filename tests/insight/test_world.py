@@ -169,7 +169,8 @@ class Driven:
                     self.at(self.now + PATIENCE, 3, what)
             self.hear()
         self.engine.close()
-        return dict(self.granted)
+        # Several that a rate lets in at one moment may claim in any order.
+        return {pool: sorted(granted) for pool, granted in self.granted.items()}
 
     def hear(self):
         while True:
@@ -203,7 +204,7 @@ def by_pool(arrivals, found):
     for place in found.order:
         for pool in arrivals[place].demand.pools:
             granted[pool].append((found.granted[place], place))
-    return dict(granted)
+    return {pool: sorted(granted) for pool, granted in granted.items()}
 
 
 def compare(arrivals, of_pools, changes=()):

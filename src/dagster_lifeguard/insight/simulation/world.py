@@ -239,7 +239,7 @@ class _World:
                 assert isinstance(what, Pool)
                 if what.look_at == now:
                     what.look_at = math.inf
-                    self._settle({what: None}, now)
+                    self._settle({what: _NOBODY}, now)
             else:
                 self._change(what, now)  # type: ignore[arg-type]
 
