@@ -25,7 +25,6 @@ from dagster_lifeguard.engine import bookkeeping
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS, next_in_line
 from dagster_lifeguard.engine.rules.model import (
     Granted,
-    Reason,
     Ticket,
     View,
     Waiter,
@@ -426,17 +425,9 @@ class _World:
             left = self._stand(asking, verdict.queue_at, now)
         if changes is not None:
             self._write(changes)
-        if not verdict.granted and verdict.reason is Reason.RATE:
-            self._look_at_rate(self._pools[verdict.pool], now)
+        if not verdict.granted and verdict.ready_at is not None:
+            self._look_at_pool(self._pools[verdict.pool], verdict.ready_at)
         return left
-
-    def _look_at_rate(self, pool: Pool, now: float) -> None:
-        """Look at the pool when its next start may be; whoever is first then is asked."""
-        rate = pool.settings.rate
-        assert rate is not None, f"{pool.name} has no rate"
-        at = seconds(rate.start_at(pool.due_ns, nanoseconds(now)))
-        if at > now:
-            self._look_at_pool(pool, at)
 
     def _write(self, changes: Changes) -> None:
         for name, due_ns in changes.due:
