@@ -34,6 +34,7 @@ BENCHMARKS = (
     "assign",
     "audit",
     "commands",
+    "simulate",
     "end_to_end",
     "engine",
     "waiting",

@@ -1,0 +1,355 @@
+"""``lifeguard simulate``: what other limits, rates or orders would have done to the past."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.times import read_duration
+from dagster_lifeguard.engine.rules.names import pool_named, pool_text, refuse_unsettable
+from dagster_lifeguard.engine.rules.pool_settings import (
+    PoolSettings,
+    parse_order,
+    refuse_out_of_bounds,
+)
+from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.findings import limit_text, number, printable
+from dagster_lifeguard.times import date_text, duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from dagster_lifeguard.cli.tables import WholeTable
+    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.simulation.answer import (
+        Answer,
+        PoolAnswer,
+        Side,
+        StepAnswer,
+        Waits,
+    )
+    from dagster_lifeguard.insight.simulation.recording import Recording
+
+STEPS_MAX = 10
+"""So many steps that gain, and as many that lose, are shown as text; JSON has all."""
+
+_TRUSTS = {
+    "good": "good",
+    "poor": "poor",
+    "too-few": "too few waits",
+    "no-waits": "nothing waited",
+}
+_SETTING = re.compile(r"(?P<pool>[^=]+?)(?:\.(?P<what>limit|rate|order))?=(?P<value>.+)")
+_NONE = ("none", "null")
+
+
+@click.command("simulate")
+@click.option(
+    "--set",
+    "texts",
+    metavar="POOL=LIMIT",
+    multiple=True,
+    help="Play with this setting: warehouse=4, warehouse=none, stripe.rate=50/minute, "
+    "reports.order=fair(backfill). Repeatable.",
+)
+@click.option(
+    "--without",
+    "without",
+    metavar="POOL",
+    multiple=True,
+    shell_complete=completion.pools,
+    help="Play without the limit and the rate of this pool. Repeatable.",
+)
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    callback=read_duration,
+    help="How far back to look for executions, e.g. 30m, 24h, 7d.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["ledger", "event-logs"]),
+    help="Where to read past executions.  [default: the engine's ledger where it runs, else "
+    "Dagster's event logs]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@deployment_options
+def simulate_command(
+    deployment: Deployment,
+    texts: tuple[str, ...],
+    without: tuple[str, ...],
+    since: float,
+    by: Any,
+    *,
+    as_json: bool,
+) -> None:
+    """Show what other limits, rates or orders would have done to past executions.
+
+    The executions of the window are played through the engine's rules twice: with the settings that
+    were in force, and with those given. First comes how well the first play fits what really
+    happened. Without --set and --without that is all. Nothing is changed.
+
+    \b
+    Examples:
+      lifeguard simulate
+      lifeguard simulate --set warehouse=4 --since 7d
+      lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
+      lifeguard simulate --without warehouse --json | jq '.pools[0].after'
+
+    Exit code: 0, or 2 for a mistake in what was asked.
+    """
+    from dagster_lifeguard.insight.simulation.answer import simulate  # noqa: PLC0415 - slow
+    from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
+
+    given = [_parsed(text) for text in texts]
+    now = time.time()
+    recording = read_recording(deployment, since=now - since, until=now, by=by)
+    wanted: dict[str, dict[str, object]] = {}
+    for text, what, value in given:
+        wanted.setdefault(_pool(deployment, recording, text), {})[what] = value
+    for text in without:
+        wanted.setdefault(_pool(deployment, recording, text), {}).update(limit=None, rate=None)
+    patience = deployment.settings().patience_seconds
+    answer = simulate(recording, wanted, patience_seconds=patience)
+    if as_json:
+        click.echo(json.dumps(answer_as_json(answer, deployment.name, wanted), indent=2))
+    else:
+        print_answer(answer, deployment.name, wanted)
+
+
+def _parsed(text: str) -> tuple[str, str, object]:
+    """The pool, the name of the setting in ``PoolSettings``, and its value.
+
+    Raises:
+        ConfigError: The text is no setting.
+    """
+    found = _SETTING.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(
+            f"{text!r} is no setting.",
+            remedy="Write POOL=LIMIT, POOL.rate=50/minute or POOL.order=fair(backfill).",
+            names=[text],
+        )
+    pool, what, value = found["pool"].strip(), found["what"] or "limit", found["value"].strip()
+    if what == "rate":
+        return pool, "rate", None if value in _NONE else Rate.read(value)
+    if what == "order":
+        return pool, "fair_by", parse_order(value)
+    if value in _NONE:
+        return pool, "limit", None
+    try:
+        limit = int(value)
+    except ValueError:
+        raise ConfigError(
+            f"{value!r} is no limit of the pool {pool!r}.",
+            remedy="Give a whole number, or none for a pool without a limit.",
+            names=[pool],
+        ) from None
+    refuse_out_of_bounds(pool, PoolSettings(limit))
+    return pool, "limit", limit
+
+
+def _pool(deployment: Deployment, recording: Recording, text: str) -> str:
+    from dagster_lifeguard.insight.subject import known_pool  # noqa: PLC0415 - slow
+
+    name = pool_named(text, recording.pools | recording.settings.keys())
+    if name is None:
+        name = known_pool(deployment, text)
+    refuse_unsettable([name])
+    return name
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> None:
+    """Print how well the past can be played, then what would have been, then what is not known."""
+    from dagster_lifeguard.cli.tables import new_console  # noqa: PLC0415 - slow
+
+    console = new_console()
+    source = "the engine's ledger" if answer.source == "ledger" else "Dagster's event logs"
+    window = f"from {date_text(answer.since)} to {date_text(answer.until)}"
+    click.echo(f"{number(answer.executions, 'execution')} of {deployment} {window}, by {source}.\n")
+    if answer.pools:
+        click.secho("How well the play fits what really happened", bold=True)
+        console.print(_calibration_table(answer.pools))
+        click.echo()
+    touched = [f for f in answer.pools if f.pool in wanted or f.before != f.after]
+    if touched:
+        click.secho("With what was in force, and with what was asked for", bold=True)
+        console.print(_sides(touched))
+        click.echo()
+    for heading, steps in (("Wait less", answer.gaining), ("Wait longer", answer.losing)):
+        if steps:
+            click.secho(heading, bold=True)
+            console.print(_steps(steps[:STEPS_MAX]))
+            if len(steps) > STEPS_MAX:
+                click.echo(f"and {number(len(steps) - STEPS_MAX, 'more step')}; --json lists all")
+            click.echo()
+    if touched and not (answer.gaining or answer.losing):
+        click.echo("No step would have waited longer or less.\n")
+    for doubt in answer.doubts:
+        style = {"fg": "yellow"} if doubt.pools else {"dim": True}
+        click.secho(f"- {printable(doubt.message)}", **style)
+
+
+def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
+    table = _table(
+        "pool",
+        "executions",
+        "waited",
+        "real wait p50",
+        "p95",
+        "played p50",
+        "p95",
+        "error p50",
+        "p90",
+        "fit",
+    )
+    for found in pools:
+        fit = found.calibration
+        _add(
+            table,
+            found.pool,
+            f"{fit.recorded.count:,}",
+            f"{fit.waited:,}",
+            *_pair(fit.recorded),
+            *_pair(fit.played),
+            _seconds(fit.error_p50),
+            _seconds(fit.error_p90),
+            _TRUSTS[fit.trust],
+        )
+    return table
+
+
+def _sides(pools: Sequence[PoolAnswer]) -> WholeTable:
+    table = _table(
+        "pool",
+        "settings",
+        "wait p50",
+        "p95",
+        "used",
+        "most held",
+        "never started",
+    )
+    for found in pools:
+        for name, side in ((pool_text(found.pool), found.before), ("", found.after)):
+            _add(
+                table,
+                name,
+                _settings(side.settings),
+                *_pair(side.waits),
+                _used(side),
+                f"{side.most:,}",
+                f"{side.waits.never:,}" if side.waits.never else "-",
+            )
+    return table
+
+
+def _settings(settings: PoolSettings) -> str:
+    return ", ".join([limit_text(settings.limit), *settings.texts_set.values()])
+
+
+def _used(side: Side) -> str:
+    return "-" if side.utilisation is None else f"{side.utilisation:.0%}"
+
+
+def _steps(steps: Sequence[StepAnswer]) -> WholeTable:
+    table = _table("step", "pools", "executions", "mean wait before", "after", "in total")
+    for step in steps:
+        sign = "-" if step.change < 0 else "+"
+        _add(
+            table,
+            step.step_key,
+            ", ".join(map(pool_text, step.pools)),
+            f"{step.executions:,}",
+            duration_text(step.before),
+            duration_text(step.after),
+            f"{sign}{duration_text(abs(step.change))}",
+        )
+    return table
+
+
+def _pair(waits: Waits) -> tuple[str, str]:
+    return _seconds(waits.p50), _seconds(waits.p95)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else duration_text(seconds)
+
+
+def _table(*headings: str) -> WholeTable:
+    from dagster_lifeguard.cli.tables import WholeTable  # noqa: PLC0415 - slow
+
+    table = WholeTable()
+    for heading in headings:
+        table.add_column(heading, right=heading not in ("pool", "settings", "step", "pools", "fit"))
+    return table
+
+
+def _add(table: WholeTable, *texts: str) -> None:
+    from dagster_lifeguard.cli.tables import cell  # noqa: PLC0415 - slow
+
+    table.add_row(*map(cell, texts))
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def answer_as_json(
+    answer: Answer, deployment: str, wanted: dict[str, dict[str, object]]
+) -> dict[str, Any]:
+    """Return what ``--json`` prints; times are seconds since the epoch, waits seconds."""
+    return {
+        "version": 1,
+        "deployment": deployment,
+        "source": answer.source,
+        "since": answer.since,
+        "until": answer.until,
+        "executions": answer.executions,
+        "asked": sorted(wanted),
+        "pools": [
+            {
+                "pool": found.pool,
+                "calibration": asdict(found.calibration),
+                "before": _side_as_json(found.before),
+                "after": _side_as_json(found.after),
+            }
+            for found in answer.pools
+        ],
+        "gaining": [_step_as_json(step) for step in answer.gaining],
+        "losing": [_step_as_json(step) for step in answer.losing],
+        "doubts": [
+            {"code": d.code, "message": d.message, "pools": list(d.pools)} for d in answer.doubts
+        ],
+    }
+
+
+def _side_as_json(side: Side) -> dict[str, Any]:
+    return {
+        "limit": side.settings.limit,
+        **side.settings.texts,
+        "waits": asdict(side.waits),
+        "utilisation": side.utilisation,
+        "most": side.most,
+    }
+
+
+def _step_as_json(step: StepAnswer) -> dict[str, Any]:
+    return {
+        "step_key": step.step_key,
+        "pools": list(step.pools),
+        "executions": step.executions,
+        "before": step.before,
+        "after": step.after,
+        "change": step.change,
+    }

@@ -1,0 +1,319 @@
+"""What other settings would have done, and how far that can be believed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
+from dagster_lifeguard.insight.durations import quantile
+from dagster_lifeguard.insight.simulation.recording import Doubt
+from dagster_lifeguard.insight.simulation.world import play
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.simulation.recording import Recording, Source
+    from dagster_lifeguard.insight.simulation.world import Play
+
+Trust = Literal["good", "poor", "too-few", "no-waits"]
+
+WAIT_MIN = 1.0
+"""A wait shorter than this, in seconds, is none."""
+
+WAITS_MIN = 10
+"""With fewer waits there is nothing to judge by."""
+
+ERROR_MAX = 0.25
+"""The largest median error of a play that is good, as a part of the median wait."""
+
+CHANGED_MIN = 0.5
+"""A mean wait that differs by less, in seconds, did not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long executions waited, in seconds. None where there are none.
+
+    Attributes:
+        count: How many went in.
+        p50: Half of them waited no longer.
+        p95: Nineteen of twenty waited no longer.
+        never: How many never went in.
+    """
+
+    count: int
+    p50: float | None
+    p95: float | None
+    never: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The past as it was played, beside the past as it was.
+
+    Attributes:
+        recorded: The waits that were.
+        played: The waits of the same executions in the play.
+        waited: How many waited at least a second, really or in the play.
+        error_p50: How far the play is off, in seconds: the median of these.
+        error_p90: The same: nine of ten are not further off.
+        trust: ``good``, ``poor``, ``too-few`` waits to judge by, or ``no-waits`` at all.
+    """
+
+    recorded: Waits
+    played: Waits
+    waited: int
+    error_p50: float | None
+    error_p90: float | None
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A pool in one play.
+
+    Attributes:
+        settings: At the end of the window.
+        waits: Of all that asked for it.
+        utilisation: The part of its slots that was held, 0 to 1; None if it was unlimited.
+        most: The most slots held at once.
+    """
+
+    settings: PoolSettings
+    waits: Waits
+    utilisation: float | None
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAnswer:
+    """What becomes of a pool.
+
+    Attributes:
+        pool: Its name.
+        calibration: How well the play of the past fits the past.
+        before: With what was in force.
+        after: With what was asked for; the same as ``before`` if nothing was.
+    """
+
+    pool: str
+    calibration: Calibration
+    before: Side
+    after: Side
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """What becomes of a step, over all runs.
+
+    Attributes:
+        step_key: The step.
+        pools: What it asks for.
+        executions: How many went in in both plays.
+        before: The mean wait in seconds, with what was in force.
+        after: The same, with what was asked for.
+    """
+
+    step_key: str
+    pools: tuple[str, ...]
+    executions: int
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """By how much all its executions together wait longer, in seconds; below 0: shorter."""
+        return (self.after - self.before) * self.executions
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What other settings would have done.
+
+    Attributes:
+        source: Where the past was read.
+        since: The begin of the window, in seconds since the epoch.
+        until: Its end.
+        executions: How many were played.
+        pools: By name; those that were asked about first.
+        gaining: Steps that wait less, those that gain most first.
+        losing: Steps that wait longer, those that lose most first.
+        doubts: What cannot be known.
+    """
+
+    source: Source
+    since: float
+    until: float
+    executions: int
+    pools: tuple[PoolAnswer, ...]
+    gaining: tuple[StepAnswer, ...]
+    losing: tuple[StepAnswer, ...]
+    doubts: tuple[Doubt, ...]
+
+
+def simulate(
+    recording: Recording,
+    wanted: Mapping[str, Mapping[str, object]],
+    *,
+    patience_seconds: float | None = None,
+) -> Answer:
+    """Play the past as it was, and once more with other settings.
+
+    Args:
+        recording: The past.
+        wanted: By pool, the settings that are given, by the names of ``PoolSettings``. Without
+            any, only the calibration is of interest.
+        patience_seconds: How long a ticket lets later ones pass; None: the default.
+    """
+    changed = recording.with_settings(wanted)
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    before, after = (
+        play(
+            past.arrivals,
+            past.settings,
+            past.changes,
+            window=(past.since, past.until),
+            patience_seconds=patience,
+        )
+        for past in (recording, changed)
+    )
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, arrival in enumerate(recording.arrivals):
+        if recording.waited[place] is not None:
+            for pool in arrival.demand.pools:
+                places[pool].append(place)
+    pools = tuple(
+        PoolAnswer(
+            pool,
+            _calibration(recording, before, places[pool]),
+            _side(recording, before, pool, places[pool]),
+            _side(changed, after, pool, places[pool]),
+        )
+        for pool in sorted(places, key=lambda pool: (pool not in wanted, pool))
+    )
+    steps = _steps(recording, before, after) if wanted else []
+    gaining = (s for s in steps if s.after - s.before <= -CHANGED_MIN)
+    losing = (s for s in steps if s.after - s.before >= CHANGED_MIN)
+    return Answer(
+        source=recording.source,
+        since=recording.since,
+        until=recording.until,
+        executions=sum(waited is not None for waited in recording.waited),
+        pools=pools,
+        gaining=tuple(sorted(gaining, key=lambda s: (s.change, s.step_key))),
+        losing=tuple(sorted(losing, key=lambda s: (-s.change, s.step_key))),
+        doubts=(*recording.doubts, *_doubts(recording, pools, wanted)),
+    )
+
+
+def _spread(waits: Iterable[float | None]) -> Waits:
+    found = list(waits)
+    ordered = sorted(wait for wait in found if wait is not None)
+    if not ordered:
+        return Waits(0, None, None, len(found))
+    return Waits(
+        len(ordered),
+        quantile(ordered, 0.5),
+        quantile(ordered, 0.95),
+        len(found) - len(ordered),
+    )
+
+
+def _side(past: Recording, played: Play, pool: str, places: Sequence[int]) -> Side:
+    use = played.use.get(pool)
+    last = past.settings.get(pool, NOTHING_SET)
+    for change in past.changes:
+        if change.pool == pool:
+            last = change.settings
+    return Side(
+        settings=last,
+        waits=_spread(map(played.waited, places)),
+        utilisation=None if use is None else use.share,
+        most=0 if use is None else use.most,
+    )
+
+
+def _calibration(past: Recording, played: Play, places: Sequence[int]) -> Calibration:
+    recorded = {place: past.waited[place] or 0.0 for place in places}
+    waits = {place: wait for place in places if (wait := played.waited(place)) is not None}
+    waited = [p for p in places if max(recorded[p], waits.get(p, WAIT_MIN)) >= WAIT_MIN]
+    errors = sorted(abs(waits[p] - recorded[p]) for p in waited if p in waits)
+    trust: Trust = "good"
+    if not waited:
+        trust = "no-waits"
+    elif len(errors) < len(waited):
+        trust = "poor"  # The play lets in fewer than really went in.
+    elif len(waited) < WAITS_MIN:
+        trust = "too-few"
+    else:
+        typical = quantile(sorted(recorded[p] for p in waited), 0.5)
+        if quantile(errors, 0.5) > max(WAIT_MIN, ERROR_MAX * typical):
+            trust = "poor"
+    return Calibration(
+        recorded=_spread(recorded.values()),
+        played=_spread(map(played.waited, places)),
+        waited=len(waited),
+        error_p50=quantile(errors, 0.5) if errors else None,
+        error_p90=quantile(errors, 0.9) if errors else None,
+        trust=trust,
+    )
+
+
+def _steps(past: Recording, before: Play, after: Play) -> list[StepAnswer]:
+    waits: dict[tuple[str, tuple[str, ...]], list[tuple[float, float]]] = defaultdict(list)
+    for place, arrival in enumerate(past.arrivals):
+        first, second = before.waited(place), after.waited(place)
+        if past.waited[place] is not None and first is not None and second is not None:
+            waits[arrival.key.step_key, arrival.demand.pools].append((first, second))
+    return [
+        StepAnswer(
+            step_key,
+            pools,
+            len(pairs),
+            sum(first for first, _ in pairs) / len(pairs),
+            sum(second for _, second in pairs) / len(pairs),
+        )
+        for (step_key, pools), pairs in waits.items()
+    ]
+
+
+def _doubts(
+    past: Recording, pools: Sequence[PoolAnswer], wanted: Mapping[str, object]
+) -> Iterable[Doubt]:
+    poor = tuple(found.pool for found in pools if found.calibration.trust == "poor")
+    if poor:
+        yield Doubt(
+            "poor-calibration",
+            "The play of the past is far from what was, so the answer is too, for: "
+            f"{', '.join(poor)}. Waits outside of pools, steps with a priority of their own, dead "
+            "holders and changed limits are what it does not know of.",
+            poor,
+        )
+    unlimited = tuple(
+        found.pool
+        for found in pools
+        if found.pool in wanted
+        and found.calibration.trust == "no-waits"
+        and found.before.utilisation is None
+    )
+    if unlimited:
+        yield Doubt(
+            "was-unlimited",
+            "Nobody ever waited there, as there was no limit, so nothing shows how far the answer "
+            f"can be believed: {', '.join(unlimited)}.",
+            unlimited,
+        )
+    unknown = tuple(sorted(wanted.keys() - {found.pool for found in pools}))
+    if unknown:
+        how = (
+            "The ledger tells nothing of pools without a limit; try --by event-logs."
+            if past.source == "ledger"
+            else "No step of these runs asked for it."
+        )
+        yield Doubt(
+            "no-executions", f"No execution is known of {', '.join(unknown)}. {how}", unknown
+        )

@@ -1,0 +1,261 @@
+"""Recordings of hand-made ledgers and event logs, and the answers to what if."""
+
+from __future__ import annotations
+
+import pytest
+from dagster import AssetKey
+
+from dagster_lifeguard.deployment.contract import Settings
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, read_span
+from dagster_lifeguard.engine.engine import Engine
+from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.insight.simulation.answer import simulate
+from dagster_lifeguard.insight.simulation.history import from_event_logs, from_ledger
+
+STOCK = Settings("1.13.0", False, None, "op", 0, 1000)
+WINDOW = (100.0, 1000.0)
+
+
+def no_tags(run_ids):
+    return {}
+
+
+# ---- by event logs -------------------------------------------------------------------------------
+
+
+def step(run_id, waiting, started, ended, pool="w", key="s"):
+    outcome = Outcome.UNFINISHED if ended is None else Outcome.SUCCESS
+    return StepExecution(
+        run_id, key, (AssetKey(key),), 1, started, ended, outcome, None, pool, (), waiting
+    )
+
+
+def run(run_id, *steps, pools=("w",)):
+    return RunExecution(run_id, "job", "SUCCESS", None, None, None, None, steps, pools)
+
+
+def recorded(*runs, live=None, tags_of=no_tags):
+    live = {"w": PoolSettings(1)} if live is None else live
+    return from_event_logs(runs, live, STOCK, WINDOW, tags_of)
+
+
+def in_line(count=20, seconds=10.0):
+    """Runs that all ask at once for a pool of one."""
+    return [
+        run(f"r{n}", step(f"r{n}", 100.0 if n else None, 100.0 + n * seconds, 110.0 + n * seconds))
+        for n in range(count)
+    ]
+
+
+def of_pool(answer, pool="w"):
+    (found,) = (found for found in answer.pools if found.pool == pool)
+    return found
+
+
+def codes(answer):
+    return {doubt.code for doubt in answer.doubts}
+
+
+def test_a_queue_that_was_played_as_it_was_has_no_error():
+    fit = of_pool(simulate(recorded(*in_line()), {})).calibration
+    assert (fit.trust, fit.error_p50, fit.error_p90) == ("good", 0.0, 0.0)
+    assert (fit.recorded.p50, fit.recorded.p95, fit.waited) == (90.0, 180.0, 19)
+
+
+def test_a_second_slot_halves_the_waits():
+    answer = simulate(recorded(*in_line()), {"w": {"limit": 2}})
+    found = of_pool(answer)
+    assert (found.before.waits.p95, found.after.waits.p95) == (180.0, 90.0)
+    assert (found.before.most, found.after.most) == (1, 2)
+    assert found.before.utilisation == pytest.approx(200 / 900)
+    assert found.after.utilisation == pytest.approx(200 / 1800)
+    (gain,) = answer.gaining
+    assert (gain.step_key, gain.before, gain.after, gain.executions) == ("s", 95.0, 45.0, 20)
+    assert answer.losing == ()
+
+
+def test_a_pause_is_said_to_let_nobody_in():
+    found = of_pool(simulate(recorded(*in_line()), {"w": {"limit": 0}}))
+    assert (found.after.waits.count, found.after.waits.never) == (0, 20)
+
+
+def test_without_a_limit_nobody_waits_and_nothing_is_a_part_of_it():
+    found = of_pool(simulate(recorded(*in_line()), {"w": {"limit": None, "rate": None}}))
+    assert (found.after.waits.p95, found.after.utilisation, found.after.most) == (0.0, None, 20)
+
+
+def test_an_answer_about_a_pool_that_had_no_limit_is_doubted():
+    free = [run(f"r{n}", step(f"r{n}", None, 100.0, 110.0)) for n in range(20)]
+    answer = simulate(recorded(*free, live={}), {"w": {"limit": 1}})
+    assert "was-unlimited" in codes(answer)
+    assert of_pool(answer).calibration.trust == "no-waits"
+    assert of_pool(answer).after.waits.p95 == 180.0
+
+
+def test_waits_that_the_rules_do_not_explain_are_a_poor_calibration():
+    alone = [
+        run(f"r{n}", step(f"r{n}", 100.0 + 40 * n, 120.0 + 40 * n, 130.0 + 40 * n))
+        for n in range(15)
+    ]
+    answer = simulate(recorded(*alone), {})
+    fit = of_pool(answer).calibration
+    assert (fit.trust, fit.error_p50) == ("poor", 20.0)
+    assert "poor-calibration" in codes(answer)
+
+
+def test_few_waits_are_nothing_to_judge_by():
+    assert of_pool(simulate(recorded(*in_line(3)), {})).calibration.trust == "too-few"
+
+
+def test_a_step_follows_the_step_of_its_run_that_ended_before():
+    first = [step("a", None, 100.0, 200.0, key="one"), step("a", None, 205.0, 300.0, key="two")]
+    blocker = run("b", step("b", None, 99.0, 100.0))
+    recording = recorded(blocker, run("a", *first))
+    late = {"w": {"limit": 1}}
+    assert [(a.key.step_key, a.at, a.after) for a in recording.arrivals] == [
+        ("s", 99.0, None),
+        ("one", 100.0, None),
+        ("two", 5.0, 1),
+    ]
+    answer = simulate(recording, late)
+    assert of_pool(answer).after.waits.p95 == 0.0
+
+
+def test_what_cannot_be_played_is_said():
+    known = run("a", step("a", None, 100.0, None))
+    unknown = run("b", step("b", None, 100.0, 110.0, pool=None), pools=None)
+    answer = simulate(recorded(known, unknown), {"nobody": {"limit": 1}})
+    assert {"unfinished", "unknown-plans", "settings-of-today", "no-executions"} <= codes(answer)
+
+
+def test_a_fair_order_is_by_the_tags_of_runs():
+    many = [
+        run(f"b{n}", step(f"b{n}", 100.0 if n else None, 100.0 + 10 * n, 110.0 + 10 * n, key="big"))
+        for n in range(20)
+    ]
+    one = run("small", step("small", 101.0, 300.0, 310.0, key="small"))
+    recording = recorded(
+        *many,
+        one,
+        tags_of=lambda ids: {i: {"team": "small" if i == "small" else "big"} for i in ids},
+    )
+    answer = simulate(recording, {"w": {"fair_by": "team"}})
+    (gain,) = answer.gaining
+    (loss,) = answer.losing
+    assert (gain.step_key, loss.step_key) == ("small", "big")
+    assert gain.before > 10 * gain.after
+
+
+# ---- by the ledger -------------------------------------------------------------------------------
+
+
+class Deployed:
+    """An engine whose clock is set by hand."""
+
+    def __init__(self, **limits):
+        self.now = 0.0
+        self.store = MemoryStore(lambda: self.now)
+        self.engine = Engine(self.store, EngineOptions(lease_seconds=1e9))
+        self.engine.set_pools({pool: PoolSettings(limit) for pool, limit in limits.items()})
+
+    def claim(self, at, run_id, slots=None):
+        self.now = at
+        return self.engine.claim(run_id, "s", Demand.of(slots or {"w": 1})).granted
+
+    def release(self, at, run_id):
+        self.now = at
+        assert self.engine.release(run_id, "s")
+
+    def recording(self, since=100.0, until=1000.0, tags_of=no_tags):
+        live = self.store.settings()
+        limits = {pool: settings.limit for pool, settings in live.items()}
+        past = read_span(self.store, limits, {}, since=since)
+        return from_ledger(past, live, None, (since, until), tags_of)
+
+
+@pytest.fixture
+def deployed():
+    made = []
+
+    def make(**limits):
+        made.append(Deployed(**limits))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.engine.close()
+
+
+def one_after_another(at, count=12):
+    for n in range(count):
+        assert at.claim(100.0, f"r{n}") == (n == 0)
+    for n in range(count):
+        at.release(110.0 + 10 * n, f"r{n}")
+        if n + 1 < count:
+            assert at.claim(110.0 + 10 * n, f"r{n + 1}")
+
+
+def test_what_the_engine_did_is_played_without_an_error(deployed):
+    at = deployed(w=1)
+    one_after_another(at)
+    answer = simulate(at.recording(), {"w": {"limit": 3}})
+    fit = of_pool(answer).calibration
+    assert (fit.trust, fit.error_p90, fit.recorded.p95, answer.source) == (
+        "good",
+        0.0,
+        110.0,
+        "ledger",
+    )
+    assert of_pool(answer).after.waits.p95 == 30.0
+
+
+def test_a_limit_that_was_changed_is_changed_in_the_play(deployed):
+    at = deployed(w=2)
+    one_after_another_until = 150.0
+    assert at.claim(100.0, "a")
+    assert at.claim(100.0, "b")
+    assert not at.claim(101.0, "c")
+    at.now = 120.0
+    at.engine.change_pool("w", limit=3)
+    assert at.claim(120.0, "c")
+    for run_id in "abc":
+        at.release(one_after_another_until, run_id)
+    recording = at.recording()
+    assert recording.settings["w"].limit == 2
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3)]
+    answer = simulate(recording, {})
+    fit = of_pool(answer).calibration
+    assert (fit.recorded.p95, fit.played.p95, fit.error_p90) == (19.0, 19.0, 0.0)
+    assert "changed-meanwhile" in codes(answer)
+
+
+def test_who_held_before_the_window_holds_in_the_play_and_is_not_judged(deployed):
+    at = deployed(w=1)
+    assert at.claim(50.0, "old")
+    assert not at.claim(99.0, "a")
+    at.release(120.0, "old")
+    assert at.claim(120.0, "a")
+    at.release(130.0, "a")
+    recording = at.recording(since=110.0)
+    assert recording.waited == (None, 21.0)
+    found = of_pool(simulate(recording, {}))
+    assert (found.calibration.recorded.count, found.calibration.error_p90) == (1, 0.0)
+
+
+def test_a_demand_of_several_pools_is_one_execution(deployed):
+    at = deployed(w=2, x=1)
+    assert at.claim(100.0, "a", {"w": 2, "x": 1})
+    at.release(130.0, "a")
+    (arrival,) = at.recording().arrivals
+    assert (arrival.demand, arrival.seconds) == (Demand.of({"w": 2, "x": 1}), 30.0)
+
+
+def test_priorities_are_those_of_runs(deployed):
+    at = deployed(w=1)
+    assert at.claim(100.0, "a")
+    at.release(130.0, "a")
+    recording = at.recording(tags_of=lambda ids: {"a": {"dagster/priority": "7"}})
+    assert recording.arrivals[0].priority == 7
