@@ -31,7 +31,7 @@ COMMANDS = {
         "doctor": "Find out why a pool does not work, and how to fix it.",
         "timeline": "Draw when steps executed and when they waited.",
         "serve": "Show pools live in a browser, and serve metrics.",
-        "simulate": "Show what other limits, rates or orders would have done to past runs.",
+        "simulate": "Show what other limits, rates or orders would have done to past executions.",
         "audit": "Check past runs: was any limit or rate exceeded?",
     },
     "Make the limits hold": {
