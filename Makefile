@@ -6,7 +6,7 @@ READY := .venv/.ready
 IN_PARALLEL := --numprocesses auto --dist worksteal
 # Rules, names, files and the engine's decisions: no process of Dagster is started.
 QUICK := -k "not postgres" tests/conformance tests/insight tests/dagster_suites \
-  $(addprefix tests/test_,$(addsuffix .py,assign assign_kinds audit bars circles compat config \
+  $(addprefix tests/test_,$(addsuffix .py,assign assign_kinds audit bars compat config \
   deadlock duplicates members names order partition_keys partitioned_rules rate resource_rules \
   shared_ops storage_yaml))
 OPTIONS ?=
