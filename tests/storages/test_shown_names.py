@@ -50,7 +50,7 @@ partitions = dg.StaticPartitionsDefinition(["{PARTITION}", "other"])
 
 @dg.asset(
     partitions_def=partitions,
-    metadata={{"table_name": "{TABLE}", "lifeguard/slots": "one%2B > one%2B"}},
+    metadata={{"table_name": "{TABLE}"}},
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def orders() -> None: ...

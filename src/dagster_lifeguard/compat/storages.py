@@ -14,6 +14,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogSt
 from dagster._core.storage.event_log.base import EventLogStorage, PoolLimit
 from dagster._core.storage.runs import RunStorage, SqliteRunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
 from dagster._utils.concurrency import (
     ClaimedSlotInfo,
     ConcurrencyClaimStatus,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConcurrencyClaimStatus",
     "ConcurrencyKeyInfo",
+    "ConfigurableClassData",
     "DagsterSqliteStorage",
     "EventLogStorage",
     "PoolConfig",

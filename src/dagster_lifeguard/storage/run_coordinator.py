@@ -24,9 +24,9 @@ from dagster_lifeguard.engine.rules.duplicates import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dagster._serdes import ConfigurableClassData  # noqa: TID251 - what Dagster hands over
     from typing_extensions import Self
 
+    from dagster_lifeguard.compat.storages import ConfigurableClassData
     from dagster_lifeguard.engine.rules.duplicates import Droppable, WorkStep
 
 KEY = "lifeguard"

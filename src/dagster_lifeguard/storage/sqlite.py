@@ -16,7 +16,6 @@ from dagster_lifeguard.storage.runs import PoolsOfRuns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster._serdes import ConfigurableClassData  # noqa: TID251 - what Dagster hands over
     from typing_extensions import Self
 
 
@@ -29,7 +28,7 @@ class LifeguardSqliteEventLogStorage(PoolMethods, storages.SqliteEventLogStorage
     def __init__(
         self,
         base_dir: str,
-        inst_data: ConfigurableClassData | None = None,
+        inst_data: storages.ConfigurableClassData | None = None,
         options: StorageOptions | None = None,
     ) -> None:
         super().__init__(base_dir, inst_data=inst_data)
@@ -98,7 +97,7 @@ class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
     def __init__(
         self,
         base_dir: str,
-        inst_data: ConfigurableClassData | None = None,
+        inst_data: storages.ConfigurableClassData | None = None,
         options: StorageOptions | None = None,
     ) -> None:
         super().__init__(base_dir, inst_data=inst_data)
