@@ -251,7 +251,8 @@ class TestRulesInTheDefsFolder:
             "shop_project/defs/defs.yaml reaches what is in its folder, by the rules of the file "
             "it names. Move the rest there, and name the file that was looked at. "
             "Or: End shop_project/definitions.py with: defs = "
-            'Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs)'
+            'Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs) '
+            "(needs: from pathlib import Path; from dagster_lifeguard import Policy)"
         )
 
     def test_in_a_folder_within_they_are_refused(self, yaml_project: Path) -> None:
@@ -324,10 +325,10 @@ class TestRemedies:
         monkeypatch.setattr(protection, "DEFS_FOLDER_TAKES_YAML", False)  # as before 1.13.8
         yaml_project.joinpath("shop_project/defs/defs.yaml").unlink()
         line = 'defs = Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs)'
-        assert remedy() == f"End shop_project/definitions.py with: {line}"
+        imports = "from pathlib import Path; from dagster_lifeguard import Policy"
+        assert remedy() == f"End shop_project/definitions.py with: {line} (needs: {imports})"
         file = yaml_project / "shop_project/definitions.py"
-        imports = "from dagster_lifeguard import Policy\n"
-        file.write_text(f"{imports}{file.read_text()}\n{line}\n")
+        file.write_text(f"{file.read_text()}\n{imports}\n{line}\n")
         assert check("--ignore", "one-rule-per-op").exit_code == 0
 
     def test_dagster_loads_the_folder_itself(
@@ -367,12 +368,13 @@ class TestRemedies:
         )
         found = json.loads(check("--json").stdout)["errors"]
         assert [error["remedy"] for error in found] == [
-            "End a.py with: defs = apply_per_asset_concurrency(defs)",
-            "End lake/b.py with: defs = apply_per_asset_concurrency(defs)",
+            f"End {file} with: defs = apply_per_asset_concurrency(defs) (needs: from dagster_lifeguard "
+            "import apply_per_asset_concurrency)"
+            for file in ("a.py", "lake/b.py")
         ]
         write(plain, "lifeguard.yaml", RULES)
         found = json.loads(check("--json").stdout)["errors"]
-        assert [error["remedy"].partition(": ")[2] for error in found] == [
+        assert [error["remedy"].partition(": ")[2].partition(" (")[0] for error in found] == [
             'defs = Policy.from_yaml(Path(__file__).with_name("lifeguard.yaml")).apply(defs)',
             'defs = Policy.from_yaml(Path(__file__).parents[1] / "lifeguard.yaml").apply(defs)',
         ]

@@ -30,7 +30,7 @@ from dagster_lifeguard.policy.protection import (
     defs_yaml,
     find_dg_project,
     how_to_apply,
-    policy_line,
+    policy_lines,
 )
 
 STARTER = """\
@@ -153,11 +153,11 @@ def _project_change(config_path: str) -> tuple[FileChange | None, str]:
     if project is None and config.exists():
         return None, "Next: lifeguard check"  # It says how to apply the policy, if none is.
     if project is None:
-        line = policy_line(None, config.resolve())
+        imports, line = policy_lines(None, config.resolve())
+        lines = "".join(f"    {one}\n" for one in (*imports, line))
         return None, (
             "Next, end the file with the definitions, beside it, with:\n"
-            "    from pathlib import Path\n    from dagster_lifeguard import Policy\n"
-            f"    {line}\nthen: lifeguard check"
+            f"{lines}then: lifeguard check"
         )
     file = defs_yaml(project.defs_folder)
     if file.is_file() and applies_policy(file):

@@ -61,7 +61,7 @@ def _settings(root: Path) -> dict[str, Any]:
         if file.is_file():
             try:
                 found: Any = tomli.loads(file.read_text(encoding="utf-8"))
-            except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (OSError, tomli.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(
                     f"{file}: {first_line(error)}.", remedy="Mend it first.", names=[str(file)]
                 ) from error
@@ -85,7 +85,8 @@ def how_to_apply(
     ends_with = python_file
     if ends_with is None and defs_folder is not None:
         ends_with = defs_folder.parent / "definitions.py"
-    by_python = f"End {_shown(ends_with)} with: {policy_line(ends_with, config_file)}"
+    imports, line = policy_lines(ends_with, config_file)
+    by_python = f"End {_shown(ends_with)} with: {line} (needs: {'; '.join(imports)})"
     if defs_folder is None or (python_file is not None and not DEFS_FOLDER_TAKES_YAML):
         return by_python
     if not DEFS_FOLDER_TAKES_YAML:
@@ -128,11 +129,17 @@ def applies_policy(file: Path) -> bool:
     return any("pools_from" in line.partition("#")[0] for line in lines)
 
 
-def policy_line(python_file: Path | None, config_file: Path | None) -> str:
-    """Return the line of Python that applies a policy to ``defs``."""
+def policy_lines(python_file: Path | None, config_file: Path | None) -> tuple[list[str], str]:
+    """Return the imports and the line of Python that apply a policy to ``defs``."""
     if config_file is None:
-        return "defs = apply_per_asset_concurrency(defs)"
-    return f"defs = Policy.from_yaml({_path_in(python_file, config_file)}).apply(defs)"
+        imports = ["from dagster_lifeguard import apply_per_asset_concurrency"]
+        return imports, "defs = apply_per_asset_concurrency(defs)"
+    path = _path_in(python_file, config_file)
+    imports = ["from pathlib import Path"] if path.startswith("Path(") else []
+    return (
+        [*imports, "from dagster_lifeguard import Policy"],
+        f"defs = Policy.from_yaml({path}).apply(defs)",
+    )
 
 
 def _path_in(python_file: Path | None, config_file: Path) -> str:
