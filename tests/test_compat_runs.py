@@ -17,6 +17,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._serdes import serialize_value
 from homes import DEFINITIONS
@@ -32,6 +33,8 @@ from dagster_lifeguard.compat.runs import (
     set_cursor_value,
     statuses_of_runs,
 )
+from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG
+from dagster_lifeguard.insight.simulation.advice import PARTITION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,3 +272,7 @@ def test_plans_are_read_in_bulk_as_dagster_reads_them(instance) -> None:
     plans = [plan_of_run(stored(instance, asset(name, "orders"))) for name in "ab"]
     found = all_step_plans(instance, [*plans, "unknown"])
     assert found == {plan: step_plans(instance, plan) for plan in plans}
+
+
+def test_the_tags_by_which_backfills_and_partitions_are_known_are_dagsters():
+    assert (BACKFILL_TAG, PARTITION_TAG) == (BACKFILL_ID_TAG, PARTITION_NAME_TAG)

@@ -255,7 +255,7 @@ class TestCommand:
         answer: str,
         written: bool,
     ) -> None:
-        monkeypatch.setattr("dagster_lifeguard.cli.file_changes._is_terminal", lambda: True)
+        monkeypatch.setattr("dagster_lifeguard.cli.file_changes.can_ask", lambda: True)
         result = CliRunner().invoke(main, ["init"], input=answer)
         assert here.joinpath("lifeguard.yaml").exists() is written
         assert ("default_limit" in home.joinpath("dagster.yaml").read_text()) is written

@@ -250,7 +250,7 @@ class TestApply:
         result = lifeguard("apply")
         assert result.exit_code == 2
         assert "say --yes" in result.output
-        monkeypatch.setattr("dagster_lifeguard.cli.file_changes._is_terminal", lambda: True)
+        monkeypatch.setattr("dagster_lifeguard.cli.file_changes.can_ask", lambda: True)
         for answer, expected in (("n", {}), ("y", {"stripe_api": 4, "paused": 0})):
             result = CliRunner().invoke(main, ["apply"], input=f"{answer}\n")
             assert result.exit_code == 0, result.output

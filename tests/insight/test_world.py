@@ -252,3 +252,19 @@ def test_a_queue_longer_than_a_view_is_played_to_its_end():
     found = play(arrivals, {"x": PoolSettings(1), "y": PoolSettings(3)}, window=WINDOW)
     assert found.granted == [float(n) for n in range(100)]
     assert found.use["x"].most == found.use["y"].most == 1
+
+
+@given(worlds())
+def test_what_an_arrival_waits_it_stands_in_queues(world):
+    arrivals, of_pools = world
+    found = play(arrivals, of_pools, window=WINDOW, patience_seconds=PATIENCE)
+    for place, one in enumerate(arrivals):
+        stood, waited = found.stood.get(place, {}), found.waited(place)
+        assert stood.keys() <= set(one.demand.pools)
+        assert all(seconds <= waited for seconds in stood.values())
+        assert sum(stood.values()) >= waited
+
+
+def test_an_arrival_that_never_starts_stands_until_the_window_ends():
+    found = play([arrival(0, 10.0, {"a": 1}, 5.0)], {"a": PoolSettings(0)}, window=(0.0, 100.0))
+    assert found.stood == {0: {"a": 90.0}}

@@ -178,7 +178,7 @@ class TestFree:
         refused = lifeguard("free", "orders")
         assert (refused.exit_code, "say --yes" in refused.output) == (2, True)
         assert told("status", "orders")["summary"]["held"] == 1
-        monkeypatch.setattr("dagster_lifeguard.cli.file_changes._is_terminal", lambda: True)
+        monkeypatch.setattr("dagster_lifeguard.cli.file_changes.can_ask", lambda: True)
         assert "Nothing was freed" in lifeguard("free", "orders", input="n\n").output
         assert told("status", "orders")["summary"]["held"] == 1
         assert "Freed 1 step" in lifeguard("free", "orders", input="y\n").output

@@ -32,6 +32,7 @@ COMMANDS = {
         "timeline": "Draw when steps executed and when they waited.",
         "serve": "Show pools live in a browser, and serve metrics.",
         "simulate": "Show what other limits, rates or orders would have done to past executions.",
+        "advise": "Find the smallest limits that keep waits short enough.",
         "audit": "Check past runs: was any limit or rate exceeded?",
     },
     "Make the limits hold": {

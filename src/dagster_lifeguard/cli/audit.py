@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.progress import progress_line
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.engine.rules.names import pool_text
@@ -23,7 +22,7 @@ from dagster_lifeguard.inspections.audit.wording import verdict_text
 from dagster_lifeguard.times import date_text, duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.inspections.audit.findings import (
@@ -104,7 +103,7 @@ def audit_command(
     if pool is not None:
         pool = known_pool(deployment, pool)
     now = time.time()
-    with _progress() as progress:
+    with progress_line() as line:
         report = audit(
             deployment,
             since=now - since,
@@ -112,27 +111,13 @@ def audit_command(
             pool=pool,
             by=by,
             long_seconds=long_wait,
-            progress=progress,
+            progress=lambda what, count: line(f"reading {what}: {count:,}"),
         )
     if as_json:
         click.echo(json.dumps(report_as_json(report), indent=2))
     else:
         print_report(report, long_wait)
     click.get_current_context().exit(1 if report.verdict in FOUND else 0)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], None]]:
-    """Where reading is shown: a line on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn("line"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
-        task = p.add_task("reading", total=None)
-
-        def show(what: str, count: int) -> None:
-            p.update(task, description=f"reading {what}: {count:,}")
-
-        yield show
 
 
 # ---- text ----------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def consented(question: str, nothing: str, *, yes: bool) -> bool:
     """Ask for consent unless it was given; where nobody can be asked, it has to be given."""
     if yes:
         return True
-    if not _is_terminal():
+    if not can_ask():
         raise click.UsageError(f"{nothing}: say --yes to do it without being asked.")
     if click.confirm(question):
         return True
@@ -133,7 +133,8 @@ def consented(question: str, nothing: str, *, yes: bool) -> bool:
     return False
 
 
-def _is_terminal() -> bool:
+def can_ask() -> bool:
+    """Return whether somebody can answer a question."""
     return sys.stdin.isatty()
 
 

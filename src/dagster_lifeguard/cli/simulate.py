@@ -13,7 +13,7 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.cli.times import read_duration
-from dagster_lifeguard.engine.rules.names import pool_named, pool_text, refuse_unsettable
+from dagster_lifeguard.engine.rules.names import pool_text, refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     parse_order,
@@ -161,9 +161,7 @@ def _parsed(text: str) -> tuple[str, str, object]:
 def _pool(deployment: Deployment, recording: Recording, text: str) -> str:
     from dagster_lifeguard.insight.subject import known_pool  # noqa: PLC0415 - slow
 
-    name = pool_named(text, recording.pools | recording.settings.keys())
-    if name is None:
-        name = known_pool(deployment, text)
+    name = known_pool(deployment, text, recording.pools | recording.settings.keys())
     refuse_unsettable([name])
     return name
 

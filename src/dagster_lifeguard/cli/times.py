@@ -19,12 +19,18 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> flo
     Raises:
         BadParameter: It says something else.
     """
-    found = _WRITTEN.fullmatch(value.strip().lower())
+    seconds = duration(value)
+    if seconds is None:
+        message = f"{value!r} is no duration. Write 90s, 30m, 24h or 7d."
+        raise click.BadParameter(message, ctx, param)
+    if seconds > _DURATION_MAX:
+        raise click.BadParameter(f"{value!r} is longer than 3650d.", ctx, param)
+    return seconds
+
+
+def duration(text: str) -> float | None:
+    """The seconds of a duration such as ``90s``, ``30m``, ``24h`` or ``0``; None if it is none."""
+    found = _WRITTEN.fullmatch(text.strip().lower())
     if found is not None:
-        seconds = float(found[1]) * _SIZES[found[2]]
-        if seconds > _DURATION_MAX:
-            raise click.BadParameter(f"{value!r} is longer than 3650d.", ctx, param)
-        return seconds
-    if value.strip() == "0":
-        return 0.0
-    raise click.BadParameter(f"{value!r} is no duration. Write 90s, 30m, 24h or 7d.", ctx, param)
+        return float(found[1]) * _SIZES[found[2]]
+    return 0.0 if text.strip() == "0" else None

@@ -10,7 +10,7 @@ from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.durations import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, Run
 
@@ -85,12 +85,19 @@ def pool_or_run(deployment: Deployment, text: str) -> Subject:
     )
 
 
-def known_pool(deployment: Deployment, text: str) -> str:
+def known_pool(deployment: Deployment, text: str, recorded: Collection[str] = ()) -> str:
     """The pool of this name.
+
+    Args:
+        deployment: The deployment.
+        text: The name, or how it is shown.
+        recorded: Pools that are known from the past.
 
     Raises:
         UnknownNameError: It has no limit, no holder and no waiter, and no asset has it.
     """
+    if (name := pool_named(text, recorded)) is not None:
+        return name
     # Of thousands of pools the one that is meant is looked up, before all are.
     near = {state.pool for state in deployment.pools({text, safe_value(text)}) if state.with_over}
     if (name := pool_named(text, near | deployment.pool_settings().keys())) is not None:

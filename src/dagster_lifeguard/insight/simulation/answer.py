@@ -171,16 +171,8 @@ def simulate(
     """
     changed = recording.with_settings(wanted)
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
-    before, after = (
-        play(
-            past.arrivals,
-            past.settings,
-            past.changes,
-            window=(past.since, past.until),
-            patience_seconds=patience,
-        )
-        for past in (recording, changed)
-    )
+    before = play_recording(recording, patience)
+    after = play_recording(changed, patience) if wanted else before
     places: dict[str, list[int]] = defaultdict(list)
     for place, arrival in enumerate(recording.arrivals):
         if recording.waited[place] is not None:
@@ -207,6 +199,17 @@ def simulate(
         gaining=tuple(sorted(gaining, key=lambda s: (s.change, s.step_key))),
         losing=tuple(sorted(losing, key=lambda s: (-s.change, s.step_key))),
         doubts=(*recording.doubts, *_doubts(recording, pools, wanted)),
+    )
+
+
+def play_recording(past: Recording, patience_seconds: float) -> Play:
+    """Play a recording as it is."""
+    return play(
+        past.arrivals,
+        past.settings,
+        past.changes,
+        window=(past.since, past.until),
+        patience_seconds=patience_seconds,
     )
 
 

@@ -106,6 +106,8 @@ class Play:
         order: The places of the arrivals in the order in which they went in.
         fences: The fence of each; 0 where all its pools are unlimited.
         use: By pool.
+        stood: For how many seconds an arrival stood in the queue of a pool, by its place and the
+            pool; without those that never waited. Until the window ended, if it never started.
     """
 
     asked: list[float | None]
@@ -113,6 +115,7 @@ class Play:
     order: list[int] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
     use: dict[str, Use] = field(default_factory=dict)
+    stood: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def waited(self, place: int) -> float | None:
         """How long an arrival waited; None if it never went in."""
@@ -146,7 +149,9 @@ def play(
 class _Asking:
     """A ticket that waits or holds."""
 
-    __slots__ = ("arrival", "groups", "number", "place", "places", "since", "taken", "terms")
+    __slots__ = (
+        *("arrival", "entered", "groups", "number", "place", "places", "since", "taken", "terms"),
+    )
 
     def __init__(self, place: int, arrival: Arrival, terms: tuple[tuple[Pool, int], ...]) -> None:
         self.place = place
@@ -157,6 +162,7 @@ class _Asking:
         self.taken: tuple[Pool, ...] = ()
         self.groups = self._groups()
         self.places: dict[str, QueuedTicket] = {}
+        self.entered: dict[str, float] = {}
 
     def _groups(self) -> dict[str, str]:
         return {
@@ -252,6 +258,9 @@ class _World:
             pool.count(math.inf)
             offered = None if pool.unlimited else pool.offered
             self._play.use[name] = Use(pool.used, offered, pool.most)
+        for asking in self._asking.values():
+            for name in asking.places:
+                self._leave_queue(asking, name, self._window[1])
         return self._play
 
     # ---- what happens --------------------------------------------------------------------------
@@ -454,8 +463,10 @@ class _World:
         left = [self._pools[name] for name in asking.places if name not in queue_at]
         for pool in left:
             pool.leave(asking.places.pop(pool.name))
+            self._leave_queue(asking, pool.name, now)
         for pool, slots in asking.terms:
             if pool.name in queue_at and pool.name not in asking.places:
+                asking.entered[pool.name] = now
                 arrival = asking.arrival
                 waiter = QueuedTicket(
                     asking.number,
@@ -470,6 +481,10 @@ class _World:
                 pool.stand(waiter)
         return left
 
+    def _leave_queue(self, asking: _Asking, pool: str, now: float) -> None:
+        stood = self._play.stood.setdefault(asking.place, {})
+        stood[pool] = stood.get(pool, 0.0) + max(0.0, now - asking.entered[pool])
+
     def _let_in(self, asking: _Asking, now: float, fence: int | None = None) -> None:
         limited = [pool for pool, _ in asking.terms if pool.settings.limit is not None]
         if fence is None:
@@ -483,6 +498,7 @@ class _World:
             waiter = asking.places.pop(pool.name, None)
             if waiter is not None:
                 pool.leave(waiter)
+                self._leave_queue(asking, pool.name, now)
         asking.taken = tuple(taken)
         self._asking.pop(asking.number, None)
         place = asking.place
