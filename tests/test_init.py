@@ -224,11 +224,13 @@ class TestCommand:
     def test_a_schema_that_is_not_ours_is_left_alone(self, here: Path, home: Path) -> None:
         config, schema = here / "lifeguard.yaml", here / "own.json"
         schema.write_text("{}")
-        for named in ("own.json", "https://example.com/lifeguard.schema.json"):
+        elsewhere = ("../lifeguard.schema.json", "https://example.com/lifeguard.schema.json")
+        for named in ("own.json", *elsewhere):
             config.write_text(f"# yaml-language-server: $schema={named}\nnaming: path\n")
             assert init("--yes").exit_code == 0
             assert [f.name for f in here.glob("*.json")] == ["own.json"]
             assert schema.read_text() == "{}"
+            assert not (here.parent / "lifeguard.schema.json").exists()
 
     def test_the_second_time_there_is_nothing_to_change(self, here: Path, home: Path) -> None:
         init("--yes")

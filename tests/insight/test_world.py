@@ -268,3 +268,13 @@ def test_what_an_arrival_waits_it_stands_in_queues(world):
 def test_an_arrival_that_never_starts_stands_until_the_window_ends():
     found = play([arrival(0, 10.0, {"a": 1}, 5.0)], {"a": PoolSettings(0)}, window=(0.0, 100.0))
     assert found.stood == {0: {"a": 90.0}}
+
+
+def test_a_step_whose_patience_ran_out_reserves_slots_at_that_moment():
+    busy = [arrival(f"y{n}", n * 1.4, {"y": 1}, 1.5) for n in range(100)]
+    both = arrival("both", 0.5, {"x": 1, "y": 1}, 1.0)
+    arrivals = [arrival("x", 0.0, {"x": 1}, 100.0), *busy, both]
+    of_pools = {"x": PoolSettings(1), "y": PoolSettings(1)}
+    found = play(arrivals, of_pools, window=WINDOW, patience_seconds=PATIENCE)
+    # It stands at x. From its patience on it has a slot of y reserved too, so it starts with x.
+    assert found.granted[-1] == 100.0

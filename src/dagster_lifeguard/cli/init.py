@@ -140,9 +140,9 @@ def _schema_change(config: FileChange | None, path: str) -> FileChange | None:
             f"\n    {SCHEMA_LINE}"
         )
         return None
-    if Path(named[1]).name != SCHEMA_NAME or "://" in named[1]:
-        return None  # Another one, which is not ours to write.
-    file = Path(path).parent / named[1]
+    if Path(named[1]) != Path(SCHEMA_NAME):
+        return None  # Another one, or elsewhere: not ours to write.
+    file = Path(path).parent / SCHEMA_NAME
     old = read(file) if file.exists() else None
     return None if old == schema_text() else FileChange(file, old, schema_text())
 

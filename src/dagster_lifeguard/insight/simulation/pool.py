@@ -135,15 +135,26 @@ class Pool:
         if self.too_large.pop(waiter.number, None) is None:
             self.line.remove(waiter)
 
-    def is_out_of_sight(self, waiter: QueuedTicket) -> bool:
-        """Whether it is known, without a look, that too many are ahead of the waiter."""
-        if self.settings.fair_by is not None or waiter.number in self.too_large:
+    def is_behind_impatient(
+        self, waiter: QueuedTicket, now: float, patience_seconds: float
+    ) -> bool:
+        """Whether the waiter cannot reserve slots yet, as far as this pool alone shows it.
+
+        It cannot if the slots of all holders would not be enough, because impatient waiters ahead
+        take them first; nor behind more waiters than a decision sees.
+        """
+        limit = self.settings.limit
+        if limit is None or self.settings.fair_by is not None or waiter.number in self.too_large:
             return False
-        last = self.line.nth(WAITERS_SEEN_MAX)
-        return last is not None and (-last.priority, last.number) < (
-            -waiter.priority,
-            waiter.number,
-        )
+        left = limit - waiter.slots
+        for ahead in self.line.front(WAITERS_SEEN_MAX):
+            if (-ahead.priority, ahead.number) >= (-waiter.priority, waiter.number):
+                return False
+            if now - ahead.since > patience_seconds:
+                left -= ahead.slots
+                if left < 0:
+                    return True
+        return True  # It is out of sight.
 
     def view(self) -> PoolView:
         """What a decision sees of it: the front of its queue."""

@@ -4,10 +4,9 @@ A heap of events moves the clock from one event to the next. Nothing sleeps, and
 by lot, so the same arrivals always give the same play.
 
 Each decision is that of ``engine.rules`` and ``engine.bookkeeping``, on a view of the front of the
-queues. Two cases follow from the rules at once, and are most of all decisions, so they are decided
-without a view: a ticket with nobody ahead goes in, if its slots are free and rates let it start;
-and a ticket that asks for one pool without a rate, which has too few free slots, waits there. Both
-only where the order is not fair.
+queues. Most decisions follow from the rules without a view, where the order is not fair: a ticket
+with no ticket ahead starts if its slots are free and rates let it start, and waits where too few
+slots are free.
 
 The world differs from the engine in three ways. A wake-up takes no time. A ticket whose patience
 ran out looks again at that moment, and then once per patience, not every few seconds. Nobody dies.
@@ -298,7 +297,10 @@ class _World:
             return  # It stands at all its pools, so each of them wakes it.
         if len(self._events) > self._looks:  # Else nothing happens any more that could help.
             self._at_patience(asking, now + max(self._patience, 1.0))
-        if any(self._pools[name].is_out_of_sight(w) for name, w in asking.places.items()):
+        if any(
+            self._pools[name].is_behind_impatient(waiter, now, self._patience)
+            for name, waiter in asking.places.items()
+        ):
             return  # Nobody insists from there.
         left = self._decide(asking, now)
         if left:
@@ -399,22 +401,13 @@ class _World:
             None if the ticket waits where it stood. Else where something changed, for others to
             look at: the pools whose queue it left.
         """
-        terms = asking.terms
-        rank = (-asking.arrival.priority, asking.number or math.inf)
+        full = self._full_at(asking, now)
         left: list[Pool] | None
-        if len(terms) == 1:
-            ((pool, slots),) = terms
-            if pool.is_plain and slots > pool.free:
-                return None if asking.places else self._stand(asking, (pool.name,), now)
-        if all(
-            pool.settings.fair_by is None
-            and slots <= pool.free
-            and pool.line.is_first(rank)
-            and pool.may_start(now)
-            for pool, slots in terms
-        ):
+        if full is not None:
+            if full:
+                return self._stand(asking, (_worst(full),), now)
             left = [self._pools[name] for name in asking.places]
-            for pool, _ in terms:
+            for pool, _ in asking.terms:
                 pool.start(now)
             self._let_in(asking, now)
             return left
@@ -423,7 +416,7 @@ class _World:
             now=now,
             session_alive=True,
             lease_ends=None,
-            pools={pool.name: pool.view() for pool, _ in terms},
+            pools={pool.name: pool.view() for pool, _ in asking.terms},
             tickets=() if asking.since is None else (ticket,),
         )
         verdict, changes = bookkeeping.claimed(
@@ -439,6 +432,27 @@ class _World:
         if not verdict.granted and verdict.ready_at is not None:
             self._look_at_pool(self._pools[verdict.pool], verdict.ready_at)
         return left
+
+    def _full_at(self, asking: _Asking, now: float) -> list[tuple[Pool, int]] | None:
+        """The pools that have too few free slots, if nothing else holds the ticket up.
+
+        None if that takes a view: others are ahead where there are slots, or the ticket may insist.
+        """
+        if len(asking.terms) > 1 and self._is_impatient(asking, now):
+            return None
+        rank = (-asking.arrival.priority, asking.number or math.inf)
+        full = []
+        for pool, slots in asking.terms:
+            if pool.settings.fair_by is not None:
+                return None
+            if slots > pool.free:
+                full.append((pool, slots))
+            elif not (pool.line.is_first(rank) and pool.may_start(now)):
+                return None
+        return full
+
+    def _is_impatient(self, asking: _Asking, now: float) -> bool:
+        return asking.since is not None and now - asking.since > self._patience
 
     def _write(self, changes: Changes) -> None:
         for name, due_ns in changes.due:
@@ -514,3 +528,17 @@ class _World:
             settings = self._settings.get(name, NOTHING_SET)
             found = self._pools[name] = Pool(name, settings, self._window)
         return found
+
+
+def _worst(full: Sequence[tuple[Pool, int]]) -> str:
+    """Of the pools with too few free slots the one that admission lets a ticket wait at."""
+
+    def badness(term: tuple[Pool, int]) -> tuple[int, str]:
+        pool, slots = term
+        limit = pool.settings.limit
+        if limit == 0:
+            return 1, pool.name
+        return (0 if limit is not None and slots > limit else 2), pool.name
+
+    pool, _ = min(full, key=badness)
+    return pool.name
