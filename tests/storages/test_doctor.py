@@ -18,6 +18,7 @@ import sqlalchemy as db
 import yaml
 from click.testing import CliRunner
 from homes import Home, eventually, free_port, limit, serve
+from preloaded import ANEW
 from told import SETTINGS, Told, executed, run
 
 from dagster_lifeguard import Policy, Rule
@@ -260,7 +261,8 @@ class TestDaemon:
         assert finding.commands == (f"DAGSTER_HOME={home.path} dagster-daemon run",)
 
         (home.path / "workspace.yaml").write_text("load_from: []\n")
-        process = home.start("dagster-daemon", "run", "-w", str(home.path / "workspace.yaml"))
+        workspace = str(home.path / "workspace.yaml")
+        process = home.start("dagster-daemon", "run", "-w", workspace, **ANEW)
         eventually(lambda: not found(home, "daemon-absent"))
         assert found(home, "daemon-silent") == []
         assert found(home, "home-differs") == []
