@@ -34,7 +34,7 @@ from dagster_lifeguard.storage import switch
 from dagster_lifeguard.web.pages.doctor import doctor_page
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.findings import Finding
+    from dagster_lifeguard.inspections.finding import Finding
 
 MAKE = Any
 

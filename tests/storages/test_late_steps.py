@@ -12,7 +12,7 @@ from preloaded import ANEW
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.errors import LeaseLostError
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import RunPlan

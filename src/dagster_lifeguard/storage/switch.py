@@ -81,10 +81,10 @@ def store_of(event_log: Any) -> Store:
     if isinstance(event_log, PoolMethods):
         return event_log.make_store()
     if isinstance(event_log, storages.SqliteEventLogStorage):
-        from dagster_lifeguard.engine.store.sqlite import SqliteStore  # noqa: PLC0415
+        from dagster_lifeguard.engine.store.sqlite.store import SqliteStore  # noqa: PLC0415
 
         return SqliteStore(storages.sqlite_index_path(event_log))
-    from dagster_lifeguard.engine.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
+    from dagster_lifeguard.engine.store.postgres.store import PostgresStore  # noqa: PLC0415 - an extra
 
     return PostgresStore(storages.postgres_opener(event_log))
 

@@ -14,8 +14,8 @@ from dagster_lifeguard.engine.rules.names import (
     pools_text,
 )
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
-from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
+from dagster_lifeguard.texts import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
