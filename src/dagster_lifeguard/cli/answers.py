@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts
 from dagster_lifeguard.engine.rules.model import WaitReason
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import (

@@ -16,7 +16,7 @@ from rich.text import Text
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.inspections.audit.verdict import verdict_text
 from dagster_lifeguard.texts import date_text, duration_text, number, often, printable

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts, WholeTable, cell
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.wording import (
     MISSING,
     reason_text,

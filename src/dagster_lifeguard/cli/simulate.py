@@ -13,13 +13,14 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.names import pool_named, pool_text, refuse_unsettable
+from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     parse_order,
     refuse_out_of_bounds,
 )
 from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.rules.shown_names import pool_named, pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.texts import date_text, duration_text, limit_text, number, printable
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
+from dagster_lifeguard.engine.rules.expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.event_log import PoolMethods

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dagster_lifeguard.engine.rules.model import TicketKey
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.timeline import Phase
 from dagster_lifeguard.insight.wording import (
     MISSING,

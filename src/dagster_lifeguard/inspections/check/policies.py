@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
-from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
 from dagster_lifeguard.inspections.finding import Finding
 from dagster_lifeguard.policy.apply import Policy
 from dagster_lifeguard.policy.config import Config, describe_rule

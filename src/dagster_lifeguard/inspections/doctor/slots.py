@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import HoldingStep, is_leaked
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.phrases import duration, end_of
 from dagster_lifeguard.texts import number
