@@ -32,7 +32,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.store.sql import statements
-from dagster_lifeguard.inspections.audit.report import audit
+from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from instances import QUIET, postgres_server
 from measures import Measure
 

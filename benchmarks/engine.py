@@ -25,8 +25,8 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
-from dagster_lifeguard.engine.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
 from instances import postgres_server
 from measures import Measure

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from homes import Home
+from preloaded import read_revisions_once
 from prepared import PreparedHomes, new_database, sqlite_stanza
 
 from dagster_lifeguard.engine.store import sql
@@ -36,6 +37,8 @@ MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 1024**3:
     os.environ.setdefault("TMPDIR", str(MEMORY))
     tempfile.tempdir = None
+
+read_revisions_once()
 
 # No test asserts a time.
 hypothesis.settings.register_profile("lifeguard", deadline=None)

@@ -615,7 +615,7 @@ def test_a_backfill_does_not_starve_the_daily_run(patience):
 
     def arrivals(tick):
         if tick == 0:
-            for number in range(200):
+            for number in range(60):  # Of which 36 go in by the end.
                 floor.arrive(f"backfill{number}", Demand.of({"x": 1}), group="backfill")
         if tick == 31:
             floor.arrive("daily", Demand.of({"x": 1}))

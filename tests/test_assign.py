@@ -17,7 +17,7 @@ import catalogue
 from dagster_lifeguard import LifeguardError, Policy, Rule, apply_per_asset_concurrency
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import leaf_ops
-from dagster_lifeguard.engine.rules.names import asset_key_parts
+from dagster_lifeguard.engine.rules.pool_naming import asset_key_parts
 from dagster_lifeguard.errors import (
     NameClashError,
     NeedsEngineError,

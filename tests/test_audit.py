@@ -18,15 +18,15 @@ from dagster_lifeguard.deployment.history.ledger import LedgerSpan, read_span
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, Entry, EntryKind, Holding, TicketKey
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.inspections.audit import spool as spool_module
+from dagster_lifeguard.inspections.audit.audit_result import Caveat, LongWait, Occupant
+from dagster_lifeguard.inspections.audit.deployment_audit import AuditReport
 from dagster_lifeguard.inspections.audit.executions import Limits, audit_executions
-from dagster_lifeguard.inspections.audit.findings import Caveat, LongWait, Occupant
-from dagster_lifeguard.inspections.audit.ledger import audit_ledger
-from dagster_lifeguard.inspections.audit.report import AuditReport
+from dagster_lifeguard.inspections.audit.ledger_audit import audit_ledger
 from dagster_lifeguard.inspections.audit.spool import Spool
+from dagster_lifeguard.inspections.audit.verdict import verdict_text
 from dagster_lifeguard.inspections.audit.waits import LONGEST_MAX, LongWaits
-from dagster_lifeguard.inspections.audit.wording import verdict_text
 from places import MemoryPlace, write_limit_as_another_would
 
 FOREVER = 1000.0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dagster_lifeguard.demo.processes import ChildProcess, NotedSignals
+from dagster_lifeguard.cli.flights.processes import ChildProcess, NotedSignals
 
 
 class StartedAndStruck(subprocess.Popen):

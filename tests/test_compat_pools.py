@@ -16,7 +16,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster_graphql.schema.instance import GrapheneInstance
 
-from dagster_lifeguard.compat import pools
+from dagster_lifeguard.compat import stock_pools as pools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

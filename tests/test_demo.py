@@ -16,7 +16,7 @@ from preloaded import usual_signals
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import dev_command, gist
-from dagster_lifeguard.demo import acts as demo
+from dagster_lifeguard.cli.flights import acts as demo
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, find_overlaps
 from dagster_lifeguard.errors import DemoError
 

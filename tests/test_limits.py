@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.open import open_deployment
-from dagster_lifeguard.engine.rules.names import nearest
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.rules.shown_names import nearest
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.limits.lifeguard_yaml import HEADER, with_live_limits
 from dagster_lifeguard.limits.plan import make_plan

@@ -8,20 +8,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.engine.rules.names import (
+from dagster_lifeguard.engine.rules.expressions import (
     SLOTS_MAX,
     Term,
     asked_by,
-    asset_key_parts,
     format_expression,
     is_expression,
     op_pool,
     parse_expression,
-    pool_name,
     refuse_unsettable,
-    safe_value,
     without_mark,
 )
+from dagster_lifeguard.engine.rules.pool_naming import asset_key_parts, pool_name, safe_value
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.policy.partitions import all_partitions
 

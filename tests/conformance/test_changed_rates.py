@@ -15,8 +15,8 @@ from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
-from dagster_lifeguard.engine.store.memory import MemoryStore
-from dagster_lifeguard.inspections.audit.ledger import audit_ledger
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
+from dagster_lifeguard.inspections.audit.ledger_audit import audit_ledger
 from places import age_rate, set_clock_back
 from pool_values import rates
 

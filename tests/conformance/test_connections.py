@@ -11,10 +11,11 @@ import sqlalchemy as db
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.store import postgres_connection, retry
+from dagster_lifeguard.engine.store import retry
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
-from dagster_lifeguard.engine.store.postgres_connection import Statement
+from dagster_lifeguard.engine.store.postgres import connection as postgres_connection
+from dagster_lifeguard.engine.store.postgres.connection import Statement
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
 from dagster_lifeguard.errors import StoreUnavailableError
 from places import new_postgres, new_sqlite
 

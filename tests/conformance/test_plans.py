@@ -8,7 +8,7 @@ import pytest
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.store.postgres_connection import Statement, call
+from dagster_lifeguard.engine.store.postgres.connection import Statement, call
 from dagster_lifeguard.engine.store.sql import statements
 from places import new_postgres
 

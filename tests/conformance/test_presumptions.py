@@ -9,7 +9,7 @@ import pytest
 
 from dagster_lifeguard.engine.rules.model import Demand, Granted, Waiting, WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.engine.store.postgres import PostgresStore
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from places import age_session, revoke_session, write_limit_as_another_would
 
 ORDERS = Demand.of({"orders": 1})

@@ -18,7 +18,7 @@ from dagster_lifeguard.engine.rules.model import (
 )
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.engine.store.contract import Changes, Scope
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.engine.store.viewed import Viewed
 from places import age_rate
 from pool_values import rates

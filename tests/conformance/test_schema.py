@@ -13,9 +13,9 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.store.contract import Changes, Scope
-from dagster_lifeguard.engine.store.postgres import connector
+from dagster_lifeguard.engine.store.postgres.store import connector
 from dagster_lifeguard.engine.store.sql import newest_version
-from dagster_lifeguard.engine.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
 from places import new_postgres, new_sqlite
 

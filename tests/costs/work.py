@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagster_lifeguard.engine.store.postgres import PostgresStore
-from dagster_lifeguard.engine.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
+from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

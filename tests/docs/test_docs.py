@@ -18,12 +18,12 @@ import dagster_lifeguard
 from dagster_lifeguard import LifeguardError
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import verdict_rows
+from dagster_lifeguard.cli.flights.acts import PROTECTED, UNPROTECTED, Evidence
 from dagster_lifeguard.cli.group import CommandGroup
 from dagster_lifeguard.compat.components import DEFS_FOLDER_TAKES_YAML
-from dagster_lifeguard.demo.acts import PROTECTED, UNPROTECTED, Evidence
-from dagster_lifeguard.findings import Finding
 from dagster_lifeguard.inspections.check.codes import CODES
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, GROUPS
+from dagster_lifeguard.inspections.finding import Finding
 from dagster_lifeguard.policy.config import Config, PoolSpec, Rule
 from dagster_lifeguard.storage.config import StorageOptions
 from dagster_lifeguard.web.errors import RequestRefusedError

@@ -11,7 +11,7 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.insight.simulation.answer import simulate
 from dagster_lifeguard.insight.simulation.history import from_event_logs, from_ledger
 

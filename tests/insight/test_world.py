@@ -17,7 +17,7 @@ from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, Granted, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.insight.simulation.world import Arrival, Change, play
 
 WINDOW = (0.0, 1000.0)

@@ -14,7 +14,7 @@ import pytest
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
-from dagster_lifeguard.engine.store.postgres_connection import Statement
+from dagster_lifeguard.engine.store.postgres.connection import Statement
 from places import age_session, new_postgres
 
 ONE = Demand.of({"orders": 1})

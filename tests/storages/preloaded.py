@@ -3,15 +3,19 @@
 An import costs more than most of what a test has a process do. A fork is as much a process as any
 other: it has an id, a group, an environment and signals of its own, and it ends as Python does.
 
-Run as a script, this is the process that forks. It has one thread and has used nothing yet.
+Run as a script, this is the process that forks. It has one thread and has used nothing yet. What is
+forked starts processes itself: run workers, steps, servers of code. Each therefore has a companion, a
+fork of its first moment, which forks these in its name.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import gc
 import importlib
+import multiprocessing.util
 import os
 import pickle
 import runpy
@@ -22,23 +26,45 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 MODULES = (
+    "dagster._api.snapshot_repository",
     "dagster._cli",
+    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
+    "dagster._core.executor.child_process_executor",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.instance.runs.run_domain",
+    "dagster._core.storage.migration.utils",
+    "dagster._core.storage.noop_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._daemon.cli",
+    "dagster._daemon.daemon",
+    "dagster._grpc.client",
     "dagster._grpc.server",
     "dagster_lifeguard.cli",
     "dagster_lifeguard.cli.check",
     "dagster_lifeguard.storage",
     "dagster_postgres",
     "dagster_webserver.cli",
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.synchronize",
+    "upath.implementations.local",
 )
-COMMANDS = ("dagster", "dagster-webserver", "lifeguard", "python")
-"""Not ``dagster-daemon``, which ``lifeguard doctor`` knows by the command line it was started with."""
+COMMANDS = ("dagster", "dagster-daemon", "dagster-webserver", "lifeguard", "python")
+ANEW = {"STARTED_ANEW": "1"}
+"""The environment of a command that is started, with all that it starts, where a fork would differ.
+
+The kernel tells of forks the command line and the environment of what forked them.
+"""
 NETWORK = Path("/proc/thread-self/ns/net")
 _LENGTH = struct.Struct("!I")
+_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 
 
 class Forked:
@@ -97,11 +123,19 @@ class Preloaded:
         words = [str(BIN / command[0]), *command[1:]]
         if Path(command[0]).name == "python":
             words = words[1:]
-        question = ("start", words, environment, str(folder))
+        start = {
+            "words": words,
+            "environment": environment,
+            "folder": str(folder),
+            "leads": True,
+            "numbers": (1, 2),
+        }
         if _namespace("net") == self._network:
-            return Forked(words, self.ask(question, output), self)
+            return Forked(words, self.ask(("start", start), output, output), self)
         with NETWORK.open("rb") as network:
-            return Forked(words, self.ask(question, output, network.fileno()), self)
+            start["network"] = True
+            question = ("start", start)
+            return Forked(words, self.ask(question, output, output, network.fileno()), self)
 
     def ask(self, question: tuple, *descriptors: int):
         with self._asking:
@@ -125,6 +159,26 @@ def python_environment() -> dict[str, str]:
     return {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
 
 
+def read_revisions_once() -> None:
+    """Keep the versions of Dagster's tables, all files of which it reads whenever it opens them."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
+
+    read, known = ScriptDirectory.from_config, {}
+
+    def read_once(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        if location not in known:
+            known[location] = read(config)
+        return known[location]
+
+    ScriptDirectory.from_config = read_once
+    dagster = Config()
+    dagster.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+    read_once(dagster).get_heads()
+
+
 def usual_signals() -> None:
     """Listen again to what a shell told the tests to ignore: in the background, or under nohup."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -133,7 +187,7 @@ def usual_signals() -> None:
 
 def _what_is_fixed(environment: dict[str, str]) -> dict[str, str]:
     """The variables that Python and Dagster read before the first line of a command."""
-    names = ("PYTHON", "LD_", "DAGSTER_EVENT_LOG_CONSUMER", "FRESHNESS_DAEMON")
+    names = ("PYTHON", "LD_", "DAGSTER_EVENT_LOG_CONSUMER", "FRESHNESS_DAEMON", *ANEW)
     return {name: value for name, value in environment.items() if name.startswith(names)}
 
 
@@ -155,7 +209,7 @@ def _send(to: socket.socket, value: object, descriptors: tuple[int, ...] = ()) -
 
 def _receive(source: socket.socket) -> tuple:
     """What was sent, and the descriptors with it. Raises ``EOFError`` when the other end is gone."""
-    head, descriptors, _, _ = socket.recv_fds(source, _LENGTH.size, 2)
+    head, descriptors, _, _ = socket.recv_fds(source, _LENGTH.size, 64)
     if not head:
         raise EOFError
     head += _read(source, _LENGTH.size - len(head))
@@ -172,62 +226,219 @@ def _read(source: socket.socket, length: int) -> bytes:
     return bytes(text)
 
 
-def _serve(asked: socket.socket) -> str | None:
-    """Fork when asked to. Returns in each fork the script to run, and at the end nothing."""
+def _serve(asked: socket.socket, *, for_parent: bool = False) -> list[str] | None:
+    """Fork when asked to. Returns in each fork the words to run, and at the end nothing.
+
+    Args:
+        asked: Where questions come from.
+        for_parent: Whether the forks are to be children of the process that asks.
+    """
     while True:
         try:
-            (what, *rest), descriptors = _receive(asked)
+            (what, about), descriptors = _receive(asked)
         except (EOFError, ConnectionError):
             return None
         if what == "status":
-            pid, status = os.waitpid(rest[0], os.WNOHANG)
+            pid, status = os.waitpid(about, os.WNOHANG)
             _send(asked, os.waitstatus_to_exitcode(status) if pid else None)
             continue
-        pid = os.fork()
+        pid = _fork_orphan() if for_parent else os.fork()
         if pid == 0:
             asked.close()
-            return _become(*rest, *descriptors)
+            return _become(about, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         _send(asked, pid)
 
 
-def _become(
-    words: list[str],
-    environment: dict[str, str],
-    folder: str,
-    output: int,
-    network: int | None = None,
-) -> str:
-    """What ``exec`` would have done."""
-    os.setsid()
-    if network is not None:
+def _fork_orphan() -> int:
+    """Fork a process whose parent has ended: then it is a child of who adopts orphans."""
+    reading, writing = os.pipe()
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        os.close(writing)
+        (pid,) = _LENGTH.unpack(os.read(reading, _LENGTH.size))
+        os.close(reading)
+        return pid
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.write(writing, _LENGTH.pack(pid))
+        os._exit(0)
+    while os.getppid() == parent:
+        os.sched_yield()
+    os.close(reading)
+    os.close(writing)
+    return 0
+
+
+def _become(start: dict[str, Any], descriptors: list[int]) -> list[str] | None:
+    """What ``exec`` would have done. Returns the words to run."""
+    if start["leads"]:
+        os.setsid()
+    if start.get("network"):
+        network = descriptors.pop()
         if ctypes.CDLL(None, use_errno=True).setns(network, 0):
             raise OSError(ctypes.get_errno(), "setns")
         os.close(network)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    os.chdir(folder)
+    # Above the numbers that they are to have, of which some may be taken by others of them.
+    free = max(start["numbers"]) + 1
+    copies = [fcntl.fcntl(number, fcntl.F_DUPFD, free) for number in descriptors]
+    for number in descriptors:
+        os.close(number)
+    for copy, number in zip(copies, start["numbers"], strict=True):
+        os.dup2(copy, number)
+        os.close(copy)
+    os.chdir(start["folder"])
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(start["environment"])
     time.tzset()
-    sys.argv = words
-    sys.path[0] = str(Path(words[0]).parent)
-    return words[0]
+    return _with_companion(start["words"], start["numbers"])
+
+
+def _with_companion(words: list[str], numbers: tuple[int, ...]) -> list[str] | None:
+    """Fork what forks in the name of this process. Returns the words to run, in its forks too."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        Companion(ours).start_what_this_process_starts()
+        return words
+    try:
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in {0, 1, 2, *numbers}:
+            os.dup2(nothing, number)
+            if number > 2:
+                os.close(number)
+        os.close(nothing)
+        return _serve(theirs, for_parent=True)
+    except BaseException:  # noqa: BLE001
+        os._exit(1)
+
+
+class Companion:
+    """What forks in the name of this process, as this process sees it."""
+
+    def __init__(self, asking: socket.socket) -> None:
+        self._asking, self._owner = asking, os.getpid()
+        self._one_at_a_time = threading.Lock()
+        self._fixed = _what_is_fixed(dict(os.environ))
+        self._kernel = ctypes.CDLL(None, use_errno=True)
+
+    def start_what_this_process_starts(self) -> None:
+        """Take the place of ``exec`` in ``subprocess`` and in ``multiprocessing``."""
+        spawn, execute = multiprocessing.util.spawnv_passfds, subprocess.Popen._execute_child
+
+        def spawned(path: bytes | str, args: list, descriptors: list[int]) -> int:
+            words = [os.fsdecode(word) for word in args[1:]]
+            numbers = dict.fromkeys((0, 1, 2, *map(int, descriptors)))
+            environment = dict(os.environ)
+            pid = os.fsdecode(path) == sys.executable and self.start(
+                words, environment, str(Path.cwd()), {number: number for number in numbers}
+            )
+            return pid or spawn(path, args, descriptors)
+
+        def executed(
+            popen, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
+            flags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
+            restore_signals, gid, gids, uid, umask, start_new_session, *group,
+        ) -> None:  # fmt: skip
+            usual = (
+                isinstance(args, list | tuple)
+                and args[0] == sys.executable
+                and (executable, preexec_fn, gid, gids, uid) == (None,) * 5
+                and (close_fds, bool(shell), umask, group)
+                in [(True, False, -1, g) for g in ((), (-1,))]
+            )
+            pipes = (p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+            numbers = {number: number for number in pass_fds}
+            for number, end in enumerate((p2cread, c2pwrite, errwrite)):
+                numbers[number] = number if end == -1 else end
+            pid = usual and self.start(
+                [os.fsdecode(word) for word in args[1:]],
+                dict(os.environ if env is None else env),
+                os.fsdecode(cwd or Path.cwd()),
+                numbers,
+                leads=start_new_session,
+            )
+            if not pid:
+                execute(
+                    popen, args, executable, preexec_fn, close_fds, pass_fds, cwd, env,
+                    startupinfo, flags, shell, *pipes,
+                    restore_signals, gid, gids, uid, umask, start_new_session, *group,
+                )  # fmt: skip
+                return
+            popen.pid, popen._child_created = pid, True
+            popen._close_pipe_fds(*pipes)
+
+        multiprocessing.util.spawnv_passfds = spawned
+        subprocess.Popen._execute_child = executed
+
+    def start(
+        self,
+        words: list[str],
+        environment: dict[str, str],
+        folder: str,
+        numbers: dict[int, int],
+        *,
+        leads: bool = False,
+    ) -> int | None:
+        """Start a child of this process that runs Python. Returns its id, or nothing."""
+        same = subprocess._args_from_interpreter_flags()
+        if words[: len(same)] == same:
+            words = words[len(same) :]
+        known = words and (words[0] in ("-c", "-m") or not words[0].startswith("-"))
+        if not known or os.getpid() != self._owner or _what_is_fixed(environment) != self._fixed:
+            return None
+        start = {
+            "words": words,
+            "environment": environment,
+            "folder": folder,
+            "leads": leads,
+            "numbers": tuple(numbers),
+        }
+        with self._one_at_a_time, suppress(OSError, EOFError):
+            # The companion forks orphans, and this process is to adopt them.
+            self._kernel.prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+            try:
+                _send(self._asking, ("start", start), tuple(numbers.values()))
+                return _receive(self._asking)[0]
+            finally:
+                self._kernel.prctl(_ADOPT_ORPHANS, 0, 0, 0, 0)
+        return None
+
+
+def _run(words: list[str]) -> None:
+    """What ``python`` does with these words."""
+    first, *rest = words
+    if first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        sys.path[0] = ""
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    elif first == "-m":
+        sys.argv = rest
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path[0] = str(Path(first).parent)
+        runpy.run_path(first, run_name="__main__")
 
 
 def main(descriptor: str) -> None:
     usual_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # As Python does when it begins.
     for name in MODULES:
-        importlib.import_module(name)
+        with suppress(ModuleNotFoundError):  # Not every Dagster has all of them.
+            importlib.import_module(name)
+    read_revisions_once()
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()
-    script = _serve(socket.socket(fileno=int(descriptor)))
-    if script is not None:
-        runpy.run_path(script, run_name="__main__")
+    words = _serve(socket.socket(fileno=int(descriptor)))
+    if words is not None:
+        _run(words)
 
 
 if __name__ == "__main__":

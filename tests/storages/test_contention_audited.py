@@ -19,7 +19,7 @@ from homes import PATIENT_SECONDS, limit
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.inspections.audit.report import audit
+from dagster_lifeguard.inspections.audit.deployment_audit import audit
 
 if TYPE_CHECKING:
     from homes import Home

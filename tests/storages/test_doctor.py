@@ -18,13 +18,14 @@ import sqlalchemy as db
 import yaml
 from click.testing import CliRunner
 from homes import Home, eventually, free_port, limit, serve
+from preloaded import ANEW
 from told import SETTINGS, Told, executed, run
 
 from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.engine.rules.names import parse_expression
+from dagster_lifeguard.engine.rules.expressions import parse_expression
 from dagster_lifeguard.inspections.doctor import daemon, fixes, slots
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.inspections.doctor.examined import Examined, Machine, examine_instance
@@ -33,7 +34,7 @@ from dagster_lifeguard.storage import switch
 from dagster_lifeguard.web.pages.doctor import doctor_page
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.findings import Finding
+    from dagster_lifeguard.inspections.finding import Finding
 
 MAKE = Any
 
@@ -260,7 +261,8 @@ class TestDaemon:
         assert finding.commands == (f"DAGSTER_HOME={home.path} dagster-daemon run",)
 
         (home.path / "workspace.yaml").write_text("load_from: []\n")
-        process = home.start("dagster-daemon", "run", "-w", str(home.path / "workspace.yaml"))
+        workspace = str(home.path / "workspace.yaml")
+        process = home.start("dagster-daemon", "run", "-w", workspace, **ANEW)
         eventually(lambda: not found(home, "daemon-absent"))
         assert found(home, "daemon-silent") == []
         assert found(home, "home-differs") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from homes import DEFINITIONS, eventually, holders, limit, waiters
 
-from dagster_lifeguard.deployment.pools import pools_of
+from dagster_lifeguard.deployment.instance_pools import pools_of
 
 
 def test_the_daily_run_gets_the_slot_that_the_backfill_gives_back(make_home, kind):

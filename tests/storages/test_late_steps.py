@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from homes import eventually, kill
+from preloaded import ANEW
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
-from dagster_lifeguard.engine.store.memory import MemoryStore
+from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.errors import LeaseLostError
 from dagster_lifeguard.storage.claims import Claims
 from dagster_lifeguard.storage.demands import RunPlan
@@ -57,7 +58,8 @@ def test_a_step_that_begins_too_late_is_not_executed(make_home, kind):
     home = make_home(kind, lease_seconds=3)
     with home.instance() as instance:
         instance.event_log_storage.set_concurrency_slots("orders", 1)
-        first = home.materialize("held", EXECUTOR="multiprocess")
+        # Its step is looked for by its command line, and caught while it still imports Dagster.
+        first = home.materialize("held", EXECUTOR="multiprocess", **ANEW)
         step = eventually(lambda: step_process_of(first.popen.pid))
         kill(step, signal.SIGSTOP)
         eventually(lambda: is_told_what_to_do(step, first.popen.pid))

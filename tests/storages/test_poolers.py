@@ -15,8 +15,8 @@ from dagster_lifeguard.cli import main
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.store import postgres_pooler
-from dagster_lifeguard.engine.store.postgres import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres import pooler as postgres_pooler
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
 from dagster_lifeguard.errors import ConfigError, PoolerError
 from poolers import pooler
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from preloaded import Preloaded, python_environment
+from preloaded import ANEW, Preloaded, python_environment
 
 SCRIPT = """
 import atexit, json, os, signal, sys, threading
@@ -30,6 +30,51 @@ if how == "raise":
 if how == "wait":
     signal.pause()
 sys.exit(int(how))
+"""
+
+STARTS = """
+import json, multiprocessing, os, signal, subprocess, sys, tempfile
+
+LOOK = "import json, os, sys; print(json.dumps(dict(" \\
+    "dagster='dagster' in sys.modules, parent=os.getppid(), words=sys.argv, folder=os.getcwd(), " \\
+    "here=os.environ.get('HERE'), group=os.getpgrp(), read=sys.stdin.read(), " \\
+    "files=len(os.listdir('/proc/self/fd'))))); sys.exit(5)"
+
+def child(connection):
+    connection.send(("dagster" in sys.modules, os.getppid(), __name__))
+    connection.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def look(**options):
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, "word"], input="in", capture_output=True, text=True, **options
+    )
+    return {**json.loads(done.stdout), "code": done.returncode}
+
+if __name__ == "__main__":
+    told = {"pid": os.getpid(), "plain": look()}
+    told["with_options"] = look(cwd="/", env={**os.environ, "HERE": "1"}, start_new_session=True)
+    told["module"] = subprocess.run(
+        [sys.executable, "-m", "platform"], capture_output=True, text=True
+    ).stdout
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=child, args=(theirs,))
+    process.start()
+    told["spawned"] = ours.recv()
+    ours.send("end")
+    process.join()
+    told["spawned_code"] = process.exitcode
+    told["anew"] = look(env={**os.environ, "PYTHONUTF8": "1"})
+    for line in subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout.split("\\n")[1:-1]:
+        pid, parent = map(int, line.split())
+        if parent == os.getpid() and sys.argv[1:] == ["alone"]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    told["last"] = look()
+    with open("told.json", "w") as file:
+        json.dump(told, file)
 """
 
 
@@ -54,10 +99,9 @@ def source():
 
 @pytest.fixture
 def run(source, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-
-    def start(how: str):
+    def start(how: str, text: str = SCRIPT):
+        script = tmp_path / "script.py"
+        script.write_text(text)
         environment = {**os.environ, **python_environment(), "ONLY_HERE": "1"}
         command = ("python", str(script), how)
         assert source.can_start(command, environment)
@@ -83,8 +127,8 @@ def test_it_is_a_process_of_its_own(run, tmp_path):
     environment = {**os.environ, **python_environment(), "ONLY_HERE": "1"}
     assert found["environment"] == environment
     assert found["threads"] == 1
-    # The three of every process, the one it writes to, and the folder it looks at.
-    assert found["files"] == 5
+    # The three of every process, the one it writes to, the folder it looks at, and its companion.
+    assert found["files"] == 6
 
 
 def test_what_it_raises_is_told_and_fails_it(run, tmp_path):
@@ -112,7 +156,7 @@ def test_a_signal_ends_it(run, tmp_path, number):
 @pytest.mark.parametrize(
     ("command", "variables"),
     [
-        (("dagster-daemon", "run"), {}),
+        (("dagster-daemon", "run"), ANEW),
         (("python", "-c", "pass"), {}),
         (("lifeguard", "status"), {"PYTHONPATH": "elsewhere"}),
         (("dagster", "--version"), {"FRESHNESS_DAEMON_INTERVAL_SECONDS": "1"}),
@@ -130,3 +174,29 @@ def test_commands_started_anew_listen_to_signals_too(make_home):
         assert process.wait() == 0, process.output()
     assert "default_int_handler" in process.output()
     assert "SIG_IGN" not in process.output()
+
+
+@pytest.mark.parametrize("companion", ["alive", "alone"])
+def test_what_it_starts_is_its_child_and_a_fork_too(run, tmp_path, companion):
+    process = run(companion, STARTS)
+    assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    found = told(tmp_path)
+    pid = found["pid"]
+    usual = {"parent": pid, "words": ["-c", "word"], "read": "in", "code": 5}
+    forked = {**usual, "dagster": True, "here": None, "folder": str(tmp_path), "group": pid}
+    # The three of every process, the folder it looks at, and its companion.
+    assert found["plain"] == {**forked, "files": 5}
+    options = found["with_options"]
+    assert options.pop("group") != pid
+    del forked["group"]
+    assert options == {**forked, "here": "1", "folder": "/", "files": 5}
+    assert found["module"].startswith("Linux")
+    assert found["spawned"] == [True, pid, "__mp_main__"]
+    assert found["spawned_code"] == -signal.SIGKILL
+    assert not found["anew"]["dagster"]
+    # Whoever kills all that a process started kills its companion too.
+    assert found["last"] == {
+        **found["plain"],
+        "dagster": companion == "alive",
+        "files": 5 if companion == "alive" else 4,
+    }

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.engine.rules.names import pool_text, safe_value
+from dagster_lifeguard.engine.rules.pool_naming import safe_value
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 
 PARTITION = "北京 a+b"
 RAW = f"orders[{safe_value(PARTITION)}]"

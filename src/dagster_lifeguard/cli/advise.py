@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_lifeguard.cli.duration_option import duration, read_duration
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, can_ask, read, show
 from dagster_lifeguard.cli.progress import progress_line
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import duration, read_duration
-from dagster_lifeguard.engine.rules.names import pool_text, pools_text, refuse_unsettable
+from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     own_limits,
     refuse_out_of_bounds,
 )
+from dagster_lifeguard.engine.rules.shown_names import pool_text, pools_text
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.findings import limit_text, number, printable
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.times import date_text, duration_text
+from dagster_lifeguard.texts import date_text, duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

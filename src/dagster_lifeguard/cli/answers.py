@@ -10,8 +10,7 @@ from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts
 from dagster_lifeguard.engine.rules.model import WaitReason
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number, printable, short
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.deadline import deadline_text
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import (
@@ -20,7 +19,7 @@ from dagster_lifeguard.insight.wording import (
     lost_text,
     reason_text,
 )
-from dagster_lifeguard.times import clock_text, duration_text, window_text
+from dagster_lifeguard.texts import clock_text, duration_text, number, printable, short, window_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

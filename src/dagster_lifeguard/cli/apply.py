@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli.file_changes import consented
-from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
+from dagster_lifeguard.cli.plan_text import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment

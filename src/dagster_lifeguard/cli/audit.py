@@ -12,20 +12,19 @@ from rich.console import Console
 from rich.text import Text
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.progress import progress_line
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number, often, printable
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool
-from dagster_lifeguard.inspections.audit.wording import verdict_text
-from dagster_lifeguard.times import date_text, duration_text
+from dagster_lifeguard.inspections.audit.verdict import verdict_text
+from dagster_lifeguard.texts import date_text, duration_text, number, often, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.inspections.audit.findings import (
+    from dagster_lifeguard.inspections.audit.audit_result import (
         Audit,
         EarlyStart,
         Excess,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
         StaleFence,
         Subject,
     )
-    from dagster_lifeguard.inspections.audit.report import AuditReport
+    from dagster_lifeguard.inspections.audit.deployment_audit import AuditReport
 
 NOTHING_FOUND: Mapping[Subject, str] = {
     "limits": "Limits: nothing found",
@@ -98,7 +97,7 @@ def audit_command(
     Exit codes: 0 nothing exceeded; 1 a limit or a rate was exceeded, a fence did not grow, or a
     step continued after its lease; 2 usage error.
     """
-    from dagster_lifeguard.inspections.audit.report import FOUND, audit  # noqa: PLC0415 - slow
+    from dagster_lifeguard.inspections.audit.deployment_audit import FOUND, audit  # noqa: PLC0415 - slow
 
     if pool is not None:
         pool = known_pool(deployment, pool)

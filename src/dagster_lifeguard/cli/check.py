@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagster_lifeguard.cli.check_report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
 from dagster_lifeguard.cli.file_changes import FILE_NAME
-from dagster_lifeguard.cli.report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
 from dagster_lifeguard.compat.instance import InstancePoolSettings
 from dagster_lifeguard.inspections.check.codes import CODES
 from dagster_lifeguard.inspections.check.inspection import inspect_locations

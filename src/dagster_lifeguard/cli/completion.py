@@ -26,7 +26,7 @@ _FILE_BYTES_MAX = 1_000_000
 def pools(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
     """Pools that ``lifeguard.yaml`` declares, or that have a limit in ``DAGSTER_HOME``."""
     del context, parameter
-    from dagster_lifeguard.compat.names import pools_in_files  # noqa: PLC0415 - not for each command
+    from dagster_lifeguard.compat.names_in_files import pools_in_files  # noqa: PLC0415 - not for each command
 
     return sorted({*_declared(start), *_in_home(pools_in_files, start)})
 
@@ -34,7 +34,7 @@ def pools(context: click.Context, parameter: click.Parameter, start: str) -> lis
 def assets(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
     """Assets that were materialised in ``DAGSTER_HOME``."""
     del context, parameter
-    from dagster_lifeguard.compat.names import assets_in_files  # noqa: PLC0415 - not for each command
+    from dagster_lifeguard.compat.names_in_files import assets_in_files  # noqa: PLC0415 - not for each command
 
     return _in_home(assets_in_files, start)
 

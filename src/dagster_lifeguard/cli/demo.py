@@ -22,14 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_lifeguard.cli.bars import ASCII, UNICODE, Marks, draw
-from dagster_lifeguard.demo import acts as demo
-from dagster_lifeguard.demo.processes import NotedSignals
+from dagster_lifeguard.cli.flights import acts as demo
+from dagster_lifeguard.cli.flights.processes import NotedSignals
 from dagster_lifeguard.insight.timeline import Phase, bar_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dagster_lifeguard.demo.acts import Act, DemoHome, Evidence
+    from dagster_lifeguard.cli.flights.acts import Act, DemoHome, Evidence
     from dagster_lifeguard.deployment.history import StepExecution
 
 WIDTH = 80

@@ -22,11 +22,11 @@ from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.errors import LifeguardError
-from dagster_lifeguard.findings import number, printable
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.inspections.doctor.examined import Examined, Machine, examine_instance
 from dagster_lifeguard.inspections.doctor.fixes import Fix, fixes
 from dagster_lifeguard.limits import dagster_yaml as instance_yaml
+from dagster_lifeguard.texts import number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ import click
 from dagster_lifeguard.cli.file_changes import FileChange, agreed, read
 from dagster_lifeguard.compat.instance import default_limit_and_granularity
 from dagster_lifeguard.deployment.open import instance_in
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.engine.store.upkeep import upkeep
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.limits import engine_yaml as storage_yaml

@@ -12,9 +12,9 @@ import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.answers import explanation_lines
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.errors import LifeguardError, UnknownNameError
 from dagster_lifeguard.insight.durations import Durations, read_durations
 from dagster_lifeguard.insight.explanation import Explanation, explain

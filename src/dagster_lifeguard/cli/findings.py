@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import wrapped
-from dagster_lifeguard.findings import number, printable
+from dagster_lifeguard.texts import number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from dagster_lifeguard.findings import Finding
+    from dagster_lifeguard.inspections.finding import Finding
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 

@@ -12,10 +12,10 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.file_changes import consented
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number, printable, short
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
+from dagster_lifeguard.texts import number, printable, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_lifeguard.cli.limits import plan_as_json, plan_options, print_plan, read_plan
+from dagster_lifeguard.cli.plan_text import plan_as_json, plan_options, print_plan, read_plan
 from dagster_lifeguard.cli.target import deployment_options
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from dagster_lifeguard.cli.tables import Facts, WholeTable, cell
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number, printable, short
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.wording import (
     MISSING,
     reason_text,
@@ -18,7 +17,7 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
-from dagster_lifeguard.times import clock_text, duration_text, window_text
+from dagster_lifeguard.texts import clock_text, duration_text, number, printable, short, window_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -10,8 +10,8 @@ import click
 
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, read
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 

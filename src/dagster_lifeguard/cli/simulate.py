@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
-from dagster_lifeguard.engine.rules.names import pool_text, refuse_unsettable
+from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     parse_order,
     refuse_out_of_bounds,
 )
 from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.findings import limit_text, number, printable
-from dagster_lifeguard.times import date_text, duration_text
+from dagster_lifeguard.texts import date_text, duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

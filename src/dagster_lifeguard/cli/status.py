@@ -14,11 +14,11 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.pool_tables import QUEUED_MAX, ROWS_MAX, overview_table, pool_report
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import Durations, read_durations
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for

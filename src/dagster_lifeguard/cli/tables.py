@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dagster_lifeguard.findings import printable
+from dagster_lifeguard.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

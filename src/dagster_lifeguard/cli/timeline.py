@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.file_changes import FileChange, read
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.cli.times import read_duration
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import printable
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool, pool_or_asset
+from dagster_lifeguard.texts import printable
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment

@@ -11,9 +11,10 @@ from weakref import ref
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.deadlock import circle_of
+from dagster_lifeguard.engine.rules.expressions import OPERATORS, Term, parse_expression
 from dagster_lifeguard.engine.rules.model import Demand, Granted, Waiting, WaitReason
-from dagster_lifeguard.engine.rules.names import OPERATORS, Term, parse_expression, pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, DeadlockError
 

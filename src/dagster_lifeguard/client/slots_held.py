@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from dagster_lifeguard.engine.rules.model import Granted, Waiting, WaitReason
-from dagster_lifeguard.engine.rules.names import pool_text, terms_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text, terms_text
 from dagster_lifeguard.errors import ConfigError, LifeguardError, SlotsTimeoutError
 
 if TYPE_CHECKING:

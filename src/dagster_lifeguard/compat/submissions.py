@@ -21,7 +21,7 @@ from dagster_lifeguard.engine.rules.duplicates import (
     read_answers,
 )
 from dagster_lifeguard.engine.rules.launch_order import priority_of
-from dagster_lifeguard.engine.rules.names import pool_name
+from dagster_lifeguard.engine.rules.pool_naming import pool_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection

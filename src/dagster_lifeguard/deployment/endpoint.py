@@ -28,8 +28,8 @@ from dagster_lifeguard.deployment.contract import (
     limits_alone,
 )
 from dagster_lifeguard.deployment.history.executions import READ, put_together
+from dagster_lifeguard.deployment.instance_pools import with_runs
 from dagster_lifeguard.deployment.judgement import judge
-from dagster_lifeguard.deployment.pools import with_runs
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError

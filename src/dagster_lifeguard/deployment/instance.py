@@ -29,8 +29,8 @@ from dagster_lifeguard.deployment.contract import (
     Run,
     Settings,
 )
+from dagster_lifeguard.deployment.instance_pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.deployment.judgement import judge
-from dagster_lifeguard.deployment.pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.times import date_text, duration_text
+from dagster_lifeguard.texts import date_text, duration_text
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Run

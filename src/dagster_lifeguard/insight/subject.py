@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text, safe_value
+from dagster_lifeguard.engine.rules.pool_naming import safe_value
+from dagster_lifeguard.engine.rules.shown_names import nearest, pool_named, pool_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.durations import terms_of
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.model import WaitReason
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
 from dagster_lifeguard.insight.run_queue import Obstacle
-from dagster_lifeguard.times import duration_text
+from dagster_lifeguard.texts import duration_text, number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.insight.durations import Spread

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.names import nearest, pool_named, pool_text
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
+from dagster_lifeguard.engine.rules.shown_names import nearest, pool_named, pool_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.policy.config import PoolSpec
 

@@ -24,13 +24,13 @@ from ruamel.yaml.comments import CommentedMap  # noqa: TC002 - as its neighbours
 from typing_extensions import Self
 
 from dagster_lifeguard.engine.rules.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
-from dagster_lifeguard.engine.rules.names import (
+from dagster_lifeguard.engine.rules.expressions import (
     SLOTS_MAX,
-    Naming,
     Term,
     parse_expression,
     refuse_unsettable,
 )
+from dagster_lifeguard.engine.rules.pool_naming import Naming  # noqa: TC001 - pydantic reads it
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, parse_order
 from dagster_lifeguard.engine.rules.rate import BURST_MAX, Rate
 from dagster_lifeguard.errors import ConfigError, NeedsEngineError

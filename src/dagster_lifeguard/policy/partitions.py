@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.names import ALL_PARTITIONS, Term, safe_value
+from dagster_lifeguard.engine.rules.expressions import ALL_PARTITIONS, Term
+from dagster_lifeguard.engine.rules.pool_naming import safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.names import Field
+    from dagster_lifeguard.engine.rules.expressions import Field
     from dagster_lifeguard.engine.rules.partition_keys import PartitionKeys
 
 _BRACKETED = re.compile(r"\[(?:[^\[\]{}]|\{[^{}]*\})*\]")

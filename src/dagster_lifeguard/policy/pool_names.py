@@ -11,19 +11,17 @@ from dagster_lifeguard.compat.definitions import (
     metadata_text,
     partition_keys_of,
 )
-from dagster_lifeguard.engine.rules.members import Members
-from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX
-from dagster_lifeguard.engine.rules.names import (
+from dagster_lifeguard.engine.rules.expressions import (
     Term,
     asked_by,
-    enumerate_some,
     format_expression,
     op_pool,
     parse_expression,
-    pool_name,
-    pool_text,
-    safe_value,
 )
+from dagster_lifeguard.engine.rules.members import Members
+from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX
+from dagster_lifeguard.engine.rules.pool_naming import pool_name, safe_value
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
 from dagster_lifeguard.errors import ConfigError, NameClashError, TemplateError
 from dagster_lifeguard.policy.config import describe_rule
 from dagster_lifeguard.policy.partitions import without_partition
@@ -33,7 +31,8 @@ if TYPE_CHECKING:
 
     from dagster import AssetKey, AssetSpec, PartitionsDefinition
 
-    from dagster_lifeguard.engine.rules.names import Field, Naming
+    from dagster_lifeguard.engine.rules.expressions import Field
+    from dagster_lifeguard.engine.rules.pool_naming import Naming
     from dagster_lifeguard.errors import LifeguardError
     from dagster_lifeguard.policy.config import Config
     from dagster_lifeguard.policy.executables import Unit

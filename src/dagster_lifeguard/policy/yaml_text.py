@@ -20,7 +20,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import ScalarToken
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.findings import printable
+from dagster_lifeguard.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

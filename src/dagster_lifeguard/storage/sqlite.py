@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.forks import using_files
-from dagster_lifeguard.engine.store.sqlite import SqliteStore
+from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.storage.config import StorageOptions, split_options, with_options
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.runs import PoolsOfRuns

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.rules.names import enumerate_some, is_reserved
+from dagster_lifeguard.engine.rules.expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.event_log import PoolMethods
@@ -81,10 +82,10 @@ def store_of(event_log: Any) -> Store:
     if isinstance(event_log, PoolMethods):
         return event_log.make_store()
     if isinstance(event_log, storages.SqliteEventLogStorage):
-        from dagster_lifeguard.engine.store.sqlite import SqliteStore  # noqa: PLC0415
+        from dagster_lifeguard.engine.store.sqlite.store import SqliteStore  # noqa: PLC0415
 
         return SqliteStore(storages.sqlite_index_path(event_log))
-    from dagster_lifeguard.engine.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
+    from dagster_lifeguard.engine.store.postgres.store import PostgresStore  # noqa: PLC0415 - an extra
 
     return PostgresStore(storages.postgres_opener(event_log))
 

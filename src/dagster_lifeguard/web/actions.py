@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.findings import limit_text
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
 from dagster_lifeguard.limits.plan import PoolPlan, affected, plan_limit
+from dagster_lifeguard.texts import limit_text
 from dagster_lifeguard.web.changes import ChangeLog, PoolChange
 from dagster_lifeguard.web.errors import RequestRefusedError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import UNFINISHED
-from dagster_lifeguard.deployment.pools import idle
+from dagster_lifeguard.deployment.instance_pools import idle
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.run_queue import count_queued
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dagster_lifeguard.engine.rules.model import TicketKey
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import limit_text, number, printable, short
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.timeline import Phase
 from dagster_lifeguard.insight.wording import (
     MISSING,
@@ -21,7 +20,16 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
-from dagster_lifeguard.times import clock_text, date_text, duration_text, window_text
+from dagster_lifeguard.texts import (
+    clock_text,
+    date_text,
+    duration_text,
+    limit_text,
+    number,
+    printable,
+    short,
+    window_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

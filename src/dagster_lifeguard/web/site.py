@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dagster_lifeguard.times import clock_text
+from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
 
 TargetKind = Literal["stock", "engine", "endpoint"]

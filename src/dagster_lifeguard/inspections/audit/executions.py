@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagster_lifeguard.engine.rules.names import Term
+from dagster_lifeguard.engine.rules.expressions import Term
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
-from dagster_lifeguard.inspections.audit.findings import (
+from dagster_lifeguard.inspections.audit.audit_result import (
     SUBJECTS,
     Audit,
     Caveat,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dagster import AssetKey
 
     from dagster_lifeguard.deployment.history import RunExecution, StepExecution
-    from dagster_lifeguard.inspections.audit.findings import Subject
+    from dagster_lifeguard.inspections.audit.audit_result import Subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.inspections.audit.findings import KEPT_MAX, StaleFence
+from dagster_lifeguard.inspections.audit.audit_result import KEPT_MAX, StaleFence
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.inspections.audit.findings import Occupant
+    from dagster_lifeguard.inspections.audit.audit_result import Occupant
 
 
 class Fences:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dagster import DagsterEventType
 
-from dagster_lifeguard.inspections.audit.findings import KEPT_MAX, Outlived
+from dagster_lifeguard.inspections.audit.audit_result import KEPT_MAX, Outlived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

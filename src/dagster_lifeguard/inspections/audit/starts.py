@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.rate import nanoseconds
-from dagster_lifeguard.inspections.audit.findings import KEPT_MAX, EarlyStart, Occupant
+from dagster_lifeguard.inspections.audit.audit_result import KEPT_MAX, EarlyStart, Occupant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

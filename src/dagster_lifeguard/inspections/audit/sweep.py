@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.inspections.audit.findings import KEPT_MAX, Caveat, Excess, no_caveats
+from dagster_lifeguard.inspections.audit.audit_result import KEPT_MAX, Caveat, Excess, no_caveats
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from dagster_lifeguard.inspections.audit.findings import Lane, Occupant, Subject
+    from dagster_lifeguard.inspections.audit.audit_result import Lane, Occupant, Subject
 
 
 class Sweep:

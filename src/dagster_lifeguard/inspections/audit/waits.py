@@ -6,7 +6,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.inspections.audit.findings import LongWait
+    from dagster_lifeguard.inspections.audit.audit_result import LongWait
 
 LONGEST_MAX = 20
 """How many waits are told one by one."""

@@ -6,8 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.definitions import metadata_texts
-from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
-from dagster_lifeguard.findings import Finding
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
+from dagster_lifeguard.inspections.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

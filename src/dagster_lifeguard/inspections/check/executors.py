@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.locations import executors_of_pooled_jobs
-from dagster_lifeguard.engine.rules.names import enumerate_some
-from dagster_lifeguard.findings import Finding
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some
+from dagster_lifeguard.inspections.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

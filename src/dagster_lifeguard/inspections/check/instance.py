@@ -9,7 +9,7 @@ from dagster_lifeguard.compat.instance import InstancePoolSettings, instance_poo
 from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.open import unopened
 from dagster_lifeguard.errors import LoadError, OldTablesError
-from dagster_lifeguard.findings import Finding
+from dagster_lifeguard.inspections.finding import Finding
 
 if TYPE_CHECKING:
     from pathlib import Path

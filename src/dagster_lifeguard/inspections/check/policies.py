@@ -10,11 +10,12 @@ import dagster as dg
 
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import applied_policy, leaf_ops
-from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text
-from dagster_lifeguard.findings import Finding, limit_text
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
+from dagster_lifeguard.inspections.finding import Finding
 from dagster_lifeguard.policy.apply import Policy
 from dagster_lifeguard.policy.config import Config, describe_rule
 from dagster_lifeguard.policy.executables import with_op
+from dagster_lifeguard.texts import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

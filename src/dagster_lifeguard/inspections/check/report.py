@@ -7,22 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.engine.rules.names import (
-    enumerate_some,
-    pool_text,
-    pools_text,
-    stands_for,
-)
-from dagster_lifeguard.findings import Finding, limit_text, worst_first
+from dagster_lifeguard.engine.rules.expressions import stands_for
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.check.assets import slots_above_limit
+from dagster_lifeguard.inspections.finding import Finding, worst_first
 from dagster_lifeguard.storage.run_coordinator import LifeguardRunCoordinator
+from dagster_lifeguard.texts import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dagster_lifeguard.compat.instance import InstancePoolSettings
-    from dagster_lifeguard.findings import Severity
     from dagster_lifeguard.inspections.check.location import Location
+    from dagster_lifeguard.inspections.finding import Severity
     from dagster_lifeguard.policy.config import Config
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.definitions import tag_values
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
-from dagster_lifeguard.engine.rules.names import enumerate_some
-from dagster_lifeguard.findings import Finding
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some
+from dagster_lifeguard.inspections.finding import Finding
 from dagster_lifeguard.policy.assignments import Assignments
 from dagster_lifeguard.policy.config import Rule
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.findings import Finding
+from dagster_lifeguard.inspections.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dagster_lifeguard.findings import Severity
     from dagster_lifeguard.inspections.doctor.examined import Examined, Source
+    from dagster_lifeguard.inspections.finding import Severity
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import MONITORING_DAEMON, QUEUE_DAEMON, Daemon
 from dagster_lifeguard.inspections.doctor.check import Told, check
-from dagster_lifeguard.inspections.doctor.wording import duration
+from dagster_lifeguard.inspections.doctor.phrases import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.compat.storages import database_errors
 from dagster_lifeguard.errors import LifeguardError, first_line
-from dagster_lifeguard.findings import worst_first
 from dagster_lifeguard.inspections.doctor import (
     daemon,
     environment,
     executors,
-    limits,
-    names,
+    naming,
+    pool_limits,
     queue,
     runtime,
     settings,
@@ -21,22 +20,23 @@ from dagster_lifeguard.inspections.doctor import (
     storage,
     tag_limits,
 )
+from dagster_lifeguard.inspections.finding import worst_first
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.inspections.doctor.check import Check
     from dagster_lifeguard.inspections.doctor.examined import Examined
+    from dagster_lifeguard.inspections.finding import Finding
 
 GROUPS: Mapping[str, tuple[Check, ...]] = {
     "Environment": environment.CHECKS,
     "Settings": settings.CHECKS,
     "Daemon": daemon.CHECKS,
     "Storage": storage.CHECKS,
-    "Limits": limits.CHECKS,
+    "Limits": pool_limits.CHECKS,
     "Slots": slots.CHECKS,
-    "Names of pools": names.CHECKS,
+    "Names of pools": naming.CHECKS,
     "Run queue": (*queue.CHECKS, *tag_limits.CHECKS),
     "Runtime": runtime.CHECKS,
     "Executors": executors.CHECKS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import executes_one_by_one, executor_settings
 from dagster_lifeguard.compat.runs import plan_of_run
-from dagster_lifeguard.engine.rules.names import pool_text, pools_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
 
 if TYPE_CHECKING:

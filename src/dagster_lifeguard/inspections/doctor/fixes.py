@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.compat.health import assign_waiting
-from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
+from dagster_lifeguard.inspections.doctor.phrases import duration, end_of
 from dagster_lifeguard.inspections.doctor.slots import pools_of, stuck_count
-from dagster_lifeguard.inspections.doctor.wording import duration, end_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import SAMPLES_MIN, read_durations, terms_of
 from dagster_lifeguard.inspections.doctor.check import Told, check
-from dagster_lifeguard.inspections.doctor.wording import duration
+from dagster_lifeguard.inspections.doctor.phrases import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

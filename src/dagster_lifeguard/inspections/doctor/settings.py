@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.compat import health
-from dagster_lifeguard.engine.rules.names import enumerate_some
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.limits.dagster_yaml import load

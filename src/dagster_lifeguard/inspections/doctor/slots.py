@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import HoldingStep, is_leaked
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
-from dagster_lifeguard.inspections.doctor.wording import duration, end_of
+from dagster_lifeguard.inspections.doctor.phrases import duration, end_of
+from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.names import enumerate_some, pool_text, pools_text
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.errors import ConfigError, PoolerError
 from dagster_lifeguard.inspections.doctor.check import Told, check
-from dagster_lifeguard.inspections.doctor.wording import duration
+from dagster_lifeguard.inspections.doctor.phrases import duration
 from dagster_lifeguard.storage import switch
 from dagster_lifeguard.storage.event_log import PoolMethods
 

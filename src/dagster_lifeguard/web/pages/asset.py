@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import Outcome
-from dagster_lifeguard.engine.rules.names import terms_text
+from dagster_lifeguard.engine.rules.shown_names import terms_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.durations import Sample, terms_of_asset
 from dagster_lifeguard.insight.explanation import explain

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.inspections.audit.findings import SUBJECTS
-from dagster_lifeguard.inspections.audit.report import audit
-from dagster_lifeguard.inspections.audit.wording import verdict_text
+from dagster_lifeguard.inspections.audit.audit_result import SUBJECTS
+from dagster_lifeguard.inspections.audit.deployment_audit import audit
+from dagster_lifeguard.inspections.audit.verdict import verdict_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.inspections.audit.findings import Audit, Subject
-    from dagster_lifeguard.inspections.audit.report import Verdict
+    from dagster_lifeguard.inspections.audit.audit_result import Audit, Subject
+    from dagster_lifeguard.inspections.audit.deployment_audit import Verdict
 
 SHOWN_MAX = 50
 """Of what was found so many are told one by one; all are counted."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.findings import Finding
+    from dagster_lifeguard.inspections.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)

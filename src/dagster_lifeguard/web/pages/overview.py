@@ -7,7 +7,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from dagster_lifeguard.engine.rules.names import pool_text
+from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.pools import Overview, overview
 from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
 from dagster_lifeguard.insight.slot_use import slots_over_time

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.insight.ledger import CHANGES_MAX, account_of
+from dagster_lifeguard.insight.pool_account import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.slot_use import slots_over_time
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.durations import Durations, Sample
-    from dagster_lifeguard.insight.ledger import Account
+    from dagster_lifeguard.insight.pool_account import Account
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.insight.timeline import Timeline

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.inspections.audit.audit_result import Audit, Caveat, Lane, LongWait, Occupant
 from dagster_lifeguard.inspections.audit.clock import ClockSteps
 from dagster_lifeguard.inspections.audit.fences import Fences
-from dagster_lifeguard.inspections.audit.findings import Audit, Caveat, Lane, LongWait, Occupant
 from dagster_lifeguard.inspections.audit.leases import Leases
 from dagster_lifeguard.inspections.audit.starts import Starts
 from dagster_lifeguard.inspections.audit.sweep import Sweep

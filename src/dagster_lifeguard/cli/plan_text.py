@@ -10,8 +10,8 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
-from dagster_lifeguard.engine.rules.names import pool_text
-from dagster_lifeguard.findings import printable
+from dagster_lifeguard.engine.rules.shown_names import pool_text
+from dagster_lifeguard.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Names of pools: how an asset key becomes one, and the grammar of pool expressions.
+"""The grammar of pool expressions.
 
 What stands in ``op.pool`` is the name of one pool, whatever it looks like, unless it begins with a
 mark. A policy writes the mark; a name that a user chooses does not begin so by accident::
@@ -25,21 +25,18 @@ last two says in ``keys`` how the partition keys are written; see the module ``p
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, cast
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, cast
 
 from dagster_lifeguard.engine.rules.members import Members
 from dagster_lifeguard.engine.rules.partition_keys import PartitionKeys, problem_of_format
+from dagster_lifeguard.engine.rules.pool_naming import Naming, pool_name
 from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-Naming = Literal["underscore", "path"]
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 SLOTS_MAX = 1_000
 """Dagster's own maximum for the limit of a pool, so no demand for more can ever be met."""
@@ -78,14 +75,10 @@ _MARKS = (HOLD_STEP, HOLD_ASSET)
 _KEYED_FIELDS = ("tag", "metadata")
 _NAMINGS = ("underscore", "path")
 _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
-_BRACES = re.compile(r"(\{[^{}]*\}|\*)")
 _TERM = re.compile(
     r"(?P<members>\{(?:of|but):[^{}]*\})?(?P<keys>\{keys:[^{}]*\})?"
     r"(?P<name>(?:[^\s+*{}]|\{[^{}]*\})+)(?:\*(?P<slots>\d+))?"
 )
-_UNSAFE_IN_UNDERSCORE = re.compile(r"[^A-Za-z0-9_.\-]")
-# Everything a path, a table or a URL is written with, less what has a meaning in an expression.
-_SAFE_IN_VALUE = "/.:@=,;~!$&'()?#[]|^<>\\\"`"
 
 
 @dataclass(frozen=True)
@@ -168,84 +161,6 @@ class Term:
     def __str__(self) -> str:
         before = "".join(str(part) for part in (self.members, self.keys) if part is not None)
         return f"{before}{self.name}" + ("" if self.slots == 1 else f"*{self.slots}")
-
-
-def pool_name(key: Sequence[str], naming: Naming) -> str:
-    """Name the pool of the asset with this key.
-
-    ``underscore`` joins the parts with ``_`` and is easy to read, but two keys may get one name
-    (``a_b/c`` and ``a/b_c``). ``path`` joins them with ``/`` after percent-encoding what could be
-    mistaken (RFC 3986), so that different keys always get different names.
-
-    Raises:
-        ValueError: The key has no parts.
-    """
-    if not key:
-        raise ValueError("an asset key has at least one part")
-    if naming == "underscore":
-        return _UNSAFE_IN_UNDERSCORE.sub("_", "_".join(key)) or "_"
-    return "/".join(_encode_part(part) for part in key)
-
-
-def asset_key_parts(pool: str) -> tuple[str, ...]:
-    """Invert ``pool_name(key, "path")``."""
-    return tuple(
-        "" if part == "%" else unquote(part, errors="surrogatepass") for part in pool.split("/")
-    )
-
-
-def _encode_part(part: str) -> str:
-    # A lone "%" is never the start of an escape, so it can stand for the empty part.
-    # surrogatepass: an asset key is any Python string, and losing one would break injectivity.
-    return quote(part, safe="", errors="surrogatepass") or "%"
-
-
-def safe_value(value: str) -> str:
-    """Percent-encode what has a meaning in a pool expression, and white space."""
-    return quote(value, safe=_SAFE_IN_VALUE, errors="surrogatepass")
-
-
-def pool_text(pool: str) -> str:
-    """A pool's name as people are shown it, its values as they are and not percent-encoded.
-
-    An expression, as it stands in ``op.pool``, is shown as a rule writes it. Only what
-    ``safe_value`` wrote is decoded, so that two such names never look alike.
-    """
-    if is_expression(pool):
-        return _expression_text(pool)
-    if is_of_all_partitions(pool):
-        return f"{pool_text(pool.removeprefix(ALL_PARTITIONS))} (all partitions)"
-    return "".join(part if part.startswith("{") else _decoded(part) for part in _BRACES.split(pool))
-
-
-def pool_named(text: str, pools: Collection[str]) -> str | None:
-    """The pool that is named, or shown, so; None if none of these is."""
-    if text in pools:
-        return text
-    return next((name for name in pools if pool_text(name) == text), None)
-
-
-def pools_text(pools: Iterable[str]) -> str:
-    """List pools in a sentence, each as people are shown it; empty if there is none."""
-    return enumerate_some([pool_text(pool) for pool in pools])
-
-
-def terms_text(terms: Iterable[Term]) -> str:
-    """An expression as people are shown it: what only the engine needs to know is left out."""
-    shown = (Term(pool_text(term.name), term.slots) for term in terms)
-    return "+".join(dict.fromkeys(map(str, shown)))
-
-
-def _decoded(text: str) -> str:
-    decoded = unquote(text, errors="surrogatepass")
-    return decoded if safe_value(decoded) == text else text
-
-
-def _expression_text(pool: str) -> str:
-    try:
-        return terms_text(asked_by(pool))
-    except ConfigError:
-        return without_mark(pool)
 
 
 def parse_expression(text: str, *, with_members: bool = False) -> tuple[Term, ...]:
@@ -470,24 +385,3 @@ def _check_field(field: Field) -> None:
 def format_expression(terms: Sequence[Term]) -> str:
     """Write terms as a pool expression; the inverse of ``parse_expression``."""
     return "+".join(str(term) for term in terms)
-
-
-def enumerate_some(names: Sequence[str], shown_max: int = 5) -> str:
-    """List names in a sentence; beyond ``shown_max``, how many more there are."""
-    if len(names) > shown_max:
-        return f"{', '.join(names[:shown_max])} and {len(names) - shown_max} more"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def nearest(name: str, known: Collection[str], count_max: int = 3) -> tuple[str, ...]:
-    """The known names that are most like one that is not known, the likest first.
-
-    Where none is like it, those that it is a part of.
-    """
-    lower: dict[str, str] = {}
-    for candidate in sorted(known, reverse=True):
-        lower[candidate.lower()] = candidate
-    near = difflib.get_close_matches(name.lower(), lower, n=count_max)
-    if not near and name:
-        near = sorted(text for text in lower if name.lower() in text)[:count_max]
-    return tuple(lower[text] for text in near)

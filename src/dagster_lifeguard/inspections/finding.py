@@ -40,30 +40,3 @@ class Finding:
 def worst_first(finding: Finding) -> int:
     """Sort findings by this: errors, warnings, notes."""
     return SEVERITIES.index(finding.severity)
-
-
-def limit_text(limit: int | None) -> str:
-    """Return a limit as a message tells it."""
-    return "unlimited" if limit is None else str(limit)
-
-
-def number(count: int, noun: str) -> str:
-    """Return a number of things, such as ``1 error`` and ``2,000 errors``."""
-    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def often(count: int) -> str:
-    """Return how often something was, such as ``once`` and ``2,000 times``."""
-    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-
-
-def printable(text: str) -> str:
-    """Escape what would move the cursor, break the line or not encode: names are the user's."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
-
-
-def short(run_id: str) -> str:
-    """As much of a run's id as tells it from others, and as Dagster's UI shows."""
-    return printable(run_id[:8])

@@ -29,14 +29,14 @@ from dagster_lifeguard.engine.rules.model import (
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.engine.store.postgres_connection import (
+from dagster_lifeguard.engine.store.postgres.connection import (
     BEGIN,
     COMMIT,
     PostgresConnection,
     Statement,
     call,
 )
-from dagster_lifeguard.engine.store.postgres_transaction import (
+from dagster_lifeguard.engine.store.postgres.transaction import (
     PostgresTransaction,
     channel,
     entries_of,

@@ -13,14 +13,14 @@ from dagster_lifeguard.cli.findings import (
     verdict,
 )
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dagster_lifeguard.findings import Finding
     from dagster_lifeguard.inspections.check.location import Location
     from dagster_lifeguard.inspections.check.report import CheckReport
+    from dagster_lifeguard.inspections.finding import Finding
     from dagster_lifeguard.policy.assignments import Assignment
 
 ROWS_MAX = 200

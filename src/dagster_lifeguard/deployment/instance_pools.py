@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dagster_lifeguard.compat import pools as stock
+from dagster_lifeguard.compat import stock_pools as stock
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.deployment.contract import (
     HoldingStep,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.findings import number, often
-from dagster_lifeguard.times import date_text
+from dagster_lifeguard.texts import date_text, number, often
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.inspections.audit.report import AuditReport
+    from dagster_lifeguard.inspections.audit.deployment_audit import AuditReport
 
 
 def verdict_text(report: AuditReport) -> str:

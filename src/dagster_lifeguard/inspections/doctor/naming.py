@@ -7,15 +7,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import tagged_steps
-from dagster_lifeguard.engine.rules.names import (
-    enumerate_some,
-    is_reserved,
-    pool_text,
-    pools_text,
-)
+from dagster_lifeguard.engine.rules.expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
-from dagster_lifeguard.findings import limit_text
+from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
+from dagster_lifeguard.texts import limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

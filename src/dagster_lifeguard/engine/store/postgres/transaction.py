@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.engine.store import rows
-from dagster_lifeguard.engine.store.postgres_connection import (
+from dagster_lifeguard.engine.store.postgres.connection import (
     COMMIT,
     PostgresConnection,
     Statement,

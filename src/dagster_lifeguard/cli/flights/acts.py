@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dagster import DagsterInstance, RunsFilter
 
-from dagster_lifeguard.demo.processes import ChildProcess
+from dagster_lifeguard.cli.flights.processes import ChildProcess
 from dagster_lifeguard.deployment.history import Outcome, find_overlaps, read_runs
 from dagster_lifeguard.errors import DemoError
 

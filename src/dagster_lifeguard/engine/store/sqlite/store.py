@@ -32,8 +32,8 @@ from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
 from dagster_lifeguard.engine.store.sql import newest_version, script, statements
-from dagster_lifeguard.engine.store.sqlite_connection import BUSY_SECONDS, SqliteConnection
-from dagster_lifeguard.engine.store.sqlite_transaction import SqliteTransaction
+from dagster_lifeguard.engine.store.sqlite.connection import BUSY_SECONDS, SqliteConnection
+from dagster_lifeguard.engine.store.sqlite.transaction import SqliteTransaction
 from dagster_lifeguard.engine.store.upkeep import versions_after
 
 if TYPE_CHECKING:

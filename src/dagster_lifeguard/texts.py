@@ -1,4 +1,4 @@
-"""Durations and moments as people read them."""
+"""Limits, numbers, names, durations and moments as people read them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,33 @@ import time
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _WITH_TENTHS_BELOW = 9.95
+
+
+def limit_text(limit: int | None) -> str:
+    """Return a limit as a message tells it."""
+    return "unlimited" if limit is None else str(limit)
+
+
+def number(count: int, noun: str) -> str:
+    """Return a number of things, such as ``1 error`` and ``2,000 errors``."""
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def often(count: int) -> str:
+    """Return how often something was, such as ``once`` and ``2,000 times``."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def printable(text: str) -> str:
+    """Escape what would move the cursor, break the line or not encode: names are the user's."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def short(run_id: str) -> str:
+    """As much of a run's id as tells it from others, and as Dagster's UI shows."""
+    return printable(run_id[:8])
 
 
 def duration_text(seconds: float) -> str:

@@ -29,7 +29,7 @@ from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
-from dagster_lifeguard.engine.store.memory_tables import MemoryTables
+from dagster_lifeguard.engine.store.memory.tables import MemoryTables
 from dagster_lifeguard.engine.store.viewed import Viewed
 
 if TYPE_CHECKING:

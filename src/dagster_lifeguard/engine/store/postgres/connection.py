@@ -16,7 +16,7 @@ import psycopg2.extensions
 
 from dagster_lifeguard.engine import forks
 from dagster_lifeguard.engine.store.contract import TryAgainError
-from dagster_lifeguard.engine.store.postgres_pooler import owned_server_process, refused
+from dagster_lifeguard.engine.store.postgres.pooler import owned_server_process, refused
 from dagster_lifeguard.engine.store.sql import statements
 from dagster_lifeguard.errors import StoreUnavailableError, first_line
 

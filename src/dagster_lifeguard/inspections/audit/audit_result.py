@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple, get_args
 
-from dagster_lifeguard.findings import number
+from dagster_lifeguard.texts import number
 
 Source = Literal["ledger", "event-logs"]
 

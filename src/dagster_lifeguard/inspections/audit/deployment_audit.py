@@ -14,18 +14,18 @@ from dagster_lifeguard.deployment.history import read_span
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.insight.ledger import open_ledger
+from dagster_lifeguard.insight.pool_account import open_ledger
+from dagster_lifeguard.inspections.audit.audit_result import Caveat
 from dagster_lifeguard.inspections.audit.executions import Limits, audit_executions
-from dagster_lifeguard.inspections.audit.findings import Caveat
 from dagster_lifeguard.inspections.audit.leases import EVENTS
-from dagster_lifeguard.inspections.audit.ledger import audit_ledger
+from dagster_lifeguard.inspections.audit.ledger_audit import audit_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.engine.rules.rate import Rate
-    from dagster_lifeguard.inspections.audit.findings import Audit, Source, Subject
+    from dagster_lifeguard.inspections.audit.audit_result import Audit, Source, Subject
 
 _Item = TypeVar("_Item")
 Verdict = Literal["kept", "exceeded", "unsafe", "in-doubt", "no-evidence"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.engine.rules.model import View
     from dagster_lifeguard.engine.store.contract import Changes
-    from dagster_lifeguard.engine.store.sqlite_connection import SqliteConnection
+    from dagster_lifeguard.engine.store.sqlite.connection import SqliteConnection
 
 _SQL = statements("sqlite")
 _REGROUP = ("regroup_queue", "regroup_holdings", "drop_groups")
