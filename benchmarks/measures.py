@@ -25,6 +25,7 @@ class Measure:
         stock: The same without this package; None where Dagster has nothing like it.
         goal: The worst figure that is good enough; None: there is no goal.
         better: Which figures are better.
+        reason: Why the goal is missed, where that is known: what costs what.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Measure:
     stock: float | None = None
     goal: float | None = None
     better: Literal["lower", "higher"] = "lower"
+    reason: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -50,13 +52,14 @@ class Measure:
     def cells(self) -> tuple[str, ...]:
         """The texts of a row of the table, one for each of ``HEADINGS``."""
         bound = "at most" if self.better == "lower" else "at least"
+        not_met = f"not met: {self.reason}" if self.reason else "not met"
         return (
             self.name,
             "" if self.stock is None else f"{_number(self.stock)} {self.unit}",
             f"{_number(self.ours)} {self.unit}",
             "" if self.ratio is None else f"{self.ratio:.2f}x",
             "" if self.goal is None else f"{bound} {_number(self.goal)} {self.unit}",
-            {None: "", True: "met", False: "not met"}[self.met],
+            {None: "", True: "met", False: not_met}[self.met],
         )
 
 
@@ -69,10 +72,10 @@ def _number(value: float) -> str:
 def table_of(measures: Sequence[Measure], title: str) -> Table:
     """The table for a terminal."""
     table = Table(title=title)
-    for number, heading in enumerate(HEADINGS):
+    for heading in HEADINGS:
         is_text = heading in ("measure", "")
         table.add_column(
-            heading, justify="left" if is_text else "right", no_wrap=bool(number), overflow="fold"
+            heading, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
         )
     for measure in measures:
         table.add_row(*measure.cells)

@@ -124,6 +124,16 @@ def test_a_process_has_a_connection_while_it_holds_or_waits_and_none_without(pla
     assert guest.connections() == 0
 
 
+def test_a_process_that_only_looked_has_no_connection_once_it_is_done(place):
+    place.store().migrate()
+    guest = Guest(place, connections_max=5)
+    looks = guest.engine()
+    assert looks.settings() == {}
+    assert guest.connections() == 1
+    looks.close()
+    assert guest.connections() == 0
+
+
 def test_who_finds_no_connection_waits_for_one_and_who_holds_goes_on(place, monkeypatch):
     place.sql("INSERT INTO concurrency_limits (concurrency_key, \"limit\") VALUES ('orders', 2)")
     guest = Guest(place, connections_max=1)

@@ -156,6 +156,21 @@ def test_who_waits_and_holds_already_when_a_pool_becomes_fair_is_of_no_group(new
     assert ask(engine, "big", "big").granted
 
 
+def test_a_claim_of_a_fair_pool_looks_once_when_the_order_is_known(new_engine):
+    looks = []
+    engine = new_engine(looks.append)
+    engine.change_pool("orders", limit=1, fair_by="team")
+    ask(engine, "first", "a")
+    ask(engine, "second", "b")
+    looks.clear()
+    for run_id in ("second", "third"):
+        ask(engine, run_id, "b")
+        assert looks.count("begin") == 1
+        looks.clear()
+    engine.change_pool("orders", fair_by=None)
+    assert ask(engine, "second", "b").reason is WaitReason.FULL
+
+
 def test_tags_are_looked_up_only_where_a_pool_is_fair(engine):
     asked = []
 

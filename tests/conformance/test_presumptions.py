@@ -55,6 +55,27 @@ def test_idle_pools_are_granted_in_one_message(place, knowing):
     assert knowing.store.connection.round_trips == before + 1
 
 
+def test_the_first_claim_of_pools_is_granted_in_one_message_with_their_limits(new_engine):
+    """As of a partition that nobody asked for before, which has the default limit."""
+    engine = new_engine(default_limit=2)
+    assert engine.claim("warm", "step", ORDERS).granted
+    engine.change_pool("set", limit=3)
+    engine.settings()
+    connection = engine.store.connection if isinstance(engine.store, PostgresStore) else None
+    before = connection and connection.round_trips
+
+    verdict = engine.claim("a", "step", Demand.parse("orders[1]+set"))
+
+    if connection is not None:
+        assert connection.round_trips == before + 1
+    assert verdict == Granted({"orders[1]": (1,), "set": (1,)}, fence=1)
+    told = [(e.kind.value, e.limit) for e in engine.store.ledger(pool="orders[1]")]
+    assert told == [("granted", None), ("limit", 2)]
+    assert engine.release("a", "step")
+    assert engine.claim("b", "step", Demand.parse("orders[1]")).fence == 2
+    assert len(engine.store.ledger(pool="orders[1]")) == 4
+
+
 def test_several_pools_are_granted_with_a_fence_above_those_of_all(knowing, other):
     for number in range(3):
         other.claim(f"before{number}", "step", Demand.of({"elsewhere": 1}))

@@ -35,6 +35,17 @@ def take_turns(holds, waits, turn, run_id="waits"):
     assert waits.claim(run_id, "step", ORDERS).granted
 
 
+def test_a_wait_ends_when_another_step_of_its_process_is_woken(holds, waits):
+    """One loop asks for both: until it has come round the freed slot would lie idle."""
+    holds.change_pool("other", limit=1)
+    for pool in ("orders", "other"):
+        assert holds.claim(f"holds {pool}", "step", Demand.of({pool: 1})).granted
+        assert not waits.claim(f"waits {pool}", "step", Demand.of({pool: 1})).granted
+    holds.release("holds other", "step")
+    assert not waits.wait("waits orders", "step", 3600.0)
+    assert waits.wait("waits other", "step", 0.0)
+
+
 def test_each_wait_of_one_step_is_woken(holds, waits):
     """As of a step that is retried: it gives its slot back and asks again under the same key."""
     for turn in range(4):

@@ -24,7 +24,7 @@ from dagster_lifeguard.engine.store.contract import Changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from dagster_lifeguard.engine.rules.model import Demand, QueuedTicket, Ticket
+    from dagster_lifeguard.engine.rules.model import QueuedTicket, Ticket
 
 
 def with_limits_in_force(view: View, default_limit: int | None) -> View:
@@ -40,31 +40,24 @@ def with_limits_in_force(view: View, default_limit: int | None) -> View:
     return replace(view, pools={**view.pools, **pools})
 
 
-def presumed(limits: Mapping[str, int | None], demand: Demand, default_limit: int | None) -> View:
-    """The demand's pools as they are when nobody else wants them.
+def presumed(seen: Mapping[str, PoolSettings], default_limit: int | None) -> View:
+    """Pools as they are when nobody else wants them.
 
     Args:
-        limits: The limits that pools have of their own, as far as they were seen.
-        demand: The demand.
+        seen: The pools, without a rate or a fair order.
         default_limit: The limit of a pool that has none of its own.
     """
     pools = {}
-    for pool in demand.pools:
-        own = limits.get(pool)
-        known = limit_in_force(pool, own, default_limit)
-        pools[pool] = PoolView(pool, PoolSettings(own), limit_known=known)
+    for pool, settings in seen.items():
+        known = limit_in_force(pool, settings.limit, default_limit)
+        pools[pool] = PoolView(pool, settings, limit_known=known)
     return View(now=0.0, session_alive=True, lease_ends=None, pools=pools)
 
 
-def fair_pools(view: View) -> dict[str, str]:
-    """The pools in view whose order is fair, and by the values of which tag."""
-    fair_by = ((pool.pool, pool.settings.fair_by) for pool in view.pools.values())
-    return {pool: tag for pool, tag in fair_by if tag is not None}
-
-
-def groups_of(tags: Mapping[str, str], view: View) -> dict[str, str]:
-    """The group of a run with these tags, in each pool in view whose order is fair."""
-    return {pool: tags.get(tag, "") for pool, tag in fair_pools(view).items()}
+def groups_of(tags: Mapping[str, str], settings: Mapping[str, PoolSettings]) -> dict[str, str]:
+    """The group of a run with these tags, in each of these pools whose order is fair."""
+    fair_by = ((pool, found.fair_by) for pool, found in settings.items())
+    return {pool: tags.get(tag, "") for pool, tag in fair_by if tag is not None}
 
 
 def claimed(

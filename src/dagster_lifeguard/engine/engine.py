@@ -198,7 +198,7 @@ class Engine:
 
         Returns:
             True after a wake-up for it, or when it is time to look again anyway; False when the
-            timeout ran out first.
+            timeout ran out first, or another ticket of this engine was woken.
         """
         key = TicketKey(run_id, step_key)
         now = time.monotonic()
@@ -213,10 +213,14 @@ class Engine:
             left = min(deadline, look_again) - time.monotonic()
             if left <= 0:
                 return look_again <= deadline
+            pause_seconds = min(left, _POLL_SLICE_SECONDS)
             try:
-                self._own.woke(self.store.poll(session, min(left, _POLL_SLICE_SECONDS)))
+                woken = self.store.poll(session, pause_seconds, is_next=self._own.has_next())
             except TryAgainError:
                 return True  # Claiming again connects anew, or says why it cannot.
+            self._own.woke(woken)
+            if key not in woken and any(map(self._own.waits, woken)):
+                return False
 
     def reap(self) -> int:
         """End the sessions whose lease has run out and free what only they owned.
@@ -244,9 +248,7 @@ class Engine:
     def settings(self) -> Mapping[str, PoolSettings]:
         """The pools of which anything is set, and what, by name."""
         found = retry(self.store.settings)
-        self._transactions.limits_seen = {
-            pool: settings.limit for pool, settings in found.items() if settings.limit is not None
-        }
+        self._transactions.settings_seen = dict(found)
         return found
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:

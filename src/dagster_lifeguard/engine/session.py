@@ -15,7 +15,7 @@ from dagster_lifeguard.engine.engine_options import DUE_SECONDS
 from dagster_lifeguard.engine.heartbeat import Heartbeat
 from dagster_lifeguard.engine.lease import process_clock
 from dagster_lifeguard.engine.parting import disown, end_unused
-from dagster_lifeguard.engine.rules.model import Waiting
+from dagster_lifeguard.engine.rules.model import Waiting, WaitReason
 from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.errors import StoreUnavailableError
 
@@ -223,12 +223,13 @@ class Session:
         """End the session if nobody needs it; if the database does not answer, its lease does."""
         with self.lock:
             is_needed = self._left or any(m.tickets() or m.owed for m in self._members)
-            if self.id is None or (is_needed and self._members):
+            if is_needed and self._members:
                 return
             session = self.id
             self._stop()
         try:
-            end_unused(self.store, session)
+            if session is not None:
+                end_unused(self.store, session)
         except (TryAgainError, StoreUnavailableError) as error:
             logger.info("The session is left to its lease: %s", error)
         if self.id is None:
@@ -267,10 +268,14 @@ def shared_session(
 
 
 class _Asked(NamedTuple):
-    """When a waiting ticket was claimed last, and when it looks again; by the process's clock."""
+    """When a waiting ticket was claimed last, and when it looks again; by the process's clock.
+
+    With it whether the ticket takes the next slots that are freed.
+    """
 
     at: float
     look_again: float
+    is_next: bool
 
 
 class Member:
@@ -375,7 +380,8 @@ class Member:
             self._session.used(key if verdict.granted else None)
             if isinstance(verdict, Waiting):
                 pause_seconds = self._pause_seconds(verdict, view)
-                self.asked[key] = _Asked(time.monotonic(), asked_at + pause_seconds)
+                is_next = verdict.ahead == 0 and verdict.reason is WaitReason.FULL
+                self.asked[key] = _Asked(time.monotonic(), asked_at + pause_seconds, is_next)
                 return True
             self.asked.pop(key, None)
             self._session.woken.discard(key)
@@ -399,6 +405,10 @@ class Member:
     def waits(self, key: TicketKey) -> bool:
         """Whether the ticket was noted to wait."""
         return key in self.asked
+
+    def has_next(self) -> bool:
+        """Whether one of the waiting tickets takes the next slots that are freed."""
+        return any(asked.is_next for asked in tuple(self.asked.values()))
 
     def forget(self, key: TicketKey) -> Granted | None:
         """Forget a ticket; what it was noted to hold."""

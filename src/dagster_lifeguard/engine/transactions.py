@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.engine import bookkeeping
 from dagster_lifeguard.engine.engine_options import DUE_SECONDS
 from dagster_lifeguard.engine.rules.model import EntryKind, Granted, TicketKey, Verdict
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.engine.store.contract import Scope, TryAgainError
 
@@ -66,7 +67,7 @@ class Transactions:
         passing: Called at each point of each transaction.
 
     Attributes:
-        limits_seen: The limits that pools have of their own as they were last seen.
+        settings_seen: What was set of pools when they were last seen.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Transactions:
         self._options = options
         self._own = own
         self._passing = passing
-        self.limits_seen: dict[str, int | None] = {}
+        self.settings_seen: dict[str, PoolSettings] = {}
 
     def claim(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
         """Grant what the ticket asks for, or let it wait.
@@ -91,7 +92,10 @@ class Transactions:
     def _claim_unseen(self, ticket: Ticket) -> Granted | None:
         """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
         default_limit = self._options.default_limit
-        presumed = bookkeeping.presumed(self.limits_seen, ticket.demand, default_limit)
+        seen = self._seen(ticket)
+        if any(of_pool.rate or of_pool.fair_by for of_pool in seen.values()):
+            return None
+        presumed = bookkeeping.presumed(seen, default_limit)
         session = self._own.open()
         view = bookkeeping.with_limits_in_force(presumed, default_limit)
         patience_seconds = self._options.patience_seconds
@@ -110,8 +114,9 @@ class Transactions:
     def _claim_by_look(self, ticket: Ticket, look_up: Callable[[], Mapping[str, str]]) -> Verdict:
         key = ticket.key
         reaped = False
-        tags: Mapping[str, str] | None = None
-        groups: Mapping[str, str] = {}
+        seen = self._seen(ticket)
+        tags = look_up() if any(of_pool.fair_by for of_pool in seen.values()) else None
+        groups = bookkeeping.groups_of(tags or {}, seen)
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
             self._passing("begin")
@@ -120,14 +125,13 @@ class Transactions:
             asked_at = time.monotonic()
             with self._store.begin(scope) as transaction:
                 view = transaction.view
-                self.limits_seen.update(
-                    (pool.pool, pool.settings.limit) for pool in view.pools.values()
-                )
+                of_pools = {name: pool.settings for name, pool in view.pools.items()}
+                self.settings_seen.update(of_pools)
                 view = bookkeeping.with_limits_in_force(view, self._options.default_limit)
                 self._passing("viewed")
                 asks_otherwise = any(old.demand != ticket.demand for old in view.tickets)
                 # Looked up without the locks in hand, and only where somebody asks for it.
-                lacks_groups = groups != bookkeeping.groups_of(tags or {}, view)
+                lacks_groups = groups != bookkeeping.groups_of(tags or {}, of_pools)
                 can_decide = view.session_alive and not asks_otherwise and not lacks_groups
                 if can_decide and (reaped or not view.expired):
                     patience = self._options.patience_seconds
@@ -149,13 +153,17 @@ class Transactions:
                 self._own.lose(session)
             elif lacks_groups:
                 tags = look_up() if tags is None else tags
-                groups = bookkeeping.groups_of(tags, view)
+                groups = bookkeeping.groups_of(tags, of_pools)
             elif asks_otherwise:
                 self.end(Scope((), key.run_id, key.step_key), EntryKind.RELEASED)
             elif verdict is None:
                 self._reap_some(ticket.demand.pools)
                 reaped = True
         raise AssertionError(f"{key} found no stable view in {_LOOKS_MAX} looks")
+
+    def _seen(self, ticket: Ticket) -> dict[str, PoolSettings]:
+        """What is set of the ticket's pools, as they were last seen."""
+        return {pool: self.settings_seen.get(pool, NOTHING_SET) for pool in ticket.demand.pools}
 
     def adopt(self, key: TicketKey, *, executes: bool) -> int | None:
         """Own what the ticket holds, too; its fence, or None if it holds nothing.

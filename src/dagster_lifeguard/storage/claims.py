@@ -1,8 +1,9 @@
 """The claims of one process: asking the engine, and waiting without spinning.
 
 Dagster's executors ask again and again, without a pause, for as long as a step waits. So the pause
-is made here, inside the call, once for each turn of their loop: up to 25 ms, ended at once by a
-wake-up. In between nothing is asked of the database.
+is made here, inside the call, once for each turn of their loop: up to 25 ms, or 100 ms once a run
+has waited for half a second and has nothing else to do. A wake-up ends it at once. In between
+nothing is asked of the database.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.025
+_LONG_PAUSE_SECONDS = 0.1
+_SHORT_PAUSES_MAX = 20
+"""After so many pauses in a row the others are long: nothing but a wake-up is awaited."""
 _LOOK_SECONDS = 0.001
 """How long to look for wake-ups in a turn without a pause."""
 _ELSEWHERE_SECONDS = 0.005
@@ -45,6 +49,7 @@ class _Turn:
     left_at: float = 0.0
     processor_at: float = 0.0
     quick: int = 0
+    pauses: int = 0
 
 
 class Claims:
@@ -97,7 +102,8 @@ class Claims:
 
     def put_off(self, key: TicketKey) -> None:
         """Do not ask yet; returns within the pause."""
-        time.sleep(self._pause_seconds(key))
+        # What it waits for, steps of the same run, wakes nobody.
+        time.sleep(min(self._pause_seconds(key), _PAUSE_SECONDS))
         self._leave(key)
 
     def release(self, key: TicketKey) -> None:
@@ -184,6 +190,7 @@ class Claims:
         turn = self._turns.get(key.run_id)
         if turn is not None:
             turn.asked.discard(key)
+            turn.pauses = 0
 
     def _leave(self, key: TicketKey) -> None:
         turn = self._turns.setdefault(key.run_id, _Turn())
@@ -200,12 +207,15 @@ class Claims:
         away = time.monotonic() - turn.left_at
         busy = time.thread_time() - turn.processor_at
         if away > _ELSEWHERE_SECONDS and busy < away / 2:
-            turn.quick = 0
+            turn.quick = turn.pauses = 0
             return _LOOK_SECONDS
         # Steps in child processes send events, which the loop takes in one for each turn: a pause
         # in every turn would hold them up. With nothing to take in, the loop waits for them.
-        turn.quick += 1
-        if turn.quick <= _QUICK_TURNS_MAX and multiprocessing.active_children():
-            return _LOOK_SECONDS if turn.quick == 1 else 0.0
+        if multiprocessing.active_children():
+            turn.pauses = 0
+            turn.quick += 1
+            if turn.quick <= _QUICK_TURNS_MAX:
+                return _LOOK_SECONDS if turn.quick == 1 else 0.0
         turn.quick = 0
-        return _PAUSE_SECONDS
+        turn.pauses += 1
+        return _PAUSE_SECONDS if turn.pauses <= _SHORT_PAUSES_MAX else _LONG_PAUSE_SECONDS

@@ -145,7 +145,7 @@ class PoolMethods(OfTheEngine):
     def claim_concurrency_slot(
         self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
     ) -> storages.ConcurrencyClaimStatus:
-        """Ask for the slots of the pool, or of all pools of the expression; wait 25 ms at most."""
+        """Ask for the slots of the pool, or of all pools of the expression; wait 100 ms at most."""
         parts = self.lifeguard
         asking = parts.demands.of(run_id, step_key, concurrency_key)
         if asking.demand is None:
@@ -229,13 +229,14 @@ class PoolMethods(OfTheEngine):
 
     def get_pool_limits(self) -> Sequence[storages.PoolLimit]:
         """The pools that have a limit of their own, and what else this process was asked about."""
-        settings = self.lifeguard.claims.settings()
+        parts = self.lifeguard
+        settings = parts.claims.settings()
         limits = own_limits(settings)
         found = [
             storages.PoolLimit(name=pool, limit=limit, from_default=False)
             for pool, limit in limits.items()
         ]
-        default = storages.default_pool_limit(self)
+        default = parts.engine.options.default_limit
         unlimited: dict[str, Demand] = {}
         for text in sorted(self._lifeguard_met.keys() - limits.keys()):
             # Which pools a template names is known when a step claims.
@@ -266,9 +267,9 @@ class PoolMethods(OfTheEngine):
 
         The run queue blocks runs only for pools that it knows of before it looks at the runs.
         """
-        if storages.default_pool_limit(self) is None:
-            return set()
         parts = self.lifeguard
+        if parts.engine.options.default_limit is None:
+            return set()
         return {*parts.engine.busy_pools(), *parts.planned.now()}
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:

@@ -170,8 +170,8 @@ class Store(Protocol):
 
         Args:
             presumed: Pools of which nobody holds or waits for a slot, without a rate or a fair
-                order, each with its limit in Dagster's table and the limit that the engine is
-                presumed to know.
+                order, each with its limit in Dagster's table and the limit in force. Where the
+                engine does not know that one yet, a row of the ledger tells it.
             changes: A grant to a new ticket and its rows of the ledger; all fences are ignored.
 
         Returns:
@@ -223,10 +223,18 @@ class Store(Protocol):
     def revoked_sessions(self) -> tuple[str, ...]:
         """Those of them that were revoked: another may have been let in since."""
 
-    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+    def poll(
+        self, session: str, timeout_seconds: float, *, is_next: bool = False
+    ) -> frozenset[TicketKey]:
         """Wait for a wake-up, at most so long: the session's tickets that should look again.
 
         Wake-ups may be lost or doubled. Costs the database next to nothing while none comes.
+
+        Args:
+            session: The session.
+            timeout_seconds: How long.
+            is_next: One of its tickets takes the next slots: a store that has to look for wake-ups
+                looks more often.
         """
 
     def settings(self) -> Mapping[str, PoolSettings]:

@@ -132,7 +132,10 @@ class MemoryStore(ByLook):
         with self._lock:
             return tuple(s for s, until in self.rows.lease_until.items() if until == 0)
 
-    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+    def poll(
+        self, session: str, timeout_seconds: float, *, is_next: bool = False
+    ) -> frozenset[TicketKey]:
+        del is_next  # Who is woken need not look.
         with self._wake:
             self._wake.wait_for(lambda: self._woken.get(session), timeout_seconds)
             return frozenset(self._woken.pop(session, ()))

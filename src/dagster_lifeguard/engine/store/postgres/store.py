@@ -194,10 +194,11 @@ class PostgresStore:
         pools = sorted(presumed.pools)
         views = [presumed.pools[pool] for pool in pools]
         with self._using():
-            self._make_rows(pools)
+            unknown = self._unknown(pools)
             found = self.connection.execute(
                 [
                     call("lock_session", changes.session),
+                    *([call("add_pools", unknown)] if unknown else ()),
                     call("lock_pools", pools),
                     call(
                         "grant_unseen",
@@ -212,15 +213,23 @@ class PostgresStore:
                     ),
                 ]
             )
+            self._know(unknown)
             return found[0][0] if found else None
 
     def _make_rows(self, pools: Sequence[str]) -> None:
-        unknown = [pool for pool in pools if pool not in self._pools_known]
+        unknown = self._unknown(pools)
         if unknown:
             self.connection.execute([call("add_pools", unknown)])
-            if len(self._pools_known) > _POOLS_KNOWN_MAX:
-                self._pools_known.clear()
-            self._pools_known.update(unknown)
+            self._know(unknown)
+
+    def _unknown(self, pools: Sequence[str]) -> list[str]:
+        """Those that may have no row yet, in the order in which all lock them."""
+        return [pool for pool in sorted(pools) if pool not in self._pools_known]
+
+    def _know(self, pools: Sequence[str]) -> None:
+        if len(self._pools_known) > _POOLS_KNOWN_MAX:
+            self._pools_known.clear()
+        self._pools_known.update(pools)
 
     def _view(
         self,
@@ -289,7 +298,10 @@ class PostgresStore:
     def revoked_sessions(self) -> tuple[str, ...]:
         return tuple(session for (session,) in self._run("revoked_sessions"))
 
-    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+    def poll(
+        self, session: str, timeout_seconds: float, *, is_next: bool = False
+    ) -> frozenset[TicketKey]:
+        del is_next  # Who is woken need not look.
         payloads = self.connection.notified(timeout_seconds)  # To the one session of this process.
         if self.connection.takes_missed():
             return frozenset(TicketKey(*key) for key in self._run("waiting", session))

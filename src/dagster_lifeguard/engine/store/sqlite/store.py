@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.store.contract import Scope
 
 _POLL_PAUSE_SECONDS = 0.025
+_POLL_PAUSE_SECONDS_OF_NEXT = 0.006
+"""Of one process for each pool, mostly: all that wait would keep a core busy at this pace."""
 _SQL = statements("sqlite")
 
 
@@ -230,13 +232,16 @@ class SqliteStore(ByLook):
             found = connection.execute(_SQL["revoked_sessions"])
             return tuple(session for (session,) in found)
 
-    def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
+    def poll(
+        self, session: str, timeout_seconds: float, *, is_next: bool = False
+    ) -> frozenset[TicketKey]:
+        pause_seconds = _POLL_PAUSE_SECONDS_OF_NEXT if is_next else _POLL_PAUSE_SECONDS
         deadline = time.monotonic() + timeout_seconds
         while True:
             # No look before the first pause: who waits comes back at once, and has just looked.
             left = deadline - time.monotonic()
             if left > 0:
-                time.sleep(min(left, _POLL_PAUSE_SECONDS))
+                time.sleep(min(left, pause_seconds))
             woken = self._new_wakes(session)
             if woken or time.monotonic() >= deadline:
                 return woken

@@ -245,6 +245,7 @@ SELECT $6::double precision, $9::text, pool, $1::text, $2::text, slots, $4::bigi
 FROM unnest($12::text[], $13::integer[]) AS entry (pool, slots);
 
 -- The same for pools that are presumed to be idle, if they are: the message takes the locks first.
+-- A limit that is new to the engine is told in the ledger, before the grant.
 -- name: grant_unseen
 WITH idle AS (
   SELECT ({clock}) AS now, 1 + max(p.fence) AS fence
@@ -253,7 +254,6 @@ WITH idle AS (
   LEFT JOIN concurrency_limits l
     ON l.concurrency_key = presumed.pool AND l.using_default_limit IS NOT TRUE
   WHERE l."limit" IS NOT DISTINCT FROM presumed."limit"
-    AND p.limit_known IS NOT DISTINCT FROM presumed.limit_known
     AND p.rate_starts IS NULL
     AND p.fair_by IS NULL
     AND NOT EXISTS (SELECT 1 FROM lifeguard_holdings h WHERE h.pool = presumed.pool)
@@ -270,15 +270,28 @@ WITH idle AS (
   SELECT pool, slot_no, $4::text, $5::text, fence, $7::integer, now
   FROM idle, unnest($8::text[], $9::integer[]) AS slot (pool, slot_no)
 ), pool AS (
-  UPDATE lifeguard_pools SET fence = idle.fence FROM idle WHERE pool = ANY($8::text[])
+  UPDATE lifeguard_pools p SET limit_known = presumed.limit_known,
+    fence = CASE WHEN p.pool = ANY($8::text[]) THEN idle.fence ELSE p.fence END
+  FROM idle, unnest($1::text[], $3::integer[]) AS presumed (pool, limit_known)
+  WHERE p.pool = presumed.pool
+    AND (p.pool = ANY($8::text[]) OR p.limit_known IS DISTINCT FROM presumed.limit_known)
 ), owner AS (
   INSERT INTO lifeguard_owners (run_id, step_key, session)
   SELECT $4::text, $5::text, $6::text FROM idle
+), noticed AS (
+  INSERT INTO lifeguard_ledger
+    (at, kind, pool, run_id, step_key, slots, fence, session, "limit")
+  SELECT now, 'limit', p.pool, '', '', 0, p.fence, $11::text, presumed.limit_known
+  FROM idle, unnest($1::text[], $3::integer[]) AS presumed (pool, limit_known)
+  JOIN lifeguard_pools p ON p.pool = presumed.pool
+  WHERE p.limit_known IS DISTINCT FROM presumed.limit_known
+  RETURNING entry
 )
 INSERT INTO lifeguard_ledger
   (at, kind, pool, run_id, step_key, slots, fence, session, seconds)
 SELECT now, $10::text, pool, $4::text, $5::text, slots, fence, $11::text, $12::double precision
-FROM idle, unnest($13::text[], $14::integer[]) AS entry (pool, slots)
+FROM idle, unnest($13::text[], $14::integer[]) AS entry (pool, slots),
+  (SELECT count(*) FROM noticed) AS before
 RETURNING fence;
 
 -- name: drop_tickets
