@@ -375,10 +375,32 @@ class TestStorage:
             home.write(stock=True)
             finding = the(home, "fleet-mixed")
             assert str(os.getpid()) in finding.names[0]
-            # Its lease runs out, as if this process had died.
-            with ours.event_log_storage.index_connection() as sql:
-                sql.execute(db.text("UPDATE lifeguard_sessions SET lease_until = 0"))
+            engine = ours.event_log_storage.lifeguard.engine
+            engine.close()
             assert found(home, "fleet-mixed") == []
+            # A process that dies: nobody keeps its session alive.
+            engine.store.open_session("dead", "host:7", 600.0)
+            assert the(home, "fleet-mixed").names == ("host:7",)
+            engine.store.heartbeat("dead", -1.0)
+            assert found(home, "fleet-mixed") == []
+
+    def test_a_fleet_with_two_versions_of_the_package(self, make_home: MAKE, kind: str) -> None:
+        home = make_home(kind)
+        limit(home)
+        with home.instance() as instance:
+            log = instance.event_log_storage
+            log.get_pool_limits()  # Makes the tables.
+            log.lifeguard.engine.store.open_session("old", "host:7", 600.0)
+            log.lifeguard.engine.store.open_session("new", "host:8", 600.0)
+            assert found(home, "fleet-versions") == []
+            with log.index_connection() as sql:
+                newer = "UPDATE lifeguard_sessions SET package = '999.0' WHERE session = 'new'"
+                sql.execute(db.text(newer))
+            finding = the(home, "fleet-versions")
+            assert (finding.severity, finding.names) == ("note", ("host:7", "host:8"))
+            assert finding.evidence[1] == "host:8: dagster-lifeguard 999.0"
+            log.lifeguard.engine.store.heartbeat("old", -1.0)  # As if its lease had run out.
+            assert found(home, "fleet-versions") == []
 
     def test_a_process_with_several_sessions(self, make_home: MAKE, kind: str) -> None:
         home = make_home(kind)
@@ -422,7 +444,9 @@ def _set_version(home: Home, version: int) -> None:
     path = next(home.path.rglob("index.db"))
     database = db.create_engine(f"sqlite:///{path}")
     with database.begin() as sql:
-        sql.execute(db.text(f"UPDATE lifeguard_schema SET version = {version}"))
+        sql.execute(
+            db.text(f"UPDATE lifeguard_schema SET version = {version}, usable_from = {version}")
+        )
     database.dispose()
 
 
