@@ -53,6 +53,10 @@ defs = dg.Definitions(
     assets=[_until_go("first"), _until_go("next"), *brief],
     jobs=[dg.define_asset_job("brief", selection=brief)],
     executor=celery_executor.configured(
-        {"broker": {"env": "BROKER"}, "backend": {"env": "BROKER"}}
+        {
+            "broker": {"env": "BROKER"},
+            "backend": {"env": "BROKER"},
+            "config_source": {"result_backend_always_retry": "ALWAYS_RETRY" in os.environ},
+        }
     ),
 )

@@ -197,6 +197,23 @@ class TestSettings:
         file.write_text("telemetry: {enabled: false}\n")
         assert found(tmp_path, "settings-refused") == []
 
+    def test_a_key_stands_twice(self, tmp_path: Path) -> None:
+        file = tmp_path / "dagster.yaml"
+        monitoring = "run_monitoring: {enabled: true}\n"
+        file.write_text(f"{monitoring}telemetry: {{enabled: false}}\n{monitoring}")
+        finding = the(tmp_path, "keys-doubled")
+        assert (finding.severity, finding.names) == ("note", ("run_monitoring",))
+        assert finding.evidence == ("run_monitoring: lines 1, 3; the last one counts",)
+        # Those that read the file go by the last one.
+        file.write_text(
+            "run_monitoring: {enabled: true}\ntelemetry: {enabled: false}\n"
+            "run_monitoring: {free_slots_after_run_end_seconds: 60}\n"
+        )
+        names = ("run_monitoring.free_slots_after_run_end_seconds",)
+        assert the(tmp_path, "setting-without-effect").names == names
+        file.write_text(monitoring)
+        assert found(tmp_path, "keys-doubled") == []
+
     def test_the_instance_cannot_be_opened(self, tmp_path: Path) -> None:
         file = tmp_path / "dagster.yaml"
         file.write_text("storage: {custom: {module: no_such_module, class: Storage, config: {}}}\n")
