@@ -177,12 +177,13 @@ def test_a_run_worker_fails_its_run_when_the_broker_is_away_as_it_asks_for_a_res
     fleet.hosts.assert_one_at_a_time()
 
 
-def test_a_run_worker_that_is_told_to_asks_again_for_a_result(start):
+def test_a_run_worker_that_is_told_to_asks_again_for_a_result(start, tmp_path):
     fleet = start()
-    first = fleet.run("one", "first", ALWAYS_RETRY="1")
+    log = tmp_path / "celery.log"
+    first = fleet.run("one", "first", ALWAYS_RETRY=str(log))
     fleet.hosts.executes("first")
     fleet.redis.stop()
-    eventually(lambda: "Failed operation" in first.output())
+    eventually(lambda: fleet.hosts.watch("first") or "Failed operation" in log.read_text())
     fleet.redis.start()
     fleet.hosts.go("first")
     assert first.wait() == 0, first.output()
