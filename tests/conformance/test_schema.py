@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg2
 import pytest
 import sqlalchemy as db
+from homes import eventually
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
@@ -121,6 +123,27 @@ def test_tables_stay_as_they_are_while_a_process_lives_that_could_not_use_newer_
         assert not dead.store.heartbeat(dead.session, 30.0)
         assert later.claim("3", "step", Demand.of({"orders": 2})).granted
     later.close()
+
+
+def test_a_session_that_is_opened_during_a_change_of_the_tables_sees_it(postgres_url):
+    """It waits for the lock that such a change holds, and looks only after it."""
+    place = new_postgres(postgres_url)
+    engine = Engine(place.store())
+    engine.store.migrate()
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1734440037 "
+        "AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with closing(psycopg2.connect(place.url)) as change, ThreadPoolExecutor() as threads:
+        cursor = change.cursor()
+        cursor.execute("SELECT pg_advisory_xact_lock(1734440037)")
+        claim = threads.submit(engine.claim, "a", "step", Demand.of({"orders": 1}))
+        eventually(lambda: place.sql(waiting) == [(1,)])
+        cursor.execute("UPDATE lifeguard_schema SET version = 2, usable_from = 2")
+        change.commit()
+        with pytest.raises(SchemaError, match="for packages that know version 2 or later"):
+            claim.result()
+    assert place.sql("SELECT count(*) FROM lifeguard_sessions") == [(0,)]
 
 
 def test_a_dump_that_reads_for_long_keeps_a_new_version_out_and_nobody_else(
