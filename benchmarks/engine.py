@@ -366,7 +366,7 @@ def fill(place: Place, waiting: int, pools: int) -> None:
         "DELETE FROM lifeguard_tickets",
         "DELETE FROM lifeguard_queue",
         "DELETE FROM lifeguard_sessions",
-        f"INSERT INTO lifeguard_sessions VALUES ('bench', 'bench', {now}, {now + 1e6})",
+        f"INSERT INTO lifeguard_sessions VALUES ('bench', 'bench', {now}, {now + 1e6}, '', 1)",
         "INSERT INTO lifeguard_tickets "
         "(number, run_id, step_key, priority, demand, session, since) "
         f"SELECT n - 1000000, 'waiting' || n, 'step', 0, '{{{{\"deep\": 1}}}}', 'bench', {now} "

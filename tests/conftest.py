@@ -16,7 +16,6 @@ from homes import Home
 from preloaded import read_revisions_once
 from prepared import PreparedHomes, new_database, sqlite_stanza
 
-from dagster_lifeguard.engine.store import sql
 from places import (
     MemoryPlace,
     Place,
@@ -25,6 +24,7 @@ from places import (
     new_postgres,
     new_sqlite,
 )
+from versions import SecondVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,32 +88,14 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def second_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def second_version(tmp_path: Path) -> Iterator[SecondVersion]:
     """Called, it makes this process know a second version of the tables, as a later package would.
 
     Tables that this process makes before it are of the first version.
     """
-    folder = tmp_path / "sql"
-
-    def forget() -> None:
-        sql.script.cache_clear()
-        sql.newest_version.cache_clear()
-
-    def make() -> None:
-        for dialect in ("sqlite", "postgres"):
-            folder.joinpath(dialect).mkdir(parents=True)
-            for file in ("statements.sql", "version_1.sql"):
-                text = sql.FOLDER.joinpath(dialect, file).read_text()
-                folder.joinpath(dialect, file).write_text(text)
-            folder.joinpath(dialect, "version_2.sql").write_text(
-                "ALTER TABLE lifeguard_pools ADD COLUMN note TEXT NOT NULL DEFAULT 'made';\n"
-            )
-        monkeypatch.setattr(sql, "FOLDER", folder)
-        forget()
-
-    yield make
-    monkeypatch.undo()
-    forget()
+    second = SecondVersion(tmp_path)
+    yield second
+    second.forget()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -193,7 +193,7 @@ def test_an_empty_file_is_the_default_policy(tmp_path: Path) -> None:
         ("default_limit: !!int ''\n", ["1:16: the tag !!int is not read here; write the value itself, without a tag."]),
         ("- a\n", ["1:1: expected settings as key: value; found a list or a single value."]),
         ("a: [1\n", ["2:1: not valid YAML: expected ',' or ']', but got '<stream end>'."]),
-        ("engine: stock\nengine: stock\n", ['2:1: not valid YAML: found duplicate key "engine" with value "stock" (original value: "stock").']),
+        ("engine: stock\nengine: stock\n", ['2:1: the key "engine" stands here a second time; take one of the two out.']),
     ],
 )  # fmt: skip
 def test_each_problem_has_its_place_and_what_is_allowed(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.limits.dagster_yaml import load_as_dagster_does
 from dagster_lifeguard.limits.engine_yaml import disabled, enabled, storage_of
 
 FILES = {
@@ -228,3 +231,32 @@ def test_our_settings_go_with_the_blocks():
         "class": "PostgresEventLogStorage",
         "config": {"postgres_url": "x"},
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "doubled"),
+    [
+        ("a: 1\n", ()),
+        ("a: 1\nb: 2\na: 3\n", (("a", (1, 3)),)),
+        ("a: {b: 1, c: 2, b: 3}\nd: yes\n", (("a.b", (1, 1)),)),
+        ("a: {b: 1}\nb: 2\na: {c: 1, c: 2}\n", (("a", (1, 3)), ("a.c", (3, 3)))),
+        ("a:\n- {b: 1}\n- b: 1\n  b: 2\n", (("a.b", (3, 4)),)),
+        ("a: &x {b: 1, b: 2}\nc: *x\nd: {<<: *x, b: 3}\n", (("a.b", (1, 1)),)),
+        ("", ()),
+    ],
+)
+def test_a_key_that_stands_twice_is_read_as_dagster_reads_it(text, doubled):
+    found, told = load_as_dagster_does(text, "dagster.yaml")
+    assert told == doubled
+    assert json.loads(json.dumps(found)) == (yaml.safe_load(text) or {})
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: [\n", "- a\n", "a: 1\na: *b\n"])
+def test_a_file_with_a_mistake_is_refused_whether_or_not_a_key_stands_twice(text):
+    with pytest.raises(ConfigError, match=r"dagster\.yaml:"):
+        load_as_dagster_does(text, "dagster.yaml")
+
+
+def test_an_edit_of_a_file_with_a_key_that_stands_twice_is_refused():
+    with pytest.raises(ConfigError, match=r'3:1: the key "a" stands here a second time'):
+        enabled("a: 1\nb: 2\na: 3\n", "dagster.yaml")

@@ -137,7 +137,7 @@ class DeadlockError(LifeguardError):
 
 
 class SchemaError(LifeguardError):
-    """The engine's tables were made by a newer version of this package."""
+    """The engine's tables were made by a newer version of this package, which they need."""
 
     code = "schema-too-new"
 
@@ -152,6 +152,12 @@ class OldTablesError(LifeguardError):
     """The engine's tables are older than this package, and who only looks does not change them."""
 
     code = "engine-tables-old"
+
+
+class OldProcessesError(LifeguardError):
+    """Processes of an older package are alive, which could not use the tables of this one."""
+
+    code = "processes-old"
 
 
 class DeploymentError(LifeguardError):

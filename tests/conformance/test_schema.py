@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg2
 import pytest
 import sqlalchemy as db
+from homes import eventually
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-from dagster_lifeguard.engine.store.contract import Changes, Scope
+from dagster_lifeguard.engine.rules.rate import Rate
+from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.engine.store.postgres.store import connector
 from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
-from dagster_lifeguard.errors import SchemaError, StoreUnavailableError
-from places import new_postgres, new_sqlite
+from dagster_lifeguard.errors import OldProcessesError, SchemaError, StoreUnavailableError
+from places import age_session, new_postgres, new_sqlite
+from versions import FIRST, SECOND
 
 
 def test_migrating_again_changes_nothing(shared_place):
@@ -40,20 +45,122 @@ def test_older_tables_are_brought_up_to_date_with_what_is_in_them(shared_place, 
     second_version()
 
     later = Engine(shared_place.store())
-    assert later.store.migrate() == 2
+    assert later.store.migrate() == SECOND
     assert shared_place.sql("SELECT note FROM lifeguard_pools") == [("made",)]
+    assert shared_place.sql("SELECT version, usable_from FROM lifeguard_schema") == [(2, 1)]
     assert later.claim("b", "step", Demand.of({"orders": 1})).fence == first.fence + 1
     assert later.settings() == {"orders": PoolSettings(2)}
     engine.close()
     later.close()
 
 
-def test_tables_of_a_newer_version_are_refused(shared_place):
-    shared_place.store().migrate()
-    shared_place.sql("UPDATE lifeguard_schema SET version = 99")
+def test_an_older_package_uses_newer_tables_that_say_that_it_may(shared_place, second_version):
+    """Two processes that began before, one that begins after; on an open connection and a new one."""
+    before, silent = Engine(shared_place.store()), Engine(shared_place.store())
+    for engine in (before, silent):
+        engine.store.migrate()
+    before.change_pool("orders", limit=2, rate=Rate(1000, 1), fair_by="team")
+    assert before.claim("a", "step", Demand.of({"orders": 1})).granted
+    with second_version.in_force():
+        later = Engine(shared_place.store())
+        assert later.store.migrate() == SECOND
+        assert later.claim("b", "step", Demand.of({"orders": 1})).granted
 
-    with pytest.raises(SchemaError, match="99"):
-        shared_place.store().migrate()
+    after = Engine(shared_place.store())
+    assert after.store.migrate() == SECOND
+    assert shared_place.sql("SELECT version, usable_from FROM lifeguard_schema") == [(2, 1)]
+    for engine, run_id in ((before, "c"), (silent, "d"), (after, "e")):
+        assert not engine.claim(run_id, "step", Demand.of({"orders": 1})).granted
+        assert engine.claim(run_id, "other", Demand.of({"new": 1})).granted
+    assert {h.key.run_id for h in after.snapshot("orders").holdings} == {"a", "b"}
+    assert before.adopt("b", "step") is not None
+    before.release("a", "step")
+    assert before.claim("c", "step", Demand.of({"orders": 1})).granted
+    later.release("b", "step")
+    assert [after.claim(run, "step", Demand.of({"orders": 1})).granted for run in "de"] == [
+        True,
+        False,
+    ]
+    assert set(shared_place.sql("SELECT tables FROM lifeguard_sessions")) == {(FIRST,), (SECOND,)}
+    for engine in (before, silent, later, after):
+        engine.close()
+
+
+def test_a_package_that_newer_tables_are_not_for_is_refused(shared_place, second_version):
+    """One that begins after them, and one that was there before and had no session meanwhile."""
+    before = Engine(shared_place.store())
+    before.store.migrate()
+    before.change_pool("orders", limit=1)
+    with second_version.in_force(for_all=False):
+        Engine(shared_place.store()).store.migrate()
+    for engine in (before, Engine(shared_place.store())):
+        with pytest.raises(SchemaError, match="for packages that know version 2 or later"):
+            engine.store.migrate()
+    with pytest.raises(SchemaError, match="for packages that know version 2 or later"):
+        before.claim("a", "step", Demand.of({"orders": 1}))
+    assert shared_place.sql("SELECT count(*) FROM lifeguard_sessions") == [(0,)]
+
+
+def test_tables_stay_as_they_are_while_a_process_lives_that_could_not_use_newer_ones(
+    shared_place, second_version
+):
+    old, dead = Engine(shared_place.store()), Engine(shared_place.store())
+    for engine in (old, dead):
+        engine.store.migrate()
+    old.change_pool("orders", limit=2)
+    for number, engine in enumerate((old, dead)):
+        assert engine.claim(str(number), "step", Demand.of({"orders": 1})).granted
+    age_session(shared_place, dead.session)
+    with second_version.in_force(for_all=False):
+        later = Engine(shared_place.store())
+        with pytest.raises(OldProcessesError, match=str(os.getpid())):
+            later.store.migrate()
+        assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(FIRST,)]
+        assert old.claim("2", "step", Demand.of({"other": 1})).granted
+        old.close()
+        assert later.store.migrate() == SECOND
+        # Whoever was only silent does not come back.
+        assert not dead.store.heartbeat(dead.session, 30.0)
+        assert later.claim("3", "step", Demand.of({"orders": 2})).granted
+    later.close()
+
+
+def test_a_session_that_is_opened_during_a_change_of_the_tables_sees_it(postgres_url):
+    """It waits for the lock that such a change holds, and looks only after it."""
+    place = new_postgres(postgres_url)
+    engine = Engine(place.store())
+    engine.store.migrate()
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1734440037 "
+        "AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with closing(psycopg2.connect(place.url)) as change, ThreadPoolExecutor() as threads:
+        cursor = change.cursor()
+        cursor.execute("SELECT pg_advisory_xact_lock(1734440037)")
+        claim = threads.submit(engine.claim, "a", "step", Demand.of({"orders": 1}))
+        eventually(lambda: place.sql(waiting) == [(1,)])
+        cursor.execute("UPDATE lifeguard_schema SET version = 2, usable_from = 2")
+        change.commit()
+        with pytest.raises(SchemaError, match="for packages that know version 2 or later"):
+            claim.result()
+    assert place.sql("SELECT count(*) FROM lifeguard_sessions") == [(0,)]
+
+
+def test_a_dump_that_reads_for_long_keeps_a_new_version_out_and_nobody_else(
+    postgres_url, second_version
+):
+    place = new_postgres(postgres_url)
+    engine = Engine(place.store())
+    engine.store.migrate()
+    assert engine.claim("a", "step", Demand.of({"orders": 1})).granted
+    with closing(psycopg2.connect(place.url)) as dump, second_version.in_force():
+        dump.cursor().execute("LOCK TABLE lifeguard_pools IN ACCESS SHARE MODE")
+        with pytest.raises(TryAgainError, match="lock timeout"):
+            place.store().migrate()
+        assert engine.claim("b", "step", Demand.of({"orders": 1})).granted
+        dump.rollback()
+        assert place.store().migrate() == SECOND
+    engine.close()
 
 
 def test_two_winners_of_one_slot_are_an_error_and_nothing_is_written(place):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from homes import PATIENT_SECONDS, eventually
+from homes import PATIENT_SECONDS, eventually, kill
 
 from debian import program
 
@@ -120,7 +120,7 @@ class Fleet:
 
         eventually(is_ready)
 
-    def run(self, host: str, what: str, *arguments: str) -> Process:
+    def run(self, host: str, what: str, *arguments: str, **environment: str) -> Process:
         """Start a run worker on a host: of the asset, or of the job ``brief``."""
         kind = (
             ("job", "execute", "-j", what)
@@ -129,8 +129,9 @@ class Fleet:
         )
         with self.hosts.network[host]:
             process = self.hosts.home.start(
-                "dagster", *kind, "-f", str(DEFINITIONS), *arguments, **self._environment
-            )
+                "dagster", *kind, "-f", str(DEFINITIONS), *arguments,
+                **self._environment, **environment,
+            )  # fmt: skip
         self.hosts.workers[what] = process
         return process
 
@@ -140,7 +141,7 @@ class Fleet:
 
     def cancel(self, process: Process) -> None:
         """As Dagster's run launcher does: interrupt the run worker."""
-        process.popen.send_signal(signal.SIGINT)
+        kill(process.popen.pid, signal.SIGINT)
 
     def close(self) -> None:
         for worker in self.workers.values():

@@ -159,6 +159,36 @@ def test_a_broker_that_starts_again_costs_no_slot(start):
         eventually(lambda: not holders(instance) and not waiters(instance))
 
 
+def test_a_run_worker_fails_its_run_when_the_broker_is_away_as_it_asks_for_a_result(start):
+    """Its step executes on, and keeps its slot to its end; who waits for the pool asks no broker."""
+    fleet = start()
+    first = fleet.run("one", "first")
+    fleet.hosts.executes("first")
+    after = fleet.run("two", "next")
+    fleet.hosts.waits("next")
+    fleet.redis.stop()
+    assert first.wait() != 0
+    assert "redis.exceptions.ConnectionError" in first.output()
+    fleet.redis.start()
+    assert not fleet.hosts.marks.executions("next")
+    fleet.hosts.go("first")
+    fleet.hosts.go("next")
+    assert after.wait() == 0, after.output()
+    fleet.hosts.assert_one_at_a_time()
+
+
+def test_a_run_worker_that_is_told_to_asks_again_for_a_result(start, tmp_path):
+    fleet = start()
+    log = tmp_path / "celery.log"
+    first = fleet.run("one", "first", ALWAYS_RETRY=str(log))
+    fleet.hosts.executes("first")
+    fleet.redis.stop()
+    eventually(lambda: fleet.hosts.watch("first") or "Failed operation" in log.read_text())
+    fleet.redis.start()
+    fleet.hosts.go("first")
+    assert first.wait() == 0, first.output()
+
+
 def test_a_canceled_run_gives_back_what_it_holds_and_waits_for(start):
     """What executes on a worker goes on to its end, and holds its slot until then."""
     fleet = start()

@@ -198,6 +198,23 @@ class TestSettings:
         file.write_text("telemetry: {enabled: false}\n")
         assert found(tmp_path, "settings-refused") == []
 
+    def test_a_key_stands_twice(self, tmp_path: Path) -> None:
+        file = tmp_path / "dagster.yaml"
+        monitoring = "run_monitoring: {enabled: true}\n"
+        file.write_text(f"{monitoring}telemetry: {{enabled: false}}\n{monitoring}")
+        finding = the(tmp_path, "keys-doubled")
+        assert (finding.severity, finding.names) == ("note", ("run_monitoring",))
+        assert finding.evidence == ("run_monitoring: lines 1, 3; the last one counts",)
+        # Those that read the file go by the last one.
+        file.write_text(
+            "run_monitoring: {enabled: true}\ntelemetry: {enabled: false}\n"
+            "run_monitoring: {free_slots_after_run_end_seconds: 60}\n"
+        )
+        names = ("run_monitoring.free_slots_after_run_end_seconds",)
+        assert the(tmp_path, "setting-without-effect").names == names
+        file.write_text(monitoring)
+        assert found(tmp_path, "keys-doubled") == []
+
     def test_the_instance_cannot_be_opened(self, tmp_path: Path) -> None:
         file = tmp_path / "dagster.yaml"
         file.write_text("storage: {custom: {module: no_such_module, class: Storage, config: {}}}\n")
@@ -377,10 +394,32 @@ class TestStorage:
             home.write(stock=True)
             finding = the(home, "fleet-mixed")
             assert str(os.getpid()) in finding.names[0]
-            # Its lease runs out, as if this process had died.
-            with ours.event_log_storage.index_connection() as sql:
-                sql.execute(db.text("UPDATE lifeguard_sessions SET lease_until = 0"))
+            engine = ours.event_log_storage.lifeguard.engine
+            engine.close()
             assert found(home, "fleet-mixed") == []
+            # A process that dies: nobody keeps its session alive.
+            engine.store.open_session("dead", "host:7", 600.0)
+            assert the(home, "fleet-mixed").names == ("host:7",)
+            engine.store.heartbeat("dead", -1.0)
+            assert found(home, "fleet-mixed") == []
+
+    def test_a_fleet_with_two_versions_of_the_package(self, make_home: MAKE, kind: str) -> None:
+        home = make_home(kind)
+        limit(home)
+        with home.instance() as instance:
+            log = instance.event_log_storage
+            log.get_pool_limits()  # Makes the tables.
+            log.lifeguard.engine.store.open_session("old", "host:7", 600.0)
+            log.lifeguard.engine.store.open_session("new", "host:8", 600.0)
+            assert found(home, "fleet-versions") == []
+            with log.index_connection() as sql:
+                newer = "UPDATE lifeguard_sessions SET package = '999.0' WHERE session = 'new'"
+                sql.execute(db.text(newer))
+            finding = the(home, "fleet-versions")
+            assert (finding.severity, finding.names) == ("note", ("host:7", "host:8"))
+            assert finding.evidence[1] == "host:8: dagster-lifeguard 999.0"
+            log.lifeguard.engine.store.heartbeat("old", -1.0)  # As if its lease had run out.
+            assert found(home, "fleet-versions") == []
 
     def test_a_process_with_several_sessions(self, make_home: MAKE, kind: str) -> None:
         home = make_home(kind)
@@ -424,7 +463,9 @@ def _set_version(home: Home, version: int) -> None:
     path = next(home.path.rglob("index.db"))
     database = db.create_engine(f"sqlite:///{path}")
     with database.begin() as sql:
-        sql.execute(db.text(f"UPDATE lifeguard_schema SET version = {version}"))
+        sql.execute(
+            db.text(f"UPDATE lifeguard_schema SET version = {version}, usable_from = {version}")
+        )
     database.dispose()
 
 

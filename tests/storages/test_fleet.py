@@ -142,6 +142,20 @@ def test_a_held_stock_slot_is_not_overwritten(make_home, kind):
             assert connection.execute(db.text(update), {"run_id": None}).rowcount == 1
 
 
+@pytest.mark.parametrize("stock", [True, False])
+def test_who_matches_the_stock_slots_keeps_its_lock_to_the_end(make_home, stock):
+    """Dagster's connections commit each statement by itself; its ``index_transaction`` does not."""
+    home = make_home("postgres", stock=stock)
+    with home.instance() as one, home.instance() as other:
+        with one.event_log_storage.index_transaction() as connection:
+            connection.execute(db.text("SELECT pg_advisory_xact_lock(1936486260)"))
+            with other.event_log_storage.index_transaction() as beside:
+                asked = db.text("SELECT pg_try_advisory_xact_lock(1936486260)")
+                assert not beside.execute(asked).scalar()
+        with other.event_log_storage.index_transaction() as beside:
+            assert beside.execute(asked).scalar()
+
+
 def test_slots_of_a_script_on_the_stock_storage_count_although_it_has_no_run(make_home, kind):
     with both(make_home(kind)) as (stock, ours):
         stock.event_log_storage.set_concurrency_slots("orders", 1)

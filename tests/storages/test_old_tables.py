@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import sqlalchemy as db
 from click.testing import CliRunner
 from dagster._core.storage.dagster_run import DagsterRun
+from homes import DEFINITIONS, limit
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.storage.switch import tables_newest
-
-FIRST, SECOND = 1, 2
+from versions import FIRST, SECOND, later
 
 
 @pytest.fixture
@@ -28,6 +29,9 @@ def old_tables(make_home, kind, second_version):
         assert not log.claim_concurrency_slot("orders", waiter, "step").is_claimed
         second_version()
         yield home, holder
+
+
+VERSIONS = Path(__file__).parents[1] / "versions.py"
 
 
 def lifeguard(home, *arguments):
@@ -97,3 +101,32 @@ def test_commands_change_no_table_and_say_what_does(old_tables, tmp_path, monkey
     assert lifeguard(home, "engine", "enable", "--yes").exit_code == 0
     assert version_in(home) == SECOND
     assert lifeguard(home, "status").exit_code == 0
+
+
+def test_a_run_of_a_package_for_other_tables_fails_while_older_ones_execute(
+    make_home, kind, tmp_path
+):
+    """It says for whom to wait. Once they have ended it goes in, and older ones are refused."""
+    home = make_home(kind)
+    limit(home, 2)
+    folder = later(tmp_path / "later", for_all=False)
+
+    def run(asset, *by):
+        words = ("dagster", "asset", "materialize", "-f", str(DEFINITIONS), "--select", asset)
+        return home.start(*by, *words)
+
+    newer = ("python", str(VERSIONS), str(folder))
+    old = run("held")
+    home.started()
+    refused = run("second", *newer)
+    assert refused.wait() != 0
+    assert "processes of an older package hold or wait: " in refused.output()
+    assert version_in(home) == FIRST
+    home.go()
+    assert old.wait() == 0, old.output()
+    goes_in = run("second", *newer)
+    home.go("second")
+    assert goes_in.wait() == 0, goes_in.output()
+    refused = run("held")
+    assert refused.wait() != 0
+    assert "for packages that know version 2 or later" in refused.output()

@@ -50,7 +50,7 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
 @_home_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status_command(home: Path | None, *, as_json: bool) -> None:
-    """Show which storage is in use, the engine's processes, and the held slots.
+    """Show which storage is in use, the engine's processes and their versions, and the held slots.
 
     Changes nothing.
 
@@ -78,35 +78,41 @@ def status_command(home: Path | None, *, as_json: bool) -> None:
     click.get_current_context().exit(1 if found.unmatched else 0)
 
 
-def _tables(version: int | None) -> str:
-    newest = switch.tables_newest()
-    if version is None:
+def _tables(found: switch.Status) -> str:
+    version, newest = found.tables, found.tables_known
+    if version is None or found.usable_from is None:
         return "none"
     if version < newest:
         return (
             f"version {version}, older than this package's {newest}: lifeguard engine enable "
             "brings them up to date, and so does the first step that claims a slot"
         )
-    if version > newest:
+    if found.usable_from > newest:
         return f"version {version}, newer than this package's {newest}: install a newer package"
+    if version > newest:
+        return f"version {version}, newer than this package's {newest}, which may use them"
     return f"version {version}"
 
 
 def _lines(found: switch.Status) -> Iterator[str]:
     yield f"storage      {found.storage} ({'the engine' if found.is_ours else 'not the engine'})"
-    yield f"tables       {_tables(found.tables)}"
+    known = f"for tables of version {found.tables_known}"
+    yield f"package      dagster-lifeguard {found.package}, {known}"
+    yield f"tables       {_tables(found)}"
     yield f"processes    {len(found.processes)}"
     for process in found.processes:
         left = process.seconds_left
         lease = f"{left:.0f} s of its lease left" if left > 0 else "silent, its lease has run out"
-        yield f"  {process.label}: {lease}"
+        package = f"dagster-lifeguard {process.package}, tables {process.tables}"
+        yield f"  {process.label}: {package}, {lease}"
     yield f"holders      {len(found.holders)}"
     for holder in found.holders:
         slots = f"{holder.slots} slot{'s' if holder.slots > 1 else ''}"
         world = " (on Dagster's own storage)" if holder.world == "stock" else ""
         step = f"run {holder.run_id} step {holder.step_key}"
         yield f"  {pool_text(holder.pool)}: {slots}, {step}{world}"
-    yield f"waiting      {found.waiting}"
+    on_stock = f", and {found.waiting_on_stock} on Dagster's own storage"
+    yield f"waiting      {found.waiting}{on_stock if found.waiting_on_stock else ''}"
 
 
 @engine_command.command("enable")

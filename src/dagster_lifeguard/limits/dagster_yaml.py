@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode
 
 from dagster_lifeguard.compat.instance import instance_config_problem
 from dagster_lifeguard.errors import ConfigError
@@ -208,6 +209,57 @@ def load(text: str, source: str) -> CommentedMap:
         ConfigError: It is not a mapping in valid YAML.
     """
     return parse_mapping(text, source, _reader(), remedy=_MEND)
+
+
+class DoubledKey(NamedTuple):
+    """A key that stands more than once in a mapping.
+
+    Attributes:
+        path: The keys to it, with dots.
+        lines: Where it stands, from 1; the last is the one that counts.
+    """
+
+    path: str
+    lines: tuple[int, ...]
+
+
+def load_as_dagster_does(text: str, source: str) -> tuple[CommentedMap, tuple[DoubledKey, ...]]:
+    """Parse a ``dagster.yaml`` in which a key may stand twice: the last one counts.
+
+    Raises:
+        ConfigError: It is not a mapping in valid YAML.
+    """
+    yaml = _reader()
+    doubled: list[DoubledKey] = []
+    try:
+        node = yaml.compose(text)
+        _keep_last(node, (), doubled, set())
+    except (YAMLError, ValueError, RecursionError):
+        doubled.clear()  # The error is told below.
+    if not doubled:
+        return load(text, source), ()
+    return yaml.constructor.construct_document(node), tuple(doubled)
+
+
+def _keep_last(node: Any, path: tuple[str, ...], doubled: list[DoubledKey], seen: set[int]) -> None:
+    """Drop from the mappings below a node each pair whose key stands again further down."""
+    if not isinstance(node, CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, MappingNode):
+        places: dict[str, list[int]] = {}
+        last: dict[str, Any] = {}
+        for key, value in node.value:
+            places.setdefault(key.value, []).append(key.start_mark.line + 1)
+            last[key.value] = (key, value)
+        names = [name for name, lines in places.items() if len(lines) > 1]
+        doubled += [DoubledKey(".".join((*path, n)), tuple(places[n])) for n in names]
+        node.value = list(last.values())
+        for name, (_, value) in last.items():
+            _keep_last(value, (*path, name), doubled, seen)
+    else:
+        for item in node.value:
+            _keep_last(item, path, doubled, seen)
 
 
 def refuse_what_dagster_refuses(text: str, source: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
@@ -39,6 +40,7 @@ TEXT_MAX = 400
 """Characters of one problem; what a file says may be longer than anybody reads."""
 
 _TEMPLATE_BARE = re.compile(r"""(?<!["'\w])[^\s,"'\[{]*\{\s*[a-z_]+(?::[^{}]*)?\s*\}[^\s,"']*""")
+_DOUBLED = re.compile(r'duplicate key "(.*?)" with value "', re.DOTALL)
 _QUOTE = re.compile(r'"[^"]*"?')
 
 
@@ -284,6 +286,11 @@ def _of_syntax(error: MarkedYAMLError, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     said = f"{error.context or ''} {error.problem or ''}"
+    if isinstance(error, DuplicateKeyError):
+        found = _DOUBLED.search(str(error.problem))
+        key = f'the key "{found[1]}"' if found else "a key"
+        told = f"{key} stands here a second time; take one of the two out."
+        return Problem(line + 1, column + 1, told)
     opening = _open_quote(error, text)
     if opening is not None:
         return opening

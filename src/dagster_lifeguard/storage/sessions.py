@@ -8,13 +8,15 @@ from typing import Any
 
 import sqlalchemy as db
 
-_SESSIONS = "SELECT session, label, lease_until FROM lifeguard_sessions ORDER BY started_at"
+_SESSIONS = """
+SELECT session, label, lease_until, package, tables FROM lifeguard_sessions ORDER BY started_at
+"""
 _OWNERS = """
-SELECT s.session, s.label, s.lease_until
+SELECT s.session, s.label, s.lease_until, s.package, s.tables
 FROM lifeguard_owners o JOIN lifeguard_sessions s ON s.session = o.session
 WHERE o.run_id = :run_id AND (o.step_key = :step_key OR :step_key IS NULL)
 UNION
-SELECT s.session, s.label, s.lease_until
+SELECT s.session, s.label, s.lease_until, s.package, s.tables
 FROM lifeguard_tickets t JOIN lifeguard_sessions s ON s.session = t.session
 WHERE t.run_id = :run_id AND (t.step_key = :step_key OR :step_key IS NULL)
 ORDER BY 2
@@ -29,11 +31,15 @@ class Process:
         session: Its session.
         label: Host and process id.
         seconds_left: Of its lease; negative when it has run out.
+        package: The version of its package.
+        tables: The version of the tables that it knows.
     """
 
     session: str
     label: str
     seconds_left: float
+    package: str
+    tables: int
 
 
 def processes(event_log: Any) -> tuple[Process, ...]:
@@ -55,4 +61,4 @@ def _processes(event_log: Any, question: str, **parameters: str | None) -> tuple
             ).fetchone()
         bound = [db.bindparam(name, type_=db.String) for name in parameters]
         found = connection.execute(db.text(question).bindparams(*bound), parameters).fetchall()
-    return tuple(Process(session, label, until - now) for session, label, until in found)
+    return tuple(Process(session, label, until - now, *of) for session, label, until, *of in found)

@@ -96,6 +96,10 @@ COMMIT""",
 _HELD = """SELECT concurrency_key, run_id, step_key, count(*) FROM concurrency_slots
 WHERE run_id IS NOT NULL GROUP BY concurrency_key, run_id, step_key"""
 
+_WAITING = """SELECT DISTINCT run_id, step_key FROM pending_steps
+WHERE run_id NOT IN (SELECT run_id FROM concurrency_slots
+  WHERE run_id IS NOT NULL AND step_key = pending_steps.step_key)"""
+
 # As the stock storage does it: of the rows beyond the limit the free ones go at once, and the held
 # ones are marked, to go when they are freed.
 _DROP_FREE = "DELETE FROM concurrency_slots WHERE concurrency_key = :pool AND run_id IS NULL"
@@ -165,6 +169,13 @@ class StockSlots:
             StockHolder(TicketKey(run_id, step_key or ""), pool, count)
             for pool, run_id, step_key, count in found
         )
+
+    def waiting(self) -> int:
+        """How many steps of runs that have not ended wait for a stock slot."""
+        with _refusing(), self._event_log.index_connection() as connection:
+            run_ids = [run_id for run_id, _ in connection.execute(db.text(_WAITING))]
+        ended = self._has_ended(set(run_ids))
+        return sum(run_id not in ended for run_id in run_ids)
 
     # ---- while the engine is in use ------------------------------------------------------------
 

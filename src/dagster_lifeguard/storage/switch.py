@@ -17,6 +17,7 @@ from dagster_lifeguard.engine.rules.expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.engine.store.sql import newest_version
+from dagster_lifeguard.engine.store.upkeep import package_version
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.event_log import PoolMethods
 from dagster_lifeguard.storage.sessions import Process, processes
@@ -62,18 +63,27 @@ class Status:
     Attributes:
         storage: The class of the storage in use.
         is_ours: Whether that is one of ours.
+        package: The version of this package.
+        tables_known: The version of the engine's tables that this package makes.
         tables: The version of the engine's tables; None if there are none.
+        usable_from: The oldest version that a package must know to use these tables.
         processes: Those that have a session. While there is one, workers on the stock storage get
             no slots.
+        waiting: The steps that wait for the engine.
+        waiting_on_stock: The steps that wait for a slot of the stock storage.
         unmatched: The pools that have more or fewer slots on the stock storage than their limit.
     """
 
     storage: str
     is_ours: bool
+    package: str
+    tables_known: int
     tables: int | None
+    usable_from: int | None
     processes: tuple[Process, ...]
     holders: tuple[SlotHolder, ...]
     waiting: int
+    waiting_on_stock: int
     unmatched: tuple[str, ...]
 
 
@@ -97,11 +107,13 @@ def status(instance: DagsterInstance) -> Status:
     has_stock_tables = cast("Any", event_log).has_table("concurrency_slots")
     held = slots.holders() if has_stock_tables else ()
     tables: int | None = None
+    usable_from: int | None = None
     found: tuple[Process, ...] = ()
     engine_holders: tuple[SlotHolder, ...] = ()
     waiting = 0
     if cast("Any", event_log).has_table("lifeguard_schema"):
-        ((tables,),) = _rows(event_log, "SELECT version FROM lifeguard_schema")
+        question = "SELECT version, usable_from FROM lifeguard_schema"
+        ((tables, usable_from),) = _rows(event_log, question)
         found = processes(event_log)
         engine_holders = tuple(
             SlotHolder("engine", *row) for row in _rows(event_log, _HOLDERS, stock=STOCK)
@@ -111,10 +123,14 @@ def status(instance: DagsterInstance) -> Status:
     return Status(
         storage=type(event_log).__name__,
         is_ours=isinstance(event_log, PoolMethods),
+        package=package_version(),
+        tables_known=tables_newest(),
         tables=tables,
+        usable_from=usable_from,
         processes=found,
         holders=(*engine_holders, *stock_holders),
         waiting=waiting,
+        waiting_on_stock=slots.waiting() if has_stock_tables else 0,
         unmatched=slots.unmatched() if has_stock_tables else (),
     )
 

@@ -135,7 +135,16 @@ class Store(Protocol):
     """
 
     def migrate(self) -> int:
-        """Bring the tables to the newest version, which is returned. Safe to call at once."""
+        """Bring the tables to this package's newest version, and return theirs.
+
+        They may be newer than that: an older package uses them as long as they say that it may.
+        Safe to call at once in several processes.
+
+        Raises:
+            SchemaError: The tables are newer, and not for this package.
+            OldTablesError: They are older, and this process may not change them.
+            OldProcessesError: They are older, and live processes could not use the newer ones.
+        """
 
     def begin(self, scope: Scope) -> Transaction:
         """Lock what the scope names, in one order for all, and only then read the view."""
@@ -190,10 +199,16 @@ class Store(Protocol):
     ) -> None:
         """Record a live process, trusted for ``lease_seconds`` from now by the store's clock.
 
+        With it goes the version of this package and of the tables that it knows.
+
         ``is_listening``: this process polls for the session's wake-ups from now on.
 
         Whoever keeps out others while there are sessions (see ``storage.stock_slots``) lets none
-        of them slip in beside this one: they are before it, and committed, or after it.
+        of them slip in beside this one: they are before it, and committed, or after it. The same
+        holds for a change of the tables that this package could not use.
+
+        Raises:
+            SchemaError: The tables are newer by now, and not for this package.
         """
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:

@@ -9,7 +9,7 @@ from dagster_lifeguard.compat import health
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.inspections.doctor.check import Told, check
-from dagster_lifeguard.limits.dagster_yaml import load
+from dagster_lifeguard.limits.dagster_yaml import load_as_dagster_does
 from dagster_lifeguard.limits.old_settings import MOVED, setting
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dagster_lifeguard.inspections.doctor.examined import Examined
+    from dagster_lifeguard.limits.dagster_yaml import DoubledKey
 
 _MISNAMED = ("dagster.yml", "Dagster.yaml", "dagster.yaml.txt", "dagster.yaml.yaml")
 
@@ -87,6 +88,24 @@ def settings_refused(subject: Examined) -> Iterator[Told]:
             names=[str(subject.file)],
             evidence=[subject.refusal],
             commands=["dagster instance info"],
+        )
+
+
+@check("keys-doubled", "A key stands twice in dagster.yaml", severity="note", source="file")
+def keys_doubled(subject: Examined) -> Iterator[Told]:
+    _, doubled = _read(subject)
+    if doubled:
+        names = [key.path for key in doubled]
+        yield Told(
+            f"{enumerate_some(names)} {'stands' if len(names) == 1 else 'stand'} in "
+            f"{subject.file} more than once. Dagster reads the last one and no other.",
+            "Take the others out. Under Dagster's Helm chart, whose own blocks come first, "
+            "nothing is to be done.",
+            names=names,
+            evidence=[
+                f"{key.path}: lines {', '.join(map(str, key.lines))}; the last one counts"
+                for key in doubled
+            ],
         )
 
 
@@ -163,12 +182,18 @@ def conflicts(subject: Examined) -> tuple[tuple[str, str], ...]:
 
 
 def _document(subject: Examined) -> Any:
+    document, _ = _read(subject)
+    return document
+
+
+def _read(subject: Examined) -> tuple[Any, tuple[DoubledKey, ...]]:
     if not subject.file.exists():
-        return {}
+        return {}, ()
     try:
-        return load(subject.file.read_text(encoding="utf-8"), str(subject.file))
+        text = subject.file.read_text(encoding="utf-8")
+        return load_as_dagster_does(text, str(subject.file))
     except (ConfigError, OSError, UnicodeDecodeError):
-        return {}  # It is refused for that.
+        return {}, ()  # It is refused for that.
 
 
 CHECKS = (
@@ -176,6 +201,7 @@ CHECKS = (
     yaml_misplaced,
     settings_conflict,
     settings_refused,
+    keys_doubled,
     instance_unopenable,
     setting_without_effect,
     monitoring_off,

@@ -9,7 +9,6 @@ from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
 from dagster_lifeguard.errors import ConfigError, PoolerError
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.phrases import duration
-from dagster_lifeguard.storage import switch
 from dagster_lifeguard.storage.event_log import PoolMethods
 
 if TYPE_CHECKING:
@@ -132,12 +131,12 @@ def sessions_of_one_process(subject: Examined) -> Iterator[Told]:
     source="instance",
 )
 def engine_tables(subject: Examined) -> Iterator[Told]:
-    newest = switch.tables_newest()
     found = subject.engine_status
-    if found is None or found.tables is None or found.tables == newest:
+    if found is None or found.tables is None or found.usable_from is None:
         return
-    is_newer = found.tables > newest
-    if is_newer or found.is_ours:
+    newest = found.tables_known
+    is_newer = found.usable_from > newest
+    if is_newer or (found.tables < newest and found.is_ours):
         yield Told(
             f"The engine's tables are of version {found.tables}, "
             f"{'newer' if is_newer else 'older'} than this package's {newest}.",
@@ -148,6 +147,27 @@ def engine_tables(subject: Examined) -> Iterator[Told]:
             commands=["pip install --upgrade dagster-lifeguard"]
             if is_newer
             else ["lifeguard engine enable"],
+        )
+
+
+@check(
+    "fleet-versions",
+    "Processes have different versions of this package",
+    severity="note",
+    source="instance",
+)
+def fleet_versions(subject: Examined) -> Iterator[Told]:
+    found = subject.engine_status
+    alive = [p for p in (found.processes if found else ()) if p.seconds_left > 0]
+    versions = dict.fromkeys(p.package for p in alive)
+    if len(versions) > 1:
+        yield Told(
+            f"Processes that hold or wait have different versions of this package: "
+            f"{enumerate_some(list(versions))}. Limits hold all the same.",
+            "Finish the upgrade: the same version in every image and environment. Runs that "
+            "execute keep theirs to their end.",
+            names=[p.label for p in alive],
+            evidence=[f"{p.label}: dagster-lifeguard {p.package}" for p in alive],
         )
 
 
@@ -197,6 +217,7 @@ CHECKS = (
     engine_tables,
     engine_connection,
     fleet_mixed,
+    fleet_versions,
     sessions_of_one_process,
     engine_off,
 )

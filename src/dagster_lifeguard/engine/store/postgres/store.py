@@ -43,8 +43,15 @@ from dagster_lifeguard.engine.store.postgres.transaction import (
     slots_of,
     wake_ups,
 )
-from dagster_lifeguard.engine.store.sql import newest_version, script
-from dagster_lifeguard.engine.store.upkeep import versions_after
+from dagster_lifeguard.engine.store.sql import newest_version, script, usable_from
+from dagster_lifeguard.engine.store.upkeep import (
+    NO_TABLES,
+    Tables,
+    needs_old_processes_gone,
+    package_version,
+    refuse_old_processes,
+    versions_after,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -56,6 +63,7 @@ logger = logging.getLogger(__name__)
 
 _MIGRATION_LOCK = 0x6C696665  # "life"
 _POOLS_KNOWN_MAX = 100_000
+_PLACE = "The engine's tables"
 
 
 def connector(url: str, lease_seconds: float = 30.0) -> Callable[[], Any]:
@@ -108,19 +116,48 @@ class PostgresStore:
             connection.execute([BEGIN, Statement("SET LOCAL lock_timeout = 0"), lock])
             find = Statement("SELECT to_regclass('lifeguard_schema')::text")
             ((table,),) = connection.execute([find])
-            version = 0
+            found = NO_TABLES
             if table is not None:
-                read = Statement("SELECT version FROM lifeguard_schema")
-                ((version,),) = connection.execute([read])
-            for step in versions_after(version, "postgres", "The engine's tables"):
-                connection.execute([Statement(text) for text in script("postgres", step)])
-            forget = Statement("DELETE FROM lifeguard_schema")
-            record = Statement("INSERT INTO lifeguard_schema VALUES (%s)", (newest,))
-            connection.execute([forget, record, COMMIT])
+                read = Statement("SELECT version, usable_from FROM lifeguard_schema")
+                found = Tables(*connection.execute([read])[0])
+            steps = versions_after(found, "postgres", _PLACE)
+            if steps:
+                # Who reads a table for long, such as a dump, keeps out a change of it, and the
+                # change everybody who comes after: give up and try again.
+                connection.execute([Statement("SET LOCAL lock_timeout = '5s'")])
+                self._refuse_old_processes(found)
+                for step in steps:
+                    connection.execute([Statement(text) for text in script("postgres", step)])
+                forget = Statement("DELETE FROM lifeguard_schema")
+                now = (newest, usable_from("postgres", newest))
+                record = Statement(
+                    "INSERT INTO lifeguard_schema (version, usable_from) VALUES (%s, %s)", now
+                )
+                connection.execute([forget, record])
+            connection.execute([COMMIT])
         finally:
             connection.roll_back()
             connection.mutex.release()
-        return newest
+        return max(found.version, newest)
+
+    def _refuse_old_processes(self, found: Tables) -> None:
+        needed = needs_old_processes_gone(found, "postgres")
+        if needed is None:
+            return
+        # No session is opened until the end of the transaction, and what is silent stays over.
+        gate = Statement("SELECT pg_advisory_xact_lock(1734440037)")
+        revoke = Statement(
+            "UPDATE lifeguard_sessions SET lease_until = 0 WHERE tables < %s "
+            "AND lease_until <= extract(epoch FROM clock_timestamp())",
+            (needed,),
+        )
+        alive = Statement(
+            "SELECT label FROM lifeguard_sessions WHERE tables < %s AND lease_until > 0 "
+            "ORDER BY started_at",
+            (needed,),
+        )
+        labels = [label for (label,) in self.connection.execute([gate, revoke, alive])]
+        refuse_old_processes(labels, found, _PLACE)
 
     def begin(self, scope: Scope) -> PostgresTransaction:
         connection = self.connection
@@ -277,7 +314,14 @@ class PostgresStore:
             # First, so that no wake-up for its tickets is missed.
             if is_listening:
                 self.connection.listen(channel(session))
-            self._call("open_session", session, label, lease_seconds)
+            mine = (package_version(), newest_version("postgres"))
+            # One message is one transaction.
+            opened = self.connection.execute(
+                [call("lock_gate"), call("open_session", session, label, lease_seconds, *mine)]
+            )
+        if not opened:
+            self.migrate()  # Tells that the tables are newer than this package.
+            raise TryAgainError("lifeguard_schema has no row")
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
         return bool(self._run("heartbeat", session, lease_seconds))

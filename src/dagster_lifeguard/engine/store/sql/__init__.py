@@ -28,6 +28,7 @@ _NUMBERS = {
 _HEAD = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 _NEXT = re.compile(r";\n+(?=\S)")
 _PART = re.compile(r"\{(\w+)\}")
+_USABLE_FROM = re.compile(r"^-- usable from: (\d+)$", re.MULTILINE)
 
 
 @cache
@@ -53,8 +54,20 @@ def script(dialect: Dialect, version: int) -> tuple[str, ...]:
 
     Each begins at the margin. A trigger has semicolons within it, so its lines are indented.
     """
-    text = (FOLDER / dialect / f"version_{version}.sql").read_text(encoding="utf-8")
+    text = _script_text(dialect, version)
     return tuple(part.strip() for part in _NEXT.split(_without_comments(text).rstrip(";")))
+
+
+@cache
+def usable_from(dialect: Dialect, version: int) -> int:
+    """The oldest version that a package must know to use tables of this version.
+
+    A script of which older packages need not know begins with ``-- usable from: N``: it may add
+    tables, indexes, and columns that have a default. Packages that know only versions before N,
+    or before that of a script without such a line, must be gone before it.
+    """
+    found = [_USABLE_FROM.search(_script_text(dialect, step)) for step in range(1, version + 1)]
+    return max(int(line[1]) if line else step for step, line in enumerate(found, start=1))
 
 
 @cache
@@ -62,6 +75,10 @@ def newest_version(dialect: Dialect) -> int:
     """The version of the tables that this package makes."""
     names = [entry.name for entry in (FOLDER / dialect).iterdir()]
     return sum(name.startswith("version_") for name in names)
+
+
+def _script_text(dialect: Dialect, version: int) -> str:
+    return (FOLDER / dialect / f"version_{version}.sql").read_text(encoding="utf-8")
 
 
 def _without_comments(text: str) -> str:

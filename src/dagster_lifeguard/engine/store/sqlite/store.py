@@ -31,10 +31,18 @@ from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
-from dagster_lifeguard.engine.store.sql import newest_version, script, statements
+from dagster_lifeguard.engine.store.contract import TryAgainError
+from dagster_lifeguard.engine.store.sql import newest_version, script, statements, usable_from
 from dagster_lifeguard.engine.store.sqlite.connection import BUSY_SECONDS, SqliteConnection
 from dagster_lifeguard.engine.store.sqlite.transaction import SqliteTransaction
-from dagster_lifeguard.engine.store.upkeep import versions_after
+from dagster_lifeguard.engine.store.upkeep import (
+    NO_TABLES,
+    Tables,
+    needs_old_processes_gone,
+    package_version,
+    refuse_old_processes,
+    versions_after,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -74,16 +82,40 @@ class SqliteStore(ByLook):
             found = connection.execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'lifeguard_schema'"
             ).fetchone()
-            version = 0
+            tables = NO_TABLES
             if found:
-                (version,) = connection.execute("SELECT version FROM lifeguard_schema").fetchone()
-            for step in versions_after(version, "sqlite", f"The engine's tables in {self.path}"):
-                for statement in script("sqlite", step):
-                    connection.execute(statement)
-            if version < newest:
+                read = "SELECT version, usable_from FROM lifeguard_schema"
+                tables = Tables(*connection.execute(read).fetchone())
+            place = f"The engine's tables in {self.path}"
+            steps = versions_after(tables, "sqlite", place)
+            if steps:
+                self._refuse_old_processes(connection, tables, place)
+                for step in steps:
+                    for statement in script("sqlite", step):
+                        connection.execute(statement)
                 connection.execute("DELETE FROM lifeguard_schema")
-                connection.execute("INSERT INTO lifeguard_schema VALUES (?)", (newest,))
-        return newest
+                connection.execute(
+                    "INSERT INTO lifeguard_schema (version, usable_from) VALUES (?, ?)",
+                    (newest, usable_from("sqlite", newest)),
+                )
+        return max(tables.version, newest)
+
+    @staticmethod
+    def _refuse_old_processes(connection: sqlite3.Connection, found: Tables, place: str) -> None:
+        needed = needs_old_processes_gone(found, "sqlite")
+        if needed is None:
+            return
+        # What is silent stays over.
+        connection.execute(
+            "UPDATE lifeguard_sessions SET lease_until = 0 WHERE tables < ? AND lease_until <= ?",
+            (needed, clock()),
+        )
+        alive = (
+            "SELECT label FROM lifeguard_sessions WHERE tables < ? AND lease_until > 0 "
+            "ORDER BY started_at"
+        )
+        labels = [label for (label,) in connection.execute(alive, (needed,))]
+        refuse_old_processes(labels, found, place)
 
     def begin(self, scope: Scope) -> SqliteTransaction:
         connection = self.connection.acquire()
@@ -195,9 +227,13 @@ class SqliteStore(ByLook):
         self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
     ) -> None:
         del is_listening  # Wake-ups are rows.
-        now = clock()
+        row = {"session": session, "label": label, "now": clock(), "lease": lease_seconds}
+        row.update(package=package_version(), tables=newest_version("sqlite"))
         with self.connection.writing() as connection:
-            connection.execute(_SQL["open_session"], (session, label, now, now + lease_seconds))
+            is_open = connection.execute(_SQL["open_session"], row).rowcount == 1
+        if not is_open:
+            self.migrate()  # Tells that the tables are newer than this package.
+            raise TryAgainError("lifeguard_schema has no row")
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
         with self.connection.writing() as connection:

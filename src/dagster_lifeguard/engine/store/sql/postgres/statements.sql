@@ -431,11 +431,15 @@ VALUES ($1::double precision, $2::text, $3::text, $4::text, $5::text, $6::intege
   $8::text, $9::double precision, $10::integer, $11::text);
 
 -- The lock is shared by claims on Dagster's own storage: each is committed and seen by this
--- session, or sees it. 1734440037 is "gate".
+-- session, or sees it. So is a new version of the tables. 1734440037 is "gate".
+-- name: lock_gate
+SELECT pg_advisory_xact_lock(1734440037);
+
+-- Its own statement after the lock, so that it sees what was committed before it.
 -- name: open_session
-WITH gate AS (SELECT pg_advisory_xact_lock(1734440037))
-INSERT INTO lifeguard_sessions (session, label, started_at, lease_until)
-SELECT $1::text, $2::text, ({clock}), ({clock}) + $3::double precision FROM gate;
+INSERT INTO lifeguard_sessions (session, label, started_at, lease_until, package, tables)
+SELECT $1::text, $2::text, ({clock}), ({clock}) + $3::double precision, $4::text, $5::integer
+FROM lifeguard_schema WHERE usable_from <= $5::integer RETURNING session;
 
 -- name: now
 SELECT ({clock});

@@ -279,7 +279,9 @@ UPDATE lifeguard_tickets SET wakes = wakes + 1 WHERE number = ?;
 SELECT number, run_id, step_key, wakes FROM lifeguard_tickets WHERE session = ? AND wakes > 0;
 
 -- name: open_session
-INSERT INTO lifeguard_sessions (session, label, started_at, lease_until) VALUES (?, ?, ?, ?);
+INSERT INTO lifeguard_sessions (session, label, started_at, lease_until, package, tables)
+SELECT :session, :label, :now, :now + :lease, :package, :tables
+FROM lifeguard_schema WHERE usable_from <= :tables;
 
 -- name: heartbeat
 UPDATE lifeguard_sessions SET lease_until = ? WHERE session = ? AND lease_until > 0;

@@ -1,7 +1,7 @@
 -- Times are seconds since the epoch. Limits stay in Dagster's own table, concurrency_limits.
 
--- One row: the version of these tables.
-CREATE TABLE lifeguard_schema (version INTEGER NOT NULL);
+-- One row: the version of these tables, and the oldest version that a package must know to use them.
+CREATE TABLE lifeguard_schema (version INTEGER NOT NULL, usable_from INTEGER NOT NULL);
 
 -- One row for each pool ever claimed. The largest fence given, and the limit last seen. Its rate,
 -- if it has one, and what that counts with. The tag by which it is fair, if it is,
@@ -20,12 +20,14 @@ CREATE TABLE lifeguard_pools (
 CREATE INDEX lifeguard_pools_set ON lifeguard_pools (pool)
   WHERE rate_starts IS NOT NULL OR fair_by IS NOT NULL;
 
--- One row for each live process.
+-- One row for each live process: the version of its package, and of the tables that it knows.
 CREATE TABLE lifeguard_sessions (
   session TEXT NOT NULL PRIMARY KEY,
   label TEXT NOT NULL,
   started_at REAL NOT NULL,
-  lease_until REAL NOT NULL
+  lease_until REAL NOT NULL,
+  package TEXT NOT NULL,
+  tables INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX lifeguard_sessions_by_lease ON lifeguard_sessions (lease_until);
 
