@@ -8,7 +8,7 @@ from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.names import pool_text
 from dagster_lifeguard.findings import number
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
-from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.queue_look import Obstacle
 from dagster_lifeguard.times import duration_text
 
 if TYPE_CHECKING:

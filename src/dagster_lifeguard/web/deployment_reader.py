@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.durations import Durations, read_durations, uses
+from dagster_lifeguard.insight.pools import runs_leaked
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
 from dagster_lifeguard.web.recent_history import Recent
@@ -252,7 +253,7 @@ class Reader:
             if look is not None and look.settings.granularity == "op":
                 began = time.monotonic()
                 try:
-                    queue = await asyncio.to_thread(self._see_queue)
+                    queue = await asyncio.to_thread(self._see_queue, look.states)
                 except LifeguardError as error:
                     _log.debug("the run queue could not be read: %s", error.message)
                 except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
@@ -262,8 +263,11 @@ class Reader:
                 pause = max(pause, _SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if look is not None else LOOK_SECONDS)
 
-    def _see_queue(self) -> SeenQueue:
-        return SeenQueue(self._deployment.unfinished_runs(), self._deployment.run_queue())
+    def _see_queue(self, states: tuple[PoolState, ...]) -> SeenQueue:
+        runs = self._deployment.unfinished_runs()
+        # The pools were looked at before: a run that began to hold since then is not among these.
+        leaked = runs_leaked(self._deployment, states, runs)
+        return SeenQueue(runs, self._deployment.run_queue(), leaked)
 
     def _tell_queue(self, queue: SeenQueue) -> None:
         before, self._queue, look = self._queue, queue, self._look
@@ -308,7 +312,7 @@ class Reader:
             since = max(now - self._window, self._recent.since)
             past = read_durations(look.deployment, look.settings, since, now)
         if news or past is not None:
-            pools = {pool for _, run in news for pool, *_ in uses(run, look.settings)}
+            pools = {use.pool for _, run in news for use in uses(run, look.settings)}
             self._loop.call_soon_threadsafe(self._tell_past, past, pools)
 
     def _tell_past(self, past: Durations | None, pools: set[str]) -> None:

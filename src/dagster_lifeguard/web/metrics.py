@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.insight.durations import uses
+from dagster_lifeguard.insight.waits import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,10 +36,23 @@ _GAUGES = {
     "held": ("lifeguard_pool_held_slots", "Slots that are held."),
     "limit": ("lifeguard_pool_limit_slots", "Limit of the pool; none if it is unlimited."),
     "over": ("lifeguard_pool_over_limit_slots", "Slots held beyond the limit."),
-    "waiting": ("lifeguard_pool_waiting_steps", "Steps, or runs in the queue, that wait."),
-    "queued": ("lifeguard_pool_queued_runs", "Runs in the run queue that will ask for the pool."),
-    "oldest": ("lifeguard_pool_oldest_wait_seconds", "How long the longest of them has waited."),
+    "leaked": ("lifeguard_pool_leaked_slots", "Slots held by runs that are over."),
+    "waiting": (
+        "lifeguard_pool_waiting_steps",
+        "Steps that wait at the pool; under granularity run, runs in the run queue.",
+    ),
+    "queued": ("lifeguard_pool_queued_runs", "Runs that the run queue holds back for the pool."),
+    "oldest": (
+        "lifeguard_pool_oldest_wait_seconds",
+        "How long the longest of the waiting steps and queued runs has waited.",
+    ),
+    "oldest_queued": (
+        "lifeguard_pool_oldest_queued_seconds",
+        "How long the longest of the queued runs has waited.",
+    ),
 }
+_LONGEST = ("oldest", "oldest_queued")
+"""Of several pools with one label the largest is told, not the sum."""
 
 
 class Labels:
@@ -141,26 +155,33 @@ class Metrics(Collector):
 
     def _values(self, look: Look) -> dict[str, dict[str, float]]:
         values: dict[str, dict[str, float]] = defaultdict(dict)
-        now, queued = look.at, look.deployment.queued()
-        all_named = self._labels.has_room_for(len(look.states))
-        for state in look.states:
-            in_queue = None if queued is None else queued[state.pool]
-            is_named = all_named or state.holding or state.waiting or in_queue
+        now = look.at
+        seen = look.deployment.held_back(now)
+        held_back = NOBODY if seen is None else seen
+        states = (*look.states, *held_back.unlisted)
+        all_named = self._labels.has_room_for(len(states))
+        for state in states:
+            waits = held_back.waits_for(state)
+            is_named = all_named or state.holding or waits.count
             label = self._labels.of(state.pool) if is_named else self._labels.known(state.pool)
             found = values[label]
             limit = state.limit
-            over = 0 if limit is None else max(0, state.held - limit)
-            since = min((s.since for s in state.waiting if s.since is not None), default=now)
-            for key, value in (
-                ("held", state.held),
-                ("waiting", len(state.waiting)),
-                ("queued", in_queue),
-                ("over", over),
-                ("limit", limit),
-            ):
-                if value is not None:
-                    found[key] = found.get(key, 0.0) + value
-            found["oldest"] = max(found.get("oldest", 0.0), now - since)
+            leaked = [s.slots for s in state.holding if look.deployment.is_leaked(s.run_id)]
+            told = {
+                "held": state.held,
+                "limit": limit,
+                "over": 0 if limit is None else max(0, state.held - limit),
+                "leaked": None if seen is None else sum(leaked),
+                "waiting": len(waits.steps),
+                "queued": None if seen is None else len(waits.runs),
+                "oldest": waits.oldest(now) or 0.0,
+                "oldest_queued": None if seen is None else waits.oldest_queued(now) or 0.0,
+            }
+            for key, value in told.items():
+                if value is None:
+                    continue
+                before = found.get(key, 0.0)
+                found[key] = max(before, value) if key in _LONGEST else before + value
         return values
 
     def _histogram(self, noun: str, text: str) -> Histogram:
@@ -182,6 +203,6 @@ _Moments = Count[tuple[str, str, float]]
 def _moments(run: RunExecution | None, settings: Settings) -> tuple[_Moments, _Moments]:
     """Its waits and its holds, each with its pool and by whom."""
     found = [] if run is None else list(uses(run, settings))
-    waits = Count((pool, name, waited) for pool, name, waited, _ in found)
-    holds = Count((pool, name, held) for pool, name, _, held in found if held is not None)
+    waits = Count((use.pool, use.name, use.waited) for use in found)
+    holds = Count((use.pool, use.name, use.held) for use in found if use.held is not None)
     return waits, holds
