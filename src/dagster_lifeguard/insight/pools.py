@@ -277,6 +277,30 @@ def runs_leaked(
     return frozenset(run_id for run_id in suspects if is_leaked(run_id, found.get(run_id)))
 
 
+def startable(states: Iterable[PoolState], held_back: HeldBack, now: float) -> dict[str, int]:
+    """How many wait for each pool although nothing keeps them from going in.
+
+    These are steps that could take their slots at each of their pools, and runs in the run queue
+    that nothing keeps there. There are some at most moments: they go in when they, or the daemon,
+    look next. Where the same ones stay, something that should look does not. Runs under
+    granularity ``run`` are not among them.
+    """
+    states = tuple(states)
+    kept = {
+        (step.run_id, step.step_key)
+        for state in states
+        for step, reason in zip(state.waiting, _reasons(state, _starts(state, now)), strict=True)
+        if reason is not WaitReason.NEXT and reason is not WaitReason.PROMISED
+    }
+    found = {}
+    for state in states:
+        steps = [s for s in state.waiting if s.step_key and (s.run_id, s.step_key) not in kept]
+        count = len(steps) + len(held_back.launchable.get(state.pool, ()))
+        if count and state.limit is not None:
+            found[state.pool] = count
+    return found
+
+
 def look_into(
     state: PoolState, held_back: HeldBack, runs: Mapping[str, Run], past: Durations, now: float
 ) -> Pool:

@@ -67,12 +67,15 @@ class HeldBack:
     Attributes:
         by_pool: These runs for each pool, in the order in which the daemon looks at them.
         in_queue: How many runs are in the queue in all; 0 under granularity ``run``.
+        launchable: The runs in the queue that nothing keeps there, so that the daemon launches them
+            when it looks next, for each pool of their first steps.
         unlisted: The pools of runs in the queue that the deployment does not list, since nothing
             but the default limit is known of them.
     """
 
     by_pool: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     in_queue: int = 0
+    launchable: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     unlisted: tuple[PoolState, ...] = ()
 
     def waits_for(self, state: PoolState) -> PoolWaits:
@@ -124,6 +127,7 @@ def read_held_back(
     known |= {state.pool: state for state in unlisted}
     look = QueueLook(unfinished, known.values(), deployment.run_queue(), settings, now)
     by_pool: dict[str, list[Run]] = defaultdict(list)
+    launchable: dict[str, list[Run]] = defaultdict(list)
     for run in line:
         kept = tuple(look.keeps(run))
         for keeper in kept:
@@ -131,9 +135,12 @@ def read_held_back(
                 by_pool[keeper.name].append(run)
         if not kept:
             look.launch(run)
+            for pool in run.first_pools or ():
+                launchable[pool].append(run)
     return HeldBack(
         {pool: tuple(runs) for pool, runs in by_pool.items()},
         in_queue=len(line),
+        launchable={pool: tuple(runs) for pool, runs in launchable.items()},
         unlisted=tuple(state for state in unlisted if state.pool in by_pool),
     )
 

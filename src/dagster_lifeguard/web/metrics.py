@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.insight.durations import uses
+from dagster_lifeguard.insight.pools import startable
 from dagster_lifeguard.insight.waits import NOBODY
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ _GAUGES = {
     "waiting": (
         "lifeguard_pool_waiting_steps",
         "Steps that wait at the pool; under granularity run, runs in the run queue.",
+    ),
+    "startable": (
+        "lifeguard_pool_startable",
+        "Steps and runs that wait although slots are free for them.",
     ),
     "queued": ("lifeguard_pool_queued_runs", "Runs that the run queue holds back for the pool."),
     "oldest": (
@@ -88,6 +93,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self._labels = Labels(labels_max)
         self._reader: Reader | None = None
+        self._audit_findings: int | None = None
         self._waits = self._histogram("wait", "How long steps waited that went in.")
         self._holds = self._histogram("hold", "How long slots were held that were given back.")
         self._grants = self._counter("grants", "Times that a step, or a run, went in.")
@@ -122,6 +128,10 @@ class Metrics(Collector):
         for pool in pools:
             self._expiries.labels(self._labels.of(pool)).inc()
 
+    def audited(self, findings: int) -> None:
+        """Take how much an audit found."""
+        self._audit_findings = findings
+
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on the deployment."""
         return ()
@@ -145,6 +155,14 @@ class Metrics(Collector):
         count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
         count.add_metric((), len(look.states))
         yield count
+        if self._audit_findings is not None:
+            audited = GaugeMetricFamily(
+                "lifeguard_audit_findings",
+                "Findings of the latest audit of the last hour: limits and rates exceeded, fences "
+                "and leases broken.",
+            )
+            audited.add_metric((), self._audit_findings)
+            yield audited
         values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))
@@ -159,6 +177,7 @@ class Metrics(Collector):
         seen = look.deployment.held_back(now)
         held_back = NOBODY if seen is None else seen
         states = (*look.states, *held_back.unlisted)
+        can_start = startable(states, held_back, now)
         all_named = self._labels.has_room_for(len(states))
         for state in states:
             waits = held_back.waits_for(state)
@@ -173,6 +192,7 @@ class Metrics(Collector):
                 "over": 0 if limit is None else max(0, state.held - limit),
                 "leaked": None if seen is None else sum(leaked),
                 "waiting": len(waits.steps),
+                "startable": None if seen is None else can_start.get(state.pool, 0),
                 "queued": None if seen is None else len(waits.runs),
                 "oldest": waits.oldest(now) or 0.0,
                 "oldest_queued": None if seen is None else waits.oldest_queued(now) or 0.0,
