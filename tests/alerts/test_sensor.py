@@ -183,6 +183,7 @@ def test_on_a_real_instance_a_dead_holder_and_a_failing_receiver(make_home):
         assert len(got) == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of what apprise imports.
 def test_addresses_are_for_apprise():
     pytest.importorskip("apprise")
     with pytest.raises(ConfigError, match="Address 2 of 2") as refused:
@@ -190,6 +191,7 @@ def test_addresses_are_for_apprise():
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of what apprise imports.
 def test_a_webhook_gets_an_alert_and_one_that_fails_is_tried_again(home):
     pytest.importorskip("apprise")
     got = []
