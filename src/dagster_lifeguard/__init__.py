@@ -8,27 +8,33 @@ if TYPE_CHECKING:
     from dagster_lifeguard.client import LifeguardClient, slots
     from dagster_lifeguard.client.fencing import fence
     from dagster_lifeguard.errors import LifeguardError
+    from dagster_lifeguard.inspections.alerts.conditions import Alert
+    from dagster_lifeguard.inspections.alerts.sensor import build_pool_alert_sensor
     from dagster_lifeguard.policy.apply import Policy, apply_per_asset_concurrency
     from dagster_lifeguard.policy.config import PoolSpec, Rule
 
 __all__ = [
+    "Alert",
     "LifeguardClient",
     "LifeguardError",
     "Policy",
     "PoolSpec",
     "Rule",
     "apply_per_asset_concurrency",
+    "build_pool_alert_sensor",
     "fence",
     "slots",
 ]
 
 _HOMES = {
+    "Alert": "inspections.alerts.conditions",
     "LifeguardClient": "client",
     "LifeguardError": "errors",
     "Policy": "policy.apply",
     "PoolSpec": "policy.config",
     "Rule": "policy.config",
     "apply_per_asset_concurrency": "policy.apply",
+    "build_pool_alert_sensor": "inspections.alerts.sensor",
     "fence": "client.fencing",
     "slots": "client",
 }

@@ -84,7 +84,7 @@ def counted(monkeypatch) -> Iterator[Counter[str]]:
 COMMANDS = {
     "engine status": 0,
     "plan --config {home}/lifeguard.yaml": 0,
-    "status": MANY.queued + PAST,
+    "status": UNFINISHED + PAST,
     "status {pool}": UNFINISHED + PAST,
     "explain {pool}": UNFINISHED + PAST + LATEST,
     "explain {run}": UNFINISHED + PAST + LATEST,

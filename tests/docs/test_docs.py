@@ -184,12 +184,14 @@ class TestReference:
 
     def test_the_public_names_are_these(self) -> None:
         assert sorted(dagster_lifeguard.__all__) == [
+            "Alert",
             "LifeguardClient",
             "LifeguardError",
             "Policy",
             "PoolSpec",
             "Rule",
             "apply_per_asset_concurrency",
+            "build_pool_alert_sensor",
             "fence",
             "slots",
         ]

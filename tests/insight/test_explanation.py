@@ -17,7 +17,7 @@ from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.durations import read_durations
 from dagster_lifeguard.insight.explanation import RUNS_SEEN_MAX, explain
-from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.queue_look import Obstacle
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.subject import asset_or_run, known_pool, pool_or_run
 

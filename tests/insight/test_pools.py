@@ -15,6 +15,7 @@ from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.insight.durations import Durations, Sample, Spread, quantile, read_durations
 from dagster_lifeguard.insight.pools import look_into, overview, runs_in
+from dagster_lifeguard.insight.waits import NOBODY
 
 NOTHING = Durations(NOW, NOW)
 
@@ -41,7 +42,7 @@ class TestPast:
         assert "db" not in found.holds
 
     def test_under_granularity_run_the_run_waits_and_holds(self):
-        found = past(executed("a", {"x": "db", "y": "api"}, 10.0, waited=7.0), settings=BY_RUN)
+        found = past(executed("a", {"x": "db", "y": "api"}, 10.0, queued=7.0), settings=BY_RUN)
         assert found.waits["db"].seconds == found.waits["api"].seconds == (7.0,)
         assert found.own_holds["api", "job"].seconds == (10.0,)
 
@@ -98,7 +99,7 @@ class TestPast:
 
 class TestOverview:
     def look(self, *states, settings=SETTINGS, past=NOTHING):
-        return overview(states, settings, past, NOW)
+        return overview(states, NOBODY, settings, past, NOW)
 
     def test_pools_under_most_pressure_come_first(self):
         found = self.look(
@@ -139,7 +140,7 @@ class TestOverview:
 
 class TestPool:
     def look(self, state, *runs, past=NOTHING):
-        return look_into(state, {r.run_id: r for r in runs}, past, NOW)
+        return look_into(state, NOBODY, {r.run_id: r for r in runs}, past, NOW)
 
     def test_holders_and_queue(self):
         executions = [executed(f"x{n}", {"step": "db"}, 30.0) for n in range(5)]
@@ -218,10 +219,10 @@ class TestPool:
 
 def test_a_screen_lists_what_fits_and_says_how_many_are_left():
     states = [pool(f"pool{n}", 1) for n in range(5)]
-    found = overview(states, SETTINGS, NOTHING, NOW)
+    found = overview(states, NOBODY, SETTINGS, NOTHING, NOW)
     console = Console(width=80, record=True)
     console.print(Group(*overview_table(
-        found, found.pools, queued={}, in_queue=0, name="x", width=80, rows_max=2
+        found, found.pools, name="x", width=80, rows_max=2
     )))  # fmt: skip
     shown = console.export_text()
     assert [f"pool{n}" in shown for n in range(5)] == [True, True, False, False, False]

@@ -49,9 +49,18 @@ def pool(
 
 
 def executed(
-    run_id: str, pools: dict[str, str], seconds: float, *, waited: float = 0.0, ended: bool = True
+    run_id: str,
+    pools: dict[str, str],
+    seconds: float,
+    *,
+    waited: float = 0.0,
+    queued: float = 0.0,
+    ended: bool = True,
 ) -> RunExecution:
-    """A run whose steps, each with its pool, took so long after they had waited so long."""
+    """A run whose steps, each with its pool, took so long after they had waited so long.
+
+    ``queued`` is how long the run was in the run queue before.
+    """
     start = NOW - 1000.0
     steps = tuple(
         StepExecution(
@@ -71,7 +80,7 @@ def executed(
         run_id,
         "job",
         "SUCCESS" if ended else "STARTED",
-        start,
+        start + waited - queued,
         start + waited,
         start + waited,
         start + waited + seconds if ended else None,

@@ -19,7 +19,8 @@ except ImportError:  # before 1.11
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.insight.durations import Durations
-from dagster_lifeguard.insight.run_queue import in_line, places_in_queue
+from dagster_lifeguard.insight.queue_look import in_line
+from dagster_lifeguard.insight.run_queue import places_in_queue
 from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
 
 QUEUED = dg.DagsterRunStatus.QUEUED

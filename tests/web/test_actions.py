@@ -167,3 +167,22 @@ def test_what_is_dead_is_freed_and_the_next_can_go_in(claim, home, deployment, w
         assert (change["what"], change["run_id"], change["pool"]) == ("free", "gone", "orders")
         assert (change["who"], change["forced"]) == ("127.0.0.1 (bearer)", world == "engine")
         assert eventually(lambda: claim("next"))
+
+
+def test_a_limit_out_of_bounds_is_the_visitors_mistake(deployment):
+    bounds = deployment.settings()
+    wrong = [str(bounds.limit_max + 1), "999999999", "-1", "1e3", "9" * 40]
+    if bounds.limit_min:
+        wrong.append(str(bounds.limit_min - 1))
+    with serving(deployment, token=TOKEN, allow_changes=True) as url:
+        for text in wrong:
+            query = {"pool": "orders", "limit": text}
+            for answer in (
+                httpx.get(f"{url}/change/limit.json", params=query, headers=BEARER, timeout=60),
+                httpx.post(f"{url}/change/limit", data=query, headers=BEARER, timeout=60),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (
+                    400,
+                    "config-invalid",
+                )
+    assert own_limits(deployment.pool_settings()) == {"orders": 1}

@@ -103,7 +103,10 @@ def test_trouble_is_told_and_is_over_again():
         eventually(lambda: httpx.get(f"{url}/healthz").status_code == 200)
         told.is_gone = True
         eventually(lambda: httpx.get(f"{url}/healthz").status_code == 503)
-        answer = httpx.get(f"{url}/pools.json").json()
+        # On a machine with much to do the first making of a page takes longer than is waited.
+        answer = eventually(
+            lambda: (a := httpx.get(f"{url}/pools.json").json()).get("trouble") and a
+        )
         assert answer["trouble"] == "told cannot be reached."
         assert answer["overview"]["pools"][0]["pool"] == "orders"
         assert "told cannot be reached." in httpx.get(url).text
@@ -134,16 +137,18 @@ def test_runs_in_the_queue_are_told_where_their_pool_is_and_followed():
         first = page["queued"]["first"][0]
         assert (first["run_id"], first["place"]["blockages"][0]["name"]) == ("b", "orders")
         found = httpx.get(f"{url}/pools.json?show=waiting").json()
-        assert (found["in_queue"], found["queued"]) == (2, {"orders": 2})
-        assert [each["pool"] for each in found["overview"]["pools"]] == ["orders"]
+        found = found["overview"]
+        assert (found["in_queue"], found["queued"], found["waiting"]) == (2, 2, 2)
+        told_of = [(each["pool"], each["waiting"], each["queued"]) for each in found["pools"]]
+        assert told_of == [("orders", 2, 2)]
         metrics = eventually(lambda: metrics_with(url, "lifeguard_pool_queued_runs"))
         assert 'lifeguard_pool_queued_runs{pool="orders"} 2.0' in metrics
         with stream(url, "/pools/orders") as one, stream(url, "/pools/other") as other, stream(url) as everything:  # fmt: skip
-            eventually(lambda: pools_in(one) and pools_in(other) and "+2 queued" in str(everything))
+            eventually(lambda: pools_in(one) and pools_in(other) and "2 queued" in str(everything))
             assert "the pool <a" in str(one)
             before = len(pools_in(other))
             told.all_runs = [*told.all_runs, queued("dddddddd")]
-            eventually(lambda: "dddddddd" in str(one) and "+3 queued" in str(everything))
+            eventually(lambda: "dddddddd" in str(one) and "3 queued" in str(everything))
             assert len(pools_in(other)) == before  # which it does not concern
 
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import re
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,6 +15,8 @@ from told import Told, holds, pool
 from web_server import TOKEN, serving
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.web.errors import RequestRefusedError
+from dagster_lifeguard.web.guesses import FREE, PAUSE_MAX, Guesses
 from dagster_lifeguard.web.security import BODY_MAX, Access, own_address
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -136,6 +139,39 @@ class TestToken:
         assert TOKEN not in caplog.text
         assert csrf not in caplog.text
 
+    def test_a_log_out_ends_every_copy_of_the_session(self, locked_url):
+        with httpx.Client(base_url=locked_url) as browser:
+            browser.post("/login", data={"token": TOKEN})
+            copy = dict(browser.cookies)
+            page = browser.get("/change/limit?pool=orders&limit=3").text
+            csrf = re.search(r'name="csrf" value="(\w+)"', page)[1]
+            assert httpx.get(locked_url, cookies=copy).status_code == 200
+            with httpx.stream("GET", f"{locked_url}/live", cookies=copy, timeout=60) as open_page:
+                lines = open_page.iter_lines()
+                next(lines)
+                browser.post("/logout", data={"csrf": csrf})
+                for _ in lines:
+                    pass  # The stream of another window ends too.
+            assert httpx.get(locked_url, cookies=copy).status_code == 303
+            browser.post("/login", data={"token": TOKEN})
+            assert browser.get("/").status_code == 200
+
+    def test_who_shows_many_wrong_tokens_has_to_wait(self, told):
+        with (
+            serving(told, token=TOKEN) as locked_url,
+            httpx.Client(base_url=locked_url) as other,
+        ):
+            other.post("/login", data={"token": TOKEN})
+            statuses = [403]
+            while statuses[-1] == 403:  # A slow machine may let a pause go by between two.
+                wrong = httpx.post(f"{locked_url}/login", data={"token": "x" * 20})
+                statuses.append(wrong.status_code)
+            assert statuses[-1] == 429
+            assert len(statuses) > FREE
+            program = httpx.get(f"{locked_url}/pools.json", headers={"Authorization": "Bearer no"})
+            assert program.status_code in (401, 429)
+            assert other.get("/").status_code == 200  # Who is logged in stays so.
+
     def test_a_cookie_of_another_making_is_none(self, locked_url):
         name = f"lifeguard-{urlsplit(locked_url).port}"
         for value in ("", "a.b.c", "a.99999999999." + "0" * 64, "x" * 4000):
@@ -159,6 +195,32 @@ class TestToken:
     def test_nobody_is_sent_elsewhere(self, target):
         assert own_address(target) == "/"
         assert own_address("/pools/a?x=1") == "/pools/a?x=1"
+
+
+def test_wrong_tokens_make_their_address_wait_longer_each_time():
+    now = [0.0]
+    guesses = Guesses(lambda: now[0])
+    for _ in range(FREE):
+        guesses.add("a")
+    guesses.refuse_hasty("a")
+    waited = []
+    for _ in range(9):
+        guesses.add("a")
+        with pytest.raises(RequestRefusedError) as refused:
+            guesses.refuse_hasty("a")
+        assert refused.value.status == 429
+        guesses.refuse_hasty("b")
+        before = now[0]
+        while True:
+            now[0] += 0.5
+            with suppress(RequestRefusedError):
+                guesses.refuse_hasty("a")
+                break
+        waited.append(now[0] - before)
+    assert waited == [1, 2, 4, 8, 16, 32, PAUSE_MAX, PAUSE_MAX, PAUSE_MAX]
+    guesses.forget("a")
+    guesses.add("a")
+    guesses.refuse_hasty("a")
 
 
 class TestForms:

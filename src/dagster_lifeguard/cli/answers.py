@@ -261,7 +261,7 @@ def _of_pool(
     if waiter is None or answer.state is not State.WAITING:
         return
     priority = f", priority {waiter.priority}" if waiter.priority else ""
-    yield "position", f"{waiter.position:,} of {asked.pool.waiting:,}{priority}"
+    yield "position", f"{waiter.position:,} of {asked.pool.waiting - asked.pool.queued:,}{priority}"
     reasons = {other.waiter.reason for other in answer.pools if other.waiter is not None}
     if waiter.reason is WaitReason.NEXT and reasons != {WaitReason.NEXT}:
         yield "because", "not here: another of its pools holds it up"
@@ -281,6 +281,8 @@ def _pool(pool: PoolSummary) -> str:
     limit = "paused, " if pool.limit == 0 else ""
     default = " (the default limit)" if pool.from_default else ""
     waiting = f", {pool.waiting:,} waiting" if pool.waiting else ""
+    if pool.queued:
+        waiting += f" ({pool.queued:,} in the run queue)"
     held = f"{pool.held:,} of {pool.limit:,} held"
     return f"{pool_text(pool.pool)}: {limit}{held}{default}{rate}{waiting}"
 

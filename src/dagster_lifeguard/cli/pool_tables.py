@@ -20,7 +20,7 @@ from dagster_lifeguard.insight.wording import (
 from dagster_lifeguard.texts import clock_text, duration_text, number, printable, short, window_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -43,8 +43,6 @@ def overview_table(
     found: Overview,
     pools: Sequence[PoolSummary],
     *,
-    queued: Mapping[str, int],
-    in_queue: int,
     name: str,
     width: int,
     rows_max: int | None = None,
@@ -55,8 +53,6 @@ def overview_table(
     Args:
         found: What there is.
         pools: Those of it to list.
-        queued: How many runs in Dagster's run queue will ask for a pool, by pool.
-        in_queue: How many runs are in it in all.
         name: What to call the deployment.
         width: Columns of the terminal.
         rows_max: List no more of them, and say how many are left; None: all.
@@ -64,22 +60,21 @@ def overview_table(
     """
     yield Text(printable(name), style="dim")
     if pools:
-        yield _summaries(pools[:rows_max], queued, found, wide=width >= _WIDE)
+        yield _summaries(pools[:rows_max], found, wide=width >= _WIDE)
         left = len(pools) - len(pools[:rows_max])
         yield Text(f"and {left:,} more{hint}" if left else "", style="dim")
-    yield from _sums(found, len(pools), in_queue)
+    yield from _sums(found, len(pools))
 
 
-def _summaries(
-    pools: Sequence[PoolSummary], queued: Mapping[str, int], found: Overview, *, wide: bool
-) -> WholeTable:
+def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> WholeTable:
     table = WholeTable()
     table.add_column("pool")
     if wide:
         table.add_column("")
     table.add_column("held", right=True)
     table.add_column("waiting", right=True)
-    if queued:
+    has_queued = any(pool.queued for pool in pools)
+    if has_queued:
         table.add_column("queued", right=True)
     table.add_column("oldest", right=True)
     if found.window:
@@ -91,8 +86,8 @@ def _summaries(
             cells.append(_bar(pool))
         cells.append(_held(pool))
         cells.append(_count(pool.waiting))
-        if queued:
-            cells.append(_count(queued.get(pool.pool, 0)))
+        if has_queued:
+            cells.append(_count(pool.queued))
         cells.append(Text(_or_dash(pool.oldest_wait)))
         if found.window:
             cells += [Text(_p50(pool.waits)), Text(_p95(pool.waits))]
@@ -127,31 +122,41 @@ def _colour(pool: PoolSummary) -> str:
     return "yellow" if pool.waiting else "green" if pool.held else ""
 
 
-def _sums(found: Overview, listed: int, in_queue: int) -> Iterator[Text]:
-    what = "run" if found.granularity == "run" else "step"
+def _sums(found: Overview, listed: int) -> Iterator[Text]:
     busy = len(found.busy)
     line = f"{number(len(found.pools), 'pool')}, {busy:,} in use: "
     if found.granularity == "run":  # A run counts in each of its pools.
         line += f"{number(found.waiting, 'run')} wait{'' if found.waiting != 1 else 's'}"
     else:
-        line += f"{number(found.held, 'slot')} held, {number(found.waiting, what)} "
+        line += f"{number(found.held, 'slot')} held, {_waiting(found)} "
         line += "waits" if found.waiting == 1 else "wait"
     if found.oldest_wait is not None:
         line += f", the longest for {duration_text(found.oldest_wait)}"
     yield Text(line + ".")
-    if in_queue:
-        yield Text(
-            f"{number(in_queue, 'run')} {'is' if in_queue == 1 else 'are'} in Dagster's run queue; "
-            "queued: those that will ask for the pool."
-        )
+    if found.in_queue:
+        are = "is" if found.in_queue == 1 else "are"
+        text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
+        if found.queued:
+            text += "; queued: those of the waiting that it holds back for the pool"
+        yield Text(f"{text}.")
     idle = [pool for pool in found.pools if pool.is_idle]
     if idle and listed < len(found.pools):
         yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
     if found.window:
         yield Text(
-            f"p50 and p95: how long {what}s of the last {window_text(found.window)} waited.",
+            f"p50 and p95: waits of the last {window_text(found.window)}, in the run queue"
+            + ("." if found.granularity == "run" else " and at the pool."),
             style="dim",
         )
+
+
+def _waiting(found: Overview) -> str:
+    """How many wait, as steps and as runs."""
+    steps = found.waiting - found.queued
+    parts = [number(steps, "step")] if steps or not found.queued else []
+    if found.queued:
+        parts.append(number(found.queued, "run"))
+    return " and ".join(parts)
 
 
 def _by_limit(idle: Iterable[PoolSummary]) -> str:
@@ -193,6 +198,10 @@ def pool_report(
     if window:
         last = window_text(window)
         facts.append(("waits", f"{spread_text(summary.waits)} in the last {last}"))
+        if summary.queue_waits is not None and summary.queue_waits.p95 and not by_run:
+            of_that = summary.queue_waits
+            told = f"p50 {duration_text(of_that.p50)}, p95 {duration_text(of_that.p95)}"
+            facts.append(("of that", f"{told} in the run queue"))
         facts.append(("holds", f"{spread_text(pool.holds)} in the last {last}"))
     parts += [Facts(facts), Text()]
     if pool.holders:
@@ -207,6 +216,8 @@ def pool_report(
         parts += [
             Text(f"No estimate: {MISSING[reason]}.", style="dim") for reason in missing if reason
         ]
+    elif summary.queued:
+        parts.append(Text("No step waits at the pool."))
     else:
         parts.append(Text("Nobody waits."))
     if queued.count:
@@ -221,6 +232,8 @@ def _head(summary: PoolSummary) -> Text:
     head = Text.assemble((printable(pool_text(summary.pool)), "bold"), "  ", _held(summary))
     head.append(" held" if summary.limit else "")
     head.append(f", {summary.waiting:,} waiting")
+    if summary.queued:
+        head.append(f" ({summary.queued:,} in the run queue)")
     if summary.oldest_wait is not None:
         head.append(f", the longest for {duration_text(summary.oldest_wait)}")
     return head

@@ -15,7 +15,7 @@ import click
 from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
-from dagster_lifeguard.errors import DeploymentError, LifeguardError
+from dagster_lifeguard.errors import ConfigError, DeploymentError, LifeguardError
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
@@ -161,5 +161,12 @@ def _checked(url: str | None) -> str | None:
             f"{url!r} is no address of the Dagster UI.",
             remedy="Give one such as http://localhost:3000.",
             names=[url],
+        )
+    if parts.username is not None or parts.password is not None:
+        plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise ConfigError(
+            "The address of the Dagster UI has a name or a password in it, which every visitor of "
+            "the page would see.",
+            remedy=f"Give it without: --dagster-url {plain}",
         )
     return url.rstrip("/")

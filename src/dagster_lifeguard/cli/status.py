@@ -21,8 +21,10 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import Durations, read_durations
 from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
-from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued, queued_for
+from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
+from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool
+from dagster_lifeguard.insight.waits import read_held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,15 +141,11 @@ class _Look:
 
     def at_all(self, pattern: str | None, *, show_all: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
-        found = overview(states, self._settings, self._past_until(now), now)
-        # Under granularity run they wait at the pools.
-        by_run = self._settings.granularity == "run"
-        unfinished = () if by_run else self._deployment.unfinished_runs(["QUEUED"])
-        queued = count_queued(unfinished, self._settings)
-        in_queue = count_in_queue(unfinished, self._settings)
+        held_back = read_held_back(self._deployment, self._settings, states, now)
+        found = overview(states, held_back, self._settings, self._past_until(now), now)
         selected = [pool for pool in found.pools if _matches(pool.pool, pattern or "")]
         list_idle = show_all or pattern is not None
-        listed = [p for p in selected if list_idle or not p.is_idle or queued[p.pool]]
+        listed = [p for p in selected if list_idle or not p.is_idle]
         console = new_console()
         fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.
         rows_max = None if show_all else _LISTED_MAX
@@ -156,8 +154,6 @@ class _Look:
         text = overview_table(
             found,
             listed,
-            queued=queued,
-            in_queue=in_queue,
             name=self._deployment.name,
             width=console.width,
             rows_max=rows_max,
@@ -166,23 +162,22 @@ class _Look:
 
         def described() -> dict[str, Any]:
             return self._named(
-                asdict(replace(found, pools=()))
-                | {
-                    "pools": [asdict(pool) for pool in selected],
-                    "queued": {p.pool: queued[p.pool] for p in selected if queued[p.pool]},
-                    "in_queue": in_queue,
-                }
+                asdict(replace(found, pools=())) | {"pools": [asdict(pool) for pool in selected]}
             )
 
-        return _Sight(Group(*text), described, (states, queued, in_queue))
+        return _Sight(Group(*text), described, (states, held_back))
 
     def at_one(self, name: str, *, show_all: bool) -> _Sight:
         state, now = find_pool(self._deployment, name), time.time()
         runs = runs_in(self._deployment, [state])
         past = self._past_until(now)
-        found = look_into(state, runs, past, now)
+        settings = self._settings
+        by_run = settings.granularity == "run"
+        line = () if by_run else self._deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+        held_back = read_held_back(self._deployment, settings, [state], now, line)
+        found = look_into(state, held_back, runs, past, now)
         queued_max = None if show_all else QUEUED_MAX
-        queued = queued_for(self._deployment, name, self._settings, past, now, queued_max)
+        queued = queued_for(self._deployment, name, settings, past, now, queued_max, line)
         text = pool_report(
             found,
             queued,

@@ -13,7 +13,7 @@ from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.model import is_script
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.errors import ConfigError, DeploymentError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -87,8 +87,8 @@ class Settings:
         """Find limits that cannot be set here.
 
         Raises:
-            DeploymentError: There are some.
-            ConfigError: One is of an expression, or of a pool that stands for all partitions.
+            ConfigError: There are some; or one is of an expression, or of a pool that stands for
+                all partitions.
         """
         refuse_unsettable(pool for pool, limit in limits.items() if limit is not None)
         wrong = [
@@ -97,7 +97,7 @@ class Settings:
             if limit is not None and not self.limit_min <= limit <= self.limit_max
         ]
         if wrong:
-            raise DeploymentError(
+            raise ConfigError(
                 "A limit is out of bounds: "
                 + ", ".join(f"{pool_text(pool)}: {limits[pool]}" for pool in wrong)
                 + ".",

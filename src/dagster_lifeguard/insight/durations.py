@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from math import ceil
-from typing import TYPE_CHECKING, TypeVar
+from math import ceil, inf
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagster_lifeguard.engine.rules.expressions import Term, asked_by, of_assets
 from dagster_lifeguard.errors import ConfigError
@@ -83,8 +83,11 @@ class Durations:
     Attributes:
         since: Its beginning; later than what was asked for, if the runs since then were too many.
         until: Its end.
-        waits: For each pool, how long steps waited before they went in; 0 for one that did not
-            have to. Under granularity ``run``: how long runs were in the queue.
+        waits: For each pool, how long steps waited before they went in, in the run queue and at
+            the pool; 0 for one that did not have to. See ``Use``. Under granularity ``run``: how
+            long runs were in the queue.
+        queue_waits: For each pool, how long of that their runs were in the run queue.
+        pool_waits: For each pool, how long of that they waited at the pool, in their run's time.
         holds: For each pool, how long it was held.
         own_holds: The same for each pool and step, or, under granularity ``run``, pool and job.
         run_seconds: For each job, how long its runs took from leaving the queue to their end.
@@ -93,6 +96,8 @@ class Durations:
     since: float
     until: float
     waits: Mapping[str, Sample] = field(default_factory=dict)
+    queue_waits: Mapping[str, Sample] = field(default_factory=dict)
+    pool_waits: Mapping[str, Sample] = field(default_factory=dict)
     holds: Mapping[str, Sample] = field(default_factory=dict)
     own_holds: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
     run_seconds: Mapping[str, Sample] = field(default_factory=dict)
@@ -121,6 +126,8 @@ def read_durations(
 ) -> Durations:
     """Look at the executions of a window, or of the end of it where these are many."""
     waits: dict[str, deque[float]] = defaultdict(_newest)
+    queue_waits: dict[str, deque[float]] = defaultdict(_newest)
+    pool_waits: dict[str, deque[float]] = defaultdict(_newest)
     holds: dict[str, deque[float]] = defaultdict(_newest)
     own_holds: dict[tuple[str, str], deque[float]] = defaultdict(_newest)
     run_seconds: dict[str, deque[float]] = defaultdict(_newest)
@@ -131,15 +138,19 @@ def read_durations(
         left_queue = run.dequeued or run.started
         if left_queue is not None and run.ended is not None:
             run_seconds[run.job_name].append(run.ended - left_queue)
-        for pool, name, waited, held in uses(run, settings):
-            waits[pool].append(waited)
-            if held is not None:
-                holds[pool].append(held)
-                own_holds[pool, name].append(held)
+        for use in uses(run, settings):
+            waits[use.pool].append(use.waited)
+            queue_waits[use.pool].append(use.queued)
+            pool_waits[use.pool].append(use.waited - use.queued)
+            if use.held is not None:
+                holds[use.pool].append(use.held)
+                own_holds[use.pool, use.name].append(use.held)
     return Durations(
         since=min(ends) if len(ends) == RUNS_MAX else since,
         until=until,
         waits=_samples(waits),
+        queue_waits=_samples(queue_waits),
+        pool_waits=_samples(pool_waits),
         holds=_samples(holds),
         own_holds=_samples(own_holds),
         run_seconds=_samples(run_seconds),
@@ -176,23 +187,48 @@ def pools_of_run(run: RunExecution, settings: Settings) -> set[str]:
     return {term.name for term in of_assets(terms, keys)}
 
 
-def uses(run: RunExecution, settings: Settings) -> Iterator[tuple[str, str, float, float | None]]:
-    """Each use of a pool: by whom, how long it waited, and how long it held if that is over."""
+class Use(NamedTuple):
+    """One use of a pool.
+
+    Attributes:
+        pool: The pool.
+        name: The step, or, under granularity ``run``, the job.
+        waited: How long it waited to go in. For a step with which its run began, the time that the
+            run was in the run queue counts too: the history does not tell what kept it there.
+        queued: How long of that the run was in the run queue.
+        held: How long it held the pool; None if that is not over.
+    """
+
+    pool: str
+    name: str
+    waited: float
+    queued: float
+    held: float | None
+
+
+def uses(run: RunExecution, settings: Settings) -> Iterator[Use]:
+    """Each use of a pool."""
+    queued = 0.0
+    if run.dequeued is not None and run.enqueued is not None:
+        queued = max(0.0, run.dequeued - run.enqueued)
     if settings.granularity == "run":
         if run.dequeued is None:
             return
-        waited = run.dequeued - (run.dequeued if run.enqueued is None else run.enqueued)
         held = None if run.ended is None else run.ended - run.dequeued
         for pool in sorted(pools_of_run(run, settings)):
-            yield pool, run.job_name, waited, held
+            yield Use(pool, run.job_name, queued, queued, held)
         return
+    first_end = min((step.ended for step in run.steps if step.ended is not None), default=inf)
     for step in run.steps if settings.engine is False else as_holders(run.steps):
         if step.pool is None:
             continue
-        waited = 0.0 if step.waiting is None else step.started - step.waiting
+        asked = step.started if step.waiting is None else step.waiting
+        # Its run began with it if no step of the run had ended when it asked.
+        in_queue = queued if asked <= first_end else 0.0
+        waited = in_queue + step.started - asked
         held = None if step.ended is None else step.ended - step.started
         for term in terms_used(step, settings):
-            yield term.name, step.step_key, waited, held
+            yield Use(term.name, step.step_key, waited, in_queue, held)
 
 
 def terms_used(step: StepExecution, settings: Settings) -> Iterator[Term]:

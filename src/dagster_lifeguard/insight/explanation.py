@@ -20,14 +20,11 @@ from dagster_lifeguard.insight.pools import (
     runs_in,
     summarize,
 )
-from dagster_lifeguard.insight.run_queue import (
-    BEFORE_LAUNCH,
-    IN_QUEUE_OR_PROGRESS,
-    QueuePlace,
-    places_in_queue,
-)
+from dagster_lifeguard.insight.queue_look import BEFORE_LAUNCH, IN_QUEUE_OR_PROGRESS
+from dagster_lifeguard.insight.run_queue import QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer
 from dagster_lifeguard.insight.subject import Subject, unknown_step
+from dagster_lifeguard.insight.waits import read_held_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -147,7 +144,7 @@ def explain(
         granularity=settings.granularity,
         engine=settings.engine,
         window=past.until - past.since,
-        pools=tuple(summarize(look.states[pool], past, now) for pool in own_pools),
+        pools=tuple(summarize(look.states[pool], look.held_back, past, now) for pool in own_pools),
         steps=tuple(sorted(steps, key=_turn)) if subject.kind == "asset" else tuple(steps),
         pools_by_partition=tuple(term.name for term in named if term.fields),
         duplicate_of=_duplicate_of(subject.run),
@@ -241,8 +238,9 @@ class _Look:
         self._looked_into: dict[str, Pool] = {}
         ids = [run.run_id for run in runs if run.status not in BEFORE_LAUNCH]
         self._executions = {run.run_id: run for run in deployment.executions(ids)} if ids else {}
-        if not unfinished and any(run.status in BEFORE_LAUNCH for run in runs):
+        if not unfinished:
             unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+        self.held_back = read_held_back(deployment, settings, found, now, unfinished)
         queued = {run.run_id for run in runs if run.status == "QUEUED"}
         self._places = (
             places_in_queue(deployment, queued, unfinished, settings, past, now, self.states)
@@ -379,7 +377,9 @@ class _Look:
     def _pool(self, name: str) -> Pool:
         if name not in self._looked_into:
             state = self.states[name]
-            self._looked_into[name] = look_into(state, self._runs, self._past, self._now)
+            self._looked_into[name] = look_into(
+                state, self.held_back, self._runs, self._past, self._now
+            )
         return self._looked_into[name]
 
 

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
-from dagster_lifeguard.engine.rules.model import WaitReason
+from dagster_lifeguard.engine.rules.model import WaitReason, is_script
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
     Candidate,
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         Settings,
         WaitingStep,
     )
-    from dagster_lifeguard.insight.durations import Durations, Spread
+    from dagster_lifeguard.insight.durations import Durations, Sample, Spread
+    from dagster_lifeguard.insight.waits import HeldBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,19 @@ class PoolSummary:
         limit: The limit in force; 0 is paused, None unlimited.
         from_default: Whether that is the default limit.
         held: Slots that are held.
-        waiting: How many steps (or runs, under granularity ``run``) wait.
-        wanted: Slots that they ask for.
+        waiting: How many wait: steps at the pool, and runs that the run queue holds back for it.
+            Under granularity ``run``: the runs in the queue.
+        queued: How many of them are runs that the run queue holds back; 0 under granularity
+            ``run``.
+        wanted: Slots that all of them ask for.
         oldest_wait: How long the longest of them has waited; None if nobody waits, or if it is
             not told since when.
+        oldest_queued: The same of the runs that the run queue holds back.
         utilisation: Share of the slots that are held; above 1 while a lowered limit drains; None
             if the pool is paused or unlimited.
-        waits: How long steps waited in the window that was looked at; None if none went in.
+        waits: How long steps waited in the window that was looked at, in the run queue and at the
+            pool; None if none went in.
+        queue_waits: How long of that their runs were in the run queue.
         settings: What else is set of it, in the words of lifeguard.yaml, as far as that is told:
             ``rate``, such as ``100/minute, burst 10``, and ``order``, such as ``fair(tag:team)``.
     """
@@ -55,10 +62,13 @@ class PoolSummary:
     from_default: bool
     held: int
     waiting: int
+    queued: int
     wanted: int
     oldest_wait: float | None
+    oldest_queued: float | None
     utilisation: float | None
     waits: Spread | None
+    queue_waits: Spread | None
     settings: Mapping[str, str]
 
     @property
@@ -160,8 +170,12 @@ class Overview:
         window: The seconds before ``at`` that ``waits`` are of; 0 if the past was not looked at.
         pools: Sorted by pressure.
         held: Slots held in all pools.
-        waiting: Steps (or runs) that wait in some pool, each counted once.
+        waiting: Steps and runs that wait for some pool, at it or in the run queue, each counted
+            once.
+        queued: How many of them are runs that the run queue holds back.
         oldest_wait: How long the longest of them has waited.
+        in_queue: How many runs are in the run queue, for whatever reason; 0 under granularity
+            ``run``, where runs wait at the pools.
     """
 
     at: float
@@ -172,7 +186,9 @@ class Overview:
     pools: tuple[PoolSummary, ...]
     held: int
     waiting: int
+    queued: int
     oldest_wait: float | None
+    in_queue: int
 
     @property
     def busy(self) -> tuple[PoolSummary, ...]:
@@ -181,13 +197,17 @@ class Overview:
 
 
 def overview(
-    states: Iterable[PoolState], settings: Settings, past: Durations, now: float
+    states: Iterable[PoolState],
+    held_back: HeldBack,
+    settings: Settings,
+    past: Durations,
+    now: float,
 ) -> Overview:
     """All of these pools in outline, those under most pressure first."""
-    states = tuple(states)
-    summaries = [summarize(state, past, now) for state in states]
+    states = (*states, *held_back.unlisted)
+    summaries = [summarize(state, held_back, past, now) for state in states]
     summaries.sort(key=lambda s: (-s.pressure, -(s.oldest_wait or 0.0), -s.held, s.pool))
-    waiting = {(step.run_id, step.step_key) for state in states for step in state.waiting}
+    waiting, queued = held_back.wait_for_any(states)
     waits = [s.oldest_wait for s in summaries if s.oldest_wait is not None]
     return Overview(
         at=now,
@@ -197,25 +217,29 @@ def overview(
         window=past.until - past.since,
         pools=tuple(summaries),
         held=sum(s.held for s in summaries),
-        waiting=len(waiting),
+        waiting=waiting,
+        queued=queued,
         oldest_wait=max(waits, default=None),
+        in_queue=held_back.in_queue,
     )
 
 
-def summarize(state: PoolState, past: Durations, now: float) -> PoolSummary:
+def summarize(state: PoolState, held_back: HeldBack, past: Durations, now: float) -> PoolSummary:
     """One pool in outline."""
-    waits = [now - step.since for step in state.waiting if step.since is not None]
-    sample = past.waits.get(state.pool)
+    waits = held_back.waits_for(state)
     return PoolSummary(
         pool=state.pool,
         limit=state.limit,
         from_default=state.from_default,
         held=state.held,
-        waiting=len(state.waiting),
-        wanted=sum(step.slots for step in state.waiting),
-        oldest_wait=max(0.0, *waits) if waits else None,
+        waiting=waits.count,
+        queued=len(waits.runs),
+        wanted=waits.slots,
+        oldest_wait=waits.oldest(now),
+        oldest_queued=waits.oldest_queued(now),
         utilisation=state.held / state.limit if state.limit else None,
-        waits=None if sample is None else sample.spread(),
+        waits=_spread(past.waits.get(state.pool)),
+        queue_waits=_spread(past.queue_waits.get(state.pool)),
         settings=state.settings.texts_set,
     )
 
@@ -236,11 +260,55 @@ def runs_in(
     return found | {run.run_id: run for run in deployment.runs(unknown)} if unknown else found
 
 
-def look_into(state: PoolState, runs: Mapping[str, Run], past: Durations, now: float) -> Pool:
+def runs_leaked(
+    deployment: Deployment, states: Iterable[PoolState], unfinished: Iterable[Run]
+) -> frozenset[str]:
+    """The runs that hold slots of these pools although they are over; see ``is_leaked``.
+
+    Args:
+        deployment: Where they are.
+        states: The pools, looked at before the runs.
+        unfinished: All runs that are not over.
+    """
+    holding = {step.run_id for state in states for step in state.holding}
+    suspects = {run_id for run_id in holding if not is_script(run_id)}
+    suspects -= {run.run_id for run in unfinished}
+    found = {run.run_id: run for run in deployment.runs(suspects)} if suspects else {}
+    return frozenset(run_id for run_id in suspects if is_leaked(run_id, found.get(run_id)))
+
+
+def startable(states: Iterable[PoolState], held_back: HeldBack, now: float) -> dict[str, int]:
+    """How many wait for each pool although nothing keeps them from going in.
+
+    These are steps that could take their slots at each of their pools, and runs in the run queue
+    that nothing keeps there. There are some at most moments: they go in when they, or the daemon,
+    look next. Where the same ones stay, something that should look does not. Runs under
+    granularity ``run`` are not among them.
+    """
+    states = tuple(states)
+    kept = {
+        (step.run_id, step.step_key)
+        for state in states
+        for step, reason in zip(state.waiting, _reasons(state, _starts(state, now)), strict=True)
+        if reason is not WaitReason.NEXT and reason is not WaitReason.PROMISED
+    }
+    found = {}
+    for state in states:
+        steps = [s for s in state.waiting if s.step_key and (s.run_id, s.step_key) not in kept]
+        count = len(steps) + len(held_back.launchable.get(state.pool, ()))
+        if count and state.limit is not None:
+            found[state.pool] = count
+    return found
+
+
+def look_into(
+    state: PoolState, held_back: HeldBack, runs: Mapping[str, Run], past: Durations, now: float
+) -> Pool:
     """One pool with everyone in it.
 
     Args:
         state: The pool.
+        held_back: The runs that the run queue holds back.
         runs: The runs in it; see ``runs_in``.
         past: For estimates and typical durations.
         now: When the pool was looked at.
@@ -251,9 +319,8 @@ def look_into(state: PoolState, runs: Mapping[str, Run], past: Durations, now: f
         later_of(estimate, Estimate(start, start, start))
         for estimate, start in zip(_estimates(state, holders, runs, past), starts, strict=True)
     ]
-    sample = past.holds.get(state.pool)
     return Pool(
-        summary=summarize(state, past, now),
+        summary=summarize(state, held_back, past, now),
         holders=holders,
         queue=tuple(
             _waiter(step, position, reason, estimate, runs, now)
@@ -261,8 +328,12 @@ def look_into(state: PoolState, runs: Mapping[str, Run], past: Durations, now: f
                 zip(state.waiting, _reasons(state, starts), estimates, strict=True), start=1
             )
         ),
-        holds=None if sample is None else sample.spread(),
+        holds=_spread(past.holds.get(state.pool)),
     )
+
+
+def _spread(sample: Sample | None) -> Spread | None:
+    return None if sample is None else sample.spread()
 
 
 def find_pool(deployment: Deployment, name: str) -> PoolState:

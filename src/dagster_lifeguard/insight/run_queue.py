@@ -1,22 +1,11 @@
-"""Why a run is in Dagster's run queue, and where.
-
-The daemon goes down the line, launches each run that nothing keeps there, and counts it for those
-behind. Under granularity ``op`` it keeps a run whose first steps all find a full pool; as taken it
-counts the slots that are held, the steps that wait, and the slots for the first steps of runs that
-it launched and that began less than ``ALLOTTED_SECONDS`` ago. Under granularity ``run`` it keeps a
-run while one of its pools has as many runs in progress as slots.
-"""
+"""Why a run is in Dagster's run queue, where, and when it leaves it."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
-from enum import Enum
-from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, by_priority, counted_for
 from dagster_lifeguard.insight.durations import SAMPLES_MIN
 from dagster_lifeguard.insight.forecast import (
     LINE_MAX,
@@ -29,39 +18,23 @@ from dagster_lifeguard.insight.forecast import (
     latest_of,
 )
 from dagster_lifeguard.insight.pools import look_into, runs_in
+from dagster_lifeguard.insight.queue_look import (
+    IN_QUEUE_OR_PROGRESS,
+    Keeper,
+    Obstacle,
+    QueueLook,
+    in_line,
+)
+from dagster_lifeguard.insight.waits import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
     from dagster_lifeguard.insight.durations import Durations, Sample
     from dagster_lifeguard.insight.pools import Pool
 
-ALLOTTED_SECONDS = 5.0
-"""For so long after a run began, its first steps count as if they asked for their pools now.
-
-Dagster's default; the daemon reads another from ``DAGSTER_OP_CONCURRENCY_KEYS_ALLOTTED_FOR_STARTED_
-RUN_SECONDS``, which nobody else sees.
-"""
-
-IN_QUEUE_OR_PROGRESS = ("QUEUED", *IN_PROGRESS)
-"""What the daemon looks at."""
-
 NO_STATES: Mapping[str, PoolState] = MappingProxyType({})
-
-BEFORE_LAUNCH = ("QUEUED", "NOT_STARTED", "MANAGED")
-
-
-class Obstacle(str, Enum):
-    """What keeps a run in the queue."""
-
-    RUNS_MAX = "max-concurrent-runs"
-    """As many runs go on as may at once."""
-    TAG = "tag-limit"
-    """As many runs with one of its tags go on as may at once."""
-    POOL = "pool"
-    """A pool that it needs is full; under granularity ``op``, each that it may begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +127,17 @@ def queued_for(
     past: Durations,
     now: float,
     count_max: int | None,
+    unfinished: Sequence[Run] | None = None,
 ) -> Queued:
     """The runs in the queue that will ask for the pool; of them so many are looked into, or all.
 
-    Under granularity ``run`` there are none: there they wait at the pool.
+    Under granularity ``run`` there are none: there they wait at the pool. ``unfinished`` are those
+    in the queue or in progress, if they were read already.
     """
     if settings.granularity == "run":
         return Queued(0, ())
-    unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+    if unfinished is None:
+        unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
     found = [run for run in in_line(unfinished) if pool in (run.pools or ())]
     if not found:
         return Queued(0, ())
@@ -174,21 +150,6 @@ def queued_for(
             for run_id, run in first.items()
         ),
     )
-
-
-def count_queued(unfinished: Iterable[Run], settings: Settings) -> Counter[str]:
-    """How many runs in the queue will ask for each pool.
-
-    None under granularity ``run``: there they wait at the pool.
-    """
-    if settings.granularity == "run":
-        return Counter()
-    return Counter(pool for run in in_line(unfinished) for pool in run.pools or ())
-
-
-def count_in_queue(unfinished: Iterable[Run], settings: Settings) -> int:
-    """How many runs are in the queue; none under granularity ``run``, as before."""
-    return 0 if settings.granularity == "run" else len(in_line(unfinished))
 
 
 def places_in_queue(
@@ -217,7 +178,7 @@ def places_in_queue(
     unread = names - states.keys()
     seen = [state for name, state in states.items() if name in names]
     seen += deployment.pools(unread) if unread else ()
-    look = _Look(unfinished, seen, deployment.run_queue(), settings, now)
+    look = QueueLook(unfinished, seen, deployment.run_queue(), settings, now)
     described = _Descriptions(deployment, unfinished, look, settings, past, now)
     places: dict[str, QueuePlace] = {}
     staying: list[Run] = []
@@ -234,106 +195,6 @@ def places_in_queue(
     return places
 
 
-def in_line(unfinished: Iterable[Run]) -> list[Run]:
-    """The runs in the queue, in the order in which the daemon looks at them.
-
-    Args:
-        unfinished: Runs that are not over, as ``Deployment.unfinished_runs`` tells them.
-    """
-    return by_priority(run for run in unfinished if run.status == "QUEUED")
-
-
-class _Keeper(NamedTuple):
-    """What keeps a run in the queue, and the runs that count there; see ``Blockage``."""
-
-    obstacle: Obstacle
-    name: str
-    limit: int
-    runs: Sequence[Run] = ()
-
-
-class _Look:
-    """The daemon's next look at the queue.
-
-    Attributes:
-        states: The pools of the runs in line, by name.
-        going_on: The runs that go on, and those that this look launches.
-    """
-
-    def __init__(
-        self,
-        unfinished: Iterable[Run],
-        states: Iterable[PoolState],
-        queue: RunQueue | None,
-        settings: Settings,
-        now: float,
-    ) -> None:
-        self.states = {state.pool: state for state in states}
-        self.going_on = [run for run in unfinished if run.status in IN_PROGRESS]
-        self._queue = queue
-        self._by_run = settings.granularity == "run"
-        self._for_runs: Counter[str] = Counter()
-        self._tagged: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
-        for run in self.going_on:
-            self._count_tags(run)
-        for run in self.going_on:
-            begins = run.status == "STARTING" or (
-                run.status == "STARTED" and now - (run.started or now) < ALLOTTED_SECONDS
-            )
-            if self._by_run or begins:
-                self._for_runs.update(self._asks(run))
-
-    def keeps(self, run: Run) -> Iterator[_Keeper]:
-        """What keeps a run in the queue, once those ahead of it were looked at."""
-        if self._queue is not None:
-            runs_max = self._queue.runs_max
-            if 0 <= runs_max <= len(self.going_on):
-                yield _Keeper(Obstacle.RUNS_MAX, "", runs_max, self.going_on)
-            yield from self._by_tags(run, self._queue)
-            if not self._queue.heeds_pools:
-                return
-        asks = self._asks(run)
-        full = [name for name in sorted(asks) if self._left(name) <= 0]
-        if full and (self._by_run or len(full) == len(asks)):
-            for name in full:
-                yield _Keeper(Obstacle.POOL, name, self.states[name].limit or 0)
-
-    def launch(self, run: Run) -> None:
-        """Nothing keeps the run: it counts for those behind it."""
-        self.going_on.append(run)
-        self._count_tags(run)
-        self._for_runs.update(self._asks(run))
-
-    def promised(self, name: str) -> int:
-        """The slots of a pool that count as taken besides those that are held."""
-        if self._by_run:
-            return max(0, self._for_runs[name] - self.states[name].held)
-        return len(self.states[name].waiting) + self._for_runs[name]
-
-    def _left(self, name: str) -> float:
-        state = self.states[name]
-        if state.limit is None:
-            return inf
-        taken = self._for_runs[name] if self._by_run else state.held + self.promised(name)
-        return state.limit + (self._queue.buffer if self._queue else 0) - taken
-
-    def _asks(self, run: Run) -> Mapping[str, int]:
-        return dict.fromkeys(run.pools or (), 1) if self._by_run else run.first_pools or {}
-
-    def _count_tags(self, run: Run) -> None:
-        if self._queue is not None:
-            for key in {key for key, *_ in self._queue.tag_limits} & run.tags.keys():
-                self._tagged[key, None].append(run)
-                self._tagged[key, run.tags[key]].append(run)
-
-    def _by_tags(self, run: Run, queue: RunQueue) -> Iterator[_Keeper]:
-        for key, value, limit in counted_for(run.tags, queue.tag_limits):
-            counted = self._tagged[key, value]
-            if len(counted) >= limit:
-                name = key if value is None else f"{key}={value}"
-                yield _Keeper(Obstacle.TAG, name, limit, counted)
-
-
 class _Descriptions:
     """What keepers are told as, with estimates."""
 
@@ -341,7 +202,7 @@ class _Descriptions:
         self,
         deployment: Deployment,
         unfinished: Sequence[Run],
-        look: _Look,
+        look: QueueLook,
         settings: Settings,
         past: Durations,
         now: float,
@@ -352,7 +213,7 @@ class _Descriptions:
         self._by_run = settings.granularity == "run"
         self._pools: dict[str, Pool] = {}
 
-    def blockage(self, keeper: _Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
+    def blockage(self, keeper: Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
         """One thing that keeps a run, behind these that stay in the queue too."""
         if keeper.obstacle is Obstacle.POOL:
             return self._pool_blockage(keeper, run, staying)
@@ -382,13 +243,13 @@ class _Descriptions:
             of_pools = [earliest_of(of_pools)]
         return latest_of([*found, *of_pools])
 
-    def _pool_blockage(self, keeper: _Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
+    def _pool_blockage(self, keeper: Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
         name = keeper.name
         pool = self._pools.get(name)
         if pool is None:
             state = self._look.states[name]
             runs = runs_in(self._deployment, [state], self._unfinished)
-            pool = look_into(state, runs, self._past, self._now)
+            pool = look_into(state, NOBODY, runs, self._past, self._now)
             self._pools[name] = pool
         promised = self._look.promised(name)
         # Under granularity op a run in the queue does not wait at the pool yet.
@@ -432,7 +293,7 @@ class _Descriptions:
             return 0.0
         return max(0.0, self._now - (run.started or run.created))
 
-    def _outlines(self, keeper: _Keeper) -> tuple[RunOutline, ...]:
+    def _outlines(self, keeper: Keeper) -> tuple[RunOutline, ...]:
         key = keeper.obstacle, keeper.name, len(keeper.runs)
         if key not in self._outlined:
             found = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
-from dagster_lifeguard.insight.run_queue import Obstacle
+from dagster_lifeguard.insight.queue_look import Obstacle
 from dagster_lifeguard.texts import duration_text, number
 
 if TYPE_CHECKING:

@@ -35,8 +35,13 @@ from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
-from dagster_lifeguard.web.sessions import Sessions, refuse_forged, visitor_of
-from dagster_lifeguard.web.site import Site
+from dagster_lifeguard.web.sessions import (
+    Sessions,
+    address_of_client,
+    refuse_forged,
+    visitor_of,
+)
+from dagster_lifeguard.web.site import WATCH, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -128,7 +133,7 @@ class _Server:
         changes = ChangeLog(serving.change_log)
         self._actions = Actions(deployment, changes)
         self._pages = MadePages(self._reader, changes, self._templates, self._site_without_session)
-        self._streams = Streams(self._reader, self._pages)
+        self._streams = Streams(self._reader, self._pages, self.sessions)
         self._room = asyncio.Semaphore(_CHANGES_AT_ONCE)
         self._version = metadata.version("dagster-lifeguard")
 
@@ -247,7 +252,7 @@ class _Server:
         if request.method == "POST":
             form = await request.form(max_files=0, max_fields=_FIELDS_MAX)
             target = own_address(str(form.get("next", "/")))
-            if self.sessions.accepts(str(form.get("token", ""))):
+            if self.sessions.accepts(str(form.get("token", "")), address_of_client(request)):
                 visitor, cookie = self.sessions.begin(
                     visitor_of(request).who, secure=is_secure(request)
                 )
@@ -261,7 +266,7 @@ class _Server:
     async def _logout(self, request: Request) -> Response:
         form = await request.form(max_files=0, max_fields=_FIELDS_MAX)
         refuse_forged(visitor_of(request), form.get("csrf"))
-        cookie = self.sessions.end(secure=is_secure(request))
+        cookie = self.sessions.end(visitor_of(request), secure=is_secure(request))
         return RedirectResponse("/", 303, {"Set-Cookie": cookie})
 
     # ---- errors ----------------------------------------------------------------------------------
@@ -297,6 +302,7 @@ class _Server:
             deployment=site.deployment if known else "",
             dagster_url=site.dagster_url if known else None,
             csrf=visitor.csrf,
+            watch=WATCH if known and not site.live else "",
             needs_login=known and self.sessions.needs_login,
         )
 
@@ -313,6 +319,7 @@ class _Server:
             now=time.time(),
             address=text,
             live=f"/live?page={quote(text, safe='')}" if is_live else "",
+            watch="",
             seen=0.0 if look is None else look.at,
             trouble="" if look is None else look.trouble,
         )

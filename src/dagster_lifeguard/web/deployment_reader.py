@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.durations import Durations, read_durations, uses
+from dagster_lifeguard.insight.pools import runs_leaked
+from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
 from dagster_lifeguard.web.recent_history import Recent
@@ -35,9 +37,23 @@ QUEUE_SECONDS = 0.8
 HISTORY_SECONDS = 2.0
 """The pause between two looks at the history, or ten times as long as such a look takes."""
 
+AUDITED_SECONDS = 3600.0
+"""So much of the past is audited for the metrics."""
+
+AUDIT_PAUSE_SECONDS = 300.0
+"""The pause between two audits, or fifty times as long as one takes."""
+
+_AUDIT_SHARE = 50
+
 PAST_SECONDS = 30.0
 """Percentiles are reckoned anew so often."""
 
+SILENT_SECONDS = 2.0
+"""A deployment that takes longer than this to answer, and than four of its usual looks, is told as
+away: with the pause between two looks, within three seconds."""
+
+_WATCH_SECONDS = 0.2
+_USUAL_LOOKS = 4
 _SHARE = 10
 _AFTER_TROUBLE_SECONDS = 1.0
 
@@ -81,8 +97,11 @@ class Counts(Protocol):
     def expired(self, pools: Iterable[str]) -> None:
         """Take the pools of which slots were taken back."""
 
+    def audited(self, findings: int) -> None:
+        """Take how much an audit of the last hour found."""
 
-LOOPS = 3
+
+LOOPS = 4
 """A reader looks from so many threads at once."""
 
 
@@ -112,6 +131,8 @@ class Reader:
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._begun = self._done = 0
+        self._asked: float | None = None
+        self._took = 0.0
         self._looked = asyncio.Event()
 
     @property
@@ -175,11 +196,17 @@ class Reader:
     async def run(self) -> None:
         """Look until cancelled."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.gather(self._look_on(), self._queue_on(), self._remember_on())
+        await asyncio.gather(
+            self._look_on(),
+            self._watch_on(),
+            self._queue_on(),
+            self._remember_on(),
+            self._audit_on(),
+        )
 
     async def _look_on(self) -> None:
         while True:
-            began = time.monotonic()
+            self._asked = began = time.monotonic()
             self._begun += 1
             try:
                 settings, states = await asyncio.to_thread(self._see)
@@ -191,14 +218,24 @@ class Reader:
                 self._trouble(_unexpected(error))
                 pause = _AFTER_TROUBLE_SECONDS
             else:
+                self._took = time.monotonic() - began
                 self._seen(settings, states)
-                pause = max(LOOK_SECONDS, time.monotonic() - began)
+                pause = max(LOOK_SECONDS, self._took)
+            self._asked = None
             self._done = self._begun
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)
             self._hurry.clear()
+
+    async def _watch_on(self) -> None:
+        """Tell that the deployment is away while it leaves a look without an answer."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            waits = 0.0 if self._asked is None else time.monotonic() - self._asked
+            if self._look is not None and waits > max(SILENT_SECONDS, _USUAL_LOOKS * self._took):
+                self._trouble(_silent(self._deployment))
 
     def _see(self) -> tuple[Settings, tuple[PoolState, ...]]:
         return self._deployment.settings(), self._deployment.pools()
@@ -252,7 +289,7 @@ class Reader:
             if look is not None and look.settings.granularity == "op":
                 began = time.monotonic()
                 try:
-                    queue = await asyncio.to_thread(self._see_queue)
+                    queue = await asyncio.to_thread(self._see_queue, look.states)
                 except LifeguardError as error:
                     _log.debug("the run queue could not be read: %s", error.message)
                 except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
@@ -262,8 +299,11 @@ class Reader:
                 pause = max(pause, _SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if look is not None else LOOK_SECONDS)
 
-    def _see_queue(self) -> SeenQueue:
-        return SeenQueue(self._deployment.unfinished_runs(), self._deployment.run_queue())
+    def _see_queue(self, states: tuple[PoolState, ...]) -> SeenQueue:
+        runs = self._deployment.unfinished_runs()
+        # The pools were looked at before: a run that began to hold since then is not among these.
+        leaked = runs_leaked(self._deployment, states, runs)
+        return SeenQueue(runs, self._deployment.run_queue(), leaked)
 
     def _tell_queue(self, queue: SeenQueue) -> None:
         before, self._queue, look = self._queue, queue, self._look
@@ -294,6 +334,25 @@ class Reader:
                 pause = max(pause, _SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
 
+    async def _audit_on(self) -> None:
+        """Audit the last hour again and again, for the metrics; not where nothing is remembered."""
+        while self._window:
+            began = time.monotonic()
+            if self._look is not None and not self._look.trouble:
+                try:
+                    self._counts.audited(await asyncio.to_thread(self._audit))
+                except LifeguardError as error:
+                    _log.info("the last hour could not be audited: %s", error.message)
+                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
+                    _log.exception("the last hour could not be audited")
+            pause = max(AUDIT_PAUSE_SECONDS, _AUDIT_SHARE * (time.monotonic() - began))
+            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
+
+    def _audit(self) -> int:
+        now = time.time()
+        report = audit(self._deployment, since=now - AUDITED_SECONDS, until=now)
+        return report.finding_count
+
     def _remember(self, look: Look, *, is_due: bool) -> None:
         """Read what is new of the history, and reckon percentiles anew when that is due."""
         now = time.time()
@@ -308,7 +367,7 @@ class Reader:
             since = max(now - self._window, self._recent.since)
             past = read_durations(look.deployment, look.settings, since, now)
         if news or past is not None:
-            pools = {pool for _, run in news for pool, *_ in uses(run, look.settings)}
+            pools = {use.pool for _, run in news for use in uses(run, look.settings)}
             self._loop.call_soon_threadsafe(self._tell_past, past, pools)
 
     def _tell_past(self, past: Durations | None, pools: set[str]) -> None:
@@ -338,6 +397,14 @@ def _news_of(
         news_of[state.pool] = before.news_of.get(state.pool, 0) if same else number
     news_of.update(dict.fromkeys(old, number))
     return news_of
+
+
+def _silent(deployment: Deployment) -> DeploymentError:
+    return DeploymentError(
+        "It has been asked, and is silent.",
+        remedy="See whether its database and the network to it work.",
+        names=[deployment.name],
+    )
 
 
 def _unexpected(error: Exception) -> DeploymentError:

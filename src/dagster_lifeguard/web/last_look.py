@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.deployment.contract import UNFINISHED
 from dagster_lifeguard.deployment.instance_pools import idle
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.insight.run_queue import count_queued
+from dagster_lifeguard.insight.waits import read_held_back
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Collection, Iterator, Mapping
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     )
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.waits import HeldBack
     from dagster_lifeguard.web.recent_history import Recent
 
 
@@ -36,10 +36,12 @@ class SeenQueue:
     Attributes:
         runs: All runs that were not over, oldest first.
         rules: How it lets runs go; None if there is no queue.
+        leaked: The runs that held slots although they were over.
     """
 
     runs: tuple[Run, ...]
     rules: RunQueue | None
+    leaked: frozenset[str] = frozenset()
 
 
 class SeenDeployment:
@@ -103,11 +105,15 @@ class SeenDeployment:
     def daemons(self) -> tuple[Daemon, ...]:
         return self._deployment.daemons()
 
-    def queued(self) -> Counter[str] | None:
-        """How many runs in the run queue will ask for each pool; None if that is not seen yet."""
+    def held_back(self, now: float) -> HeldBack | None:
+        """The runs that the run queue holds back; None if the queue was not looked at yet."""
         if self._queue is None and self._settings.granularity == "op":
             return None
-        return count_queued(() if self._queue is None else self._queue.runs, self._settings)
+        return read_held_back(self, self._settings, self._states.values(), now)
+
+    def is_leaked(self, run_id: str) -> bool:
+        """Whether the run was over when the queue was looked at, and held slots all the same."""
+        return self._queue is not None and run_id in self._queue.leaked
 
     def run_queue(self) -> RunQueue | None:
         return self._deployment.run_queue() if self._queue is None else self._queue.rules

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.made_pages import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page, refuse_long
+from dagster_lifeguard.web.sessions import visitor_of
 from dagster_lifeguard.web.site import trouble_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from dagster_lifeguard.web.deployment_reader import Reader
+    from dagster_lifeguard.web.deployment_reader import Look, Reader
     from dagster_lifeguard.web.made_pages import MadePages
     from dagster_lifeguard.web.routes import Address
+    from dagster_lifeguard.web.sessions import Sessions
 
 STREAMS_MAX = 500
 """So many pages may be open at once."""
@@ -33,6 +37,8 @@ RETRY_MILLISECONDS = 1000
 """After so long a browser tries again to reach a server that is gone."""
 
 _PING_SECONDS = 15
+_SEND_SECONDS = 10
+"""A page that takes nothing for so long is left; a browser comes back by itself."""
 _QUIET_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _AFTER_ERROR_SECONDS = 1.0
@@ -44,9 +50,11 @@ class Streams:
     Args:
         reader: Tells when there is news.
         pages: Makes what is sent.
+        sessions: Tells who has logged out meanwhile.
     """
 
-    def __init__(self, reader: Reader, pages: MadePages) -> None:
+    def __init__(self, reader: Reader, pages: MadePages, sessions: Sessions) -> None:
+        self._sessions = sessions
         self._reader = reader
         self._pages = pages
         self._open = 0
@@ -54,44 +62,48 @@ class Streams:
     async def respond(self, request: Request) -> Response:
         """Answer with a stream for the page whose address is in ``page``.
 
+        Without one, the stream only tells whether the deployment answers.
+
         Raises:
             RequestRefusedError: There is no such page, it is not live, or too many are open.
         """
-        try:
-            parts = urlsplit(request.query_params.get("page", ""))
-        except ValueError:  # Such as //[
-            parts = urlsplit("")
-        query = dict(parse_qsl(parts.query, errors="surrogatepass"))
-        refuse_long(query)
-        found = find_page(parts.path, query)
-        if found is None or not found[0].route.is_live:
-            raise RequestRefusedError(404, "No page is live there.", remedy="Name one that is.")
+        shown = request.query_params.get("page")
+        address = None if shown is None else _live_page(shown)
         if self._open >= STREAMS_MAX:
             raise RequestRefusedError(
                 503, f"{STREAMS_MAX} pages are open already.", remedy="Close some."
             )
-        return EventSourceResponse(self._events(found[0]), ping=_PING_SECONDS)
+        is_welcome = partial(self._sessions.is_open, visitor_of(request))
+        events = self._events(address, is_welcome)
+        return EventSourceResponse(events, ping=_PING_SECONDS, send_timeout=_SEND_SECONDS)
 
-    async def _events(self, address: Address) -> AsyncIterator[ServerSentEvent]:
+    async def _events(
+        self, address: Address | None, is_welcome: Callable[[], bool]
+    ) -> AsyncIterator[ServerSentEvent]:
         """First all live blocks, since the page may have been made long ago; then what changes."""
         self._open += 1
         try:
             sent: dict[str, int] = {}
-            told: str | None = None
+            told: object = None
             yield ServerSentEvent(retry=RETRY_MILLISECONDS, comment="lifeguard")
-            while True:
+            while is_welcome():
                 try:
-                    kept = await self._pages.page(address)
-                except LifeguardError as error:
-                    if told != error.message:
-                        told = error.message
-                        yield _trouble(f"{error.message} {error.remedy}")
-                    await asyncio.sleep(_AFTER_ERROR_SECONDS)
-                else:
                     look = self._reader.look()
                     if told != look.trouble:
                         told = look.trouble
-                        yield _trouble(trouble_text(look.trouble, look.at, time.time()))
+                        yield _trouble(look)
+                    if address is None or look.trouble:  # What is shown stays as it was seen.
+                        await self._wait(look.number, _QUIET_SECONDS)
+                        continue
+                    kept = await self._pages.page(address)
+                except LifeguardError as error:
+                    if self._is_away():
+                        continue  # Which is told above, with how old the page is.
+                    if told != error.message:
+                        told = error.message
+                        yield _told(f"{error.message} {error.remedy}", as_of="")
+                    await asyncio.sleep(_AFTER_ERROR_SECONDS)
+                else:
                     # What takes long to make is not made with each news, but after some time.
                     is_current = is_current_page(kept, look, address)
                     patience = _QUIET_SECONDS if is_current else kept.took
@@ -104,6 +116,12 @@ class Streams:
         finally:
             self._open -= 1
 
+    def _is_away(self) -> bool:
+        try:
+            return bool(self._reader.look().trouble)
+        except LifeguardError:
+            return False
+
     async def _wait(self, number: int, patience: float) -> None:
         """Until there is news, or so many seconds: what is on a page grows older without."""
         try:
@@ -112,6 +130,25 @@ class Streams:
             return
 
 
-def _trouble(text: str) -> ServerSentEvent:
+def _live_page(shown: str) -> Address:
+    try:
+        parts = urlsplit(shown)
+    except ValueError:  # Such as //[
+        parts = urlsplit("")
+    query = dict(parse_qsl(parts.query, errors="surrogatepass"))
+    refuse_long(query)
+    found = find_page(parts.path, query)
+    if found is None or not found[0].route.is_live:
+        raise RequestRefusedError(404, "No page is live there.", remedy="Name one that is.")
+    return found[0]
+
+
+def _trouble(look: Look) -> ServerSentEvent:
     """What an open page tells beside its own content; empty when it is over."""
-    return ServerSentEvent(json.dumps({"text": text}), event="trouble")
+    now = time.time()
+    as_of = clock_text(look.at, now) if look.trouble else ""
+    return _told(trouble_text(look.trouble, look.at, now), as_of)
+
+
+def _told(text: str, as_of: str) -> ServerSentEvent:
+    return ServerSentEvent(json.dumps({"text": text, "asOf": as_of}), event="trouble")

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.web.routes import PageRequest
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ AT_ONCE = 4
 STALE_SECONDS = 10.0
 """A page without news is made anew after so long, for what grows older on it."""
 
+AWAY_SECONDS = 2.0
+"""While the deployment is away, nobody waits longer for a page that is not kept."""
+
+_WATCH_SECONDS = 0.2
 _LIVE_SHARE = 2
 _KEPT_SHARE = 20
 """A page is kept for at least so many times as long as it took to make."""
@@ -86,12 +91,38 @@ class MadePages:
         if kept is not None and _is_fresh(kept, look, address):
             self._kept.move_to_end(address.text)
             return kept
+        if kept is not None and look.trouble:
+            return kept
         task = self._being_made.get(address.text)
         if task is None:
             task = asyncio.create_task(self._make(address, look))
             self._being_made[address.text] = task
-            task.add_done_callback(lambda _done: self._being_made.pop(address.text, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(self._made_or_not(address))
+        return await self._unless_away(task, kept)
+
+    def _made_or_not(self, address: Address) -> Callable[[asyncio.Task[MadePage]], None]:
+        def done(task: asyncio.Task[MadePage]) -> None:
+            self._being_made.pop(address.text, None)
+            if not task.cancelled():
+                task.exception()  # Who asked may have been told already that it takes too long.
+
+        return done
+
+    async def _unless_away(self, task: asyncio.Task[MadePage], kept: MadePage | None) -> MadePage:
+        """The page once it is made; while the deployment is away, the one that is kept, or why."""
+        began = time.monotonic()
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=_WATCH_SECONDS)
+            if done:
+                return task.result()
+            look = self._reader.look()
+            if look.trouble and time.monotonic() - began > AWAY_SECONDS:
+                if kept is not None:
+                    return kept
+                raise DeploymentError(
+                    f"The deployment does not answer. {look.trouble}",
+                    remedy="The page comes back by itself once it does.",
+                )
 
     async def _make(self, address: Address, look: Look) -> MadePage:
         async with self._room:

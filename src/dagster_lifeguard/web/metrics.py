@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.insight.durations import uses
+from dagster_lifeguard.insight.pools import startable
+from dagster_lifeguard.insight.waits import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,10 +37,27 @@ _GAUGES = {
     "held": ("lifeguard_pool_held_slots", "Slots that are held."),
     "limit": ("lifeguard_pool_limit_slots", "Limit of the pool; none if it is unlimited."),
     "over": ("lifeguard_pool_over_limit_slots", "Slots held beyond the limit."),
-    "waiting": ("lifeguard_pool_waiting_steps", "Steps, or runs in the queue, that wait."),
-    "queued": ("lifeguard_pool_queued_runs", "Runs in the run queue that will ask for the pool."),
-    "oldest": ("lifeguard_pool_oldest_wait_seconds", "How long the longest of them has waited."),
+    "leaked": ("lifeguard_pool_leaked_slots", "Slots held by runs that are over."),
+    "waiting": (
+        "lifeguard_pool_waiting_steps",
+        "Steps that wait at the pool; under granularity run, runs in the run queue.",
+    ),
+    "startable": (
+        "lifeguard_pool_startable",
+        "Steps and runs that wait although slots are free for them.",
+    ),
+    "queued": ("lifeguard_pool_queued_runs", "Runs that the run queue holds back for the pool."),
+    "oldest": (
+        "lifeguard_pool_oldest_wait_seconds",
+        "How long the longest of the waiting steps and queued runs has waited.",
+    ),
+    "oldest_queued": (
+        "lifeguard_pool_oldest_queued_seconds",
+        "How long the longest of the queued runs has waited.",
+    ),
 }
+_LONGEST = ("oldest", "oldest_queued")
+"""Of several pools with one label the largest is told, not the sum."""
 
 
 class Labels:
@@ -74,6 +93,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self._labels = Labels(labels_max)
         self._reader: Reader | None = None
+        self._audit_findings: int | None = None
         self._waits = self._histogram("wait", "How long steps waited that went in.")
         self._holds = self._histogram("hold", "How long slots were held that were given back.")
         self._grants = self._counter("grants", "Times that a step, or a run, went in.")
@@ -108,6 +128,10 @@ class Metrics(Collector):
         for pool in pools:
             self._expiries.labels(self._labels.of(pool)).inc()
 
+    def audited(self, findings: int) -> None:
+        """Take how much an audit found."""
+        self._audit_findings = findings
+
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on the deployment."""
         return ()
@@ -131,6 +155,14 @@ class Metrics(Collector):
         count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
         count.add_metric((), len(look.states))
         yield count
+        if self._audit_findings is not None:
+            audited = GaugeMetricFamily(
+                "lifeguard_audit_findings",
+                "Findings of the latest audit of the last hour: limits and rates exceeded, fences "
+                "and leases broken.",
+            )
+            audited.add_metric((), self._audit_findings)
+            yield audited
         values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))
@@ -141,26 +173,35 @@ class Metrics(Collector):
 
     def _values(self, look: Look) -> dict[str, dict[str, float]]:
         values: dict[str, dict[str, float]] = defaultdict(dict)
-        now, queued = look.at, look.deployment.queued()
-        all_named = self._labels.has_room_for(len(look.states))
-        for state in look.states:
-            in_queue = None if queued is None else queued[state.pool]
-            is_named = all_named or state.holding or state.waiting or in_queue
+        now = look.at
+        seen = look.deployment.held_back(now)
+        held_back = NOBODY if seen is None else seen
+        states = (*look.states, *held_back.unlisted)
+        can_start = startable(states, held_back, now)
+        all_named = self._labels.has_room_for(len(states))
+        for state in states:
+            waits = held_back.waits_for(state)
+            is_named = all_named or state.holding or waits.count
             label = self._labels.of(state.pool) if is_named else self._labels.known(state.pool)
             found = values[label]
             limit = state.limit
-            over = 0 if limit is None else max(0, state.held - limit)
-            since = min((s.since for s in state.waiting if s.since is not None), default=now)
-            for key, value in (
-                ("held", state.held),
-                ("waiting", len(state.waiting)),
-                ("queued", in_queue),
-                ("over", over),
-                ("limit", limit),
-            ):
-                if value is not None:
-                    found[key] = found.get(key, 0.0) + value
-            found["oldest"] = max(found.get("oldest", 0.0), now - since)
+            leaked = [s.slots for s in state.holding if look.deployment.is_leaked(s.run_id)]
+            told = {
+                "held": state.held,
+                "limit": limit,
+                "over": 0 if limit is None else max(0, state.held - limit),
+                "leaked": None if seen is None else sum(leaked),
+                "waiting": len(waits.steps),
+                "startable": None if seen is None else can_start.get(state.pool, 0),
+                "queued": None if seen is None else len(waits.runs),
+                "oldest": waits.oldest(now) or 0.0,
+                "oldest_queued": None if seen is None else waits.oldest_queued(now) or 0.0,
+            }
+            for key, value in told.items():
+                if value is None:
+                    continue
+                before = found.get(key, 0.0)
+                found[key] = max(before, value) if key in _LONGEST else before + value
         return values
 
     def _histogram(self, noun: str, text: str) -> Histogram:
@@ -182,6 +223,6 @@ _Moments = Count[tuple[str, str, float]]
 def _moments(run: RunExecution | None, settings: Settings) -> tuple[_Moments, _Moments]:
     """Its waits and its holds, each with its pool and by whom."""
     found = [] if run is None else list(uses(run, settings))
-    waits = Count((pool, name, waited) for pool, name, waited, _ in found)
-    holds = Count((pool, name, held) for pool, name, _, held in found if held is not None)
+    waits = Count((use.pool, use.name, use.waited) for use in found)
+    holds = Count((use.pool, use.name, use.held) for use in found if use.held is not None)
     return waits, holds

@@ -51,6 +51,11 @@ class PageRequest:
     window: float
     changes: ChangeLog
 
+    @property
+    def now(self) -> float:
+        """Until when waits and holds grow: while the deployment is away, until it was last seen."""
+        return self.look.at if self.look.trouble else time.time()
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -104,7 +109,7 @@ PAGES_OF: Mapping[str, Route] = {
             asked.name,
             asked.look.past,
             Window.of(asked.query),
-            time.time(),
+            asked.now,
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
         ),
@@ -116,12 +121,12 @@ PAGES_OF: Mapping[str, Route] = {
             asked.name,
             asked.look.past,
             Window.of(asked.query),
-            time.time(),
+            asked.now,
         ),
     ),
     "runs": Route(
         "run",
-        lambda asked: run_page(asked.look.deployment, asked.name, asked.look.past, time.time()),
+        lambda asked: run_page(asked.look.deployment, asked.name, asked.look.past, asked.now),
     ),
 }
 """Pages about one thing each, by the first part of their path; the rest of it is the name."""

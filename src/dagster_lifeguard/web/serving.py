@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.web.connections import PromptProtocol, find_cut_off
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -28,6 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            find_cut_off(listener)
             listener.bind(address)
             listener.listen(_BACKLOG)
         except BaseException:
@@ -48,6 +50,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=PromptProtocol,
             access_log=False,  # addresses hold names that people chose
             log_config=None,
             server_header=False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.web.errors import RequestRefusedError
+from dagster_lifeguard.web.guesses import Guesses
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
@@ -41,6 +42,11 @@ class Visitor:
         return bool(self.session) or self.is_program
 
 
+def address_of_client(connection: HTTPConnection) -> str:
+    """From where somebody asks."""
+    return connection.client.host if connection.client else "?"
+
+
 def visitor_of(connection: HTTPConnection) -> Visitor:
     """Who asks, as the guard found out."""
     found: Visitor = connection.state.visitor
@@ -65,9 +71,10 @@ def refuse_forged(visitor: Visitor, sent: object) -> None:
 
 
 class Sessions:
-    """Knows browsers again. Nothing is stored: a cookie is signed, by the token where there is one.
+    """Knows browsers again. A cookie is signed, by the token where there is one.
 
-    So a login outlives a restart of the server as long as the token is the same.
+    So a login outlives a restart of the server as long as the token is the same. The sessions that
+    were ended are kept in memory only.
 
     Args:
         token: What has to be shown; None where everybody may ask.
@@ -78,6 +85,8 @@ class Sessions:
         self._token = token
         self._cookie = f"lifeguard-{port}"
         seed = secrets.token_bytes(32) if token is None else token.encode()
+        self._guesses = Guesses()
+        self._ended: dict[str, float] = {}
         self._key = hashlib.sha256(b"lifeguard session\0" + seed).digest()
 
     @property
@@ -85,9 +94,19 @@ class Sessions:
         """Whether a token has to be shown."""
         return self._token is not None
 
-    def accepts(self, token: str) -> bool:
-        """Whether this is the token."""
-        return self._token is not None and _same(self._token, token)
+    def accepts(self, token: str, address: str) -> bool:
+        """Whether this is the token; a wrong one makes its address wait.
+
+        Raises:
+            RequestRefusedError: Its address has shown too many wrong ones just now.
+        """
+        self._guesses.refuse_hasty(address)
+        is_right = self._token is not None and _same(self._token, token)
+        if is_right:
+            self._guesses.forget(address)
+        else:
+            self._guesses.add(address)
+        return is_right
 
     def find(self, request: Request) -> Visitor:
         """Who asks; unknown if nothing is shown.
@@ -95,16 +114,22 @@ class Sessions:
         Raises:
             RequestRefusedError: A wrong token is shown.
         """
-        address = request.client.host if request.client else "?"
+        address = address_of_client(request)
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            if not self.accepts(shown.strip()):
+            if not self.accepts(shown.strip(), address):
                 raise RequestRefusedError(
                     401, "That is not the token of this server.", remedy="Send the right one."
                 )
             return Visitor("", "", f"{address} (bearer)", is_program=True)
         session = self._read(request.cookies.get(self._cookie, ""))
-        return Visitor("", "", address) if session is None else self._known(session, address)
+        if session is None or session in self._ended:
+            return Visitor("", "", address)
+        return self._known(session, address)
+
+    def is_open(self, visitor: Visitor) -> bool:
+        """Whether a visitor that was known has not logged out since."""
+        return visitor.session not in self._ended
 
     def begin(self, address: str, *, secure: bool) -> tuple[Visitor, str]:
         """A new session, and the ``Set-Cookie`` that tells the browser of it."""
@@ -114,8 +139,12 @@ class Sessions:
             f"{text}.{self._sign('session', text)}", SESSION_SECONDS, secure=secure
         )
 
-    def end(self, *, secure: bool) -> str:
-        """The ``Set-Cookie`` with which a browser forgets its session."""
+    def end(self, visitor: Visitor, *, secure: bool) -> str:
+        """End a session, also for a copy of its cookie; and tell the browser to forget it."""
+        now = time.time()
+        self._ended = {s: at for s, at in self._ended.items() if now - at < SESSION_SECONDS}
+        if visitor.session:
+            self._ended[visitor.session] = now
         return self._set_cookie("", 0, secure=secure)
 
     def _set_cookie(self, value: str, seconds: int, *, secure: bool) -> str:

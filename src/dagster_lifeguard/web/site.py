@@ -3,7 +3,7 @@
 The contract of a page: ``pages/NAME.py`` makes a frozen dataclass, ``templates/NAME.html`` shows
 it, and gets it as ``page`` with a ``Site`` as ``site``. A block of the template whose name begins
 with ``live`` is sent to open pages when it reads differently: an event of the block's name, with
-the block's HTML as data, over the stream at ``site.live``. So is ``trouble``, as text.
+the block's HTML as data, over the stream at ``site.live``. So is ``trouble``, as JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Literal
 
 from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
+
+WATCH = "/live"
 
 TargetKind = Literal["stock", "engine", "endpoint"]
 
@@ -33,6 +35,8 @@ class Site:
         now: When the page is made.
         address: Of the page, with its query.
         live: Address of the stream that keeps the page up to date; empty where there is none.
+        watch: Address of the stream that only tells whether the deployment answers; for pages
+            without ``live``.
         seen: When the deployment was last looked at with success.
         trouble: Why it could not be looked at since; empty if it could.
         needs_login: Whether there is somebody to log out.
@@ -47,6 +51,7 @@ class Site:
     now: float
     address: str
     live: str
+    watch: str
     seen: float
     trouble: str = ""
     needs_login: bool = False
@@ -55,6 +60,11 @@ class Site:
     def trouble_told(self) -> str:
         """The trouble as people are told it; empty if there is none."""
         return trouble_text(self.trouble, self.seen, self.now)
+
+    @property
+    def as_of(self) -> str:
+        """When what is shown was seen, where it could not be looked at since; else empty."""
+        return clock_text(self.seen, self.now) if self.trouble else ""
 
     def pool(self, name: str) -> str:
         """The address of a pool's page."""

@@ -62,6 +62,12 @@ class AuditReport:
             return "in-doubt"
         return "kept" if self.limits.executions else "no-evidence"
 
+    @property
+    def finding_count(self) -> int:
+        """How much was found for which a command ends with exit code 1."""
+        found = self.limits
+        return found.excess_count + found.early_count + found.stale_count + found.outlived_count
+
     def caveats(self, subject: Subject) -> Mapping[Caveat, int]:
         """What could not be judged of this, and how often."""
         judged = self.executions if subject == "duplicates" else self.limits

@@ -20,6 +20,7 @@ from dagster_lifeguard.engine.rules.expressions import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import runs_in
+from dagster_lifeguard.insight.waits import read_held_back
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.plans import StepPlan
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
     from dagster_lifeguard.engine.rules.expressions import Term
+    from dagster_lifeguard.insight.waits import HeldBack
 
 Source = Literal["machine", "file", "instance", "deployment"]
 """Where a check looks: the environment of this process, ``dagster.yaml``, the instance's database,
@@ -185,6 +187,11 @@ class Examined:
     def unfinished(self) -> tuple[Run, ...]:
         """The runs that are not over."""
         return self.deployment.unfinished_runs()
+
+    @cached_property
+    def held_back(self) -> HeldBack:
+        """The runs that the run queue holds back because of pools."""
+        return read_held_back(self.deployment, self.settings, self.pools, self.now, self.unfinished)
 
     @cached_property
     def users(self) -> Mapping[str, Run]:

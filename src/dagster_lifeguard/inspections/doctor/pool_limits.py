@@ -60,12 +60,12 @@ def limit_zero(subject: Examined) -> Iterator[Told]:
     for pool in sorted(subject.used_pools):
         state = states.get(pool)
         if (subject.settings.default_limit if state is None else state.limit) == 0:
-            waiting = () if state is None else state.waiting
+            waiting = 0 if state is None else subject.held_back.waits_for(state).count
             yield Told(
                 f"The limit of {pool_text(pool)} is 0: it is paused, and what asks for it waits.",
                 "Give it a limit, if that is not meant.",
                 names=[pool],
-                evidence=[f"{len(waiting)} waiting", *_users(subject, [pool])],
+                evidence=[f"{waiting} waiting", *_users(subject, [pool])],
                 commands=[_set(pool)],
             )
 

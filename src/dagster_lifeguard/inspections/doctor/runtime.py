@@ -36,7 +36,7 @@ def max_runtime_short(subject: Examined) -> Iterator[Told]:
     )
     usual = {
         pool: (waits.quantile(0.95), past.holds[pool].quantile(0.95))
-        for pool, waits in sorted(past.waits.items())
+        for pool, waits in sorted(past.pool_waits.items())
         if len(waits) >= SAMPLES_MIN and pool in past.holds
     }
     for (setting, seconds), pools in bounds.items():

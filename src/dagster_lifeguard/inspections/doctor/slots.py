@@ -137,7 +137,8 @@ def step_dead(subject: Examined) -> Iterator[Told]:
 @check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
 def holder_silent(subject: Examined) -> Iterator[Told]:
     for state in subject.pools:
-        if not state.waiting:
+        waiting = subject.held_back.waits_for(state).count
+        if not waiting:
             continue
         for step in state.holding:
             run = subject.users.get(step.run_id)
@@ -147,7 +148,7 @@ def holder_silent(subject: Examined) -> Iterator[Told]:
             if subject.now - since > SILENT_SECONDS:
                 yield Told(
                     f"{pool_text(state.pool)}: run {step.run_id} has held a slot for "
-                    f"{duration(subject.now - since)}; {number(len(state.waiting), 'waiter')}.",
+                    f"{duration(subject.now - since)}; {number(waiting, 'waiter')}.",
                     "If its process is dead, say so in Dagster's UI: Terminate, with force. "
                     "Then lifeguard doctor --fix frees the slot.",
                     names=[state.pool, step.run_id],

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.pools import Overview, overview
-from dagster_lifeguard.insight.run_queue import count_in_queue, count_queued
 from dagster_lifeguard.insight.slot_use import slots_over_time
+from dagster_lifeguard.insight.waits import read_held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,23 +26,23 @@ HOUR = 3600.0
 PARTS = 60
 """Into how many parts the last hour is divided in a sparkline."""
 
-FILTERS: Mapping[str, Callable[[PoolSummary, int], bool]] = {
-    "all": lambda _pool, _queued: True,
-    "busy": lambda pool, queued: not pool.is_idle or queued > 0,
-    "waiting": lambda pool, queued: pool.waiting + queued > 0,
-    "full": lambda pool, _queued: bool(pool.limit) and pool.held >= (pool.limit or 0),
-    "paused": lambda pool, _queued: pool.limit == 0,
-    "unlimited": lambda pool, _queued: pool.limit is None,
+FILTERS: Mapping[str, Callable[[PoolSummary], bool]] = {
+    "all": lambda _pool: True,
+    "busy": lambda pool: not pool.is_idle,
+    "waiting": lambda pool: pool.waiting > 0,
+    "full": lambda pool: bool(pool.limit) and pool.held >= (pool.limit or 0),
+    "paused": lambda pool: pool.limit == 0,
+    "unlimited": lambda pool: pool.limit is None,
 }
-"""Which pools can be asked for, by what is in them and how many runs are queued for them."""
+"""Which pools can be asked for."""
 
-ORDERS: Mapping[str, Callable[[PoolSummary, int], Any] | None] = {
+ORDERS: Mapping[str, Callable[[PoolSummary], Any] | None] = {
     "pressure": None,
-    "name": lambda pool, _queued: pool.pool,
-    "held": lambda pool, _queued: (-pool.held, pool.pool),
-    "limit": lambda pool, _queued: (-(inf if pool.limit is None else pool.limit), pool.pool),
-    "waiting": lambda pool, queued: (-pool.waiting - queued, pool.pool),
-    "oldest": lambda pool, _queued: (-(pool.oldest_wait or 0.0), pool.pool),
+    "name": lambda pool: pool.pool,
+    "held": lambda pool: (-pool.held, pool.pool),
+    "limit": lambda pool: (-(inf if pool.limit is None else pool.limit), pool.pool),
+    "waiting": lambda pool: (-pool.waiting, pool.pool),
+    "oldest": lambda pool: (-(pool.oldest_wait or 0.0), pool.pool),
 }
 """By what they can be sorted; None: as ``insight`` sorts them."""
 
@@ -97,9 +97,6 @@ class OverviewPage:
         busy: How many of them are in use.
         matching: How many were asked for, on all pages.
         pages: How many pages they make.
-        queued: How many runs in the run queue will ask for a pool, by pool.
-        in_queue: How many runs are in the run queue in all. Under granularity ``run`` this is 0 and
-            ``queued`` is empty: there they wait at the pool.
         last_hour: Slots held in each minute of the last hour, by pool; the mean of the minute.
     """
 
@@ -109,8 +106,6 @@ class OverviewPage:
     busy: int
     matching: int
     pages: int
-    queued: Mapping[str, int]
-    in_queue: int
     last_hour: Mapping[str, tuple[float, ...]]
 
 
@@ -119,19 +114,17 @@ def overview_page(
 ) -> OverviewPage:
     """The pools that were asked for, in outline."""
     settings = deployment.settings()
-    found = overview(deployment.pools(), settings, past, now)
+    states = deployment.pools()
+    held_back = read_held_back(deployment, settings, states, now)
+    found = overview(states, held_back, settings, past, now)
     text, is_wanted, order = choice.search.lower(), FILTERS[choice.show], ORDERS[choice.sort]
-    by_run = settings.granularity == "run"
-    unfinished = () if by_run else deployment.unfinished_runs(["QUEUED"])
-    queued = count_queued(unfinished, settings)
     wanted = [
         pool
         for pool in found.pools
-        if text in f"{pool.pool} {pool_text(pool.pool)}".lower()
-        and is_wanted(pool, queued[pool.pool])
+        if text in f"{pool.pool} {pool_text(pool.pool)}".lower() and is_wanted(pool)
     ]
     if order is not None:
-        wanted.sort(key=lambda pool: order(pool, queued[pool.pool]))
+        wanted.sort(key=order)
     pages = max(1, ceil(len(wanted) / ROWS))
     page = min(choice.page, pages)
     shown = tuple(wanted[(page - 1) * ROWS : page * ROWS])
@@ -142,8 +135,6 @@ def overview_page(
         busy=len(found.busy),
         matching=len(wanted),
         pages=pages,
-        queued={pool.pool: queued[pool.pool] for pool in shown if queued[pool.pool]},
-        in_queue=count_in_queue(unfinished, settings),
         last_hour=slots_over_time(
             deployment,
             settings,

@@ -12,6 +12,7 @@ from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.slot_use import slots_over_time
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.timeline import timeline_of_pool
+from dagster_lifeguard.insight.waits import read_held_back
 from dagster_lifeguard.web.pages.window import BARS_MAX, readable
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class PoolPage:
             engine.
         pool: The pool; of those who hold and wait, the first ``window.rows``.
         holding: How many hold in all.
-        waiting: How many wait in all.
+        waiting: How many wait at the pool in all; the runs that the run queue holds back are told
+            by ``queued``.
         queued: The runs in the run queue that will ask for it.
         window: What is shown.
         use: Slots held in each part of the window; the mean of the part.
@@ -118,7 +120,8 @@ def pool_page(
     known_pool(deployment, name)
     settings = deployment.settings()
     state = find_pool(deployment, name)
-    found = look_into(state, runs_in(deployment, [state]), past, now)
+    held_back = read_held_back(deployment, settings, [state], now)
+    found = look_into(state, held_back, runs_in(deployment, [state]), past, now)
     since = now - window.seconds
     timeline = timeline_of_pool(deployment, name, since=since, until=now, count_max=BARS_MAX)
     use = slots_over_time(deployment, settings, [name], since=since, until=now, count=_PARTS)

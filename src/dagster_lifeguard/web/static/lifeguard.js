@@ -25,6 +25,12 @@
     live.querySelector(".live-text").textContent = text;
   }
 
+  // Figures that are not followed any more are dimmed, and say since when.
+  function age(asOf) {
+    if (asOf) root.dataset.asOf = asOf;
+    else delete root.dataset.asOf;
+  }
+
   addEventListener("DOMContentLoaded", () => {
     document.getElementById("theme").addEventListener("click", () => {
       root.dataset.theme = isDark() ? "light" : "dark";
@@ -36,13 +42,18 @@
     });
     const trouble = document.getElementById("trouble");
     document.body.addEventListener("htmx:sseOpen", ({ detail }) => {
-      tell("on", "live");
       detail.source.addEventListener("trouble", ({ data }) => {
-        const { text } = JSON.parse(data);
+        const { text, asOf } = JSON.parse(data);
         trouble.hidden = !text;
         trouble.textContent = text;
+        age(asOf);
+        if (text) tell("blind", asOf ? `as of ${asOf}` : "no answer");
+        else tell("on", "watch" in document.getElementById("live").dataset ? "connected" : "live");
       });
     });
-    document.body.addEventListener("htmx:sseError", () => tell("off", "reconnecting"));
+    document.body.addEventListener("htmx:sseError", () => {
+      tell("off", "reconnecting");
+      if (!root.dataset.asOf) age(new Date().toLocaleTimeString([], { hour12: false }));
+    });
   });
 })();

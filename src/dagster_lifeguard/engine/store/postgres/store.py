@@ -1,7 +1,7 @@
 """The store on PostgreSQL: row locks on the pools; one message to look and one to write, or one.
 
 READ COMMITTED, and the view is a statement of its own after the locks. The clock is the server's.
-Needs a session of its own on the server: see ``postgres_pooler``.
+Needs a session of its own on the server: see ``pooler``.
 """
 
 from __future__ import annotations
