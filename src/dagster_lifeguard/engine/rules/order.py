@@ -1,22 +1,21 @@
-"""Who is ahead of whom at the queue of one pool.
+"""Which ticket is ahead at the queue of one pool.
 
-Priority first. Then, where the order is fair, the smaller share: the slots that the waiter's group
-holds in this pool, and those that waiters of its group ahead of it ask for; and of equal shares,
-the earlier turn. Then the smaller number; a number is given once, so there are no ties.
+The higher priority is ahead. Then, if the order is fair, the smaller share: the slots that the
+waiter's group holds in this pool, plus the slots that earlier waiters of the group ask for. Then
+the earlier turn. Then the smaller number; each number is given once, so there are no ties.
 
-Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). The turn of a
-group that comes to the queue, or comes back, begins where its last one ended, or where the pool's
-turn is if that is later; a grant ends it so many slots further on. So it starts level with those
-that are served next, and has no claim to what it did not ask for. What a turn is does not depend on
-who looks first of those that waited and go in together.
+Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). When a group
+joins the queue, or comes back, its turn begins where its last turn ended, or at the pool's turn if
+that is later. Each granted slot moves the end of the turn by one. So the group starts level with
+the groups that are served next, and gets no credit for the time in which it did not ask. If several
+waiters start together, turns do not depend on which of them looks first.
 
-The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997): each slot that is granted
-moves it on, by the part that each group would get if all that ask, and the next one to come, shared
-it, but not beyond the end of the turn that is granted; and at least to the earliest turn of those
-that ask. It never goes back. So one that waits is passed by those that come later only until the
-pool's turn is where its own begins, even if they are new groups without end. Nor does a turn lag
-behind the pool's by more than all slots of it, however long its group stays in line for something
-else.
+The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997). Each granted slot moves it
+by one divided by the number of groups that ask plus one, but not beyond the end of the granted
+turn, and at least to the earliest turn of the groups that ask. It never goes back. So later tickets
+pass a waiting ticket only until the pool's turn reaches the ticket's own turn, even if new groups
+keep arriving. No turn is behind the pool's turn by more than the pool's slots, however long its
+group is kept waiting by something else.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ def ranked(
     """Waiters with their ranks, best first.
 
     Args:
-        waiters: Of one pool; with each of them all of its group that are ahead of it.
-        held: Slots held by each group where the order is fair; None where it is not.
-        turns: Where the turn of each group begins; of those missing, with the pool's.
-        turn: The pool's.
+        waiters: Waiters of one pool. For each, all earlier waiters of its group are included.
+        held: Slots held by each group if the order is fair; None otherwise.
+        turns: Per group, where its next turn begins; a group not listed begins at ``turn``.
+        turn: The pool's turn.
     """
     in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
     if held is None:
