@@ -74,14 +74,14 @@ def queue_of(pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:
 def members_to_see(
     heads: Sequence[tuple[Rank, QueuedTicket]], count: int
 ) -> list[tuple[QueuedTicket, int]]:
-    """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
+    """For each group, how many of its first waiters may be among the first ``count`` of a queue.
 
-    The second of a group ranks behind its first by the slots that this asks for, at least; so where
-    there are many groups, the first of each is mostly all there is to see.
+    The share of a group's second waiter is larger than that of its first, by the slots that the
+    first asks for, at least. So with many groups, the first waiter of each is usually enough.
 
     Args:
-        heads: The first of each group, ranked, best first.
-        count: How many of the queue are to be seen.
+        heads: The first waiter of each group, in order.
+        count: How many waiters of the queue to read.
     """
     worst = heads[count - 1][0][:2] if len(heads) >= count else (math.inf, math.inf)
     return [
@@ -91,7 +91,7 @@ def members_to_see(
 
 
 def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
-    """Where a ticket stands at a pool's queue, or would stand."""
+    """The rank that a ticket has, or would have, in the queue of a pool."""
     number = math.inf if ticket.number is None else ticket.number
     if pool.held is None:
         return -ticket.priority, 0, 0, number
@@ -108,7 +108,7 @@ def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
 def line(
     pool: PoolSnapshot, waiting: Iterable[Ticket], holdings: Iterable[Holding]
 ) -> list[Ticket]:
-    """These of the tickets that wait for a pool in their order there, if these hold slots of it."""
+    """These waiting tickets in the order of the pool, given these holdings of its slots."""
     tickets = {ticket.number: ticket for ticket in waiting}
     held: Counter[str] | None = None
     if pool.settings.fair_by is not None:
@@ -131,12 +131,12 @@ def line(
 
 
 def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[int, int]:
-    """Where the turns of a fair pool are once a waiter of a group is granted slots of it.
+    """The turns of a fair pool after a waiter of this group is granted slots of it.
 
     Returns:
         Where the next turn of the group begins, and the pool's turn.
     """
-    # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
+    # A ticket that could not start even in an empty pool must not hold back the pool's turn.
     limit = pool.settings.limit
     asking = {group} | {
         waiter.group
@@ -150,20 +150,20 @@ def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[
 
 
 def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Where turns begin: none lags behind the pool's by more than all slots of it.
+    """Where turns begin: none is behind the pool's turn by more than the pool's slots.
 
-    One that stays in line while it cannot go in would save up turns, and then let nobody else in.
+    Otherwise a group that waits for something else would save up turns and then take every slot.
     """
     earliest = pool.turn - most_slots(pool.pool, pool.settings.limit, pool.limit_known) * SLOT
     return {group: max(begins, earliest) for group, begins in turns}
 
 
 def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:
-    """Where a ticket's group comes to the queue of a fair pool: by pool, where its turn begins.
+    """For each fair pool whose queue a ticket's group newly joins, where the group's turn begins.
 
     Args:
         groups: The ticket's group in each fair pool.
-        pools: Those at whose queue it is to stand.
+        pools: The pools in whose queues the ticket will stand.
     """
     return {
         pool.pool: pool.turn
