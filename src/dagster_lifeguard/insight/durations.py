@@ -29,7 +29,7 @@ RUNS_MAX = 500
 a look at the past costs does not grow with the window, or with how much runs."""
 
 SAMPLES_MIN = 3
-"""With fewer executions than this there is nothing to go by."""
+"""With fewer past executions than this there is no estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How durations are spread.
+    """The distribution of durations, in seconds.
 
     Attributes:
-        count: How many were seen.
-        p50: At least half of them were no longer.
-        p95: At least nineteen of twenty were no longer.
+        count: How many durations there are.
+        p50: At least half of the durations were no longer.
+        p95: At least 95 % of the durations were no longer.
     """
 
     count: int
@@ -81,11 +81,11 @@ class Durations:
     """What happened in a window of time.
 
     Attributes:
-        since: Its beginning; later than what was asked for, if the runs since then were too many.
-        until: Its end.
-        waits: For each pool, how long steps waited before they went in; 0 for one that did not
-            have to. Under granularity ``run``: how long runs were in the queue.
-        holds: For each pool, how long it was held.
+        since: The beginning of the window; later than asked for if there were too many runs.
+        until: The end of the window.
+        waits: For each pool, how long steps waited; 0 for a step that started at once. Under
+            granularity ``run``: how long runs were in the queue.
+        holds: For each pool, how long steps held it.
         own_holds: The same for each pool and step, or, under granularity ``run``, pool and job.
         run_seconds: For each job, how long its runs took from leaving the queue to their end.
     """
@@ -98,7 +98,7 @@ class Durations:
     run_seconds: Mapping[str, Sample] = field(default_factory=dict)
 
     def holds_of(self, pool: str, name: str) -> Sample | None:
-        """How long this step (or job) holds the pool, or else anybody does; None: not known."""
+        """How long this step (or job), or else any step, holds the pool; None: not known."""
         for sample in (self.own_holds.get((pool, name)), self.holds.get(pool)):
             if sample is not None and len(sample) >= SAMPLES_MIN:
                 return sample

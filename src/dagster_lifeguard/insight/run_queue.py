@@ -1,10 +1,10 @@
-"""Why a run is in Dagster's run queue, and where.
+"""The place of a run in Dagster's run queue, and what keeps it there.
 
-The daemon goes down the line, launches each run that nothing keeps there, and counts it for those
-behind. Under granularity ``op`` it keeps a run whose first steps all find a full pool; as taken it
-counts the slots that are held, the steps that wait, and the slots for the first steps of runs that
-it launched and that began less than ``ALLOTTED_SECONDS`` ago. Under granularity ``run`` it keeps a
-run while one of its pools has as many runs in progress as slots.
+The daemon goes down the queue and launches each run that no limit keeps there. A launched run
+counts against the limits of the runs behind it. Under granularity ``op`` the daemon keeps a run if
+the pools of its first steps are all full. It counts as taken: held slots, waiting steps, and the
+slots for the first steps of runs that began less than ``ALLOTTED_SECONDS`` ago. Under granularity
+``run`` it keeps a run while one of its pools has as many runs in progress as slots.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.pools import Pool
 
 ALLOTTED_SECONDS = 5.0
-"""For so long after a run began, its first steps count as if they asked for their pools now.
+"""How long after its start the first steps of a run count as if they asked for their pools now.
 
-Dagster's default; the daemon reads another from ``DAGSTER_OP_CONCURRENCY_KEYS_ALLOTTED_FOR_STARTED_
-RUN_SECONDS``, which nobody else sees.
+Dagster's default. The daemon reads another value from the environment variable
+``DAGSTER_OP_CONCURRENCY_KEYS_ALLOTTED_FOR_STARTED_RUN_SECONDS``, which only its process sees.
 """
 
 IN_QUEUE_OR_PROGRESS = ("QUEUED", *IN_PROGRESS)
-"""What the daemon looks at."""
+"""The statuses of runs that the daemon reads."""
 
 NO_STATES: Mapping[str, PoolState] = MappingProxyType({})
 
@@ -57,19 +57,19 @@ class Obstacle(str, Enum):
     """What keeps a run in the queue."""
 
     RUNS_MAX = "max-concurrent-runs"
-    """As many runs go on as may at once."""
+    """The largest number of runs at once is in progress."""
     TAG = "tag-limit"
-    """As many runs with one of its tags go on as may at once."""
+    """The largest number of runs at once with one of its tags is in progress."""
     POOL = "pool"
-    """A pool that it needs is full; under granularity ``op``, each that it may begin with."""
+    """A pool that it needs is full; under granularity ``op``: every pool of its first steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutline:
-    """A run that goes on.
+    """A run that takes up a limit.
 
     Attributes:
-        elapsed: Since when it began, or was submitted if it did not yet.
+        elapsed: Seconds since it started, or since it was submitted if it has not started.
     """
 
     run_id: str
@@ -84,11 +84,12 @@ class Blockage:
 
     Attributes:
         name: The tag as ``key=value``, or the pool; empty for the number of runs.
-        limit: How many may go on at once, or the pool's slots.
-        taken: How many do, or the slots that are held.
-        promised: The slots that the queue counts besides, for steps that wait and runs that begin.
-        behind: Who that is, oldest first.
-        estimate: When this alone would let it go.
+        limit: The largest number of runs at once, or the slots of the pool.
+        taken: How many runs are in progress, or how many slots are held.
+        promised: The further slots that the queue counts as taken: for waiting steps, and for runs
+            that were just launched or will be launched before this one.
+        behind: The runs or holders that take up the limit, oldest first.
+        estimate: When the run could leave if nothing else kept it.
     """
 
     obstacle: Obstacle
@@ -102,14 +103,14 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a run stands in the queue.
+    """The place of a run in the run queue.
 
     Attributes:
-        position: 1 for the run that is looked at first.
+        position: 1 for the run that the daemon looks at first.
         length: How many runs are in the queue.
-        priority: Runs with a higher one are looked at before.
-        blockages: What keeps it there; empty if it leaves when the daemon looks next.
-        estimate: When it leaves.
+        priority: The priority of the run; the daemon looks at higher ones first.
+        blockages: What keeps the run there; empty if it leaves at the daemon's next look.
+        estimate: When the run is likely to leave the queue.
     """
 
     position: int
@@ -124,8 +125,8 @@ class QueuedRun:
     """A run in the queue that will ask for a pool.
 
     Attributes:
-        waited: Since it was submitted, in seconds.
-        place: Where it stands in the queue, and why.
+        waited: Seconds since the run was submitted.
+        place: Its place in the queue, and what keeps it there.
     """
 
     run_id: str
@@ -155,7 +156,7 @@ def queued_for(
     now: float,
     count_max: int | None,
 ) -> Queued:
-    """The runs in the queue that will ask for the pool; of them so many are looked into, or all.
+    """The runs in the queue that will ask for the pool, with details of the first, or of all.
 
     Under granularity ``run`` there are none: there they wait at the pool.
     """
@@ -200,16 +201,16 @@ def places_in_queue(
     now: float,
     states: Mapping[str, PoolState] = NO_STATES,
 ) -> dict[str, QueuePlace]:
-    """Where queued runs stand, and why, by run; without those that are in the queue no more.
+    """The places of queued runs, by run id; without runs that have left the queue.
 
     Args:
-        deployment: Where they are.
+        deployment: The deployment of the runs.
         run_ids: The runs.
-        unfinished: Those in the queue or in progress, as ``Deployment.unfinished_runs`` tells them.
-        settings: Of the deployment.
-        past: For estimates.
+        unfinished: The runs in the queue or in progress, from ``Deployment.unfinished_runs``.
+        settings: The settings of the deployment.
+        past: Past durations, for estimates.
         now: When all this was read.
-        states: The pools that were read then, by name; all others are asked for.
+        states: The pools that were read then, by name; other pools are read now.
     """
     line = in_line(unfinished)
     last = max((place for place, run in enumerate(line) if run.run_id in run_ids), default=-1)
@@ -238,13 +239,13 @@ def in_line(unfinished: Iterable[Run]) -> list[Run]:
     """The runs in the queue, in the order in which the daemon looks at them.
 
     Args:
-        unfinished: Runs that are not over, as ``Deployment.unfinished_runs`` tells them.
+        unfinished: Runs that are not over, from ``Deployment.unfinished_runs``.
     """
     return by_priority(run for run in unfinished if run.status == "QUEUED")
 
 
 class _Keeper(NamedTuple):
-    """What keeps a run in the queue, and the runs that count there; see ``Blockage``."""
+    """What keeps a run in the queue, and the runs that count against it; see ``Blockage``."""
 
     obstacle: Obstacle
     name: str
@@ -256,8 +257,8 @@ class _Look:
     """The daemon's next look at the queue.
 
     Attributes:
-        states: The pools of the runs in line, by name.
-        going_on: The runs that go on, and those that this look launches.
+        states: The pools of the queued runs, by name.
+        going_on: The runs in progress, and the runs that this look launches.
     """
 
     def __init__(
@@ -284,7 +285,7 @@ class _Look:
                 self._for_runs.update(self._asks(run))
 
     def keeps(self, run: Run) -> Iterator[_Keeper]:
-        """What keeps a run in the queue, once those ahead of it were looked at."""
+        """What keeps a run in the queue, after the runs ahead of it were looked at."""
         if self._queue is not None:
             runs_max = self._queue.runs_max
             if 0 <= runs_max <= len(self.going_on):
@@ -299,13 +300,13 @@ class _Look:
                 yield _Keeper(Obstacle.POOL, name, self.states[name].limit or 0)
 
     def launch(self, run: Run) -> None:
-        """Nothing keeps the run: it counts for those behind it."""
+        """No limit keeps the run: it counts against the limits of the runs behind it."""
         self.going_on.append(run)
         self._count_tags(run)
         self._for_runs.update(self._asks(run))
 
     def promised(self, name: str) -> int:
-        """The slots of a pool that count as taken besides those that are held."""
+        """The slots of a pool that count as taken although they are not held."""
         if self._by_run:
             return max(0, self._for_runs[name] - self.states[name].held)
         return len(self.states[name].waiting) + self._for_runs[name]
@@ -335,7 +336,7 @@ class _Look:
 
 
 class _Descriptions:
-    """What keepers are told as, with estimates."""
+    """Turns keepers into blockages, with estimates."""
 
     def __init__(
         self,
@@ -353,7 +354,7 @@ class _Descriptions:
         self._pools: dict[str, Pool] = {}
 
     def blockage(self, keeper: _Keeper, run: Run, staying: Sequence[Run]) -> Blockage:
-        """One thing that keeps a run, behind these that stay in the queue too."""
+        """One thing that keeps a run, behind these other runs that stay in the queue."""
         if keeper.obstacle is Obstacle.POOL:
             return self._pool_blockage(keeper, run, staying)
         # Too many to play forward: see ``forecast``.
@@ -375,7 +376,7 @@ class _Descriptions:
         )
 
     def together(self, blockages: Iterable[Blockage]) -> Estimate | None:
-        """When a run leaves that all this keeps."""
+        """When a run leaves the queue that all these blockages keep there."""
         found = [b.estimate for b in blockages if b.obstacle is not Obstacle.POOL]
         of_pools = [b.estimate for b in blockages if b.obstacle is Obstacle.POOL]
         if of_pools and not self._by_run:  # One pool with a free slot is enough.
@@ -410,7 +411,7 @@ class _Descriptions:
         )
 
     def _at_the_end(self, pool: Pool, ahead: int) -> Estimate:
-        """When one goes in who comes after all who wait there, and after so many other runs."""
+        """When a run starts, after all waiters of a pool and after this many other runs."""
         name = pool.summary.pool
         occupants = [
             ForecastHolder(
