@@ -81,7 +81,7 @@ class AskingEngine:
         tags = partial(parts.tags, key.run_id)
         verdict = parts.engine.claim(*key, demand, priority, tags)
         if isinstance(verdict, Granted) and verdict.slots:
-            # What befalls a step that loses its slots befalls whoever loses these.
+            # If these slots are lost, the code here is ended like a step that loses its slots.
             parts.steps.started(key, verdict.fence)
         return verdict
 
@@ -107,7 +107,7 @@ class AskingEngine:
         pools = set(retry(lambda: store.pools_of(key.run_id, None, ())))
         while True:
             found = engine.snapshots(sorted(pools))
-            # Whatever waits inside a holding is asked for by a process that owns the holding.
+            # A ticket inside a holding always belongs to a process that owns the holding.
             owners = {o for pool in found for holding in pool.holdings for o in holding.owners}
             more = set(retry(partial(store.pools_of, None, None, owners))) - pools
             if not more:

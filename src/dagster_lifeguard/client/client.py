@@ -45,24 +45,24 @@ def slots(
     timeout: float | None = None,
     client: LifeguardClient | None = None,
 ) -> Slots:
-    """Hold slots of a pool for the length of a block inside a step.
+    """Hold slots of a pool during a block inside a step.
 
     ``with slots(context, "stripe_api"): ...`` or ``async with``. Waits until the slots are free,
-    without spinning, and without blocking the event loop. They are given back at the end of the
-    block, and by the lease if the process dies. The priority is the run's.
+    without spinning, and without blocking the event loop. The slots are released at the end of the
+    block, or by the lease if the process dies. They are requested with the run's priority.
 
     Args:
-        context: Of an asset, op or asset check in a run, or of ``handle_output``.
-        pool: The pool, or an expression over several, all of which are granted at once. A text
-            that is exactly a pool with a limit or a rate of its own is that pool.
-        n: How many slots of each.
-        timeout: How many seconds to wait at most; None waits for ever.
-        client: Whose pools to use; None for those of the instance of the step.
+        context: The context of an asset, op or asset check in a run, or of ``handle_output``.
+        pool: The pool, or an expression of several pools, which are granted together. If a pool
+            with exactly this name has a limit or a rate of its own, the text means that pool.
+        n: How many slots of each pool.
+        timeout: The largest number of seconds to wait; None waits for ever, 0 tries once.
+        client: The client whose pools to use; None uses the pools of the step's instance.
 
     Raises:
-        SlotsTimeoutError: Not free in time.
-        DeadlockError: Never to be free, see ``deadlock``.
-        ConfigError: The context is of no step, or this cannot be asked for.
+        SlotsTimeoutError: The slots were not free in time.
+        DeadlockError: The wait would never end, see ``deadlock``.
+        ConfigError: The context belongs to no step, or the demand is not possible here.
     """
     step = step_of(context)
     if step is None:

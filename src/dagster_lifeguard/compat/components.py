@@ -24,14 +24,14 @@ def defs_folder(repository: dg.RepositoryDefinition) -> Path | None:
 def as_its_parts_made_them(
     context: dg.ComponentLoadContext, defs: dg.Definitions
 ) -> dg.Definitions:
-    """Return the definitions of a folder without what its own ``defs.yaml`` put into them.
+    """Return the definitions of a folder without the metadata that its own ``defs.yaml`` added.
 
-    Dagster notes the file and the component of a ``defs.yaml`` in the metadata of all that comes
-    from it. For a folder that overwrites what its parts have noted.
+    Dagster writes the file and the component of a ``defs.yaml`` into the metadata of all its
+    definitions. For a folder this overwrites the metadata of the folder's parts.
 
-    Relies on: ``context.component_tree.build_defs(context.component_loc)`` returns again what it
-    has built for the component (1.13.8). Should it hold anything else than ``defs``, those are
-    returned as they are.
+    Relies on: ``context.component_tree.build_defs(context.component_loc)`` returns the definitions
+    that it has already built for the component (1.13.8). If it contains anything other than
+    ``defs``, these are returned unchanged.
     """
     of_context: Any = context
     own: dg.Definitions = of_context.component_tree.build_defs(of_context.component_loc)

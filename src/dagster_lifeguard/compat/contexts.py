@@ -22,12 +22,12 @@ class StepInContext(NamedTuple):
 
 
 def step_of(context: Any) -> StepInContext | None:
-    """The step of a context; None for one that belongs to no step, as in a call by hand.
+    """The step of a context; None if it belongs to no step, as in a direct call.
 
     Relies on: ``get_step_execution_context`` of the contexts of assets, ops and asset checks,
     ``step_context`` of the context of an output, and ``instance``, ``run_id``, ``run_tags``,
-    ``step.key`` and ``step.tags`` of what they give; the priority of a claim is the sum of those in
-    the tags of the run and of the step (1.10.0).
+    ``step.key`` and ``step.tags`` of their results; the priority of a claim is the sum of the
+    priorities in the tags of the run and of the step (1.10.0).
     """
     try:
         if isinstance(context, dg.OutputContext):

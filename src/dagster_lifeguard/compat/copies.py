@@ -1,7 +1,7 @@
-"""Copies of definitions, and the way back to what was copied.
+"""Copies of definitions, and the way back to the originals.
 
-Definitions are never rebuilt from their parts. Each is copied as it is and the one thing that
-differs is put in, so whatever else a definition holds, in whatever version of Dagster, is kept.
+Definitions are never rebuilt from their parts. Each is copied whole and one attribute is replaced,
+so every other attribute is kept, in every version of Dagster.
 """
 
 from __future__ import annotations

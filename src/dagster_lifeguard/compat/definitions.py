@@ -42,11 +42,11 @@ def node_of(assets: dg.AssetsDefinition) -> NodeDefinition | None:
 
 
 def made_keys(assets: dg.AssetsDefinition) -> tuple[dg.AssetKey, ...]:
-    """Return the asset keys that the op or graph makes, sorted; of a subset, those of the whole.
+    """Return the asset keys that the op or graph makes, sorted; for a subset, all keys.
 
-    Sorted, as no order that Dagster keeps is the same in every process: that of ``specs`` comes
-    from a set for graph assets, and that of the outputs is the caller's, which for a dbt project
-    comes from a set too. Pools that differ from process to process would protect nothing.
+    They are sorted because no order in Dagster is the same in every process. The order of ``specs``
+    comes from a set for graph assets. The order of the outputs is the caller's, which for a dbt
+    project comes from a set too. Pools that differ between processes would protect nothing.
 
     Relies on: ``AssetsDefinition.node_keys_by_output_name`` (1.10.0).
     """

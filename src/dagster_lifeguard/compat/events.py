@@ -182,7 +182,7 @@ def innermost_error(event: str) -> str | None:
 
 
 def _decoded(instance: dg.DagsterInstance, run_id: str, kinds: set[Kind]) -> Iterator[EventRow]:
-    """The same through the public API, for a storage of which no more is known."""
+    """The same through the public API, for a storage of an unknown class."""
     cursor: str | None = None
     while True:
         page = instance.get_records_for_run(run_id, cursor=cursor, of_type=kinds)

@@ -55,14 +55,14 @@ class RunQueue:
 
 @dataclass(frozen=True)
 class DagsterTables:
-    """What the tables of an event log storage can hold.
+    """What an event log storage and its tables support.
 
     Attributes:
         storage: The class of the storage.
         is_sql: Whether it is one of Dagster's SQL storages, or derived from one.
-        has_pools: Whether it knows pools at all.
-        has_limits: Whether limits have a table of their own, with a mark for default ones.
-        revision: Of the tables, and of this Dagster; None if that is not told.
+        has_pools: Whether it supports pools.
+        has_limits: Whether there is a table of limits, with a mark for default limits.
+        revision: The revisions of the tables and of this Dagster; None if not known.
     """
 
     storage: str

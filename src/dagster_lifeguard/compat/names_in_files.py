@@ -18,7 +18,7 @@ _BUSY_SECONDS = 0.1
 
 
 def pools_in_files(home: Path, start: str, count_max: int) -> list[str]:
-    """The pools with a limit whose names begin so; of an instance on SQLite, else none.
+    """The pools with a limit whose names begin with this text, on SQLite; else none.
 
     Raises:
         Exception: Whatever the files and the database of the instance may raise.

@@ -35,8 +35,8 @@ class Leaf(NamedTuple):
     Attributes:
         op: The op.
         tags: The tags that its step will have.
-        graph: The name of the graph that uses it, of which Dagster knows one in a repository; None
-            if it is used by itself.
+        graph: The name of the graph that uses it, which is unique in a repository; None if the op
+            is used by itself.
     """
 
     op: dg.OpDefinition
@@ -85,8 +85,8 @@ def op_with_pool(
 ) -> dg.OpDefinition:
     """Copy an op as it is, but for its pool, with a note of the policy that gave it.
 
-    The tag ``dagster/concurrency_key`` goes with the pool it used to name: Dagster refuses an op
-    whose tag and pool differ.
+    The tag ``dagster/concurrency_key`` is removed with the pool that it named: Dagster refuses an
+    op whose tag and pool differ.
 
     Args:
         op: The op as the user wrote it.

@@ -31,7 +31,7 @@ class StepPlan(NamedTuple):
     """One step of a plan.
 
     Attributes:
-        pool: What stands in ``op.pool``, or in the tag that named a pool before; None if neither.
+        pool: The text in ``op.pool``, or else in the older tag; None if there is neither.
         asset_keys: The assets it makes, in the order of their names.
         after: The steps of the run that it waits for.
         check_keys: The asset checks that it evaluates. Before 1.11 those not selected may be
@@ -79,8 +79,8 @@ def step_plans(
 ) -> tuple[StepPlan, ...] | None:
     """The steps that a run planned to execute, in the order of its plan; None if it left no plan.
 
-    A step that is made while the run goes on stands here once, its key with a ``?``; in a run that
-    was executed again from its failure, also those that its first run made.
+    A step that is made during the run is listed once, with a ``?`` in its key. A re-execution from
+    failure also lists the steps that its first run made.
 
     Args:
         instance: Where the run is.

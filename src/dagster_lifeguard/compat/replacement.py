@@ -25,17 +25,17 @@ _NONE: Mapping[dg.OpDefinition, Mapping[str, str | None]] = MappingProxyType({})
 
 
 class OpReplacement:
-    """Replaces ops wherever they are used, keeping identity.
+    """Replaces ops in all their uses, keeping identity.
 
-    Dagster refuses two op or graph definitions of one name in a repository unless they are the
-    same object, so whatever holds a replaced op is copied once, and only then. Definitions to
-    which a policy was applied before are taken back to what the user wrote first.
+    Dagster refuses two op or graph definitions of one name in a repository unless they are the same
+    object. So each definition that contains a replaced op is copied once; all others are kept. If a
+    policy was applied before, the user's original definitions are used.
 
     Args:
-        new_ops: For each op as the user wrote it, what is to stand in its place.
-        untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
-        pools_of_uses: Of those that get no pool of their own, the pool in each graph that is to
-            have one, or none. In other graphs a use keeps what the user wrote.
+        new_ops: For each op as the user wrote it, its replacement.
+        untagged: The ops whose uses lose the tag ``dagster/concurrency_key``.
+        pools_of_uses: For ops without a pool of their own: the pool, or None, of the uses in each
+            graph. In other graphs a use keeps what the user wrote.
     """
 
     def __init__(

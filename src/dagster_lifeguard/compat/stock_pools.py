@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NAMED_MAX = 500
-"""Of more pools than these, all rows are read: a statement takes only so many values."""
+"""For more pools than this, all rows are read: a statement takes a limited number of values."""
 
 
 class HeldSlot(NamedTuple):
-    """A slot that somebody holds, also one that is to go when it is freed."""
+    """A held slot, including a slot that is deleted when it is freed."""
 
     pool: str
     run_id: str
@@ -69,10 +69,10 @@ def held_slots(
 def pending_steps(
     event_log: SqlEventLogStorage, pools: Collection[str] | None = None
 ) -> tuple[PendingStep, ...]:
-    """The pending steps of these pools or of all, in the order in which they go in.
+    """The pending steps of these pools, or of all pools, in the order in which they start.
 
-    SQLite keeps whole seconds of when each came. Of those that came within one and are of one
-    priority, Dagster takes any first.
+    SQLite stores arrival times in whole seconds. Among steps of one second and one priority,
+    Dagster may take any first.
 
     Relies on: ``PendingStepsTable``; the order is that of ``assign_pending_steps`` (1.10.0).
     """
@@ -129,13 +129,12 @@ def has_limits_table(event_log: SqlEventLogStorage) -> bool:
 def set_limits(event_log: SqlEventLogStorage, limits: Mapping[str, int | None]) -> None:
     """Set or, with None, delete limits in one transaction.
 
-    Once they are set, no error follows: that nobody was given the slots that came with them is
-    logged, and ``lifeguard doctor --fix`` gives them.
+    Once they are set, no error follows. If the new slots could not be assigned to waiting steps,
+    this is logged, and ``lifeguard doctor --fix`` assigns them.
 
-    As ``set_concurrency_slots`` and ``delete_concurrency_limit`` do it for one pool, except for
-    slots that were to go when they are freed, because the limit was lowered below what is held.
-    Dagster forgets them when the limit is raised again, and gives as many steps a slot beside
-    them; here they count.
+    Works like ``set_concurrency_slots`` and ``delete_concurrency_limit`` for one pool, with one
+    difference: slots that drain after the limit was lowered still count. Dagster forgets them when
+    the limit is raised again, and then assigns too many slots.
 
     Relies on: ``_upsert_and_lock_limit_row``, ``_allocate_concurrency_slots``,
     ``assign_pending_steps``, the column ``deleted`` of ``ConcurrencySlotsTable`` (1.10.0).

@@ -1,4 +1,4 @@
-"""What the storages take from Dagster's storages, none of which Dagster promises to keep."""
+"""Private parts of Dagster's storages that our storages use; Dagster may change any of them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def runs_changed_since(
     *,
     created_before: float | None = None,
 ) -> Iterator[StoredRun]:
-    """The runs that changed since then, and those that are not over, oldest first.
+    """The runs that changed since ``since``, and all unfinished runs, oldest first.
 
     Args:
         instance: Where to read.
@@ -136,7 +136,7 @@ def latest_run_ids(
     created_before: float | None,
     count_max: int,
 ) -> list[str]:
-    """Of the runs with these statuses those that changed last, since then; the latest first.
+    """The runs with these statuses that changed since then, the latest change first.
 
     Relies on: ``update_timestamp``, which is written whenever the status of a run changes, and the
     index of ``RunsTable`` by status and that (1.10.0).

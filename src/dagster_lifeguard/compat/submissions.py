@@ -34,7 +34,7 @@ TAG_PREFIX = "lifeguard/"
 CLAIM_TAGS = frozenset(
     {of_dagster.RUN_KEY_TAG, of_dagster.BACKFILL_ID_TAG, of_dagster.ASSET_EVALUATION_ID_TAG}
 )
-"""Tags by which somebody waits for this very run, and asks for no other in its place."""
+"""Tags of runs that are requested only once: no later request would do their work."""
 
 BOOKKEEPING_TAGS = frozenset(
     {
@@ -62,7 +62,7 @@ BOOKKEEPING_TAGS = frozenset(
         "dagster/failure_reason",
     }
 )
-"""Tags that say who asked for a run, when and how, and nothing of what it is to do.
+"""Tags about the origin of a run, which say nothing about its work.
 
 What Dagster 1.10.0 has no name for is written out.
 """
@@ -85,11 +85,11 @@ _AHEAD = (
 
 
 def order_of(run: dg.DagsterRun, ignore_tags: Collection[str] = ()) -> WorkOrder:
-    """What a run was asked to do, but for its assets and checks.
+    """What a run was asked to do, apart from its assets and checks.
 
     Args:
         run: The run.
-        ignore_tags: Tags that are of no account, besides those of bookkeeping.
+        ignore_tags: Further tags to ignore, besides those of bookkeeping.
 
     Relies on: the fields of ``DagsterRun`` (1.10.0; ``partitions_subset`` where there is one).
     """

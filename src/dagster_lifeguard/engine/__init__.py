@@ -1,1 +1,1 @@
-"""What decides who may go in: verbs, the session of a process, the store, the rules."""
+"""Decides which step may acquire slots: the verbs, the session of a process, store and rules."""

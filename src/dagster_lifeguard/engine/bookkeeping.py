@@ -1,4 +1,4 @@
-"""What a verb writes, worked out from what it sees: pure, and the same for every store."""
+"""Computes the rows that a verb writes from its view: pure, and the same for every store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def with_limits_in_force(view: View, default_limit: int | None) -> View:
-    """The view in which pools have the limits by which they are decided."""
+    """The view with the limit in force of each pool in place of the pool's own limit."""
     pools = {
         name: replace(pool, settings=replace(pool.settings, limit=limit))
         for name, pool in view.pools.items()
@@ -63,10 +63,10 @@ def groups_of(tags: Mapping[str, str], settings: Mapping[str, PoolSettings]) -> 
 def claimed(
     view: View, asking: Ticket, groups: Mapping[str, str], session: str, patience_seconds: float
 ) -> tuple[Verdict, Changes | None]:
-    """Decide a claim and say what it writes; None when there is nothing to write.
+    """Decide a claim and compute what it writes; None if there is nothing to write.
 
     Args:
-        view: What is seen under the locks.
+        view: The view under the locks.
         asking: The ticket as it asks.
         groups: The ticket's group in each pool in view whose order is fair.
         session: The session that asks.
@@ -236,13 +236,13 @@ def owned_only(view: View, session: str) -> View:
 def configured(
     view: View, change: Callable[[str, PoolSettings], PoolSettings], session: str
 ) -> Changes | None:
-    """What a change of the settings of all pools in view writes; None when there is nothing.
+    """What a change of the settings of all pools in view writes; None if nothing changes.
 
-    Who may go in by it can be told only by the view after it: see ``to_be_told``.
+    Only the view after the change shows which waiters may start: see ``to_be_told``.
 
     Args:
-        view: What is seen under the locks, with the limits that pools have of their own.
-        change: The settings that a pool is to have instead of those that it has.
+        view: The view under the locks, with the pools' own limits.
+        change: Maps a pool and its present settings to its new settings.
         session: The session that changes them, for the ledger.
     """
     wanted = ((pool, change(pool.pool, pool.settings)) for pool in view.pools.values())
@@ -276,7 +276,7 @@ def _kinds_of_change(before: PoolSettings, after: PoolSettings) -> Iterator[Entr
 
 
 def to_be_told(view: View, patience_seconds: float) -> Changes | None:
-    """What telling all that may go in, or when they may, writes; None if there are none."""
+    """The wake-ups of all waiters that may start, now or at a known time; None without any."""
     told = next_in_line(view.pools.values(), view.now, patience_seconds=patience_seconds)
     return Changes(wake=told) if told else None
 
@@ -288,13 +288,13 @@ def _to_wake(
     now: float,
     patience_seconds: float,
 ) -> tuple[QueuedTicket, ...]:
-    """Who should look again once these holdings and tickets are gone from these pools."""
+    """The waiters to wake once these holdings and tickets are gone from these pools."""
     found: dict[int, QueuedTicket] = {}
     for pool in pools:
         if pool.queue:
             freed = {number for holding in gone for number in holding.slots.get(pool.pool, ())}
             queue = tuple(waiter for waiter in pool.queue if waiter.key not in keys)
-            whole = pool.whole or not queue  # Of those out of sight nobody can be woken.
+            whole = pool.whole or not queue  # A waiter outside the view cannot be woken.
             after = replace(pool, taken=pool.taken - freed, queue=queue, whole=whole)
             for waiter in _who_does_not_know(pool, after, now, patience_seconds):
                 found[waiter.number] = waiter
@@ -304,9 +304,9 @@ def _to_wake(
 def _who_does_not_know(
     before: PoolView, after: PoolView, now: float, patience_seconds: float
 ) -> Iterable[QueuedTicket]:
-    """Of those that may be let in now, all but those who were told when the rate lets them start.
+    """Waiters that may start now and have not already been told their start time.
 
-    Without the exception every release would wake all that wait for a rate, to be told the same.
+    Otherwise every release would wake all waiters of a rate, to tell them the same time again.
     """
     fitting = next_in_line([after], now, patience_seconds=patience_seconds)
     rate = after.settings.rate

@@ -56,13 +56,13 @@ def _pass_by(point: Point) -> None:
 
 
 class Engine:
-    """Grants, counts and frees slots for one process, and for the threads of it.
+    """Grants, counts and frees slots for one process and its threads.
 
     Args:
-        store: Where the tables are.
-        options: Sessions and waiting.
-        passing: Called at each point of each transaction, so that a test can order two of them
-            exactly; does nothing by default.
+        store: The store of the tables.
+        options: Options of sessions and waiting.
+        passing: Called at each point of each transaction, so that a test can order two
+            transactions exactly; does nothing by default.
         session: The process's session, on the same store; one of its own by default.
 
     A fork of the process gets its own session. Slots held before the fork stay the parent's.
@@ -99,8 +99,8 @@ class Engine:
         Args:
             run_id: The run.
             step_key: The step.
-            demand: What it asks for.
-            priority: The higher goes first.
+            demand: The pools and slots that it asks for.
+            priority: A higher priority starts first.
             tags: Looks up the tags of the run; called only if the order of a pool is fair.
 
         Returns:
@@ -108,14 +108,14 @@ class Engine:
 
         Raises:
             StoreUnavailableError: The database could not be reached for half a minute. If a slot
-                was granted all the same, a later claim finds it or the lease frees it.
+                was granted nevertheless, a later claim finds it or the lease frees it.
         """
         ticket = Ticket(TicketKey(run_id, step_key), demand, priority)
         self._own.waive(ticket.key)
         return retry(lambda: self._transactions.claim(ticket, tags))
 
     def release(self, run_id: str, step_key: str, fence: int | None = None) -> bool:
-        """Give back what the ticket holds, or withdraw it while it waits. Idempotent.
+        """Release the slots of a ticket, or delete it while it waits. Idempotent.
 
         Args:
             run_id: The run.
@@ -124,11 +124,11 @@ class Engine:
                 successor holds.
 
         Returns:
-            Whether there was anything to give back or withdraw.
+            Whether there was anything to release or delete.
 
         Raises:
-            StoreUnavailableError: The database could not be reached or written. What only this
-                process owns is given back as soon as it can be, or when the lease has run out.
+            StoreUnavailableError: The database could not be reached or written. Slots that only
+                this process owns are released as soon as possible, or when the lease has run out.
         """
         key = TicketKey(run_id, step_key)
         self._executing.discard(key)
@@ -144,14 +144,14 @@ class Engine:
             raise
 
     def release_run(self, run_id: str) -> bool:
-        """Release every ticket of a run, whoever owns it. Idempotent."""
+        """Release every ticket of a run, whichever process owns it. Idempotent."""
         return retry(lambda: self._transactions.end(Scope((), run_id), EntryKind.RELEASED))
 
     def wipe(self) -> frozenset[str]:
-        """Release every ticket of every run, end the sessions that own some, and clear the ledger.
+        """Release all tickets of all runs, end the sessions that own them, and clear the ledger.
 
-        What scripts hold stays, with their sessions. A process whose session has ended learns it
-        at its next heartbeat, as after a lost lease. Limits, rates, orders and fences stay.
+        Slots of scripts stay, with their sessions. A process whose session has ended learns this at
+        its next heartbeat, as after a lost lease. Limits, rates, orders and fences stay.
 
         Returns:
             The runs that held or waited.
@@ -182,8 +182,8 @@ class Engine:
         Args:
             run_id: The run.
             step_key: The step.
-            executes: This process executes the step: should it die, the holding tells so while
-                another owner keeps it, see ``Holding.lost``.
+            executes: Whether this process executes the step. If it then dies while another owner
+                keeps the holding, ``Holding.lost`` names it.
 
         Returns:
             The holding's fence, or None when the ticket holds nothing.
@@ -207,7 +207,7 @@ class Engine:
         while True:
             session = self.session
             if session is None or not self._own.waits(key):
-                return True  # It lost its place, with its session or as nobody asked for it.
+                return True  # It lost its place: its session ended, or it did not ask.
             if self._own.takes_wake(key):
                 return True
             left = min(deadline, look_again) - time.monotonic()
@@ -225,7 +225,7 @@ class Engine:
     def reap(self) -> int:
         """End the sessions whose lease has run out and free what only they owned.
 
-        Every claim does this when it is needed; no daemon has to.
+        Every claim does this when needed, so no daemon is required.
 
         Returns:
             How many sessions were ended.
@@ -235,26 +235,26 @@ class Engine:
     def end_expired(self, sessions: Collection[str]) -> bool:
         """End these sessions if the leases of all have run out, and free what only they owned.
 
-        Their leases are judged in the transaction that frees: a process that comes back extends
-        its lease before it, or is told after it that its session is lost.
+        The leases are checked in the transaction that frees the slots. A process that comes back
+        renews its lease before that transaction, or learns after it that its session is lost.
 
         Returns:
-            False, with nothing changed, if one of them lives, or is no more.
+            False, with nothing changed, if one of these sessions lives, or no longer exists.
         """
         return retry(lambda: self._transactions.end_expired(tuple(sorted(sessions))))
 
     # ---- limits, and what others may read ------------------------------------------------------
 
     def settings(self) -> Mapping[str, PoolSettings]:
-        """The pools of which anything is set, and what, by name."""
+        """The settings of all pools that have any, by name."""
         found = retry(self.store.settings)
         self._transactions.settings_seen = dict(found)
         return found
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
-        """Set everything that can be set of these pools; None: nothing is. All or nothing.
+        """Set all settings of these pools; None deletes them. All or nothing.
 
-        See ``change_pool`` for when it holds.
+        See ``change_pool`` for when they take effect.
 
         Raises:
             ConfigError: A limit is not between 0 (paused) and ``LIMIT_MAX``.
@@ -269,10 +269,10 @@ class Engine:
     def change_pool(self, pool: str, **changes: Any) -> None:
         """Change some settings of a pool, by the names of ``PoolSettings``; the others stay.
 
-        All holds from now on. A higher limit wakes who waits; a lower one drains and never revokes.
-        A rate holds for any span of time after this, and who waits is told its new time. Under
-        another order, what is held counts for the empty group, and so does who waits until it asks
-        again.
+        The change takes effect at once. A higher limit wakes waiters; a lower limit drains the pool
+        and never revokes a slot. A rate holds for any span of time after the change, and waiters
+        get their new start time. With a new order, present holders count for the empty group, and
+        so does each present waiter until it asks again.
 
         Raises:
             ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
@@ -285,7 +285,7 @@ class Engine:
         )
 
     def snapshot(self, pool: str) -> PoolSnapshot:
-        """Who holds and who waits in one pool, and its limit (the default where it has none)."""
+        """The holders and waiters of one pool, and the limit in force."""
         (found,) = self.snapshots((pool,))
         return found
 
@@ -305,18 +305,18 @@ class Engine:
         )
 
     def ticket(self, run_id: str, step_key: str) -> Ticket | Holding | None:
-        """What a ticket does now: it waits, it holds, or there is none.
+        """The waiting ticket or the holding with this key; None if there is neither.
 
-        One whose lease is over is still there until a claim reaps it, and says so: ``is_over``.
-        Until then its process, or another owner, may adopt it.
+        If its lease is over, it still exists until a claim reaps it, with ``is_over`` set. Until
+        then its process, or another owner, may adopt it.
         """
         return retry(lambda: self.store.ticket(TicketKey(run_id, step_key)))
 
     def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
-        """The pools that somebody holds or waits for, sorted.
+        """The pools with holders or waiters, sorted.
 
         Args:
-            with_over: Also the pools where the lease of all holders and waiters is over.
+            with_over: Also pools where the leases of all holders and waiters are over.
         """
         return retry(lambda: self.store.busy_pools(with_over=with_over))
 
@@ -325,7 +325,7 @@ class Engine:
         return retry(self.store.run_ids)
 
     def has_expired(self, run_id: str, step_key: str) -> bool:
-        """Whether a holding of this ticket was ever taken back because its lease had run out."""
+        """Whether a holding of this ticket ever ended because its lease had run out."""
         return retry(lambda: self.store.has_expired(TicketKey(run_id, step_key)))
 
     # ---- the session ---------------------------------------------------------------------------
@@ -346,8 +346,8 @@ class Engine:
     def tidy(self) -> None:
         """Small chores of each heartbeat.
 
-        Gives back what could not be given back when it was released, withdraws waiting tickets
-        that nobody claims any more, and trims the ledger.
+        Retries failed releases, deletes waiting tickets that are no longer claimed, and trims the
+        ledger.
         """
         self._own.settle(
             lambda key, fence, owner: self._transactions.end(
@@ -359,15 +359,16 @@ class Engine:
         self.store.trim_ledger(self.options.keep_ledger_seconds, _TRIM_COUNT_MAX)
 
     def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
-        """The session is no more: tell whoever executes on what it held; see ``SessionUser``."""
+        """The session no longer exists: report the lost tickets; see ``SessionUser``."""
         if self.options.on_lease_lost is not None:
             kept = set() if by_clock else self._regained(held)
             self.options.on_lease_lost(tuple(key for key in held if key not in kept))
 
     def _regained(self, held: Mapping[TicketKey, Granted]) -> Collection[TicketKey]:
-        """What this process owns again, since another owner has kept it.
+        """The holdings that this process owns again, because another owner has kept them.
 
-        The database is asked by a thread of its own: one that does not answer now keeps nothing.
+        A separate thread asks the database, so a silent database cannot hold up the caller. Without
+        an answer nothing is regained.
         """
         kept: list[TicketKey] = []
 
@@ -390,23 +391,23 @@ class Engine:
             return False
 
     def close(self) -> None:
-        """Give back what only this process owns, and end its session unless others need it.
+        """Release the slots that only this process owns, and end its session unless others need it.
 
-        A later claim opens another. When the database cannot be reached, the lease ends what is
-        held.
+        A later claim opens a new session. If the database cannot be reached, the lease frees the
+        slots.
         """
         self._end(self._own.tickets())
         self._own.part()
 
     def leave(self, keys: Iterable[TicketKey] | None = None, *, at_once: bool = True) -> None:
-        """Own these no more, and give nothing back.
+        """Give up ownership of these tickets without releasing their slots.
 
-        The slots stay held until the lease has run out, and beyond that while another owner lives.
+        The slots stay held until the lease has run out, and after that while another owner lives.
 
         Args:
-            keys: Of what this engine holds; all by default, and then its session ends too, unless
-                others need it.
-            at_once: Else with the next heartbeat, if they are held by then.
+            keys: Tickets that this engine holds. By default all, and then its session ends too,
+                unless others need it.
+            at_once: Do it now; otherwise at the next heartbeat, for tickets that still hold then.
         """
         if keys is not None:
             self._own.leave(keys, at_once=at_once)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import TicketKey
 
 Point = Literal["begin", "viewed", "decided", "committed"]
-"""Where a transaction is: before its locks, with its view, with its verdict, after its commit."""
+"""A point in a transaction: before its locks, with its view, with its verdict, after its commit."""
 
 DUE_SECONDS = 0.002
-"""Who is next at a pool with a rate, and may start so soon, waits for that with the locks in hand.
+"""If the next waiter of a pool with a rate may start within this time, it waits under the locks.
 
-So it is not late, which would be lost for good where no burst makes up for it. Nobody else could
-start there before it.
+So it starts exactly on time: without a burst, a late start is lost. The locks delay no other
+waiter, because none may start at this pool before it.
 """
 
 
@@ -32,14 +32,13 @@ class EngineOptions:
         lease_seconds: How long a process is trusted without a heartbeat; a dead holder's slots
             are free after at most this long.
         patience_seconds: See ``admission``.
-        look_again_seconds: How often a waiter looks again although nothing woke it. The first in
-            line looks also when the first lease of all runs out, so that a dead holder's slots are
-            taken then.
-        abandon_seconds: A waiting ticket that nobody claims again for so long is withdrawn.
+        look_again_seconds: How often a waiter looks again without being woken. The first waiter
+            also looks when the first lease of all runs out, to take the slots of a dead holder.
+        abandon_seconds: A waiting ticket that is not claimed again for this long is deleted.
         keep_ledger_seconds: How long rows of the ledger are kept.
         default_limit: The limit of a pool that has no row of its own; None is unlimited.
         on_session_joined: Called before this engine claims anything under a session that is new to
-            it: what must be true as long as the engine is in use can be made true here.
+            it, to prepare whatever the engine needs while it is in use.
         on_lease_lost: Called with the tickets that this process no longer owns because it was
             silent for longer than its lease; in the heartbeat's thread or the claiming one.
     """

@@ -1,12 +1,12 @@
-"""What a fork of the process must find: no open handle, no held lock, and nothing of the parent's.
+"""Makes forks safe: a child inherits no open handle, no held lock and no slot of its parent.
 
-A forked child has the parent's memory and one of its threads. What is dangerous in that memory:
+A forked child has the parent's memory and one of its threads. These parts of it are dangerous:
 
-- SQLite's record of which file locks the process holds. The child does not hold them, so it would
-  take none; and the parent's last close would delete the journal under the child. So every handle
-  on the engine's files is closed before the fork, and opened anew by whoever needs it.
-- Locks of other threads, which nobody in the child would release: each is new in the child.
-- Connections, sessions and slots, which stay the parent's.
+- SQLite's record of the file locks that the process holds. The child does not hold them, so it
+  would take none; and the parent's last close would delete the journal under the child. So every
+  handle on the engine's files is closed before the fork, and opened again when it is needed.
+- Locks of other threads, which no thread of the child would release. Each is new in the child.
+- Connections, sessions and slots. They stay the parent's.
 
 Only forks through Python are seen (``os.fork``, ``multiprocessing`` with fork). A child that was
 forked by other means finds the parent's process id in its connections and is refused.
@@ -122,7 +122,7 @@ class _Forks:
     # ---- called by Python, in the thread that forks --------------------------------------------
 
     def before(self) -> None:
-        self._changed.acquire()  # Until the fork is done: nobody comes, nobody goes.
+        self._changed.acquire()  # Until the fork is done, no thread may begin or end a use.
         while self.is_waiting:
             self._changed.wait()
         self.is_waiting = True

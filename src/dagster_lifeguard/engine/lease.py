@@ -1,11 +1,11 @@
-"""Until when a process may trust its session: by its own clock, whatever the database does."""
+"""How long a process may trust its session, by its own clock, even if the database is silent."""
 
 from __future__ import annotations
 
 import time
 
 _MARGIN = 0.05
-"""The part of a lease that a process does not use: threads start late, clocks differ in speed."""
+"""The share of a lease held in reserve: threads start late, and clocks differ in speed."""
 
 _ANSWER_PART = 0.1
 _ANSWER_SECONDS_MAX = 1.0
@@ -19,19 +19,19 @@ def process_clock() -> float:
 
 
 def answer_seconds(lease_seconds: float) -> float:
-    """How long a process whose lease may be over waits for the database's word."""
+    """How many seconds a process whose lease may be over waits for the database's answer."""
     return min(_ANSWER_SECONDS_MAX, lease_seconds * _ANSWER_PART)
 
 
 class Lease:
-    """Tells a process when its slots may be another's.
+    """Knows from when on another process may hold this process's slots.
 
-    The database counts a lease from the moment it writes the heartbeat. That moment is later than
-    the moment the heartbeat was sent, so a lease counted from the sending is over first.
+    The database counts a lease from the moment at which it writes the heartbeat. The process counts
+    from the earlier moment at which it sent the heartbeat, so its lease ends first.
 
     A process that was stopped wakes up with its lease over and no heartbeat sent meanwhile. It may
-    still be the owner, if nobody took its slots: it asks once, and has ``answer_seconds`` to get
-    the answer. A process whose heartbeats stay unanswered has asked already.
+    still be the owner, if no other ticket took its slots: it asks once, and has ``answer_seconds``
+    to get the answer. A process whose heartbeats stay unanswered has asked already.
 
     Args:
         seconds: How long one heartbeat is good for.
@@ -60,7 +60,7 @@ class Lease:
         self._asking_since = None
 
     def over_at(self) -> float | None:
-        """When the process must take its slots for lost; None while it has not asked."""
+        """When the process must treat its slots as lost; None while it has not asked."""
         if self._asking_since is None:
             return None
         return max(self.ends_at, self._asking_since + self.answer_seconds)

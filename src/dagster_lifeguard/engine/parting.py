@@ -1,4 +1,4 @@
-"""How a session parts with what it owns, without giving slots back."""
+"""How a session gives up its ownership of holdings without releasing their slots."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LOOKS_MAX = 20
 
 
 def disown(store: Store, key: TicketKey, session: str, heir: str | None) -> bool:
-    """Make a session own what a ticket holds no more.
+    """End a session's ownership of what a ticket holds.
 
     Args:
-        store: Where sessions are.
+        store: The store of the sessions.
         key: The ticket.
         session: The session.
-        heir: Who owns it instead, if nobody else does.
+        heir: The session that owns it instead, if no other session does.
 
     Returns:
-        False, with nothing changed, when nobody else owns it and there is no heir.
+        False, with nothing changed, if no other session owns it and there is no heir.
 
     Raises:
         TryAgainError: The database did not answer.

@@ -40,7 +40,7 @@ class SessionUser(Protocol):
         """Small chores of each heartbeat."""
 
     def lost(self, held: Mapping[TicketKey, Granted], *, by_clock: bool) -> None:
-        """The session is no more: what this engine held under it.
+        """The session no longer exists: report what this engine held under it.
 
         Args:
             held: The tickets, and what each was granted.
@@ -50,12 +50,12 @@ class SessionUser(Protocol):
 
 
 class Session:
-    """This process's session: opened when it is first needed, and anew after it was ended or lost.
+    """This process's session: opened when first needed, and again after it was ended or lost.
 
     Every engine of the process on the same database is a member. The session ends when the last
-    member leaves, or when nothing was held or waited for under it during one lease; the store's
-    connection is closed with it. If an engine is collected that still holds something, those slots
-    are left to a lease that nobody renews.
+    member leaves, or when its members held and waited for nothing during one lease. The store's
+    connection is closed with it. If an engine is garbage-collected while it holds slots, the lease
+    of these slots is no longer renewed.
 
     A fork of the process begins without a session. What the parent holds stays the parent's.
 
@@ -98,7 +98,7 @@ class Session:
         """The session; a new one if there is none.
 
         Args:
-            member: Who needs it.
+            member: The member that needs it.
             on_joined: Called before this member claims anything under this session.
 
         Raises:
@@ -144,7 +144,7 @@ class Session:
         return False
 
     def lose(self, session: str, *, by_clock: bool = False) -> None:
-        """Forget a session that is no more, and tell the engines what they held under it."""
+        """Forget a session that no longer exists, and report to the engines what they held."""
         with self.lock:
             if self.id != session:
                 return  # Another thread found out first.
@@ -154,7 +154,7 @@ class Session:
             member.tell_lost(held, by_clock=by_clock)
 
     def part(self, member: Member) -> None:
-        """This engine needs the session no more. With the last one it ends."""
+        """This engine no longer needs the session. With the last engine the session ends."""
         with self.lock:
             self._let_go([member])
             is_last = not self._members
@@ -163,7 +163,7 @@ class Session:
             self._retire()
 
     def tidy(self) -> None:
-        """Chores of each heartbeat: for the engines, and for those that are gone."""
+        """Chores of each heartbeat: for the engines, and for engines that no longer exist."""
         with self.lock:
             self._let_go([member for member in self._members if member.user is None])
             members = tuple(self._members)
@@ -178,7 +178,7 @@ class Session:
             self._retire()
 
     def _let_go(self, gone: Iterable[Member]) -> None:
-        """Leave what these still hold; another member withdraws what waits, or the lease does."""
+        """Give up what these engines hold; another member, or the lease, ends their waits."""
         for member in gone:
             self._members.discard(member)
             for other in tuple(self._members)[:1]:
@@ -196,9 +196,10 @@ class Session:
         self._left.update(dict.fromkeys(keys))
 
     def hand_over(self) -> None:
-        """Own what was left no more; tried again at each heartbeat.
+        """Give up ownership of the tickets that engines left; retried at each heartbeat.
 
-        What has no other owner gets a session that nobody keeps alive: it is free one lease later.
+        A holding without another owner gets a session without heartbeats: it is free one lease
+        later.
         """
         with self.lock:
             session, left = self.id, tuple(self._left)
@@ -220,7 +221,7 @@ class Session:
         return heir
 
     def _retire(self) -> None:
-        """End the session if nobody needs it; if the database does not answer, its lease does."""
+        """End the session if no member needs it; if the database is silent, its lease ends it."""
         with self.lock:
             is_needed = self._left or any(m.tickets() or m.owed for m in self._members)
             if is_needed and self._members:
@@ -256,7 +257,7 @@ def shared_session(
     """The one session of this process on a database, for a lease of this length.
 
     Args:
-        database: What tells the database from others.
+        database: A key that identifies the database.
         lease_seconds: How long the session is trusted without a heartbeat.
         make_store: Makes the store if there is no session yet.
     """
@@ -286,10 +287,10 @@ class Member:
         user: The engine. It is not kept alive by this.
 
     Attributes:
-        joined: The session under which it may claim; None before it does.
-        held: What each ticket that holds was granted.
+        joined: The session under which it may claim; None before its first claim.
+        held: The grant of each ticket that holds.
         asked: The tickets that wait.
-        owed: Releases that failed, with the fence that they were meant for.
+        owed: Releases that failed, with the fence of the holding to release.
     """
 
     def __init__(self, session: Session, user: SessionUser) -> None:
@@ -343,11 +344,11 @@ class Member:
             user.lost(held, by_clock=by_clock)
 
     def leave(self, keys: Iterable[TicketKey], *, at_once: bool = True) -> None:
-        """Own these of the held tickets no more, and give nothing back.
+        """Give up ownership of these held tickets without releasing their slots.
 
         Args:
             keys: The tickets.
-            at_once: Else with the next heartbeat, if they are held by then.
+            at_once: Do it now; otherwise at the next heartbeat, for tickets that still hold then.
         """
         with self._session.lock:
             left = [key for key in keys if self.held.pop(key, None)]
@@ -364,13 +365,13 @@ class Member:
     def note(
         self, key: TicketKey, verdict: Verdict, view: View, session: str, asked_at: float
     ) -> bool:
-        """Take note of a verdict; False if there is another session by now, or none.
+        """Record a verdict; False if the session has changed meanwhile, or has ended.
 
         Args:
             key: The ticket.
-            verdict: What was decided.
-            view: What it was decided on.
-            session: Under which it was asked.
+            verdict: The verdict.
+            view: The view that it was decided on.
+            session: The session that asked.
             asked_at: When the look began, by ``time.monotonic``. The next look starts early by the
                 time that this one needed to reach its view.
         """
@@ -391,12 +392,12 @@ class Member:
 
     def _pause_seconds(self, verdict: Waiting, view: View) -> float:
         pause = self._look_again_seconds
-        # The first in line looks as soon as a holder may be dead; whoever reaps wakes the rest. A
+        # The first waiter looks as soon as a holder may be dead; its reaping wakes the others. A
         # lease that has run out by now could not be reaped just before: not at once again.
         if verdict.ahead == 0 and view.lease_ends is not None and not view.expired:
             pause = min(pause, view.lease_ends - view.now)
-        # A step that waits for a rate knows its time, and nobody wakes it. The next one comes early
-        # rather than late: it waits for the rest with the locks in hand.
+        # A step that waits for a rate knows its start time and is not woken. The next waiter comes
+        # early rather than late, and waits for the remaining time under the locks.
         if verdict.ready_at is not None:
             early = 0.0 if verdict.ahead else DUE_SECONDS / 2
             pause = min(pause, max(0.0, verdict.ready_at - view.now - early))
@@ -436,14 +437,14 @@ class Member:
         return woken
 
     def abandoned(self) -> tuple[TicketKey, ...]:
-        """The waiting tickets that nobody has claimed again for too long."""
+        """The waiting tickets that were not claimed again for too long."""
         before = time.monotonic() - self._abandon_seconds
         return tuple(key for key, asked in tuple(self.asked.items()) if asked.at < before)
 
     # ---- what it could not give back -----------------------------------------------------------
 
     def owe(self, key: TicketKey, fence: int | None) -> None:
-        """A ticket could not be released; with the fence that was meant."""
+        """Record a failed release, with the fence of the holding to release."""
         self.owed[key] = fence
 
     def waive(self, key: TicketKey) -> None:
@@ -453,7 +454,7 @@ class Member:
                 self.owed.pop(key, None)
 
     def settle(self, give_back: Callable[[TicketKey, int | None, str], object]) -> None:
-        """Give back what is owed: ticket, fence, and the session that alone may own it."""
+        """Retry failed releases: ticket, fence, and the only session that may own the holding."""
         for key in tuple(self.owed):
             with self._settling:
                 session = self.id

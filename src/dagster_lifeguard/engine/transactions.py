@@ -1,10 +1,10 @@
-"""The engine's transactions: lock, look, decide, write, wake.
+"""The engine's transactions: lock, read, decide, write, wake.
 
-Who knows or presumes what it would see decides first, and the store verifies that under the locks
-before it writes. All pools of a demand are locked in sorted order and granted together or not at
-all, so nobody holds one pool while waiting for another, and no two transactions can deadlock. The
-waiter takes its slots itself; whoever frees some only hints, so a lost hint or a dead waiter costs
-time and never a slot.
+A process may decide on a guess; the store checks the guess under its locks before writing. All
+pools of a demand are locked in sorted order and granted together or not at all. So no ticket holds
+one pool while it waits for another, and no two transactions can deadlock. A waiter acquires its
+slots itself; a release only wakes waiters. So a lost wake-up or a dead waiter costs time, never a
+slot.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _due_soon(verdict: Verdict, view: View) -> float | None:
     if isinstance(verdict, Granted) or verdict.ready_at is None or verdict.ahead:
         return None
     rate = view.pools[verdict.pool].settings.rate
-    # At a high rate somebody would wait with the locks nearly always.
+    # At a high rate some transaction would wait while it holds the locks nearly all the time.
     if rate is None or rate.interval_ns < nanoseconds(5 * DUE_SECONDS):
         return None
     return verdict.ready_at if verdict.ready_at - view.now <= DUE_SECONDS else None
@@ -168,8 +168,8 @@ class Transactions:
     def adopt(self, key: TicketKey, *, executes: bool) -> int | None:
         """Own what the ticket holds, too; its fence, or None if it holds nothing.
 
-        A holding whose lease is over was given to nobody else yet, unless its owners were revoked.
-        Those are ended first; under this session nobody is let in any more.
+        The slots of a holding whose lease is over were not granted again yet, unless its owners
+        were revoked. So revoked sessions are ended first.
         """
         for _ in range(_LOOKS_MAX):
             session = self._own.open()
@@ -224,7 +224,7 @@ class Transactions:
             scope: A run, a step, or sessions. Without pools, those where these hold or wait.
             kind: ``RELEASED`` or ``EXPIRED``, for the ledger.
             fence: Only the holding with this fence.
-            owner: Only what nobody else owns.
+            owner: Only holdings and tickets that this session alone owns.
             by: The session that ends it, for the ledger; this one by default.
             waiting_only: Nothing that holds.
             all_sessions: Nothing unless all sessions of the scope can be ended.
@@ -278,7 +278,7 @@ class Transactions:
         return ended
 
     def _reap_some(self, pools: tuple[str, ...]) -> None:
-        """Free what the dead hold in these pools, and do a part of what else they have left."""
+        """Free the slots of dead holders in these pools, and delete some other rows of the dead."""
         self._say_that_it_lives()
         for session in self._store.holders_over(pools, _HOLDERS_COUNT_MAX):
             self._end_dead(session)
@@ -305,11 +305,11 @@ class Transactions:
     def configure(
         self, pools: tuple[str, ...], change: Callable[[str, PoolSettings], PoolSettings]
     ) -> None:
-        """Change what is set of these pools, all or nothing.
+        """Change the settings of these pools, all or nothing.
 
         Args:
             pools: Their names.
-            change: The settings that a pool is to have instead of those that it has.
+            change: Maps a pool and its present settings to its new settings.
         """
         self._passing("begin")
         with self._store.begin(Scope(pools)) as transaction:
@@ -322,7 +322,7 @@ class Transactions:
         self._tell(pools)  # Also when there was no change: it may be that only the answer was lost.
 
     def _tell(self, pools: tuple[str, ...]) -> None:
-        """Wake who may go in now. That is a hint: who misses it looks again by itself."""
+        """Wake waiters that may start now; a waiter that misses this looks again by itself."""
         try:
             with self._store.begin(Scope(pools)) as transaction:
                 view = bookkeeping.with_limits_in_force(

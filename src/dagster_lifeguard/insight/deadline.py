@@ -1,4 +1,4 @@
-"""When Dagster ends a run for its age, which counts the time that its steps wait for pools."""
+"""When Dagster ends a run that has run too long. The time that steps wait for pools counts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """How long a run may take from its start, waits of its steps for pools included.
+    """How long a run may take from its start. The waits of its steps for pools are included.
 
     Attributes:
-        setting: What says so: a tag of the run, or ``run_monitoring.max_runtime_seconds``.
-        seconds: How long that is.
-        at: When it is over; None while the run has not started.
-        is_enforced: Whether run monitoring is enabled, without which nothing ends the run; None
-            where that cannot be seen.
+        setting: The setting that limits the run: a tag, or ``run_monitoring.max_runtime_seconds``.
+        seconds: How long the run may take.
+        at: When that time is over, in seconds since the epoch; None while the run has not started.
+        is_enforced: Whether run monitoring is enabled; without it nothing ends the run. None if
+            that cannot be seen.
     """
 
     setting: str

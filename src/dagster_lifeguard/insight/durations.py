@@ -29,7 +29,7 @@ RUNS_MAX = 500
 a look at the past costs does not grow with the window, or with how much runs."""
 
 SAMPLES_MIN = 3
-"""With fewer executions than this there is nothing to go by."""
+"""With fewer past executions than this there is no estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How durations are spread.
+    """The distribution of durations, in seconds.
 
     Attributes:
-        count: How many were seen.
-        p50: At least half of them were no longer.
-        p95: At least nineteen of twenty were no longer.
+        count: How many durations there are.
+        p50: At least half of the durations were no longer.
+        p95: At least 95 % of the durations were no longer.
     """
 
     count: int
@@ -103,7 +103,7 @@ class Durations:
     run_seconds: Mapping[str, Sample] = field(default_factory=dict)
 
     def holds_of(self, pool: str, name: str) -> Sample | None:
-        """How long this step (or job) holds the pool, or else anybody does; None: not known."""
+        """How long this step (or job), or else any step, holds the pool; None: not known."""
         for sample in (self.own_holds.get((pool, name)), self.holds.get(pool)):
             if sample is not None and len(sample) >= SAMPLES_MIN:
                 return sample

@@ -44,35 +44,36 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.pools import Waiter
 
 RUNS_SEEN_MAX = 50
-"""Of the unfinished runs that may make an asset, only so many of the oldest are looked at."""
+"""The most unfinished runs that may make an asset and are read, the oldest ones."""
 
 _MADE_WHILE_GOING_ON = re.compile(r"\[[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer to why something waits.
+    """Why an asset, a run or a step waits.
 
     Attributes:
-        kind: What was asked about.
+        kind: What the question is about.
         name: The asset, or the run's id.
-        step_key: The step that was asked about, if it was one.
-        at: When it was looked at.
+        step_key: The step, if the question is about one.
+        at: When the deployment was read, in seconds since the epoch.
         granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
-        engine: Whether the engine admits steps; None where that cannot be seen.
-        window: The seconds before ``at`` that estimates are drawn from.
+        engine: Whether the engine is in use; None if that cannot be seen.
+        window: How many seconds before ``at`` the estimates use.
         pools: The pools of the asset's steps.
-        pools_by_partition: Those of them that depend on the partition, by their template.
-        steps: The steps that were asked about: of a run, in the order of its plan; of an asset,
-            those of its unfinished runs, in the order in which they go in.
-        duplicate_of: Of a run that was dropped as a duplicate: the run that does the work.
-        deadline: Of a run or a step: when Dagster ends the run for its age.
-        runs_unseen: Unfinished runs that may make the asset and were too many to look at.
-        run_over: Of a run that is over: its status, such as ``FAILURE``.
-        run_ended: Of a run that is over: when it ended, if that is known.
-        lease_over: The pools where steps that were asked about hold or wait under a lease that is
-            over: the next claim takes that back.
-        never_ran: Of an asset: whether only the definitions tell it, and no run has planned it.
+        pools_by_partition: The pools that depend on the partition, by their template.
+        steps: The steps. For a run or a step: in the order of the run's plan. For an asset: the
+            steps of its unfinished runs, in the order in which they start.
+        duplicate_of: For a run that was dropped as a duplicate: the run that does the work.
+        deadline: For a run or a step: when Dagster ends the run because it has run too long.
+        runs_unseen: How many unfinished runs may make the asset but were not read.
+        run_over: For a run that is over: its status, such as ``FAILURE``.
+        run_ended: For a run that is over: when it ended, if that is known.
+        lease_over: The pools where these steps hold or wait under a lease that has run out; the
+            next claim frees these slots.
+        never_ran: For an asset: whether no run has planned it, so that only the definitions name
+            it.
     """
 
     kind: Literal["asset", "run", "step"]

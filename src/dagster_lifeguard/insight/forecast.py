@@ -1,10 +1,10 @@
-"""When a waiting step goes in: the queue played forward with the durations of the past.
+"""Estimates when a waiting step starts, by simulating the queue with past durations.
 
-Each play draws, for whoever holds, how long it still will, of the holds that were longer than it
-has held already; and for whoever waits ahead, how long it will hold in its turn. The quantiles of
-many plays are the estimate. Nobody passes in a play, although under the engine a small demand may
-pass a large one, and in Dagster's run queue a run whose pools are free passes one whose are not; so
-an estimate errs on the late side.
+Each simulation draws the remaining time of each holder from past holds that were longer than it has
+held already, and the holding time of each waiter ahead from all past holds. The quantiles of many
+simulations are the estimate. In a simulation no waiter passes another. In reality a small demand
+may pass a large one under the engine, and in Dagster's run queue a run whose pools are free passes
+a run whose pools are full. So an estimate may be too late.
 """
 
 from __future__ import annotations
@@ -25,43 +25,44 @@ if TYPE_CHECKING:
 
 PLAYS = 200
 LONGER_MIN = 2
-"""Someone who holds has to be outlasted by so many that are known, or nothing is known of it."""
+"""How many known holds must be longer than a holder's hold so far, to estimate its end."""
 
 LINE_MAX = 500
-"""Nobody further behind in a queue gets an estimate."""
+"""A waiter further back in a queue gets no estimate."""
 
 
 OCCUPANTS_MAX = 500
-"""Behind more holders than these nobody gets an estimate: each play draws for each of them."""
+"""With more holders there is no estimate, because each simulation draws for each holder."""
 
 
 class NoEstimate(str, Enum):
     """Why there is no estimate."""
 
     NO_HISTORY = "no-history"
-    """Too few executions are known of someone who holds or is ahead."""
+    """Too few past executions are known for a holder, or for a step ahead."""
     OUTLASTED = "outlasted"
-    """Someone who holds has held longer than nearly all that is known."""
+    """A holder has already run longer than nearly every known execution."""
     LEAKED = "leaked"
-    """Someone holds whose run is over, and may never let go."""
+    """The run of a holder is over, so its slots may never be released."""
     PAUSED = "paused"
     """The limit is 0."""
     TOO_LARGE = "too-large"
-    """The limit is lower than what is asked for."""
+    """The step asks for more slots than the limit."""
     TOO_FAR = "too-far"
-    """Too many are ahead."""
+    """Too many steps are ahead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """In how many seconds a step goes in.
+    """In how many seconds a step is likely to start.
 
     Attributes:
-        soonest: One play in ten was no later.
-        typical: Half the plays were no later.
-        latest: Nine plays in ten were no later; None if it may take longer than all that is known.
-        samples: How many executions the durations were drawn from.
-        missing: Why there is none of the above.
+        soonest: One simulated wait in ten ended by then.
+        typical: Half of the simulated waits ended by then.
+        latest: Nine simulated waits in ten ended by then; None if the wait may be longer than any
+            that is known.
+        samples: How many past executions the durations were drawn from.
+        missing: Why there is no estimate.
     """
 
     soonest: float | None = None
@@ -73,13 +74,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class ForecastHolder:
-    """Someone who holds.
+    """A holder.
 
     Attributes:
-        slots: How many.
-        elapsed: For how long already.
-        sample: How long such as it hold; None if that is not known.
-        is_stuck: Whether it will never let go by itself.
+        slots: How many slots it holds.
+        elapsed: For how many seconds it has held them.
+        sample: Past holds of the same kind, in seconds; None if none are known.
+        is_stuck: Whether it will never release the slots by itself.
     """
 
     slots: int
@@ -90,7 +91,7 @@ class ForecastHolder:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Someone who waits: how many slots it asks for, and how long it will hold them."""
+    """A waiter: how many slots it asks for, and past holds of the same kind."""
 
     slots: int
     sample: Sample | None
@@ -99,19 +100,19 @@ class Candidate:
 def forecast(
     limit: int, occupants: Iterable[ForecastHolder], line: Sequence[Candidate]
 ) -> tuple[Estimate, ...]:
-    """Estimate for each in line, in its order, when it goes in.
+    """Estimate for each waiter, in queue order, when it starts.
 
     The same question always gets the same answer: the draws are not random between calls.
 
     Args:
         limit: How many slots there are.
-        occupants: Who holds now.
-        line: Who waits, first in line first.
+        occupants: The present holders.
+        line: The waiters, the first in the queue first.
     """
     occupants = tuple(occupants)
     if limit == 0:
         return (Estimate(missing=NoEstimate.PAUSED),) * len(line)
-    # One that can never go in holds up nobody.
+    # A waiter that can never start holds up no other.
     able = [candidate for candidate in line if candidate.slots <= limit]
     found = iter(_of_the_able(limit, occupants, able))
     return tuple(
@@ -164,7 +165,7 @@ def _of_the_able(
 def _play(
     limit: int, occupants: Sequence[ForecastHolder], line: Sequence[Candidate], draws: random.Random
 ) -> list[float]:
-    """When each in line goes in, once."""
+    """When each waiter starts, in one simulation."""
     ends = [(_remaining(occupant, draws), occupant.slots) for occupant in occupants]
     heapq.heapify(ends)
     free = limit - sum(occupant.slots for occupant in occupants)
@@ -200,7 +201,7 @@ def _count(occupants: Sequence[ForecastHolder], line: Sequence[Candidate]) -> li
 
 
 def _never(occupants: Iterable[ForecastHolder]) -> NoEstimate:
-    """What it means that someone who holds never lets go in most plays."""
+    """The reason for no estimate if a holder never releases its slots in most simulations."""
     if any(occupant.is_stuck for occupant in occupants):
         return NoEstimate.LEAKED
     known = all(occupant.sample is not None for occupant in occupants)

@@ -1,6 +1,6 @@
-"""What a run, a step or a pool holds, and whether it seems safe to free.
+"""The slots that a run, a step or a pool holds, and whether it seems safe to free them.
 
-What is found here is to be shown. ``Deployment.free`` judges again at the moment of freeing.
+This is for display. ``Deployment.free`` judges again at the moment of freeing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Freeable:
-    """What one step holds, or waits for, and whether it is safe to free.
+    """The slots that one step holds or waits for, and whether it is safe to free them.
 
     Attributes:
-        run_status: None if the run is not known any more.
-        holds: Slots that it holds in each pool, as pool and slots.
+        run_status: Dagster's status of the run; None if the run is no longer known.
+        holds: The slots that it holds: for each pool, its name and the number of slots.
         waits: The pools that it waits for.
-        alive: Whether somebody still works under these slots; None if nobody can tell.
-        evidence: By what that was judged, in sentences.
+        alive: Whether a process still works under these slots; None if that is not known.
+        evidence: The reasons for ``alive``, in sentences.
     """
 
     run_id: str
@@ -44,15 +44,15 @@ class Freeable:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it is known that nobody works under these slots any more."""
+        """Whether it is known that no process works under these slots any more."""
         return self.alive is False
 
 
 def find_freeable(deployment: Deployment, subject: Subject, now: float) -> tuple[Freeable, ...]:
-    """What there is to free: of a run, a step, or, in a pool, of everybody who holds.
+    """The slots that can be freed: of a run, of a step, or of all holders of a pool.
 
     Raises:
-        DeploymentError: Under granularity ``run`` nothing is held but by the runs themselves.
+        DeploymentError: Under granularity ``run`` only runs hold, and they cannot be freed.
     """
     if deployment.settings().granularity == "run":
         raise DeploymentError(

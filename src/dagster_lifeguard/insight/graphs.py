@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def as_holders(steps: Iterable[StepExecution]) -> tuple[StepExecution, ...]:
-    """The executions of a run as those who hold pools: of a graph with ``hold: asset``, one.
+    """The executions of a run, with one execution for each graph with ``hold: asset``.
 
-    It bears the graph's name as step key, and lasts from the first start of a step to the last
-    end; where one has no end, neither has it. Every other step stays as it is.
+    That execution has the graph's name as step key. It lasts from the first start of a step to the
+    last end; if any of its steps has no end, it has none either. Other steps stay as they are.
     """
     found: dict[object, StepExecution] = {}
     for number, step in enumerate(steps):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.store.contract import Store
 
 CHANGES_MAX = 50
-"""Of the changes of a limit so many of the newest are told."""
+"""The most changes of a limit that are returned, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PoolSummary:
-    """One pool in outline.
+    """One pool, summarized. Durations are seconds.
 
     Attributes:
-        limit: The limit in force; 0 is paused, None unlimited.
-        from_default: Whether that is the default limit.
+        limit: The limit in force; 0: paused, None: unlimited.
+        from_default: Whether ``limit`` is the default limit.
         held: Slots that are held.
         waiting: How many wait: steps at the pool, and runs that the run queue holds back for it.
             Under granularity ``run``: the runs in the queue.
@@ -73,12 +73,12 @@ class PoolSummary:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody holds and nobody waits."""
+        """Whether the pool has neither holders nor waiters."""
         return not self.held and not self.waiting
 
     @property
     def pressure(self) -> float:
-        """Slots held and asked for, in units of the limit: above 1, somebody waits."""
+        """Slots held and asked for, divided by the limit; above 1 some step waits."""
         if self.limit is None:
             return 0.0
         asked = self.held + self.wanted
@@ -90,16 +90,17 @@ class Holder:
     """A step (or run, under granularity ``run``) that holds slots.
 
     Attributes:
-        job_name: None if the run is not known any more.
-        run_status: The same.
-        step_key: Empty under granularity ``run``.
-        elapsed: For how long it has held; None if it is not told since when.
-        typical: How long such as it hold; None if that is not known.
-        fence: Of the engine's grant.
-        group: With which it shares, where the order of the pool is fair.
-        is_leaked: Whether its run is over, so that nobody may ever give its slots back.
-        lost: The step's own process, as host and process id, if it is dead or silent though its
-            run worker, or another process, keeps the slots.
+        job_name: The job of the run; None if the run is no longer known.
+        run_status: Dagster's status of the run; None if the run is no longer known.
+        step_key: The step; empty under granularity ``run``.
+        elapsed: For how many seconds it has held the slots; None if ``since`` is not known.
+        typical: How long the same step, or else other steps of the pool, held slots in the past;
+            None if no history is known.
+        fence: The fence of the engine's grant.
+        group: Its group, if the order of the pool is fair.
+        is_leaked: Whether its run is over, so that the slots may never be released.
+        lost: The step's own process, as host and process id, if that process is dead or silent
+            while another process, such as the run worker, keeps the slots.
     """
 
     run_id: str
@@ -121,11 +122,11 @@ class Waiter:
     """A step (or run, under granularity ``run``) that waits.
 
     Attributes:
-        position: 1 for who goes in next.
-        waited: For how long; None if it is not told since when.
-        group: With which it shares, where the order of the pool is fair.
+        position: 1 for the next one to start.
+        waited: For how many seconds it has waited; None if ``since`` is not known.
+        group: Its group, if the order of the pool is fair.
         reason: Why it waits.
-        estimate: When it goes in.
+        estimate: When it is likely to start.
     """
 
     position: int
@@ -144,12 +145,12 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool with everyone in it.
+    """One pool with its holders and waiters.
 
     Attributes:
-        holders: Who holds, oldest first as far as that is known.
-        queue: Who waits, in the order in which they go in.
-        holds: How long the pool was held in the window that was looked at.
+        holders: The holders, oldest first where the times are known.
+        queue: The waiters, in the order in which they start.
+        holds: How long steps held the pool in the window.
     """
 
     summary: PoolSummary
@@ -163,12 +164,12 @@ class Overview:
     """The pools of a deployment.
 
     Attributes:
-        at: When it was looked at.
+        at: When the deployment was read, in seconds since the epoch.
         granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
-        engine: Whether the engine admits steps; None where that cannot be seen.
-        default_limit: Limit of a pool that has none of its own; None if it is unlimited.
-        window: The seconds before ``at`` that ``waits`` are of; 0 if the past was not looked at.
-        pools: Sorted by pressure.
+        engine: Whether the engine is in use; None if that cannot be seen.
+        default_limit: Limit of a pool without a limit of its own; None if it is unlimited.
+        window: How many seconds before ``at`` the ``waits`` cover; 0 if history was not read.
+        pools: The pools under most pressure first.
         held: Slots held in all pools.
         waiting: Steps and runs that wait for some pool, at it or in the run queue, each counted
             once.
@@ -192,7 +193,7 @@ class Overview:
 
     @property
     def busy(self) -> tuple[PoolSummary, ...]:
-        """The pools that somebody holds or waits for."""
+        """The pools with holders or waiters."""
         return tuple(pool for pool in self.pools if not pool.is_idle)
 
 
@@ -394,7 +395,7 @@ def _name(step: HoldingStep | WaitingStep, run: Run | None) -> str:
 
 
 def _starts(state: PoolState, now: float) -> list[float]:
-    """In how many seconds the rate lets each of those who wait start, in their turn."""
+    """In how many seconds the rate lets each waiter start, in queue order."""
     rate = state.settings.rate
     if rate is None:
         return [0.0] * len(state.waiting)

@@ -39,10 +39,10 @@ NO_STATES: Mapping[str, PoolState] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RunOutline:
-    """A run that goes on.
+    """A run that takes up a limit.
 
     Attributes:
-        elapsed: Since when it began, or was submitted if it did not yet.
+        elapsed: Seconds since it started, or since it was submitted if it has not started.
     """
 
     run_id: str
@@ -57,11 +57,12 @@ class Blockage:
 
     Attributes:
         name: The tag as ``key=value``, or the pool; empty for the number of runs.
-        limit: How many may go on at once, or the pool's slots.
-        taken: How many do, or the slots that are held.
-        promised: The slots that the queue counts besides, for steps that wait and runs that begin.
-        behind: Who that is, oldest first.
-        estimate: When this alone would let it go.
+        limit: The largest number of runs at once, or the slots of the pool.
+        taken: How many runs are in progress, or how many slots are held.
+        promised: The further slots that the queue counts as taken: for waiting steps, and for runs
+            that were just launched or will be launched before this one.
+        behind: The runs or holders that take up the limit, oldest first.
+        estimate: When the run could leave if nothing else kept it.
     """
 
     obstacle: Obstacle
@@ -75,14 +76,14 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a run stands in the queue.
+    """The place of a run in the run queue.
 
     Attributes:
-        position: 1 for the run that is looked at first.
+        position: 1 for the run that the daemon looks at first.
         length: How many runs are in the queue.
-        priority: Runs with a higher one are looked at before.
-        blockages: What keeps it there; empty if it leaves when the daemon looks next.
-        estimate: When it leaves.
+        priority: The priority of the run; the daemon looks at higher ones first.
+        blockages: What keeps the run there; empty if it leaves at the daemon's next look.
+        estimate: When the run is likely to leave the queue.
     """
 
     position: int
@@ -97,8 +98,8 @@ class QueuedRun:
     """A run in the queue that will ask for a pool.
 
     Attributes:
-        waited: Since it was submitted, in seconds.
-        place: Where it stands in the queue, and why.
+        waited: Seconds since the run was submitted.
+        place: Its place in the queue, and what keeps it there.
     """
 
     run_id: str
@@ -129,7 +130,7 @@ def queued_for(
     count_max: int | None,
     unfinished: Sequence[Run] | None = None,
 ) -> Queued:
-    """The runs in the queue that will ask for the pool; of them so many are looked into, or all.
+    """The runs in the queue that will ask for the pool, with details of the first, or of all.
 
     Under granularity ``run`` there are none: there they wait at the pool. ``unfinished`` are those
     in the queue or in progress, if they were read already.
@@ -161,16 +162,16 @@ def places_in_queue(
     now: float,
     states: Mapping[str, PoolState] = NO_STATES,
 ) -> dict[str, QueuePlace]:
-    """Where queued runs stand, and why, by run; without those that are in the queue no more.
+    """The places of queued runs, by run id; without runs that have left the queue.
 
     Args:
-        deployment: Where they are.
+        deployment: The deployment of the runs.
         run_ids: The runs.
-        unfinished: Those in the queue or in progress, as ``Deployment.unfinished_runs`` tells them.
-        settings: Of the deployment.
-        past: For estimates.
+        unfinished: The runs in the queue or in progress, from ``Deployment.unfinished_runs``.
+        settings: The settings of the deployment.
+        past: Past durations, for estimates.
         now: When all this was read.
-        states: The pools that were read then, by name; all others are asked for.
+        states: The pools that were read then, by name; other pools are read now.
     """
     line = in_line(unfinished)
     last = max((place for place, run in enumerate(line) if run.run_id in run_ids), default=-1)
@@ -196,7 +197,7 @@ def places_in_queue(
 
 
 class _Descriptions:
-    """What keepers are told as, with estimates."""
+    """Turns keepers into blockages, with estimates."""
 
     def __init__(
         self,
@@ -236,7 +237,7 @@ class _Descriptions:
         )
 
     def together(self, blockages: Iterable[Blockage]) -> Estimate | None:
-        """When a run leaves that all this keeps."""
+        """When a run leaves the queue that all these blockages keep there."""
         found = [b.estimate for b in blockages if b.obstacle is not Obstacle.POOL]
         of_pools = [b.estimate for b in blockages if b.obstacle is Obstacle.POOL]
         if of_pools and not self._by_run:  # One pool with a free slot is enough.
@@ -271,7 +272,7 @@ class _Descriptions:
         )
 
     def _at_the_end(self, pool: Pool, ahead: int) -> Estimate:
-        """When one goes in who comes after all who wait there, and after so many other runs."""
+        """When a run starts, after all waiters of a pool and after this many other runs."""
         name = pool.summary.pool
         occupants = [
             ForecastHolder(

@@ -1,4 +1,4 @@
-"""What there is to say of one step of one run."""
+"""The state of one step of one run, and what it waits for."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class State(str, Enum):
-    """What a step does now."""
+    """The state of a step now."""
 
     WAITING = "waiting"
-    """It waits for slots of a pool."""
+    """The step waits for slots of a pool."""
     HOLDING = "holding"
-    """It holds slots, and executes."""
+    """The step holds slots and executes."""
     EXECUTING = "executing"
-    """It executes and needs no slots of its own."""
+    """The step executes and holds no slots of its own."""
     QUEUED = "queued"
-    """Its run is in the run queue, or is not launched yet."""
+    """The run is in the run queue, or is not launched yet."""
     PENDING = "pending"
-    """Its run goes on, and has not come to it yet."""
+    """The run is in progress and has not reached the step yet."""
     DONE = "done"
-    """It was executed."""
+    """The step was executed."""
     NOT_EXECUTED = "not-executed"
-    """Its run is over without it."""
+    """The run is over, and the step was not executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class AskedPool:
     """A pool that a step asks for.
 
     Attributes:
-        pool: The pool in outline.
-        slots: How many slots of it.
-        holders: Who holds them now.
-        waiter: The step, or its run, in the queue of the pool; None if it is not there.
-        ahead: Who goes in before it.
+        pool: The summary of the pool.
+        slots: How many slots the step asks for.
+        holders: The holders of slots of the pool.
+        waiter: The step, or its run, in the queue of the pool; None if it does not wait there.
+        ahead: The waiters that start before it.
     """
 
     pool: PoolSummary
@@ -52,16 +52,16 @@ class AskedPool:
 
 @dataclass(frozen=True, slots=True)
 class StepAnswer:
-    """What there is to say of one step of one run.
+    """One step of one run.
 
     Attributes:
-        assets: The assets it makes, each as ``a/b``.
-        state: What it does now.
-        since: Since when; None where that is not known.
-        seconds: For how long.
-        pools: The pools it asks for; empty: it is not limited.
-        queue_place: Where its run stands in the run queue.
-        estimate: When it goes in, if it waits.
+        assets: The assets that the step makes, each as ``a/b``.
+        state: The state of the step now.
+        since: When that state began, in seconds since the epoch; None if not known.
+        seconds: How long that state has lasted.
+        pools: The pools that the step asks for; empty if it is not limited.
+        queue_place: The place of its run in the run queue.
+        estimate: When the step is likely to start, if it waits.
     """
 
     run_id: str

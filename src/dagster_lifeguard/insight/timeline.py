@@ -72,10 +72,10 @@ class Timeline:
     """Bars in the order in which they began.
 
     Attributes:
-        since: The left edge: the begin of the first bar, if that is within what was asked for.
+        since: The left edge: the beginning of the window, or of the first bar if that is later.
         until: The right edge.
-        bars: The newest bars, those that began earlier first.
-        left_out: How many older ones within the window are not among them.
+        bars: The newest bars, in the order in which they began.
+        left_out: How many older bars of the window are not in ``bars``.
     """
 
     since: float
@@ -161,7 +161,7 @@ def timeline_of_runs(
 def timeline_of_pool(
     deployment: Deployment, pool: str, *, since: float, until: float, count_max: int
 ) -> Timeline:
-    """The newest steps that asked for a pool, those that wait now included."""
+    """The newest steps that asked for a pool, including the present waiters."""
 
     def bars() -> Iterator[Bar]:
         for run in deployment.history(since, until):
@@ -176,7 +176,7 @@ def timeline_of_pool(
 def timeline_of_asset(
     deployment: Deployment, asset: str, *, since: float, until: float, count_max: int
 ) -> Timeline:
-    """The newest steps that made an asset, ``a/b``, those that wait now to make it included."""
+    """The newest steps that made an asset, ``a/b``, including steps that wait now to make it."""
 
     def bars() -> Iterator[Bar]:
         for run in deployment.history(since, until):
@@ -212,7 +212,7 @@ def _makes(deployment: Deployment, run_id: str, step_key: str, asset: str) -> bo
 
 
 def _newest(bars: Iterable[Bar], since: float, until: float, count_max: int) -> Timeline:
-    """The bars that began last of those within the window, whichever order they come in."""
+    """The bars of the window that began last; the bars may be given in any order."""
     kept: list[tuple[float, int, Bar]] = []
     count = 0
     for bar in bars:

@@ -49,19 +49,19 @@ class Assignment:
         kind: What executes it. ``external``: nothing in this code location does.
         rule: Index of the rule that decided for its op or, under the engine, for the asset itself;
             None if no rule selects it.
-        pools: What its ops get, each op one of them: a pool or, under the engine, an expression
-            over several. Empty: unlimited.
-        current: The same in the definitions as they are.
+        pools: The texts for its ops, one for each op: a pool or, under the engine, an expression of
+            several pools. Empty: unlimited.
+        current: The same texts in the definitions as they are.
         explicit: Whether a pool that the asset declares itself was kept.
         steps: How many ops execute it. Several: a graph asset, whose steps claim one by one.
         executed_with: Keys of the other assets that the same op or graph makes.
         shared_ops: Names of its ops that other assets use too.
-        tagged_ops: Names of its ops whose pool is a tag where the asset uses them, so that
-            Dagster's UI shows none.
-        partly_limited_ops: Names of its ops that claim a pool where a tag says so, and none
-            where they are used without it.
-        engine: Who admits its steps.
-        checks: Of a check, the assets that it checks.
+        tagged_ops: Names of its ops whose pool is a tag on the use in this asset, so that Dagster's
+            UI shows no pool.
+        partly_limited_ops: Names of its ops with a pool on tagged uses only, and other uses
+            without the tag.
+        engine: The engine that decides about its steps: ``stock`` or ``lifeguard``.
+        checks: For a check, the assets that it checks.
     """
 
     asset: str
@@ -109,7 +109,7 @@ class Assignment:
 
     @property
     def is_applied(self) -> bool:
-        """Whether the definitions have what the policy gives, in whatever words."""
+        """Whether the definitions have the pools of the policy, however the texts are written."""
         if self.pools == self.current:
             return True
         held = {pool for pool in self.current if is_held_by_asset(pool)}
@@ -128,13 +128,13 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class RulesUnheeded:
-    """An op of stock Dagster that makes several assets, of which others have other rules.
+    """Under ``engine: stock``, an op that makes several assets with different rules.
 
     Attributes:
         op: The op.
         first: The asset whose rule decides.
         rule: Index of this rule; None if no rule selects that asset.
-        others: The assets that each of the other rules selects, which do not decide; by index.
+        others: For each rule without effect on the op, by index: the assets that it selects.
     """
 
     op: str
@@ -147,10 +147,10 @@ class Assignments:
     """What a policy would do to some definitions.
 
     Attributes:
-        problems: What keeps the policy from being applied.
-        new_ops: For each op as the user wrote it, what is to stand in its place.
-        untagged: Those of them whose uses lose the tag ``dagster/concurrency_key``.
-        pools_of_uses: Those of them whose pool depends on where they are used, with their pools.
+        problems: The errors that prevent applying the policy.
+        new_ops: For each op as the user wrote it, its replacement.
+        untagged: The ops whose uses lose the tag ``dagster/concurrency_key``.
+        pools_of_uses: The ops whose pool depends on the use, with these pools.
 
     Args:
         policy: The rules.

@@ -1,4 +1,4 @@
-"""What the ``defs.yaml`` of a folder of definitions says, to give each asset in it its pools.
+"""The template that gives each asset in a folder of definitions its pools, in its ``defs.yaml``.
 
 .. code-block:: yaml
 
@@ -7,10 +7,10 @@
     post_processing:
       assets: "{{ pools_from('lifeguard.yaml') }}"
 
-Why no component of ours: Dagster merges what components build, so that a component adds definitions
-and never changes those of others; and it builds the folder itself by its own class, whatever
-subclass the file names. What a folder's ``post_processing`` names gets the definitions of the whole
-folder, and returns them.
+Why this is not a component: Dagster merges the definitions of components, so a component can add
+definitions but not change those of others. And Dagster builds the folder with its own class, even
+if the file names a subclass. A function in the folder's ``post_processing`` gets the definitions of
+the whole folder and returns them.
 """
 
 from __future__ import annotations

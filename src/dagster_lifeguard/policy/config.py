@@ -99,21 +99,21 @@ class Rule(_Strict):
 
     Attributes:
         assets: Dagster's asset selection syntax; ``*`` selects every asset.
-        partitioned: Of these assets only those that have partitions (true), or have none (false).
+        partitioned: Select only assets with partitions (true), or only assets without (false).
             null: both.
-        io_manager: Of these assets only those that an io manager with such a key stores. A shell
-            pattern, such as ``snowflake*``. null: any.
-        resource: Of these assets only those whose ops require a resource with such a key. A shell
-            pattern. null: any. ``{resource}`` in pools stands for these resources alone.
+        io_manager: Select only assets whose io manager key matches this shell pattern, such as
+            ``snowflake*``. null: any.
+        resource: Select only assets whose ops require a resource with a key that matches this shell
+            pattern. null: any. ``{resource}`` in pools then stands only for these resources.
         pools: Pool expressions, each ``name`` or ``name*slots``, with templates such as
             ``{asset}``. An empty list: unlimited.
         override: Also replace a pool that the asset declares itself.
         checks: Also give these pools to the asset checks of these assets that run in ops of
             their own.
-        on_conflict: What is to happen when a run of these assets is submitted whose work another
-            run does or will do. Anything but ``queue`` needs the ``LifeguardRunCoordinator``.
-        hold: Of a graph asset, whose steps claim one by one (``step``), or hold the pools together
-            from the first to the last (``asset``), so that two runs of it never interleave. Needs
+        on_conflict: What happens to a new run of these assets whose work another run does or will
+            do. All values except ``queue`` need the ``LifeguardRunCoordinator``.
+        hold: For graph assets. ``step``: each step claims by itself. ``asset``: the steps hold the
+            pools together from the first to the last, so that two runs never interleave; needs
             engine: lifeguard.
     """
 
@@ -182,9 +182,10 @@ class PoolSpec(_Strict):
     Attributes:
         limit: Slots of the pool; 0 pauses it. null: the default limit.
         rate: Steps that may start per time, such as ``100/minute``. Needs engine: lifeguard.
-        burst: How many may start at once after a quiet time, as part of the rate; 1 by default.
-        order: ``fifo``, or ``fair(tag:NAME)`` or ``fair(backfill)``: who shares the pool evenly.
-            Needs engine: lifeguard.
+        burst: How many steps may start at once after a quiet time, as part of the rate; the default
+            is 1.
+        order: ``fifo``: first come, first served. ``fair(tag:NAME)`` or ``fair(backfill)``: which
+            groups of runs share the pool evenly; needs engine: lifeguard.
     """
 
     limit: Limit | None = None
@@ -230,12 +231,12 @@ class Config(_Strict):
     """The contents of a ``lifeguard.yaml``; each setting has a default.
 
     Attributes:
-        engine: Who admits steps. ``stock``: Dagster as it ships, one static pool per op.
-            ``lifeguard``: the engine, which takes several pools, slots, partitions and rates.
-        naming: How ``{asset}`` is written. ``underscore``: my_group_my_asset, where two assets of
-            one name are an error. ``path``: my_group/my_asset.
-        default_limit: Limit of every pool that has none of its own. null: unlimited.
-        rules: The first rule that selects an asset decides. An asset that none selects is
+        engine: Which storage decides about slots. ``stock``: Dagster's own, with one static pool
+            per op. ``lifeguard``: the engine, with several pools, slots, partitions and rates.
+        naming: How ``{asset}`` is written. ``underscore``: my_group_my_asset; two assets with the
+            same name are an error. ``path``: my_group/my_asset.
+        default_limit: Limit of every pool without a limit of its own. null: unlimited.
+        rules: The first rule that selects an asset decides. An asset that no rule selects is
             unlimited.
         pools: Pools with settings of their own, by name: a limit, or a mapping.
     """
@@ -263,7 +264,7 @@ class Config(_Strict):
         return self.default_limit if spec is None or spec.limit is None else spec.limit
 
     def pools_beyond_stock(self) -> Iterator[NeedsEngineError]:
-        """An error for each pool of which something is declared that needs another engine."""
+        """An error for each pool with a setting that needs the other engine."""
         for name, pool in self.pools.items() if self.engine == "stock" else ():
             asked = pool.settings.texts_set
             if asked:

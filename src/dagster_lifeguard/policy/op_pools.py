@@ -115,7 +115,7 @@ class OpPool:
         return {graph: wish.pool for graph, wish in chosen.items() if not wish.explicit}
 
     def shared(self, jobs: Iterable[str]) -> Iterator[SharedOp]:
-        """Yield where it has a pool that not all who use it there asked for.
+        """Yield the places where the op has a pool that not all of its users there asked for.
 
         Args:
             jobs: The names of the jobs of ops that use it.
@@ -168,7 +168,7 @@ class OpPools:
         return [found.at(graph) for graph in use.graphs]
 
     def shared(self, jobs: Iterable[object]) -> tuple[SharedOp, ...]:
-        """Return the ops with a pool that not all who use them asked for, by name.
+        """Return the ops with a pool that not all of their users asked for, by name.
 
         Args:
             jobs: The jobs beside the assets; jobs of ops may use an op that an asset uses.

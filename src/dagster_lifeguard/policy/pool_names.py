@@ -113,7 +113,7 @@ class PoolNames:
                 yield term, resources
 
     def kept(self, unit: Unit, declared: str) -> tuple[Term, ...]:
-        """The terms of a pool that an op declares, where it stands beside those of rules."""
+        """The terms of a pool that an op declares, for an expression with terms of rules too."""
         try:
             terms = asked_by(declared)
             if parse_expression(format_expression(terms)) == terms:
@@ -260,7 +260,7 @@ def _value(
 
 
 def _of_partitions(term: Term, partitions: PartitionsDefinition[Any] | None) -> Term:
-    """The term of an asset with these partitions, told how their keys are written if it matters.
+    """The term of an asset with these partitions, with the format of their keys if it matters.
 
     Raises:
         LookupError: Nothing is left of its name without a partition.

@@ -34,7 +34,7 @@ DEPTH_MAX = 50
 """Lists and mappings inside each other; no settings need as many."""
 
 PROBLEMS_MAX = 9
-"""At most so many problems of a file are told at once."""
+"""The most problems of a file that are reported at once."""
 
 TEXT_MAX = 400
 """Characters of one problem; what a file says may be longer than anybody reads."""
@@ -134,13 +134,13 @@ def parse_mapping(text: str, source: str, yaml: YAML, remedy: str = "") -> Comme
 
 
 def refuse_surprises(text: str, source: str) -> None:
-    r"""Refuse what YAML allows and settings never mean; syntax errors are ``parse_mapping``'s.
+    r"""Refuse valid YAML that is never meant in settings; ``parse_mapping`` finds syntax errors.
 
-    Those are tags, keys that are no text, aliases inside what they stand for, anchors given twice,
+    These are tags, keys that are not text, aliases inside their own anchor, anchors given twice,
     and quoted text in which a backslash made a control character, as in ``"C:\tables"``.
 
     Raises:
-        ConfigError: There is some.
+        ConfigError: The file contains one of these.
     """
     problems: list[Problem] = []
     with suppress(YAMLError):

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RUNS_KNOWN_MAX = 1000
-"""Of so many runs the tags are remembered."""
+"""The most runs whose tags are remembered."""
 
 
 class Assembly:
-    """What a process needs to answer for pools; made when it is first asked.
+    """The parts that a process needs to decide about pools; made at the first call.
 
     Args:
-        event_log: The storage that is asked.
-        step_progress: Tells how far the steps of a run are.
+        event_log: The storage that Dagster calls.
+        step_progress: The progress of the steps of runs.
         session: The process's session.
-        options: How the engine behaves.
+        options: Options of the engine.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ _LOOK_SECONDS = 0.001
 _ELSEWHERE_SECONDS = 0.005
 """A loop whose turn takes longer, without using the processor, pauses by itself."""
 _QUICK_TURNS_MAX = 20
-"""So many quick turns in a row may pass without a pause while child processes run steps."""
+"""How many quick turns in a row have no pause while child processes run steps."""
 
 
 @dataclass
@@ -107,13 +107,13 @@ class Claims:
         self._leave(key)
 
     def release(self, key: TicketKey) -> None:
-        """Give back what the step holds, whoever owns it, or withdraw it."""
+        """Release the slots of the step, whichever process owns them, or delete its wait."""
         self._end_waiting(key)
         self._granted.pop(key, None)
         self._engine.release(*key)
 
     def release_inside(self, step: TicketKey) -> None:
-        """Give back the slots that were asked for inside a step, in whatever process."""
+        """Release the slots that were acquired inside a step, in any process."""
         store = self._engine.store
         pools = retry(lambda: store.pools_of(step.run_id, None, ()))
         for pool in self._engine.snapshots(pools) if pools else ():
@@ -155,10 +155,10 @@ class Claims:
         return bool(self.held_keys(run_id))
 
     def settings(self) -> Mapping[str, PoolSettings]:
-        """What is set of pools; while a step of this process waits, as of its last question.
+        """The settings of pools; while a step of this process waits, a copy from its last claim.
 
-        Dagster reads all limits before each question of each waiting step. Whatever changes what a
-        waiting step may do wakes it, and what was read before is forgotten then.
+        Dagster reads all limits before each claim of each waiting step. Every change that matters
+        to a waiting step wakes it, and the wake-up discards the copy.
         """
         if self._settings is None or not self._waiting:
             with self._telling_of(tuple(self._waiting)):

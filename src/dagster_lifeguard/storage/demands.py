@@ -1,12 +1,14 @@
-"""What each step of a run asks for, and by which ticket: expressions filled in from its plan.
+"""The demand and the ticket of each step of a run: expressions filled in from the run's plan.
 
 Partitions. ``orders[{partition}]`` asks for the pool of each partition of the run, and for one slot
-of ``{all}orders[*]``, which stands for them all and has as many slots as a pool can have, always.
-``orders[{partition:%Y-%m}]`` does so for each month in which a partition of the run begins.
+of ``{all}orders[*]``. This pool stands for all partitions, and always has the largest number of
+slots that a pool can have. ``orders[{partition:%Y-%m}]`` asks for the pool of each month in which a
+partition of the run begins.
 
-A run asks for every slot of ``{all}orders[*]`` instead, and so meets each run of a single partition
-there, if its partitions are more than ``PARTITIONS_MAX`` pools or than a demand may name, if it
-does not list those of its range, or if a key is not written as the term says.
+Some runs ask for every slot of ``{all}orders[*]`` instead, so they wait for each run of a single
+partition. These are runs with more partitions than ``PARTITIONS_MAX`` pools or than a demand may
+name, runs that do not list the partitions of their range, and runs with a partition key that does
+not have the format in the term.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.expressions import Term
 
 PARTITIONS_MAX = 30
-"""So many pools of the partitions of one run are asked for one by one."""
+"""The most pools of partitions that one run asks for one by one."""
 
 _LISTED_MAX = 10_000
-"""Of so many partitions of one run the pools are worked out."""
+"""The most partitions of one run whose pools are computed."""
 
 _RUNS_KNOWN_MAX = 64
 
@@ -140,12 +142,12 @@ def _key_in_plan(step_key: str) -> str:
 def _filled(
     text: str, assets: Iterable[AssetKey], partitions: tuple[str, ...] | None
 ) -> dict[str, int]:
-    """The slots of each pool that an expression asks for; of terms that come out as one the most.
+    """The slots of each pool that an expression asks for; equal terms count with the most slots.
 
     Args:
         text: The expression.
         assets: The assets that the step makes or checks.
-        partitions: Those to ask for one by one; None for all that there are.
+        partitions: The partitions to ask for one by one; None for every slot of all partitions.
     """
     slots: dict[str, int] = {}
     for term in of_assets(asked_by(text), [key.path for key in assets]):

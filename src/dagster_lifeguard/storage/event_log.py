@@ -44,12 +44,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_DEFAULT = 2**31 - 1
-"""Stands for "no default limit" towards Dagster's claim path, which asks about a pool that it
-does not know only where there is a default limit. It is told so always: else it would take a pool
-expression for an unlimited pool."""
+"""Dagster asks us about unknown pools only if a default limit exists; this fake default makes it
+always ask. Otherwise Dagster would treat a pool expression as an unlimited pool."""
 
 _TEXTS_KNOWN_MAX = 10_000
-"""Of so many pools and expressions a process remembers that it was asked about them."""
+"""The most pools and expressions that a process remembers being asked about."""
 
 
 class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
@@ -179,9 +178,9 @@ class PoolMethods(OfTheEngine):
         )
 
     def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
-        """Give back what the step holds, whoever owns it, or withdraw it.
+        """Release the slots of the step, whichever process owns them, or delete its wait.
 
-        What it holds together with other steps of its graph asset is given back with the last.
+        Slots that it shares with other steps of its graph asset are released with the last step.
         """
         parts = self.lifeguard
         key = TicketKey(run_id, step_key)
@@ -273,13 +272,13 @@ class PoolMethods(OfTheEngine):
         return {*parts.engine.busy_pools(), *parts.planned.now()}
 
     def get_concurrency_info(self, concurrency_key: str) -> storages.ConcurrencyKeyInfo:
-        """Who holds and who waits in a pool under a lease: what the run queue decides by."""
+        """The holders and waiters of a pool under a good lease: the run queue decides by these."""
         return self.get_concurrency_infos([concurrency_key])[concurrency_key]
 
     def get_concurrency_infos(
         self, concurrency_keys: Sequence[str]
     ) -> Mapping[str, storages.ConcurrencyKeyInfo]:
-        """Who holds and who waits in each of these pools under a lease."""
+        """The holders and waiters of each of these pools under a good lease."""
         parts = self.lifeguard
         parts.stock_slots.look(parts.engine)
         pools = tuple(dict.fromkeys(concurrency_keys))
@@ -301,10 +300,10 @@ class PoolMethods(OfTheEngine):
         self._limits_changed(concurrency_key)
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
-        """Set everything that can be set of these pools; None: nothing is. All or nothing.
+        """Set all settings of these pools; None deletes them. All or nothing.
 
-        Once they are set, no error follows: that the stock storage would have too many or too few
-        slots is told by ``lifeguard engine status``.
+        Once they are set, no error follows. If the stock storage then has too many or too few
+        slots, ``lifeguard engine status`` reports it.
 
         Raises:
             ConfigError: Out of bounds, or a name is a pool expression or stands for all partitions.
@@ -356,11 +355,11 @@ class PoolMethods(OfTheEngine):
     # ---- runs that are deleted -----------------------------------------------------------------
 
     def wipe(self) -> None:
-        """Delete all events, and end whatever runs hold and wait for, with the engine's ledger.
+        """Delete all events, the holdings and waits of all runs, and the engine's ledger.
 
-        What is set of pools stays. So do fences, which never go back, and
-        what scripts hold. A process that executes steps all the same learns it at its next
-        heartbeat, as if its lease were lost.
+        The settings of pools stay. So do fences, which never go back, and the slots of scripts. A
+        process that still executes steps learns this at its next heartbeat, as if its lease were
+        lost.
         """
         parts = self.lifeguard
         limits = own_limits(parts.engine.settings())

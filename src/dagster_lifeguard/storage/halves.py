@@ -1,4 +1,4 @@
-"""The two storages that the engine needs, of which one alone is refused.
+"""The engine needs two storages, and refuses to run with only one of them.
 
 The event log storage decides claims, and the run storage tells the run queue which pools a run will
 ask for. In ``storage: custom`` both come from one class. In the older form of ``dagster.yaml`` each
@@ -36,7 +36,7 @@ def refuse_half(instance: dg.DagsterInstance) -> None:
 
 
 def half_refused(event_log: str, runs: str) -> ConfigError:
-    """The error for two classes of which one is ours."""
+    """The error if only one of the two classes is ours."""
     return ConfigError(
         f"Half of the engine is switched on: event_log_storage is {event_log}, and run_storage is "
         f"{runs}.",

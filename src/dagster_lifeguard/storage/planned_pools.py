@@ -38,7 +38,7 @@ class PlannedPools:
         self._of_run: dict[str, frozenset[str]] = {}
 
     def now(self) -> set[str]:
-        """The pools, without those expressions that the stock storage has left in runs."""
+        """The pools, without expressions that the stock storage has left in runs."""
         instance = self._instance()
         left = instance.get_run_ids(RunsFilter(statuses=_UNFINISHED))
         known = {run_id: self._of_run[run_id] for run_id in left if run_id in self._of_run}

@@ -75,7 +75,7 @@ class LifeguardPostgresEventLogStorage(PoolMethods, PostgresEventLogStorage):
         return self.postgres_url
 
     def wipe_events(self) -> None:
-        # A pool without its limit, if only for a moment, lets in whoever comes.
+        # A pool without its limit, even for a moment, would let any number of steps start.
         storages.wipe_all_but_limits(self)
 
 

@@ -1,9 +1,9 @@
-"""How far a run has come: which of the steps that it planned may still execute.
+"""The progress of a run: which of its planned steps may still execute.
 
-Dagster's rules, as its executors follow them: a step begins when those it waits for have
-succeeded or were skipped; it never begins once one of them failed, or itself will never begin. Of
-that it stores no event. A mapped step, ``step[?]`` in a plan, is made once for each key that a step
-before it yields.
+These are the rules of Dagster's executors: a step begins when its upstream steps have succeeded or
+were skipped. It never begins once an upstream step has failed, or will never begin itself; Dagster
+stores no event for that. A mapped step, ``step[?]`` in a plan, executes once for each key that its
+upstream step yields.
 """
 
 from __future__ import annotations

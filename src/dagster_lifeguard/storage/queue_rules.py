@@ -49,7 +49,7 @@ def queue_rules(instance: DagsterInstance) -> QueueRules | None:
 
 
 def remembered_turns(instance: DagsterInstance, rules: QueueRules) -> dict[str, Turns]:
-    """The turns of lines, by pool; those of another order of the pool are forgotten."""
+    """The turns of lines, by pool, without turns from an earlier order of the pool."""
     text = cursor_value(instance, _CURSOR)
     return {
         pool: Turns(found["turn"], found["groups"])

@@ -106,7 +106,7 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
             try:
                 decision = self._decide(run, stack)
             except Exception as error:
-                # Whatever went wrong, the run was asked for; one too many is the lesser evil.
+                # Queue the run after any error: a run too many does less harm than a missing run.
                 _logger.exception("Run %s is queued without a look for duplicates", run.run_id)
                 message = "Queued without a look for duplicates, which failed."
                 submissions.tell(self._instance, run, message, error=error)

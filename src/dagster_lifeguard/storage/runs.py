@@ -29,8 +29,8 @@ class PoolsOfRuns(OfTheEngine):
     Guarantees:
         The run queue sees pools, never expressions: it blocks and counts by the slots that a run's
         first steps ask for (granularity ``op``), or by all pools of the run (granularity ``run``).
-        A pool that stands for all partitions holds up no run that asks for single ones: such a pool
-        has a free slot nearly always, and Dagster lets a run go that finds one.
+        A pool that stands for all partitions keeps no run of single partitions in the queue: such a
+        pool nearly always has a free slot, and Dagster launches a run that finds one.
 
         The run queue launches runs that will ask for a fair pool in the order of their groups, see
         ``launch_order``. So ``get_runs`` of all queued runs, ascending and with a limit, answers in
@@ -38,8 +38,8 @@ class PoolsOfRuns(OfTheEngine):
 
     Not guaranteed:
         Under granularity ``op`` a run leaves the queue as soon as one pool of its first steps has
-        a free slot, even if a step needs others besides, for that is how Dagster asks. Its steps
-        then wait in the run.
+        a free slot, even if a step needs other pools too, because Dagster asks in this way. Its
+        steps then wait in the run.
     """
 
     def register_instance(self, instance: DagsterInstance) -> None:

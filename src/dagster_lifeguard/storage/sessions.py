@@ -1,4 +1,4 @@
-"""The engine's sessions, as their rows tell: who lives, and who owns what a step holds."""
+"""The engine's sessions, read from their rows: live processes, and the owners of holdings."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Process:
 
 
 def processes(event_log: Any) -> tuple[Process, ...]:
-    """Those that have a session, in the order in which they came."""
+    """The processes with a session, oldest first."""
     return _processes(event_log, _SESSIONS)
 
 
 def owners(event_log: Any, run_id: str, step_key: str | None) -> tuple[Process, ...]:
-    """Those that own what a run, or a step of it, holds or waits for."""
+    """The sessions that own holdings or waits of a run, or of one of its steps."""
     return _processes(event_log, _OWNERS, run_id=run_id, step_key=step_key)
 
 

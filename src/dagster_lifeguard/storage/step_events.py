@@ -76,10 +76,10 @@ class StepEvents:
             self._run_ended(step.run_id)
 
     def _ended(self, ticket: TicketKey) -> None:
-        """A step ended. Whoever claimed for it gives its slots back, and does so in a moment.
+        """A step ended. The process that claimed its slots will release them in a moment.
 
-        Should that process be gone, this one must not keep them: it may live on, and execute other
-        steps, as a worker of Celery does.
+        If that process is dead, this process must not keep the slots: it may live on and execute
+        other steps, as a Celery worker does.
         """
         is_adopted = self._steps.runs_here(ticket) and self._claims.fence(ticket) is None
         self._steps.ended(ticket)
@@ -94,10 +94,11 @@ class StepEvents:
             logger.info("What is left of %s is left to its lease: %s", step.step_key, error)
 
     def release_what_is_over(self, run_id: str) -> None:
-        """Give back what graph assets of a run hold, once no step of theirs will execute any more.
+        """Release the slots of a run's graph assets, once none of their steps will execute again.
 
-        Steps that were skipped, or wait for one that failed, give nothing back in their name. Of a
-        failure in another process this one is not told: it looks when a step of the run waits.
+        Skipped steps, and steps behind a failed one, never report an end that would release these
+        slots. A failure in another process is not reported here, so this process checks when a
+        step of the run waits.
         """
         for ticket in self._claims.held_keys(run_id):
             if self._tickets.is_over(ticket):

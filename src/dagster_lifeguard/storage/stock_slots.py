@@ -1,21 +1,21 @@
-"""The slots of the stock storage, beside the engine: who holds some, and a gate before the others.
+"""Slots of the stock storage beside the engine: their holders, and a gate for further claims.
 
-The truth about a worker on the stock storage (Dagster 1.10.0 to 1.13.27): it takes a slot by
-writing its name into a free row of ``concurrency_slots``, and waits and asks again when that update
-finds no row. So a trigger on that update is a gate. It lets nobody through
+A worker on the stock storage (Dagster 1.10.0 to 1.13.27) acquires a slot by writing its name into a
+free row of ``concurrency_slots``. If the update finds no row, it waits and asks again. So a trigger
+on that update is a gate. The gate refuses an update
 
-- while a process has a session of the engine. One whose lease has run out is revoked first, so
-  that it cannot come back to find another in its place;
-- to a row that another has taken in the meantime, which the stock storage itself would overwrite.
+- while any process has a session of the engine. A session whose lease has run out is revoked first,
+  so that its process cannot come back after its slots were granted to another;
+- of a row that another worker has taken meanwhile, which the stock storage itself would overwrite.
 
-And whoever gets a session first sees to it that the gate is there, and then takes over the slots
-that are held: each becomes a holding of the engine that no lease ends, until its row is freed or
-its run has ended. So the two storages may use one database at once, or one after the other, in any
-order: with no process of the engine left, the stock storage works as it always did, on rows that
-are kept as many as each limit says.
+Before a process gets a session, it makes sure that the gate exists. Then it takes over the held
+stock slots: each becomes a holding of the engine without a lease, until its row is freed or its run
+has ended. So the two storages may use one database at the same time, or one after the other, in any
+order. Without a process of the engine the stock storage works as it always did: its table is kept
+at as many rows as each limit says.
 
-Not guaranteed: that a worker on the stock storage gets its turn while processes with sessions come
-and go without a pause. It is kept out, not queued.
+Not guaranteed: that a worker on the stock storage gets a slot while processes with sessions come
+and go without a pause. It waits outside the queues.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _HAS_GATE = {
 WHERE tgname = 'lifeguard_gate' AND tgrelid = to_regclass('concurrency_slots')""",
 }
 
-# The advisory lock 1734440037, "gate", is the one that a new session takes alone. A session that is
-# claiming at this moment is skipped by those who revoke, and counts as alive. Who works on the
-# stock table takes another lock, "slot", so as not to wait for a claim that waits at the gate.
+# A new session takes the advisory lock 1734440037, "gate", alone. A session that is claiming at
+# this moment is not revoked, and counts as alive. Changes of the stock table take another lock,
+# "slot", so that they do not wait for a claim that waits at the gate.
 _MAKE_GATE = {
     "sqlite": """CREATE TRIGGER IF NOT EXISTS lifeguard_gate
 BEFORE UPDATE OF run_id ON concurrency_slots WHEN NEW.run_id IS NOT NULL BEGIN
@@ -162,7 +162,7 @@ class StockSlots:
             )
 
     def holders(self) -> tuple[StockHolder, ...]:
-        """Who holds stock slots."""
+        """The holders of stock slots."""
         with _refusing(), self._event_log.index_connection() as connection:
             found = connection.execute(db.text(_HELD)).fetchall()
         return tuple(
@@ -202,12 +202,12 @@ class StockSlots:
             raise TryAgainError(error.message) from error
 
     def look(self, engine: Engine) -> None:
-        """Compare what was taken over with who holds stock slots now; once a second at most."""
+        """Compare the taken-over holdings with the present stock slots; once a second at most."""
         if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
             self.compare(engine)
 
     def compare(self, engine: Engine) -> None:
-        """Compare what was taken over with who holds stock slots now."""
+        """Compare the taken-over holdings with the present stock slots."""
         with self._lock:
             retry(lambda: self._compare(engine))
 
@@ -269,9 +269,9 @@ def _refusing() -> Iterator[None]:
 
 
 def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
-    """Those of the runs that have ended, or never were.
+    """The runs that have ended or never existed.
 
-    Of a script, which has no run, it is not known: what it holds is held until it is freed.
+    For a script, which has no run, this is not known: its slots stay held until they are freed.
     """
     asked = sorted(run_ids)
     records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
@@ -294,6 +294,6 @@ def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:
 
 
 def _lowest_free(taken: frozenset[int], count: int) -> tuple[int, ...]:
-    """Numbers of slots that nobody holds, over the limit if need be: what is held is held."""
+    """Numbers of free slots, above the limit if necessary, because held slots are never revoked."""
     free = (number for number in range(1, len(taken) + count + 1) if number not in taken)
     return tuple(number for number, _ in zip(free, range(count), strict=False))

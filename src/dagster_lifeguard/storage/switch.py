@@ -1,7 +1,7 @@
-"""Switching the engine on and off, and what there is to see of it in the meantime.
+"""Switching the engine on and off, and its status.
 
-Both are safe while runs execute, and so is a fleet of which one part uses the engine and the other
-Dagster's own storage: see ``stock_slots``. A process uses the storage that ``dagster.yaml`` named
+Both are safe while runs execute. A fleet in which some processes use the engine and some Dagster's
+own storage is safe too: see ``stock_slots``. A process uses the storage that ``dagster.yaml`` named
 when it started.
 """
 
@@ -46,7 +46,7 @@ class SlotHolder:
     """A step that holds slots of a pool.
 
     Attributes:
-        world: ``engine`` or ``stock``: who gave the slots.
+        world: The storage that granted the slots: ``engine`` or ``stock``.
     """
 
     world: str
@@ -58,7 +58,7 @@ class SlotHolder:
 
 @dataclass(frozen=True)
 class Status:
-    """What an instance's database says of the engine.
+    """The status of the engine in an instance's database.
 
     Attributes:
         storage: The class of the storage in use.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _LOOK_PART = 20
-"""A look at the events of a run is followed by a pause so many times as long."""
+"""After a look at the events of a run comes a pause of this many times its duration."""
 
 
 @dataclass

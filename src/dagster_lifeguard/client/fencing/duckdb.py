@@ -1,14 +1,14 @@
 """Tables in DuckDB that refuse a late writer.
 
 Guarantees:
-    In a transaction that has guarded a table, whatever it writes is committed only if no larger
-    fence was committed for that table before. Of transactions of one process that guard a table at
-    once, DuckDB lets one through and fails the others.
+    A transaction that has guarded a table commits only if no larger fence was committed for that
+    table before. If several transactions of one process guard a table at once, DuckDB lets one
+    commit and fails the others.
 
 Not guaranteed:
-    - Anything about a writer that does not guard, or that holds no pool with the others.
-    - That a successor can open the file while another process has it open for writing, stopped or
-      not: DuckDB refuses it. So open the file to write, and close it after.
+    - Anything about a writer without a guard, or a writer that holds no pool with the others.
+    - That the next writer can open the file while another process has it open for writing, stopped
+      or not: DuckDB refuses it. So open the file only to write, and close it afterwards.
 """
 
 from __future__ import annotations

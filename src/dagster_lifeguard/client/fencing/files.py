@@ -47,7 +47,7 @@ def fenced_file(path: str | os.PathLike[str], fence: int) -> Iterator[Path]:
             Windows.
     """
     target = Path(path)
-    # Before the name, so that whatever judges a file by its suffix finds it.
+    # In front of the name, so that the draft keeps the suffix, which libraries may check.
     draft = target.with_name(f".{uuid.uuid4().hex}.{target.name}")
     try:
         yield draft

@@ -1,21 +1,21 @@
 """Objects in a store that refuse a late writer, by conditional puts through obstore.
 
-The fence stands in the object's own metadata. A writer looks at it and then puts the object on
-condition that it is still the one it has looked at (``If-Match``, a generation), which the object
-store checks.
+The fence is stored in the object's own metadata. A writer reads the fence and then puts the object
+on the condition that the object has not changed since (``If-Match``, a generation). The object
+store checks the condition.
 
 Guarantees:
-    An object is replaced only if it carries no larger fence. It and its fence change together.
+    An object is replaced only if its fence is not larger. Object and fence change together.
 
 Not guaranteed:
-    - Anything about a writer that puts or deletes the object without this, or that holds no pool
-      with the others. With the object goes its fence.
-    - On Amazon S3, where the ETag of an object is a digest of its content unless it is encrypted
-      by KMS: a writer that is stopped in the instant between its look and its put is let in if its
-      successor has put the very bytes that stood there before.
-    - A store that cannot put on condition, such as obstore's ``LocalStore``: that is an error. Nor
-      fsspec, whose filesystems know only "if there is none yet".
-    - Objects larger than the store takes in one request (5 GB on S3).
+    - Anything about a writer that puts or deletes the object without this function, or that holds
+      no pool with the others. If the object is deleted, its fence is lost.
+    - On Amazon S3 the ETag of an object is a digest of its content, unless KMS encrypts it. So a
+      writer that is stopped between its read and its put is accepted if the next writer has put
+      exactly the same bytes as before.
+    - Stores without conditional puts: obstore's ``LocalStore`` is refused with an error. fsspec is
+      not supported, because its filesystems only know "if there is none yet".
+    - Objects larger than one request of the store (5 GB on S3).
 """
 
 from __future__ import annotations

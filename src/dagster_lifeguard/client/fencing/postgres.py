@@ -1,16 +1,17 @@
 """Tables in PostgreSQL that refuse a late writer.
 
 Guarantees:
-    In a transaction that has guarded a table, whatever it writes is committed only if no larger
-    fence was committed for that table before, and none will be until it ends: transactions that
-    guard one table take turns, from their guards to their ends. That holds at every isolation
-    level; above READ COMMITTED the loser of a race may get a serialization error instead.
+    A transaction that has guarded a table commits only if no larger fence was committed for that
+    table before. Transactions that guard one table take turns, from their guard to their end, so no
+    larger fence is committed meanwhile. This holds at every isolation level; above READ COMMITTED
+    the loser of a race may get a serialization error instead.
 
 Not guaranteed:
-    - Anything about a writer that does not guard, or that holds no pool with the others.
-    - That a successor need not wait: one that guards waits for a transaction that has guarded and
-      not ended, also when its process is stopped. ``idle_in_transaction_session_timeout`` makes
-      the server end such a one; it has then written nothing.
+    - Anything about a writer without a guard, or a writer that holds no pool with the others.
+    - That the next writer need not wait: it waits for an open transaction that has guarded the
+      table, even if that transaction's process is stopped.
+      ``idle_in_transaction_session_timeout`` makes the server end such a transaction, and then
+      nothing of it is written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a late writer is told."""
+"""The error for a late writer."""
 
 from __future__ import annotations
 

@@ -1,26 +1,26 @@
-"""Who may go in: the rules of admission, as pure functions.
+"""Which ticket may acquire slots: the rules of admission, as pure functions.
 
-The order is priority, then first come, first served, or a fair share for each group (see
-``order``); a smaller ticket number settles every tie, so the same view always gives the same
-verdict. A demand gets all its pools or none: slots in those that have a limit, and one start in
-those that have a rate (see ``rate``).
+Tickets are ordered by priority, then first come, first served, or by a fair share of each group
+(see ``order``). The smaller ticket number settles every tie, so the same view always gives the same
+verdict. A demand gets all its pools or none: slots of each pool with a limit, and one start of each
+pool with a rate (see ``rate``).
 
-Where a ticket stands in line. A ticket that cannot go in stands at the queue of the one pool that
-holds it up, and not at the others, so that a hundred tickets waiting for one asset hold up nobody
-else at the warehouse they share with it. Being ahead is kept: whenever the ticket moves to another
-queue it stands there by its old rank.
+Queues. A waiting ticket stands in the queue of one pool only: a pool that holds it up. So a hundred
+tickets that wait for one asset hold up no other ticket at the warehouse that they share with it.
+When a ticket moves to another queue it keeps its rank.
 
-Patience. Taking only what is free lets a stream of small demands pass a large one for ever. So a
-ticket that waited longer than ``patience_seconds`` stands at the queues of all its pools, and what
-it asks for there is set aside for it: nobody ranked behind it goes in on those slots. It does so
-once its turn is next: a ticket that would still lack slots if every present holder left, because of
-others ahead of it that are out of patience too, sets nothing aside yet, nor does one that a full
-burst of starts would not reach. At pools with a rate it does so last, once nothing else holds it
-up: a start that nobody takes is lost for ever, so none is set aside for a ticket that waits for
-slots elsewhere. Where the order is fair, only the first in line of those out of patience does.
+Patience. If tickets took only free slots, a stream of small demands could pass a large one for
+ever. So a ticket that has waited longer than ``patience_seconds`` stands in the queues of all its
+pools and reserves its slots there: no ticket behind it takes them. The exceptions:
 
-Bounds. A decision looks at ``WAITERS_SEEN_MAX`` waiters of each queue. A ticket behind more than
-that many waits, whatever is free: those ahead of it take first.
+- A ticket reserves slots only when the current holders' slots would be enough for it after earlier
+  impatient tickets took theirs, and when a full burst of starts would reach it.
+- At pools with a rate it reserves a start last, when only rates still hold it up. A start that no
+  ticket takes is lost, so none is reserved for a ticket that waits for slots elsewhere.
+- If the order of a pool is fair, only the first impatient ticket there reserves.
+
+Bounds. A decision reads the first ``WAITERS_SEEN_MAX`` waiters of each queue. A ticket behind more
+waiters than that waits, even if slots are free, because the tickets ahead take first.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _BOTTLENECK_ORDER = (
     WaitReason.BEHIND,
     WaitReason.RATE,
 )
-"""Of the pools that hold a ticket up, it queues at the one likely to hold it up the longest."""
+"""A ticket queues at the pool that will probably hold it up the longest: the first of these."""
 
 
 def decide(
     view: View, ticket: Ticket, now: float, *, patience_seconds: float = PATIENCE_SECONDS
 ) -> Verdict:
-    """Decide whether this ticket, which holds nothing yet, goes in now.
+    """Decide whether this ticket, which holds nothing yet, may acquire its slots now.
 
     Args:
         view: The pools of the ticket's demand as they are under the lock.
@@ -63,7 +63,7 @@ def decide(
 
     Returns:
         ``Granted`` with slot numbers that are free and within each limit, or ``Waiting`` with the
-        pool that holds the ticket up and the queues where it is to stand.
+        pool that holds the ticket up and the queues in which it now stands.
     """
     wanted = {
         term.name: term.slots
@@ -133,10 +133,11 @@ def decide(
 def next_in_line(
     pools: Iterable[PoolView], now: float, *, patience_seconds: float = PATIENCE_SECONDS
 ) -> tuple[QueuedTicket, ...]:
-    """The waiters that should look again, judged by each pool alone: a hint, never a grant.
+    """The waiters to wake: a hint, never a grant.
 
-    Judging by one pool may wake a ticket that another pool holds up; it moves to that queue when
-    it looks, and wakes whoever is next here. One that a rate holds up is told when it may start.
+    Each pool is judged alone, so this may wake a ticket that another pool holds up. Such a ticket
+    moves to the queue of that pool and wakes the next ticket here. A ticket that a rate holds up is
+    not woken: it knows its start time.
     """
     found: dict[int, QueuedTicket] = {}
     for pool in pools:
@@ -166,12 +167,12 @@ def _free(pool: PoolView) -> float:
 
 
 class _Left:
-    """What is left in pools once those ahead have taken, or set aside, what is theirs.
+    """What is left in pools after the tickets ahead have taken, or reserved, their slots.
 
     Attributes:
         pools: The pools, by name.
-        slots: Left of those free now, by pool.
-        starts_taken: How many of those ahead take a start.
+        slots: The free slots that are left, by pool.
+        starts_taken: How many tickets ahead take a start, by pool.
     """
 
     def __init__(self, pools: Mapping[str, PoolView]) -> None:
@@ -191,7 +192,10 @@ class _Left:
         now: float,
         patience_seconds: float,
     ) -> None:
-        """Let those ahead take first, in their order; in the worst of it who stands at several."""
+        """Subtract what tickets ahead take, in rank order.
+
+        A ticket that is queued at several pools counts at its worst rank.
+        """
         slots_of: dict[int, dict[str, int]] = {}
         waiters: dict[int, tuple[Rank, QueuedTicket]] = {}
         for pool, queue in ahead.items():
@@ -202,7 +206,7 @@ class _Left:
         for _, waiter in sorted(waiters.values(), key=lambda item: item[0]):
             slots = slots_of[waiter.number]
             if any(count > self._limits[pool] for pool, count in slots.items()):
-                continue  # Only a higher limit can help it; what is set aside would be lost.
+                continue  # Only a higher limit can help it: its reserved slots would be lost.
             impatient = now - waiter.since > patience_seconds
             if impatient or all(count <= self.slots[pool] for pool, count in slots.items()):
                 for pool, count in slots.items():
@@ -214,10 +218,10 @@ class _Left:
                     self._impatient_at.add(pool)
 
     def can_insist(self, wanted: Mapping[str, int]) -> bool:
-        """Whether all present holders' leaving, and a full burst, would let this demand in.
+        """Whether this demand may reserve: the holders' slots and a full burst would be enough.
 
-        Where the order is fair, only the first of those out of patience does: two pools may order
-        two tickets differently, and each would set aside in one what the other lacks there.
+        If the order is fair, only the first impatient ticket may. Two pools may order two tickets
+        differently; then each ticket would reserve in one pool the slots that the other needs.
         """
         return all(
             slots <= self._for_patient[name]

@@ -1,16 +1,15 @@
-"""Who waits for whom in a circle: a pure function over what was seen at one moment.
+"""Deadlocks: which tickets wait for each other in a circle, as a pure function of snapshots.
 
-Only tickets inside others can wait in a circle: they hold on to what they are inside of. The rest
-holds nothing while it waits.
+Only a ticket inside a step, or inside other slots, can be part of a deadlock: its step keeps its
+slots while the ticket waits. Every other ticket holds nothing while it waits.
 
-How it is found. Suppose that whoever can go on does so, and gives back what it holds: a holding
-with nothing waiting inside it ends, a ticket whose demand fits into what is free then goes in and
-ends. Whatever waits when nothing more changes waits for ever. Among these, each waits for those
-inside of what holds its pools, and for those ahead of it that set slots aside; those that reach
-each other are a circle, and the youngest of it is to give up.
+Algorithm. Assume that every ticket that can go on does so and then releases its slots: a holding
+without a waiting ticket inside it ends, and a ticket whose demand fits into the free slots starts
+and ends. Repeat until nothing changes. The tickets that still wait will wait for ever. Each of them
+waits for the tickets inside the holdings of its pools, and for the tickets ahead that reserve
+slots. Tickets that reach each other on these edges form a circle; the youngest must give up.
 
-Not taken for a deadlock: a pool that is paused, or whose limit is lower than a demand. Another
-limit ends that.
+A paused pool, or a limit lower than a demand, is not a deadlock: a higher limit ends such a wait.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ def circle_of(
     *,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> tuple[Wait, ...]:
-    """The circle that this ticket is to break, or nothing.
+    """The circle that this ticket must break, or nothing.
 
     Args:
         key: A ticket that waits.
-        pools: All pools in which the tickets concerned hold or wait, at one moment.
-        now: The time by which patience is judged.
+        pools: Snapshots, of one moment, of all pools in which the tickets hold or wait.
+        now: The time by which patience is judged, in seconds since the epoch.
         patience_seconds: See ``admission``.
 
     Returns:
-        The shortest circle through the ticket, it first: each waits for the next, and the last one
-        for the first. Empty when there is none, and when a younger ticket of it is to break it.
+        The shortest circle through the ticket, beginning with it: each ticket waits for the next,
+        and the last for the first. Empty if there is none, or if a younger ticket must break it.
     """
     seen = _Seen(pools, now, patience_seconds)
     seen.let_go_on()
@@ -71,7 +70,7 @@ def circle_of(
 
 
 class _Seen:
-    """What was seen, less what can go on."""
+    """The snapshots, without the tickets that can go on."""
 
     def __init__(self, pools: Iterable[PoolSnapshot], now: float, patience_seconds: float) -> None:
         self._limits: dict[str, int] = {}
@@ -92,7 +91,7 @@ class _Seen:
                 self.waiting[ticket.key] = replace(ticket, groups=groups)
 
     def let_go_on(self) -> None:
-        """Take out whoever can go in or give back, until nobody can."""
+        """Remove tickets that can start and holdings that can end, until none is left."""
         before = None
         while before != (len(self.waiting), sum(map(len, self._held.values()))):
             before = len(self.waiting), sum(map(len, self._held.values()))

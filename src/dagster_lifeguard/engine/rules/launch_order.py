@@ -1,20 +1,19 @@
-"""In which order the run queue launches runs, where pools are shared fairly.
+"""The order in which the run queue launches runs, if pools are shared fairly.
 
-Dagster's run queue goes by priority, and then by age: a backfill of 10,000 partitions is ahead of
-the daily run 10,000 times, long before a step of either asks for a slot. So the runs that will ask
-for a fair pool form that pool's **line**. They keep the places that they have by priority and age,
-all together, and share these places in the fair order of the pool (see ``order``): a run stands for
-a waiter, and the runs in progress stand for the holders. All other runs keep their own places.
+Dagster's run queue launches by priority, then by age. So 10,000 runs of a backfill are ahead of the
+daily run, long before a step of either asks for a slot. Here the runs that will ask for a fair pool
+form the **line** of that pool. Together they keep the places that they have by priority and age.
+Within these places they are sorted by the fair order of the pool (see ``order``): queued runs count
+as waiters, and runs in progress as holders. All other runs keep their own places.
 
-A run that will ask for several fair pools is in the line of the one with the fewest slots. A pool
+A run that will ask for several fair pools is in the line of the pool with the fewest slots. A pool
 without a limit has no line.
 
-A run that stays in the queue whatever the order, because of a limit by tag or of other pools, is
-behind the rest of its line, and does not count there: else a group would be behind for the sake of
-runs that cannot go.
+A run that stays in the queue in any order, because of a limit by tag or of other pools, comes last
+in its line and does not count there. Otherwise a group would be delayed by runs that cannot start.
 
-A group whose runs are launched takes turns with the others, so the turns of a line have to be
-remembered from one look at the queue to the next.
+Groups take turns at launches, so the turns of a line are kept from one look at the queue to the
+next.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
-"""The runs that Dagster's run queue counts as going on."""
+"""The statuses of runs that Dagster's run queue counts as in progress."""
 
 TagLimit = tuple[str, "str | None", bool, int]
 """Key, value (None for any), whether it is for each value by itself, and limit."""
@@ -66,8 +65,8 @@ class Turns:
     """The turns of one line, see ``order``.
 
     Attributes:
-        turn: The pool's.
-        of_groups: Where the next turn of each group begins; of those missing, with the pool's.
+        turn: The pool's turn.
+        of_groups: Per group, where its next turn begins; a group not listed begins at ``turn``.
     """
 
     turn: int = 0
@@ -79,7 +78,7 @@ class QueueRules:
     """What the order depends on besides the runs.
 
     Attributes:
-        fair_by: The pools whose order is fair, and by the values of which tag.
+        fair_by: For each pool with a fair order, the tag whose values are its groups.
         limit_of: The limit in force of a pool; None if it is unlimited.
         by_run: Whether the granularity is ``run``.
         tag_limits: How many runs may go on with some tag.
@@ -97,7 +96,7 @@ class QueueRules:
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
-    """By which the run queue orders a run of these tags; a tag that is no number counts as 0."""
+    """The priority of a run with these tags in the run queue; a value that is no number is 0."""
     try:
         return int(tags.get("dagster/priority", "0"))
     except ValueError:
@@ -116,7 +115,7 @@ def by_priority(queued: Iterable[R]) -> list[R]:
 def counted_for(
     tags: Mapping[str, str], limits: Iterable[TagLimit]
 ) -> Iterator[tuple[str, str | None, int]]:
-    """For which limits by tag a run of these tags counts: key, value (None for any) and limit."""
+    """The limits by tag that count a run with these tags: key, value (None for any) and limit."""
     for key, wanted, per_value, limit in limits:
         own = tags.get(key)
         if own is not None and wanted in (None, own):
@@ -124,10 +123,10 @@ def counted_for(
 
 
 class LaunchOrder:
-    """The order of one look at the queue, and what its launches do to the turns.
+    """The order of one look at the queue, and the turns after its launches.
 
     Args:
-        rules: What it depends on besides the runs.
+        rules: What the order depends on besides the runs.
         turns: The turns of lines, by pool.
         going_on: The runs in progress.
     """

@@ -31,11 +31,11 @@ POOLS_PER_DEMAND_MAX = 10_000
 """The most pools one step may ask for, so that a claim locks a bounded number of rows."""
 
 SCRIPT_RUN = "script-"
-"""How the id begins under which a script asks, which has no run."""
+"""The prefix of the id that a script uses in place of a run's id."""
 
 
 def is_script(run_id: str) -> bool:
-    """Whether this is the id under which a script asks, and not that of a run."""
+    """Whether this id is a script's and not a run's."""
     return run_id.startswith(SCRIPT_RUN)
 
 
@@ -49,9 +49,9 @@ _INSIDE = "[slots:"
 class TicketKey(NamedTuple):
     """Names a ticket: one step of one run, or slots asked for inside it.
 
-    Slots inside a step are named after what they are inside of: ``orders[slots:1]`` inside the step
-    ``orders``, ``orders[slots:1][slots:2]`` inside those. So a ticket tells what is held while it
-    waits. Dagster's own step keys have no colon in brackets.
+    Slots inside a step have names that begin with the name of the step: ``orders[slots:1]`` is
+    inside the step ``orders``, and ``orders[slots:1][slots:2]`` inside those slots. So the name
+    shows what is held while the ticket waits. Dagster's step keys have no colon in brackets.
     """
 
     run_id: str
@@ -134,11 +134,11 @@ class Ticket:
     Attributes:
         number: Smaller for a ticket that came earlier; None while the ticket is new.
         since: When it began to wait; None while the ticket is new.
-        queue_at: The pools of the demand at whose queue it stands.
-        session: The session whose life it shares.
-        groups: Its group in each pool whose order is fair, while it asks.
-        is_over: Whether that session's lease is over, so that the next claim withdraws the ticket.
-            Told by reads without a lock; a view under locks leaves it False.
+        queue_at: The pools of the demand in whose queues it stands.
+        session: The session that owns it; the ticket ends with this session.
+        groups: Its group in each pool with a fair order, while it asks.
+        is_over: Whether that session's lease is over, so that the next claim deletes the ticket.
+            Set only by reads without a lock; in a view under locks it is False.
     """
 
     key: TicketKey
@@ -168,11 +168,11 @@ class Holding:
         slots: The slot numbers held in each pool.
         fence: Larger than every earlier fence of each of these pools.
         owners: The sessions that own it; it ends with the last of them.
-        groups: Its group in each pool whose order is fair, when it is granted.
+        groups: Its group in each pool with a fair order, when it is granted.
         is_over: Whether the leases of all its owners are over, so that the next claim frees its
-            slots. Told by reads without a lock; a view under locks leaves it False.
+            slots. Set only by reads without a lock; in a view under locks it is False.
         lost: The process that executed the step, as host and process id, if its lease is over
-            though another owner keeps the holding. Told by snapshots alone.
+            while another owner keeps the holding. Set only in snapshots.
     """
 
     key: TicketKey
@@ -203,17 +203,18 @@ class PoolView:
     """What a decision needs to know of one pool, read while the pool is locked.
 
     Attributes:
-        settings: What is set of it. To decide by, with the limit in force.
+        settings: The settings of the pool. For a decision they contain the limit in force.
         taken: The slot numbers held, which may exceed the limit after it was lowered.
-        queue: The best-ranked live waiters at this pool's queue, best first; without those that
-            ask for more slots than the limit.
+        queue: The first live waiters of this pool's queue, in order; without waiters that ask for
+            more slots than the limit.
         whole: Whether ``queue`` is the whole queue and not just its front.
         fence: The largest fence given so far.
-        limit_known: The limit that the engine last saw or set; differs when another wrote it.
-        due_ns: What the rate counts with, see ``rate``.
-        holders: Of a pool whose order is fair, the group that holds each slot.
-        turn: And its turn, in 1/1000 of a slot, see ``order``.
-        turns: And where the turns of groups begin; of those missing, with the pool's.
+        limit_known: The limit that the engine last saw or set; another program may have changed it.
+        due_ns: When the next start of the rate is due, in nanoseconds; see ``rate``.
+        holders: If the order is fair: for each held slot, the group that holds it.
+        turn: If the order is fair: the pool's turn, in 1/1000 of a slot; see ``order``.
+        turns: If the order is fair: per group, where its next turn begins; a group not listed
+            begins at the pool's turn.
     """
 
     pool: str
@@ -235,13 +236,13 @@ class PoolView:
 
     @property
     def free(self) -> int:
-        """Slots that nobody holds; negative while a lowered limit drains. Limited pools only."""
+        """Slots without a holder; negative while a lowered limit drains. Limited pools only."""
         assert self.settings.limit is not None, f"{self.pool} is unlimited"
         return self.settings.limit - len(self.taken)
 
     @property
     def held(self) -> Mapping[str, int] | None:
-        """Slots held by each group; None where the order is not fair."""
+        """Slots held by each group; None if the order is not fair."""
         if self.settings.fair_by is None:
             return None
         return Counter(group for slot, group in self.holders.items() if slot in self.taken)
@@ -266,10 +267,10 @@ class View:
     Attributes:
         now: The database's clock.
         session_alive: Whether the session that asks still exists.
-        lease_ends: When the first lease of all sessions runs out, or did; None without sessions.
+        lease_ends: When the first lease of all sessions runs out or ran out; None without sessions.
         pools: The pools that are locked, by name.
-        holdings: What the tickets in question hold.
-        tickets: Those of the tickets in question that wait.
+        holdings: The holdings of the tickets in question.
+        tickets: The tickets in question that wait.
         sessions: The sessions that are locked.
     """
 
@@ -283,30 +284,30 @@ class View:
 
     @property
     def expired(self) -> bool:
-        """Whether some session's lease has run out and waits to be reaped."""
+        """Whether the lease of some session has run out, so that the session can be ended."""
         return self.lease_ends is not None and self.lease_ends <= self.now
 
 
 class WaitReason(str, Enum):
     """Why a ticket waits at a pool.
 
-    A claim is never answered ``PROMISED`` or ``NEXT``: only who looks at others sees these.
+    A claim never gets ``PROMISED`` or ``NEXT``: these are only for reports about other tickets.
     """
 
     PAUSED = "paused"
     """The limit is 0."""
     TOO_LARGE = "too-large"
-    """The limit is lower than the slots asked for: only a higher limit can help."""
+    """The step asks for more slots than the limit: only a higher limit can help."""
     FULL = "full"
-    """The slots that are free are too few."""
+    """Too few slots are free."""
     BEHIND = "behind"
-    """Enough slots are free, and they are for those ahead of it."""
+    """Enough slots are free, but they are for steps ahead."""
     PROMISED = "promised"
-    """Dagster's own storage gave it a slot, which it takes when it looks next."""
+    """Dagster's own storage has assigned it a slot; the step takes it at its next look."""
     NEXT = "next"
-    """Enough slots are free, nobody is ahead of it, and it has not taken them yet."""
+    """Enough slots are free and no step is ahead; the step takes them at its next look."""
     RATE = "rate"
-    """Enough slots are free, and the rate of the pool lets no more steps start yet."""
+    """Enough slots are free, but the rate of the pool allows no start yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,16 +326,16 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The ticket waits, and why.
+    """The ticket waits.
 
     Attributes:
         pool: The pool that holds it up.
-        reason: What about that pool.
-        ahead: Live tickets ahead of it at that pool, as far as a decision looks.
-        queue_at: The pools at whose queue it now stands.
+        reason: Why that pool holds it up.
+        ahead: Live tickets ahead of it at that pool, among those that the decision read.
+        queue_at: The pools in whose queues it now stands.
         since: When it began to wait; None while that is not known.
-        ready_at: With the reason ``RATE``: when it may start, if all ahead of it start as early as
-            they may.
+        ready_at: With the reason ``RATE``: when it may start, if all tickets ahead start as early
+            as they may.
     """
 
     pool: str
@@ -351,21 +352,22 @@ Verdict = Granted | Waiting
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """Who holds and who waits in one pool at one moment, and what is set of it.
+    """The holdings, waiting tickets and settings of one pool at one moment.
 
-    A holding or ticket whose lease is over is in ``over`` alone: whoever decides by a snapshot
-    sees the pool as the next claim will find it.
+    A holding or ticket whose lease is over is only in ``over``. So ``holdings`` and ``waiting``
+    show the pool as the next claim will find it.
 
     Attributes:
-        holdings: Holdings that an owner with a lease keeps.
-        waiting: Tickets that wait under a lease, in the order of the pool (see ``order``),
-            wherever they stand in line.
+        holdings: Holdings with at least one owner whose lease is good.
+        waiting: Tickets that wait for the pool under a lease, in the order of the pool (see
+            ``order``), also those that stand in another pool's queue.
         over: Holdings and tickets whose lease is over; see ``Holding.is_over``.
-        settings: What is set of the pool. The engine tells it with the limit in force.
-        from_default: Whether the limit is the default one; a store knows only a pool's own.
-        due_ns: What the rate counts with, see ``rate``.
-        turn: Of a pool whose order is fair, its turn, see ``order``.
-        turns: And where the turns of groups begin; of those missing, with the pool's.
+        settings: The settings of the pool. Snapshots of the engine contain the limit in force.
+        from_default: Whether the limit is the default limit; a store knows only a pool's own.
+        due_ns: When the next start of the rate is due, in nanoseconds; see ``rate``.
+        turn: If the order is fair: the pool's turn, in 1/1000 of a slot; see ``order``.
+        turns: If the order is fair: per group, where its next turn begins; a group not listed
+            begins at the pool's turn.
     """
 
     pool: str
@@ -380,12 +382,12 @@ class PoolSnapshot:
 
     @property
     def granted(self) -> tuple[Holding, ...]:
-        """All holdings that the ledger knows no end of, those whose lease is over last."""
+        """All holdings without an end in the ledger; holdings whose lease is over come last."""
         return (*self.holdings, *(found for found in self.over if isinstance(found, Holding)))
 
     @property
     def tickets(self) -> tuple[Ticket, ...]:
-        """All tickets that were not withdrawn, those whose lease is over last."""
+        """All tickets that still exist; tickets whose lease is over come last."""
         return (*self.waiting, *(found for found in self.over if isinstance(found, Ticket)))
 
 
@@ -405,18 +407,18 @@ class Entry:
     """One row of the ledger.
 
     Attributes:
-        at: When, by the database's clock, which may step back; filled in by the store.
-        slots: Slots granted or given back.
-        fence: Of a grant or its end: its fence. Of a change of the limit: the pool's largest fence
-            until then, so that grants and changes of a pool are in order of their fences.
-        seconds: A grant: seconds waited. A release or expiry: seconds held. A limit: None.
-        limit: A limit entry: the new limit, None when it was deleted.
-        detail: A rate entry: the rate from then on, such as ``100/minute, burst 10``; None when
-            deleted. It repeats the rate when the clock was set back and what is due was corrected.
-            An order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
-        number: Larger for a later entry of the same pool, in the order of their commits, whatever
-            the clock says; filled in by the store. Of different pools, PostgreSQL may commit the
-            larger of two numbers first.
+        at: The time, by the database's clock, which may be set back; filled in by the store.
+        slots: Slots granted or released.
+        fence: For a grant or its end: its fence. For a change of the limit: the pool's largest
+            fence until then, so that grants and changes of a pool are in order of their fences.
+        seconds: For a grant: seconds waited. For a release or expiry: seconds held. Else None.
+        limit: For a limit entry: the new limit; None if the limit was deleted.
+        detail: For a rate entry: the new rate, such as ``100/minute, burst 10``; None if it was
+            deleted. If the clock was set back and ``due_ns`` was corrected, the entry repeats the
+            rate. For an order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
+        number: Larger for a later entry of the same pool, in the order of their commits, even if
+            the clock is set back; filled in by the store. For entries of different pools,
+            PostgreSQL may commit the larger number first.
     """
 
     kind: EntryKind

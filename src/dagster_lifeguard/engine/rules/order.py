@@ -1,22 +1,21 @@
-"""Who is ahead of whom at the queue of one pool.
+"""Which ticket is ahead at the queue of one pool.
 
-Priority first. Then, where the order is fair, the smaller share: the slots that the waiter's group
-holds in this pool, and those that waiters of its group ahead of it ask for; and of equal shares,
-the earlier turn. Then the smaller number; a number is given once, so there are no ties.
+The higher priority is ahead. Then, if the order is fair, the smaller share: the slots that the
+waiter's group holds in this pool, plus the slots that earlier waiters of the group ask for. Then
+the earlier turn. Then the smaller number; each number is given once, so there are no ties.
 
-Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). The turn of a
-group that comes to the queue, or comes back, begins where its last one ended, or where the pool's
-turn is if that is later; a grant ends it so many slots further on. So it starts level with those
-that are served next, and has no claim to what it did not ask for. What a turn is does not depend on
-who looks first of those that waited and go in together.
+Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). When a group
+joins the queue, or comes back, its turn begins where its last turn ended, or at the pool's turn if
+that is later. Each granted slot moves the end of the turn by one. So the group starts level with
+the groups that are served next, and gets no credit for the time in which it did not ask. If several
+waiters start together, turns do not depend on which of them looks first.
 
-The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997): each slot that is granted
-moves it on, by the part that each group would get if all that ask, and the next one to come, shared
-it, but not beyond the end of the turn that is granted; and at least to the earliest turn of those
-that ask. It never goes back. So one that waits is passed by those that come later only until the
-pool's turn is where its own begins, even if they are new groups without end. Nor does a turn lag
-behind the pool's by more than all slots of it, however long its group stays in line for something
-else.
+The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997). Each granted slot moves it
+by one divided by the number of groups that ask plus one, but not beyond the end of the granted
+turn, and at least to the earliest turn of the groups that ask. It never goes back. So later tickets
+pass a waiting ticket only until the pool's turn reaches the ticket's own turn, even if new groups
+keep arriving. No turn is behind the pool's turn by more than the pool's slots, however long its
+group is kept waiting by something else.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ def ranked(
     """Waiters with their ranks, best first.
 
     Args:
-        waiters: Of one pool; with each of them all of its group that are ahead of it.
-        held: Slots held by each group where the order is fair; None where it is not.
-        turns: Where the turn of each group begins; of those missing, with the pool's.
-        turn: The pool's.
+        waiters: Waiters of one pool. For each, all earlier waiters of its group are included.
+        held: Slots held by each group if the order is fair; None otherwise.
+        turns: Per group, where its next turn begins; a group not listed begins at ``turn``.
+        turn: The pool's turn.
     """
     in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
     if held is None:
@@ -75,14 +74,14 @@ def queue_of(pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:
 def members_to_see(
     heads: Sequence[tuple[Rank, QueuedTicket]], count: int
 ) -> list[tuple[QueuedTicket, int]]:
-    """Of which groups how many, from the first on, may be among the best ``count`` of a queue.
+    """For each group, how many of its first waiters may be among the first ``count`` of a queue.
 
-    The second of a group ranks behind its first by the slots that this asks for, at least; so where
-    there are many groups, the first of each is mostly all there is to see.
+    The share of a group's second waiter is larger than that of its first, by the slots that the
+    first asks for, at least. So with many groups, the first waiter of each is usually enough.
 
     Args:
-        heads: The first of each group, ranked, best first.
-        count: How many of the queue are to be seen.
+        heads: The first waiter of each group, in order.
+        count: How many waiters of the queue to read.
     """
     worst = heads[count - 1][0][:2] if len(heads) >= count else (math.inf, math.inf)
     return [
@@ -92,7 +91,7 @@ def members_to_see(
 
 
 def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
-    """Where a ticket stands at a pool's queue, or would stand."""
+    """The rank that a ticket has, or would have, in the queue of a pool."""
     number = math.inf if ticket.number is None else ticket.number
     if pool.held is None:
         return -ticket.priority, 0, 0, number
@@ -109,7 +108,7 @@ def rank_of(ticket: Ticket, pool: PoolView) -> Rank:
 def line(
     pool: PoolSnapshot, waiting: Iterable[Ticket], holdings: Iterable[Holding]
 ) -> list[Ticket]:
-    """These of the tickets that wait for a pool in their order there, if these hold slots of it."""
+    """These waiting tickets in the order of the pool, given these holdings of its slots."""
     tickets = {ticket.number: ticket for ticket in waiting}
     held: Counter[str] | None = None
     if pool.settings.fair_by is not None:
@@ -132,12 +131,12 @@ def line(
 
 
 def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[int, int]:
-    """Where the turns of a fair pool are once a waiter of a group is granted slots of it.
+    """The turns of a fair pool after a waiter of this group is granted slots of it.
 
     Returns:
         Where the next turn of the group begins, and the pool's turn.
     """
-    # Who cannot go in now, whoever leaves, must not hold the turn of the others back.
+    # A ticket that could not start even in an empty pool must not hold back the pool's turn.
     limit = pool.settings.limit
     asking = {group} | {
         waiter.group
@@ -151,20 +150,20 @@ def turns_after(group: str, priority: int, slots: int, pool: PoolView) -> tuple[
 
 
 def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Where turns begin: none lags behind the pool's by more than all slots of it.
+    """Where turns begin: none is behind the pool's turn by more than the pool's slots.
 
-    One that stays in line while it cannot go in would save up turns, and then let nobody else in.
+    Otherwise a group that waits for something else would save up turns and then take every slot.
     """
     earliest = pool.turn - most_slots(pool.pool, pool.settings.limit, pool.limit_known) * SLOT
     return {group: max(begins, earliest) for group, begins in turns}
 
 
 def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:
-    """Where a ticket's group comes to the queue of a fair pool: by pool, where its turn begins.
+    """For each fair pool whose queue a ticket's group newly joins, where the group's turn begins.
 
     Args:
         groups: The ticket's group in each fair pool.
-        pools: Those at whose queue it is to stand.
+        pools: The pools in whose queues the ticket will stand.
     """
     return {
         pool.pool: pool.turn

@@ -1,4 +1,4 @@
-"""What can be set of a pool, as one value from lifeguard.yaml to the tables and the screen."""
+"""The settings of a pool, as one value from lifeguard.yaml to the tables and the screen."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LIMIT_MAX = SLOTS_MAX
 """The highest limit of a pool, which is Dagster's own default maximum."""
 
 BACKFILL_TAG = "dagster/backfill"
-"""The tag by which Dagster tells the runs of a backfill."""
+"""The tag with which Dagster marks the runs of a backfill."""
 
 _ORDER = re.compile(r"fifo|fair\((?:tag:(?P<tag>[^\s()]+)|backfill)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What is set of one pool. Each setting that is not set has its default.
+    """The settings of one pool. A setting that is not set has its default.
 
     Attributes:
         limit: How many slots the pool has; 0 is paused. None: it has no limit of its own, so the
@@ -49,13 +49,13 @@ class PoolSettings:
 
     @property
     def texts_set(self) -> dict[str, str]:
-        """Those of ``texts`` that are set: only the engine keeps them."""
+        """The entries of ``texts`` that differ from the default; only the engine stores them."""
         nothing = NOTHING_SET.texts
         return {name: text for name, text in self.texts.items() if text and text != nothing[name]}
 
 
 NOTHING_SET = PoolSettings()
-"""What a pool has of which nothing is set."""
+"""The settings of a pool without any setting of its own."""
 
 
 def limits_of(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | None]:
@@ -64,12 +64,12 @@ def limits_of(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | No
 
 
 def own_limits(settings: Mapping[str, PoolSettings]) -> dict[str, int]:
-    """The pools that have a limit of their own, and which."""
+    """The limits of the pools that have a limit of their own."""
     return {pool: limit for pool, limit in limits_of(settings).items() if limit is not None}
 
 
 def refuse_out_of_bounds(pool: str, settings: PoolSettings) -> None:
-    """Find a limit that no pool can have.
+    """Refuse a limit that no pool can have.
 
     Raises:
         ConfigError: It is not between 0 (paused) and ``LIMIT_MAX``.
@@ -83,27 +83,27 @@ def refuse_out_of_bounds(pool: str, settings: PoolSettings) -> None:
 
 
 def limit_in_force(pool: str, own: int | None, default_limit: int | None) -> int | None:
-    """The limit by which a pool is decided; None: it is unlimited.
+    """The limit that is in force for a pool; None: the pool is unlimited.
 
     Args:
         pool: The pool.
         own: Its own limit in Dagster's table.
         default_limit: The limit of pools that have none of their own.
     """
-    if is_of_all_partitions(pool):  # Or who asks for all of its slots could not be alone.
+    if is_of_all_partitions(pool):  # A step that asks for all of its slots must be alone.
         return LIMIT_MAX
     return default_limit if own is None else own
 
 
 def is_by_default(pool: str, own: int | None, default_limit: int | None) -> bool:
-    """Whether the limit by which a pool is decided is the default one."""
+    """Whether the limit in force for a pool is the default limit."""
     return own is None and default_limit is not None and not is_of_all_partitions(pool)
 
 
 def most_slots(pool: str, limit: int | None, limit_known: int | None) -> int:
-    """The most slots that can be had of a pool at once, as far as the engine has seen its limit.
+    """The most slots that a pool can grant at once, by the limit that the engine has last seen.
 
-    Who asks for more stands in nobody's way, and only a higher limit can help it.
+    A ticket that asks for more holds up no other ticket, and only a higher limit can help it.
     """
     most = limit_in_force(pool, limit, limit_known)
     return SLOTS_MAX if most is None else most

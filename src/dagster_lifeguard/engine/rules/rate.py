@@ -1,21 +1,21 @@
 """How many steps may start per time: the generic cell rate algorithm (GCRA), in whole nanoseconds.
 
-One number is kept for a pool: when its next start is due if starts are spread evenly. A step may
-start ``burst - 1`` intervals before it is due, and moves what is due by one interval. So in any
-span of S seconds, both ends counted, at most ``burst + S * starts / seconds`` steps start: the
-first of k starts sets what is due to its own time and one interval at least, and the last comes no
-earlier than k - burst intervals after the first.
+For each pool one number is stored: the due time, at which the next step starts if starts are spread
+evenly. A step may start ``burst - 1`` intervals before the due time, and moves the due time by one
+interval. So in any span of S seconds, both ends counted, at most ``burst + S * starts / seconds``
+steps start. Proof: the first of k starts sets the due time to at least its own time plus one
+interval, and the last start comes no earlier than k - burst intervals after the first.
 
-After a start, what is due is at most ``burst`` intervals ahead of the clock. If it is further
-ahead, the clock was set back. The first claim to see that corrects it, once: the pool waits for
-one interval at most.
+After a start the due time is at most ``burst`` intervals ahead of the clock. If it is further
+ahead, the clock was set back. The first claim that sees this corrects the due time, once: the pool
+waits for one interval at most.
 
-When a rate takes the place of another, the starts that still count go on counting, each by the new
-interval, and at most the new burst of them. So in a span over one change at most the larger burst
-of steps start, plus what each rate allows in its part of the span.
+When a rate replaces another, earlier starts still count, each with the new interval, and at most
+the new burst of them. So in a span over one change at most the larger burst of steps start, plus
+what each rate allows in its part of the span.
 
-Whole numbers, because what is due is added up for as long as the pool lives, and an interval is
-rounded up, so that no error ever lets one more in.
+Times are whole nanoseconds because the due time is added up for as long as the pool exists, and an
+interval is rounded up, so that no rounding error ever allows one start too many.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from dagster_lifeguard.errors import ConfigError
 
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-"""Seconds of what may stand behind the slash."""
+"""The units that may follow the slash, in seconds."""
 
 STARTS_MAX = 1_000_000
 """The most starts in a unit of time."""
@@ -50,12 +50,12 @@ def seconds(nanoseconds: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many steps may start in a pool per time, whatever slots they ask for.
+    """How many steps of a pool may start per time. A step counts once, for any number of slots.
 
     Attributes:
-        starts: How many in each unit of time.
-        seconds: The unit.
-        burst: How many may start at once after a quiet time.
+        starts: How many steps may start in each unit of time.
+        seconds: The unit of time, in seconds.
+        burst: How many steps may start at once after a quiet time.
 
     Raises:
         ConfigError: A number is out of bounds.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TryAgainError(Exception):
-    """The transaction came to no known end: lost connection, lock timeout. Do the verb again."""
+    """The outcome of the transaction is unknown: lost connection, lock timeout. Retry the verb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,11 @@ class Scope:
         run_id: See the tickets of this run.
         step_key: Of that run, only this step.
         session: The session that asks. It cannot be reaped before the transaction ends.
-        groups: The group of the step in pools whose order is fair, as far as it is known: a view
-            tells where its turn begins.
-        ended: Lock those of these sessions that exist and, with ``expired_only``, whose lease
-            has run out; see the tickets they own, alone or not. Of those that wait, some.
+        groups: The group of the step in pools with a fair order, if it is known: the view then
+            contains where the group's turn begins.
+        ended: Lock the existing ones of these sessions and, with ``expired_only``, only sessions
+            whose lease has run out. The view contains all holdings that they own, alone or with
+            others, and some of their waiting tickets.
     """
 
     pools: tuple[str, ...]
@@ -71,17 +72,18 @@ class Changes:
         disown: A holding loses this session as an owner.
         drop_tickets: Tickets that stop waiting.
         drop_holdings: Holdings that end, with all their owners.
-        drop_sessions: Sessions that end, with whatever they own besides others. One that waits for
-            more than was in view is revoked, and left to ``Store.bury``.
-        is_expiry: Whether these end with their lease: holdings that others keep then remember that
-            the process that executed their step is lost.
-        settings: Pools with what was set of them and what is set from now on. The limit is written
-            in Dagster's table. Where another tag makes the order fair, who waits or holds is in
-            the empty group from then on, and turns begin anew.
-        limits_known: Limits that another wrote and the engine has now seen.
-        due: What the rates of pools count with from now on.
-        turns: Of fair pools: a group, where its next turn begins, and the pool's turn. Groups whose
-            turn does not begin after the pool's need not be remembered unless they stand in line.
+        drop_sessions: Sessions that end, with their ownership of holdings that have other owners
+            too. A session with more waiting tickets than the view contains is revoked, and left to
+            ``Store.bury``.
+        is_expiry: Whether these sessions end because their lease ran out. Holdings that other
+            owners keep then record that the process that executed their step is lost.
+        settings: Pools with their old and new settings. The limit is written to Dagster's table.
+            If the order becomes fair by another tag, present waiters and holders are in the empty
+            group from then on, and turns begin anew.
+        limits_known: Limits that another program wrote and the engine has now seen.
+        due: The new due times of pools with a rate; see ``rate``.
+        turns: For fair pools: a group, where its next turn begins, and the pool's turn. A group
+            need not be stored if it is not in the queue and its turn is not after the pool's.
         ledger: Rows to append; the store stamps them with its clock.
         wake: Tickets that should look again.
     """
@@ -110,10 +112,10 @@ class Transaction(Protocol):
 
     @property
     def view(self) -> View:
-        """What is true while the locks are held: no other can grant slots of these pools."""
+        """The locked rows: no other transaction can grant slots of these pools meanwhile."""
 
     def wait_until(self, at: float) -> View:
-        """Hold the locks until this time, which is near; the view as of then, to be written by."""
+        """Hold the locks until this near time; return the view of then, for ``commit``."""
 
     def commit(self, changes: Changes) -> None:
         """Write all changes, release the locks, wake. A slot already held is an error."""
@@ -156,26 +158,27 @@ class Store(Protocol):
         session: str,
         next_up: Callable[[View], tuple[QueuedTicket, ...]],
     ) -> bool:
-        """End what a ticket was granted, with its owners, and wake whoever can go in.
+        """End the grant of a ticket, with its owners, and wake waiters that can start.
 
-        As a transaction would, in a single message where the store can: who knows the grant needs
-        no look before it writes. The wake-ups may then come after the commit, and be lost.
+        Has the effect of a transaction, in a single message if the store can: the caller knows the
+        grant, so nothing is read before the write. Wake-ups may then come after the commit, and may
+        be lost.
 
         Args:
             key: The ticket.
-            grant: What it was told. There is no other grant of these pools with this fence.
-            session: Who gives it back, for the ledger.
-            next_up: Of the view before the end, who should look again after it.
+            grant: Its grant. No other grant of these pools has this fence.
+            session: The session that releases it, for the ledger.
+            next_up: Maps the view before the release to the waiters to wake after it.
 
         Returns:
             False, with nothing changed, when that grant has ended already.
         """
 
     def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
-        """Write a grant that was decided on a presumed view, if nothing speaks against it.
+        """Write a grant that was decided on a guessed view, if the guess is right.
 
-        As a transaction would, in a single message where the store can; elsewhere it may refuse
-        every time, for then presuming gains nothing.
+        Has the effect of a transaction, in a single message if the store can. Another store may
+        refuse every time, because a guess gains nothing there.
 
         Args:
             presumed: Pools of which nobody holds or waits for a slot, without a rate or a fair
@@ -184,15 +187,15 @@ class Store(Protocol):
             changes: A grant to a new ticket and its rows of the ledger; all fences are ignored.
 
         Returns:
-            The fence that the grant got: larger than any of these pools gave before. None, with
-            nothing changed, when a pool is not as presumed, the ticket waits or holds already, the
-            session is no more, or some lease has run out: look, then.
+            The fence of the grant, larger than every earlier fence of these pools. None, with
+            nothing changed, if a pool differs from the guess, the ticket waits or holds already,
+            the session no longer exists, or some lease has run out. Then read the view.
         """
 
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]
     ) -> tuple[str, ...]:
-        """The pools where these tickets hold or wait, without a lock: verify under one."""
+        """The pools where these tickets hold or wait, read without a lock: check under a lock."""
 
     def open_session(
         self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
@@ -212,31 +215,31 @@ class Store(Protocol):
         """
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
-        """Trust the session anew from now on. False: it was reaped, or revoked, and is no more.
+        """Renew the lease of the session. False: it was reaped or revoked, and no longer exists.
 
-        A session is revoked by setting its lease to 0. Late is not lost: until then, or until it
-        is reaped, one whose lease has run out can be trusted anew.
+        A session is revoked by setting its lease to 0. A late heartbeat still counts: until a
+        session is revoked or reaped, its lease can be renewed even after it has run out.
         """
 
     def expired_sessions(self, count_max: int) -> tuple[str, ...]:
         """Sessions whose lease has run out, oldest first."""
 
     def bury(self, count_max: int) -> None:
-        """Do a piece of what is left to do for sessions whose lease has run out.
+        """Delete some rows of sessions whose lease has run out.
 
-        Those that own nothing are revoked, so that none comes back; of the revoked, the waiting
-        tickets are deleted, and then they themselves. What is held stays. Nobody looks at a ticket
-        whose session is over, so no pool is locked, and nobody is woken.
+        A session that holds nothing is revoked, so that it cannot come back. The waiting tickets of
+        revoked sessions are deleted, then the sessions. Holdings stay. No decision reads a ticket
+        whose session is over, so no pool is locked and no waiter is woken.
 
         Args:
-            count_max: The most sessions, and the most tickets.
+            count_max: The most sessions, and the most tickets, to handle.
         """
 
     def holders_over(self, pools: Collection[str], count_max: int) -> tuple[str, ...]:
-        """Sessions whose lease has run out and that own something in these pools, so many."""
+        """At most this many sessions whose lease has run out and that own holdings here."""
 
     def revoked_sessions(self) -> tuple[str, ...]:
-        """Those of them that were revoked: another may have been let in since."""
+        """The sessions that were revoked: their slots may have been granted again since."""
 
     def poll(
         self, session: str, timeout_seconds: float, *, is_next: bool = False
@@ -253,34 +256,34 @@ class Store(Protocol):
         """
 
     def settings(self) -> Mapping[str, PoolSettings]:
-        """All pools of which anything is set, and what, by name.
+        """The settings of all pools that have any, by name.
 
-        Here and in every view, a row of Dagster's table where the stock storage has written the
-        default limit down is no limit: the default one is asked for where it is set.
+        Dagster's own storage writes the default limit into its table. Here and in every view such a
+        row does not count as a limit of the pool.
         """
 
-    # Of these reads, made without a lock, each tells by the store's clock what is over. A ticket is
-    # over with the lease of its session, and a holding with the last lease of its owners: an owner
-    # that has no session, such as ``stock_slots.STOCK``, keeps it for ever.
+    # These reads take no lock, and judge by the store's clock which leases are over. A ticket is
+    # over with the lease of its session, and a holding with the last lease of its owners. An owner
+    # without a session, such as ``stock_slots.STOCK``, keeps its holding for ever.
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         """Everything in each of these pools, in their order, at one moment."""
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
-        """What this ticket does now, or did when its lease was over: see ``is_over``."""
+        """The waiting ticket or the holding with this key, also if its lease is over."""
 
     def has_expired(self, key: TicketKey) -> bool:
-        """Whether the ledger knows of a holding of this ticket that ended with its lease."""
+        """Whether the ledger contains a holding of this ticket that ended with its lease."""
 
     def busy_pools(self, *, with_over: bool = False) -> tuple[str, ...]:
-        """The pools that somebody holds or waits for, sorted.
+        """The pools with holders or waiters, sorted.
 
         Args:
-            with_over: Also the pools where all of that is over.
+            with_over: Also pools where the leases of all holders and waiters are over.
         """
 
     def run_ids(self) -> frozenset[str]:
-        """The runs that hold or wait, without those of which all is over."""
+        """The runs that hold or wait under at least one good lease."""
 
     def ledger(self, *, pool: str | None = None, count_max: int = 1000) -> tuple[Entry, ...]:
         """The newest rows of the ledger, newest first."""
@@ -294,7 +297,7 @@ class Store(Protocol):
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[Entry, ...]:
-        """The next rows of the ledger, in the order of their numbers: read it in pages so.
+        """The next rows of the ledger, in the order of their numbers: a page.
 
         The rows of one pool are numbered in the order of their commits: a number is given, and its
         row committed, while the pool's row is locked, by claims, releases, expiries and changes of
@@ -304,22 +307,22 @@ class Store(Protocol):
         Args:
             pool: Only this pool's.
             kind: Only these.
-            since: Only what the clock says happened then or later.
+            since: Only rows of this time or later, by the database's clock.
             after: Only rows with a larger number.
             count_max: The most rows.
         """
 
     def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:
-        """The grants of what was held when this number was given, by pool and fence.
+        """The grants whose slots were held when this number was given, by pool and fence.
 
-        As they would be told, without their numbers and the seconds that they waited.
+        The entries have neither their numbers nor the seconds that they waited.
         """
 
     def now(self) -> float:
         """The clock of the database."""
 
     def trim_ledger(self, keep_seconds: float, count_max: int) -> int:
-        """Delete at most so many of the oldest rows, up to the first that is younger than that.
+        """Delete the oldest rows, at most ``count_max``, and none younger than ``keep_seconds``.
 
         Returns:
             How many were deleted.

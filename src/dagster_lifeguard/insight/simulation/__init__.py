@@ -1,5 +1,5 @@
-"""What other limits would have done: past executions played through the rules of admission.
+"""What other limits would have done: past executions, simulated with the rules of admission.
 
-``arrivals`` reads the past. ``world`` plays it. ``answer`` compares two plays, and a play with what
-really happened. No module here asks for the time.
+``history`` reads the past into a ``recording``. ``world`` simulates it. ``answer`` compares two
+simulations, and a simulation with the real past. No module here asks for the time.
 """

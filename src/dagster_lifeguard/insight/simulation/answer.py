@@ -1,4 +1,4 @@
-"""What other settings would have done, and how far that can be believed."""
+"""What other settings would have done, and how reliable the answer is."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 Trust = Literal["good", "poor", "too-few", "no-waits"]
 
 WAIT_MIN = 1.0
-"""A wait shorter than this, in seconds, is none."""
+"""A wait shorter than this, in seconds, does not count as a wait."""
 
 WAITS_MIN = 10
-"""With fewer waits there is nothing to judge by."""
+"""With fewer waits the fit of the simulation is not judged."""
 
 ERROR_MAX = 0.25
-"""The largest median error of a play that is good, as a part of the median wait."""
+"""The largest median error of a good simulation, as a share of the median wait."""
 
 CHANGED_MIN = 0.5
-"""A mean wait that differs by less, in seconds, did not change."""
+"""A smaller difference of mean waits, in seconds, does not count as a change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long executions waited, in seconds. None where there are none.
+    """How long executions waited, in seconds. None without executions.
 
     Attributes:
-        count: How many went in.
-        p50: Half of them waited no longer.
-        p95: Nineteen of twenty waited no longer.
-        never: How many never went in.
+        count: How many executions started.
+        p50: Half of the executions waited no longer.
+        p95: 95 % of the executions waited no longer.
+        never: How many executions never started.
     """
 
     count: int
@@ -53,15 +53,15 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The past as it was played, beside the past as it was.
+    """The simulated past beside the real past.
 
     Attributes:
-        recorded: The waits that were.
-        played: The waits of the same executions in the play.
-        waited: How many waited at least a second, really or in the play.
-        error_p50: How far the play is off, in seconds: the median of these.
-        error_p90: The same: nine of ten are not further off.
-        trust: ``good``, ``poor``, ``too-few`` waits to judge by, or ``no-waits`` at all.
+        recorded: The real waits.
+        played: The waits of the same executions in the simulation.
+        waited: How many executions waited at least a second, in reality or in the simulation.
+        error_p50: The median difference between their real and simulated waits, in seconds.
+        error_p90: 90 % of these differences are no larger.
+        trust: ``good``, ``poor``, ``too-few`` waits to judge, or ``no-waits`` at all.
     """
 
     recorded: Waits
@@ -74,12 +74,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A pool in one play.
+    """A pool in one simulation.
 
     Attributes:
-        settings: At the end of the window.
-        waits: Of all that asked for it.
-        utilisation: The part of its slots that was held, 0 to 1; None if it was unlimited.
+        settings: Its settings at the end of the window.
+        waits: The waits of all executions that asked for it.
+        utilisation: The share of its slots that was held, 0 to 1; None if it was unlimited.
         most: The most slots held at once.
     """
 
@@ -91,13 +91,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class PoolAnswer:
-    """What becomes of a pool.
+    """One pool under both settings.
 
     Attributes:
         pool: Its name.
-        calibration: How well the play of the past fits the past.
-        before: With what was in force.
-        after: With what was asked for; the same as ``before`` if nothing was.
+        calibration: How well the simulated past fits the real past.
+        before: Simulated with the settings that were in force.
+        after: Simulated with the wanted settings; the same as ``before`` if none are wanted.
     """
 
     pool: str
@@ -108,14 +108,14 @@ class PoolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StepAnswer:
-    """What becomes of a step, over all runs.
+    """One step of all runs, under both settings.
 
     Attributes:
         step_key: The step.
-        pools: What it asks for.
-        executions: How many went in in both plays.
-        before: The mean wait in seconds, with what was in force.
-        after: The same, with what was asked for.
+        pools: The pools that it asks for.
+        executions: How many executions started in both simulations.
+        before: The mean wait in seconds, with the settings that were in force.
+        after: The mean wait in seconds, with the wanted settings.
     """
 
     step_key: str
@@ -126,7 +126,7 @@ class StepAnswer:
 
     @property
     def change(self) -> float:
-        """By how much all its executions together wait longer, in seconds; below 0: shorter."""
+        """How much longer all its executions together wait, in seconds; negative: less."""
         return (self.after - self.before) * self.executions
 
 
@@ -136,13 +136,13 @@ class Answer:
 
     Attributes:
         source: Where the past was read.
-        since: The begin of the window, in seconds since the epoch.
-        until: Its end.
-        executions: How many were played.
-        pools: By name; those that were asked about first.
-        gaining: Steps that wait less, those that gain most first.
-        losing: Steps that wait longer, those that lose most first.
-        doubts: What cannot be known.
+        since: The beginning of the window, in seconds since the epoch.
+        until: The end of the window.
+        executions: How many executions were simulated.
+        pools: The pools with wanted settings, then the others, by name.
+        gaining: Steps that wait less, the largest total first.
+        losing: Steps that wait longer, the largest total first.
+        doubts: What is not known.
     """
 
     source: Source

@@ -22,12 +22,12 @@ class Pool:
     """The row of one pool.
 
     Attributes:
-        held: Slots held that count against the limit.
-        present: Those, and the slots of holders that went in while there was no limit.
-        line: The queue, without tickets that ask for more slots than there are.
-        look_at: When somebody has to look whether the rate lets the next one in.
-        since: Until when the use was counted.
-        used: Of the window so far, in slot-seconds; so is ``offered``.
+        held: Held slots that count against the limit.
+        present: All held slots, also of holders that started while there was no limit.
+        line: The queue, without tickets that ask for more slots than the limit.
+        look_at: When the next waiter has to look whether the rate lets it start.
+        since: The time up to which the use was counted.
+        used: The use in the window so far, in slot-seconds; the same unit as ``offered``.
     """
 
     __slots__ = (

@@ -19,12 +19,12 @@ Source = Literal["ledger", "event-logs"]
 
 
 class Doubt(NamedTuple):
-    """Something that cannot be known, or was left out.
+    """Something that is not known, or was left out.
 
     Attributes:
-        code: What it is, for programs.
-        message: The same in a sentence.
-        pools: The pools concerned; empty for all.
+        code: A code for programs.
+        message: The code in a sentence.
+        pools: The pools concerned; empty: all pools.
     """
 
     code: str
@@ -38,13 +38,13 @@ class Recorded:
 
     Attributes:
         key: The step of the run.
-        demand: What it asked for.
+        demand: The slots that it asked for.
         asked: When it asked.
-        granted: When it went in.
-        ended: When it gave its slots back.
-        priority: The higher goes first.
-        tags: Of its run.
-        judged: Whether its wait counts; not if it went in before the window.
+        granted: When it acquired its slots.
+        ended: When it released its slots.
+        priority: A higher priority starts first.
+        tags: The tags of its run.
+        judged: Whether its wait counts: it started within the window.
     """
 
     key: TicketKey
@@ -63,12 +63,12 @@ class Recording:
 
     Attributes:
         source: Where it was read.
-        since: The begin of the window, in seconds since the epoch.
-        until: Its end.
-        arrivals: Who asked, in the order of asking.
-        waited: How long each really waited, in seconds; None if that is not judged.
-        settings: Of each pool at the beginning, with the limit in force.
-        changes: Of these, in the order of time.
+        since: The beginning of the window, in seconds since the epoch.
+        until: The end of the window.
+        arrivals: The steps that asked, in the order in which they asked.
+        waited: How long each really waited, in seconds; None if its wait does not count.
+        settings: The settings of each pool at the beginning, with the limit in force.
+        changes: Changes of these settings, in order of time.
         doubts: What is not known.
     """
 
@@ -83,7 +83,7 @@ class Recording:
 
     @property
     def pools(self) -> set[str]:
-        """The pools that somebody asked for."""
+        """The pools that any step asked for."""
         return {pool for arrival in self.arrivals for pool in arrival.demand.pools}
 
     def with_settings(self, wanted: Mapping[str, Mapping[str, object]]) -> Recording:

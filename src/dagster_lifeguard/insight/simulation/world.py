@@ -1,7 +1,7 @@
-"""The world: pools, a clock of its own, and arrivals that the engine's rules let in.
+"""The world: pools, a simulated clock, and arrivals that the engine's rules decide about.
 
-A heap of events moves the clock from one event to the next. Nothing sleeps, and nothing is drawn
-by lot, so the same arrivals always give the same play.
+A heap of events moves the clock from one event to the next. Nothing sleeps and nothing is random,
+so the same arrivals always give the same result.
 
 Each decision is that of ``engine.rules`` and ``engine.bookkeeping``, on a view of the front of the
 queues. Most decisions follow from the rules without a view, where the order is not fair: a ticket
@@ -9,7 +9,8 @@ with no ticket ahead starts if its slots are free and rates let it start, and wa
 slots are free.
 
 The world differs from the engine in three ways. A wake-up takes no time. A ticket whose patience
-ran out looks again at that moment, and then once per patience, not every few seconds. Nobody dies.
+has run out looks again at that moment, and then once per patience, not every few seconds. No
+process dies.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Use:
     """How a pool was used within the window.
 
     Attributes:
-        held: Slots held, in slot-seconds; of an unlimited pool those that were asked for.
-        offered: Slots that the limit offered, in slot-seconds; None if it was unlimited at a time.
+        held: Slots held, in slot-seconds; for an unlimited pool, slots asked for.
+        offered: Slots that the limit offered, in slot-seconds; None if it was ever unlimited.
         most: The most slots held at once, within the window or outside of it.
     """
 
@@ -97,7 +98,7 @@ class Use:
 
 @dataclass(slots=True)
 class Play:
-    """What became of arrivals.
+    """The result of a simulation.
 
     Attributes:
         asked: When each asked; None if it never did.
@@ -117,7 +118,7 @@ class Play:
     stood: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def waited(self, place: int) -> float | None:
-        """How long an arrival waited; None if it never went in."""
+        """How long an arrival waited; None if it never started."""
         asked, granted = self.asked[place], self.granted[place]
         return None if asked is None or granted is None else granted - asked
 
@@ -130,14 +131,15 @@ def play(
     window: tuple[float, float],
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Play:
-    """Let arrivals ask, wait, hold and leave, until nothing happens any more.
+    """Let arrivals ask, wait, hold and release, until no event is left.
 
     Args:
-        arrivals: The arrivals. Of those at the same moment, the first in the sequence asks first.
-        settings: What is set of each pool at the beginning, with the limit in force. A pool that
+        arrivals: The arrivals. If several ask at the same moment, the first in the sequence asks
+            first.
+        settings: The settings of each pool at the beginning, with the limit in force. A pool that
             is missing is unlimited.
-        changes: Changes of these.
-        window: From when until when the use of pools is counted.
+        changes: Changes of these settings.
+        window: The beginning and end of the time in which the use of pools is counted.
         patience_seconds: How long a ticket lets later ones pass.
     """
     world = _World(arrivals, settings, window, patience_seconds)
@@ -343,13 +345,13 @@ class _World:
     # ---- decisions -----------------------------------------------------------------------------
 
     def _settle(self, pools: Mapping[Pool, frozenset[QueuedTicket] | None], now: float) -> None:
-        """Let in whoever can go in now that something of these pools was given back.
+        """Start the tickets that can start after slots of these pools were released.
 
-        All that are woken look in the order of their ranks, and then those whom they wake.
+        All woken tickets look in the order of their ranks, and then the tickets that they wake.
 
         Args:
-            pools: With each, the waiters that fitted before: where there is a rate they know when
-                they may start, and are woken only if that is now. None: all know it.
+            pools: With each pool, the waiters that fitted before. In a pool with a rate these know
+                their start time, and are woken only if it is now. None: all waiters know it.
             now: The time.
         """
         while pools:
