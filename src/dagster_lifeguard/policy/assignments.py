@@ -15,7 +15,12 @@ from dagster_lifeguard.compat.ops import (
     op_with_pool,
 )
 from dagster_lifeguard.engine.rules.duplicates import agree, write_answers
-from dagster_lifeguard.engine.rules.expressions import Term, asked_by, is_held_by_asset, of_assets
+from dagster_lifeguard.engine.rules.pool_expressions import (
+    Term,
+    asked_by,
+    is_held_by_asset,
+    of_assets,
+)
 from dagster_lifeguard.engine.rules.pool_naming import pool_name
 from dagster_lifeguard.engine.rules.shown_names import terms_text
 from dagster_lifeguard.errors import (
