@@ -17,8 +17,8 @@ from dagster_lifeguard.engine.rules.duplicates import (
     read_answers,
     write_answers,
 )
-from dagster_lifeguard.engine.rules.expressions import asked_by, of_assets, parse_expression
 from dagster_lifeguard.engine.rules.members import Members
+from dagster_lifeguard.engine.rules.pool_expressions import asked_by, of_assets, parse_expression
 from dagster_lifeguard.errors import ConfigError, TemplateError
 from dagster_lifeguard.policy.assignments import Assignments
 

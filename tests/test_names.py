@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.pool_expressions import (
     SLOTS_MAX,
     Term,
     asked_by,

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_lifeguard.compat.definitions import partition_keys_of
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.partition_keys import KeyPart, PartitionKeys, problem_of_format
+from dagster_lifeguard.engine.rules.pool_expressions import (
     Term,
     asked_by,
     format_expression,
     parse_expression,
 )
-from dagster_lifeguard.engine.rules.partition_keys import KeyPart, PartitionKeys, problem_of_format
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.policy.partitions import of_partitions, without_partition
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from dagster_lifeguard import Policy, Rule
-from dagster_lifeguard.engine.rules.expressions import format_expression
+from dagster_lifeguard.engine.rules.pool_expressions import format_expression
 from dagster_lifeguard.errors import NeedsEngineError, TemplateError
 from dagster_lifeguard.inspections.check.policies import policy_findings
 from dagster_lifeguard.policy.assignments import Assignments

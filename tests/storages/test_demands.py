@@ -6,8 +6,8 @@ import pytest
 from dagster import AssetKey
 
 from dagster_lifeguard.compat.plans import StepPlan
-from dagster_lifeguard.engine.rules.expressions import HOLD_STEP
 from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
+from dagster_lifeguard.engine.rules.pool_expressions import HOLD_STEP
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.demands import PARTITIONS_MAX, Demands, RunPlan, asked
 from dagster_lifeguard.storage.expressions import is_deferred

@@ -25,7 +25,7 @@ from dagster_lifeguard import Policy, Rule
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.engine.rules.expressions import parse_expression
+from dagster_lifeguard.engine.rules.pool_expressions import parse_expression
 from dagster_lifeguard.inspections.doctor import daemon, fixes, slots
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
 from dagster_lifeguard.inspections.doctor.examined import Examined, Machine, examine_instance

@@ -9,7 +9,7 @@ import partitioned
 import pytest
 from dagster._core.execution.api import create_execution_plan
 
-from dagster_lifeguard.engine.rules.expressions import SLOTS_MAX
+from dagster_lifeguard.engine.rules.pool_expressions import SLOTS_MAX
 
 FILE = Path(__file__).with_name("partitioned.py")
 LISTS_RANGES = hasattr(dg.DagsterRun, "partitions_subset")  # from Dagster 1.12

@@ -15,7 +15,7 @@ from dagster_lifeguard.cli.duration_option import duration, read_duration
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, can_ask, read, show
 from dagster_lifeguard.cli.progress import progress_line
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
+from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     own_limits,

@@ -13,7 +13,7 @@ import click
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.target import deployment_options
-from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
+from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
     parse_order,

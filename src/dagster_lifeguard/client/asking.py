@@ -11,8 +11,8 @@ from weakref import ref
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.rules.deadlock import circle_of
-from dagster_lifeguard.engine.rules.expressions import OPERATORS, Term, parse_expression
 from dagster_lifeguard.engine.rules.model import Demand, Granted, Waiting, WaitReason
+from dagster_lifeguard.engine.rules.pool_expressions import OPERATORS, Term, parse_expression
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.engine.store.retry import retry

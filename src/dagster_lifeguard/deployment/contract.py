@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from dagster_lifeguard.engine.rules.expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.model import is_script
+from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError, DeploymentError

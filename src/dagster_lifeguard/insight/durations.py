@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dagster_lifeguard.engine.rules.expressions import Term, asked_by, of_assets
+from dagster_lifeguard.engine.rules.pool_expressions import Term, asked_by, of_assets
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.policy.partitions import of_partitions

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
-from dagster_lifeguard.engine.rules.expressions import ticket_name
 from dagster_lifeguard.engine.rules.model import TicketKey
+from dagster_lifeguard.engine.rules.pool_expressions import ticket_name
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.forecast import latest_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         WaitingStep,
     )
     from dagster_lifeguard.deployment.history import RunExecution, StepExecution
-    from dagster_lifeguard.engine.rules.expressions import Term
+    from dagster_lifeguard.engine.rules.pool_expressions import Term
     from dagster_lifeguard.insight.durations import Durations
     from dagster_lifeguard.insight.pools import Waiter
 

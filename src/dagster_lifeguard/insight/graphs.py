@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.expressions import ticket_name
+from dagster_lifeguard.engine.rules.pool_expressions import ticket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from dagster import AssetKey
 
 from dagster_lifeguard.deployment.history import Outcome
-from dagster_lifeguard.engine.rules.expressions import Term, asked_by, of_assets
+from dagster_lifeguard.engine.rules.pool_expressions import Term, asked_by, of_assets
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.policy.partitions import all_partitions, of_partitions
 

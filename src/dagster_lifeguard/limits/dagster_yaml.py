@@ -88,7 +88,7 @@ def with_pool_settings(
 
 
 def _with_setting(text: str, path: list[str], value: object, comment: str, source: str) -> str:
-    expected = copy.deepcopy(_plain(load(text, source)))
+    expected = plain(load(text, source))
     node = expected
     for name in path[:-1]:
         node[name] = node.get(name) or {}
@@ -96,7 +96,7 @@ def _with_setting(text: str, path: list[str], value: object, comment: str, sourc
     node[path[-1]] = value
     try:
         new = _insert(text, path, value, comment)
-        if _plain(load(new, source)) == expected:
+        if plain(load(new, source)) == expected:
             return new
     except ConfigError:
         pass  # there is no such place in this file
@@ -181,10 +181,11 @@ def _get(document: CommentedMap, path: list[str], source: str) -> object | None:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What was read, as values of its own that know nothing of how they are written."""
     if isinstance(value, CommentedMap):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+        return {key: plain(item) for key, item in value.items()}
+    return copy.deepcopy(value)
 
 
 def new_yaml() -> YAML:

@@ -7,7 +7,6 @@ the result is compared with what it is to mean.
 
 from __future__ import annotations
 
-import copy
 import io
 import textwrap
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.nodes import MappingNode
 
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.limits.dagster_yaml import load, new_yaml, put_lines
+from dagster_lifeguard.limits.dagster_yaml import load, new_yaml, plain, put_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,7 +115,7 @@ def _brief(value: object) -> object:
 
 def _expected(document: CommentedMap, old: str, new: str) -> Any:
     """The settings as they are to be, as plain values."""
-    found = _plain(document)
+    found = plain(document)
     value = _take(found, old.split("."))
     node = found
     *folders, name = new.split(".")
@@ -150,7 +149,7 @@ def _as_lines(text: str, source: str, old: str, new: str, expected: Any) -> str 
             at = next(i for i, line in enumerate(lines) if not line.startswith("#"))
             lines[at] = path[-1] + lines[at].removeprefix(name)
             rest = put_lines(rest, path, lines) or ""
-        return rest if _plain(load(rest, source)) == expected else None
+        return rest if plain(load(rest, source)) == expected else None
     except ConfigError:
         return None
 
@@ -221,9 +220,3 @@ def _anew(text: str, source: str, old: str, new: str) -> str:
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, CommentedMap):
-        return {key: _plain(item) for key, item in value.items()}
-    return copy.deepcopy(value)

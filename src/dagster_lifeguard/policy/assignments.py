@@ -8,31 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_lifeguard.compat.definitions import node_of, selector
+from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import (
     ON_CONFLICT_TAG,
     op_under_policy,
     op_with_pool,
 )
 from dagster_lifeguard.engine.rules.duplicates import agree, write_answers
-from dagster_lifeguard.engine.rules.expressions import Term, asked_by, is_held_by_asset, of_assets
+from dagster_lifeguard.engine.rules.pool_expressions import (
+    Term,
+    asked_by,
+    is_held_by_asset,
+    of_assets,
+)
 from dagster_lifeguard.engine.rules.pool_naming import pool_name
 from dagster_lifeguard.engine.rules.shown_names import terms_text
-from dagster_lifeguard.errors import (
-    LifeguardError,
-    NeedsEngineError,
-    SelectionError,
-)
-from dagster_lifeguard.policy.config import describe_rule
 from dagster_lifeguard.policy.executables import distinct_items, units_of
 from dagster_lifeguard.policy.op_pools import OpPools, Wish
 from dagster_lifeguard.policy.pool_names import Asked, PoolNames
+from dagster_lifeguard.policy.rules import matcher, refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.duplicates import OnConflict
-    from dagster_lifeguard.policy.config import Config, Engine, Rule
+    from dagster_lifeguard.errors import LifeguardError
+    from dagster_lifeguard.policy.config import Config, Engine
     from dagster_lifeguard.policy.executables import AssetItem, Kind, Unit
     from dagster_lifeguard.policy.op_pools import OpPool, SharedOp
 
@@ -167,10 +168,10 @@ class Assignments:
         partitions = _partitions(self._items)
         self._pools = PoolNames(policy, partitions)
         self._policy_text = policy.model_dump_json()
-        refusals = list(_refusals(policy))
-        self.problems: list[LifeguardError] = [problem for _, problem in refusals]
-        self._refused = {index for index, _ in refusals}
-        rule_of = _matcher(policy.rules, self._items, partitions, self.problems)
+        refused = list(refusals(policy))
+        self.problems: list[LifeguardError] = [problem for _, problem in refused]
+        self._refused = {index for index, _ in refused}
+        rule_of = matcher(policy.rules, self._items, partitions, self.problems)
         self._rules = [{key: rule_of(unit, key) for key in unit.keys} for unit in self._units]
         self._op_pools = OpPools()
         for unit, rules in zip(self._units, self._rules, strict=True):
@@ -363,91 +364,6 @@ def _tags(found: OpPool) -> Mapping[str, str]:
     else:
         text = write_answers({"": agree(answers.values())})
     return {} if text is None else {ON_CONFLICT_TAG: text}
-
-
-def _refusals(policy: Config) -> Iterator[tuple[int | None, LifeguardError]]:
-    """Refuse what stock Dagster cannot do: anything but one slot of one static pool per op.
-
-    The engine can do all of it.
-
-    Each refusal comes with the index of the rule that it concerns, if it concerns one.
-    """
-    if policy.engine == "lifeguard":
-        return
-    for index, rule in enumerate(policy.rules):
-        reasons = list(_beyond_stock(rule))
-        if reasons:
-            name = describe_rule(index, rule)
-            yield (
-                index,
-                NeedsEngineError(
-                    f"{name} asks for {' and '.join(reasons)}: needs engine: lifeguard.",
-                    remedy="Under engine: stock give each op one slot of one pool of a fixed name.",
-                    names=[name],
-                ),
-            )
-    for error in policy.pools_beyond_stock():
-        yield None, error
-
-
-def _beyond_stock(rule: Rule) -> Iterator[str]:
-    if len(rule.terms) > 1:
-        yield f"{len(rule.terms)} pools for one op"
-    for term in rule.terms:
-        if term.slots > 1:
-            yield f"{term.slots} slots of {term.name!r}"
-        for field in term.fields:
-            if field.is_of_partition:
-                yield f"'{field}', known only when a step claims"
-    if rule.hold != "step":
-        yield f"hold: {rule.hold}"
-
-
-def _matcher(
-    rules: Sequence[Rule],
-    items: Sequence[AssetItem],
-    partitions: Mapping[dg.AssetKey, dg.PartitionsDefinition[Any]],
-    problems: list[LifeguardError],
-) -> Callable[[Unit, dg.AssetKey], int | None]:
-    """Return a function that finds the first rule for an asset; selections are resolved once."""
-    selected: list[frozenset[dg.AssetKey] | None] = []  # None: every asset
-    select: Callable[[str], frozenset[dg.AssetKey]] | None = None
-    for index, rule in enumerate(rules):
-        if rule.assets.strip() == "*":
-            selected.append(None)
-            continue
-        select = select or selector(items)
-        try:
-            selected.append(select(rule.assets))
-        except ValueError as error:
-            selected.append(frozenset())
-            problems.append(
-                SelectionError(
-                    f"{describe_rule(index, rule)}: {error}.",
-                    remedy='Write an asset selection: key:"a/b", group:, kind:, tag:, owner:, '
-                    "with and, or, not, and + for what is up- or downstream.",
-                    names=[rule.assets],
-                )
-            )
-
-    def rule_of(unit: Unit, key: dg.AssetKey) -> int | None:
-        for index, (rule, keys) in enumerate(zip(rules, selected, strict=True)):
-            if (
-                (keys is None or key in keys)
-                and (rule.checks or not unit.is_check)
-                and (not rule.conditions or meets(rule, unit, key))
-            ):
-                return index
-        return None
-
-    def meets(rule: Rule, unit: Unit, key: dg.AssetKey) -> bool:
-        return (
-            (rule.partitioned is None or rule.partitioned is (key in partitions))
-            and (rule.resource is None or any(map(rule.takes_resource, unit.resources)))
-            and (rule.io_manager is None or rule.takes_io_manager(unit.io_manager(key)))
-        )
-
-    return rule_of
 
 
 def _partitions(

@@ -24,7 +24,7 @@ from ruamel.yaml.comments import CommentedMap  # noqa: TC002 - as its neighbours
 from typing_extensions import Self
 
 from dagster_lifeguard.engine.rules.duplicates import OnConflict  # noqa: TC001 - pydantic reads it
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.pool_expressions import (
     SLOTS_MAX,
     Term,
     parse_expression,

@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.expressions import ALL_PARTITIONS, Term
+from dagster_lifeguard.engine.rules.pool_expressions import ALL_PARTITIONS, Term
 from dagster_lifeguard.engine.rules.pool_naming import safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.expressions import Field
     from dagster_lifeguard.engine.rules.partition_keys import PartitionKeys
+    from dagster_lifeguard.engine.rules.pool_expressions import Field
 
 _BRACKETED = re.compile(r"\[(?:[^\[\]{}]|\{[^{}]*\})*\]")
 

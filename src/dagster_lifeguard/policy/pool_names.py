@@ -11,15 +11,15 @@ from dagster_lifeguard.compat.definitions import (
     metadata_text,
     partition_keys_of,
 )
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.members import Members
+from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX
+from dagster_lifeguard.engine.rules.pool_expressions import (
     Term,
     asked_by,
     format_expression,
     op_pool,
     parse_expression,
 )
-from dagster_lifeguard.engine.rules.members import Members
-from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX
 from dagster_lifeguard.engine.rules.pool_naming import pool_name, safe_value
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text
 from dagster_lifeguard.errors import ConfigError, NameClashError, TemplateError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dagster import AssetKey, AssetSpec, PartitionsDefinition
 
-    from dagster_lifeguard.engine.rules.expressions import Field
+    from dagster_lifeguard.engine.rules.pool_expressions import Field
     from dagster_lifeguard.engine.rules.pool_naming import Naming
     from dagster_lifeguard.errors import LifeguardError
     from dagster_lifeguard.policy.config import Config

@@ -18,8 +18,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster_lifeguard.compat.plans import partition_keys, step_plans
-from dagster_lifeguard.engine.rules.expressions import SLOTS_MAX, asked_by, of_assets, ticket_name
 from dagster_lifeguard.engine.rules.model import POOLS_PER_DEMAND_MAX, Demand, TicketKey
+from dagster_lifeguard.engine.rules.pool_expressions import (
+    SLOTS_MAX,
+    asked_by,
+    of_assets,
+    ticket_name,
+)
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.policy.partitions import all_partitions, of_partitions
 from dagster_lifeguard.storage.expressions import demand_of, is_deferred
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance, DagsterRun
 
     from dagster_lifeguard.compat.plans import StepPlan
-    from dagster_lifeguard.engine.rules.expressions import Term
+    from dagster_lifeguard.engine.rules.pool_expressions import Term
 
 PARTITIONS_MAX = 30
 """The most pools of partitions that one run asks for one by one."""

@@ -9,12 +9,12 @@ from dagster import DagsterInvalidInvocationError
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.forks import ProcessLock
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.model import Granted, Holding, TicketKey
+from dagster_lifeguard.engine.rules.pool_expressions import (
     is_expression,
     is_of_all_partitions,
     refuse_unsettable,
 )
-from dagster_lifeguard.engine.rules.model import Granted, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import (
     LIMIT_MAX,
     NOTHING_SET,
@@ -172,7 +172,7 @@ class PoolMethods(OfTheEngine):
             return storages.claim_status(concurrency_key, claimed=False)
         return storages.claim_status(
             concurrency_key,
-            claimed=not hasattr(found, "queue_at"),
+            claimed=isinstance(found, Holding),
             priority=found.priority,
             since=found.since,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.expressions import asked_by, is_held_by_asset
 from dagster_lifeguard.engine.rules.model import Demand
+from dagster_lifeguard.engine.rules.pool_expressions import asked_by, is_held_by_asset
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster import DagsterRunStatus, RunsFilter
 
 from dagster_lifeguard.compat.stored_runs import runs_with_ids
-from dagster_lifeguard.engine.rules.expressions import is_expression
+from dagster_lifeguard.engine.rules.pool_expressions import is_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dagster import DagsterEventType
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.rules.expressions import SLOTS_MAX, is_of_all_partitions
+from dagster_lifeguard.engine.rules.pool_expressions import SLOTS_MAX, is_of_all_partitions
 from dagster_lifeguard.storage.demands import asked, plan_of
 from dagster_lifeguard.storage.expressions import demand_of, needs_plan
 from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half

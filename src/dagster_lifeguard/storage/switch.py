@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as db
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.rules.expressions import is_reserved
+from dagster_lifeguard.engine.rules.pool_expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some
 from dagster_lifeguard.engine.store.sql import newest_version

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.expressions import graph_of
 from dagster_lifeguard.engine.rules.model import Holding, TicketKey
+from dagster_lifeguard.engine.rules.pool_expressions import graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dagster_lifeguard.engine.rules.expressions import is_of_all_partitions
+from dagster_lifeguard.engine.rules.pool_expressions import is_of_all_partitions
 from dagster_lifeguard.web.pictures import FILTERS
 
 if TYPE_CHECKING:

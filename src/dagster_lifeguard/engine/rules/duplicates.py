@@ -9,8 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from dagster_lifeguard.engine.rules.expressions import Term, format_expression, parse_expression
 from dagster_lifeguard.engine.rules.members import Members
+from dagster_lifeguard.engine.rules.pool_expressions import (
+    Term,
+    format_expression,
+    parse_expression,
+)
 from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:

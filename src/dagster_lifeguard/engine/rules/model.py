@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.pool_expressions import (
     SLOTS_MAX,
     Term,
     format_expression,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.engine.rules.expressions import SLOTS_MAX, is_of_all_partitions
+from dagster_lifeguard.engine.rules.pool_expressions import SLOTS_MAX, is_of_all_partitions
 from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:

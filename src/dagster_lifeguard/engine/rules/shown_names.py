@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from dagster_lifeguard.engine.rules.expressions import (
+from dagster_lifeguard.engine.rules.pool_expressions import (
     ALL_PARTITIONS,
     Term,
     asked_by,

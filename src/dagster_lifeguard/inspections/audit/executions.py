@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagster_lifeguard.engine.rules.expressions import Term
+from dagster_lifeguard.engine.rules.pool_expressions import Term
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders

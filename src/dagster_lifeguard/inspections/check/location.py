@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from dagster_lifeguard.compat.locations import LocationOrigin
-    from dagster_lifeguard.engine.rules.expressions import Term
+    from dagster_lifeguard.engine.rules.pool_expressions import Term
     from dagster_lifeguard.inspections.finding import Finding
     from dagster_lifeguard.policy.assignments import Assignment
     from dagster_lifeguard.policy.config import Config, Engine

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.engine.rules.expressions import stands_for
+from dagster_lifeguard.engine.rules.pool_expressions import stands_for
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.check.assets import slots_above_limit
 from dagster_lifeguard.inspections.finding import Finding, worst_first

@@ -16,7 +16,7 @@ from dagster_lifeguard.compat.runs import plan_of_run
 from dagster_lifeguard.deployment.home import home_folder, home_problem
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.open import instance_in
-from dagster_lifeguard.engine.rules.expressions import stands_for
+from dagster_lifeguard.engine.rules.pool_expressions import stands_for
 from dagster_lifeguard.errors import DeploymentError, LifeguardError
 from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.pools import runs_in
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.plans import StepPlan
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Run, Settings
-    from dagster_lifeguard.engine.rules.expressions import Term
+    from dagster_lifeguard.engine.rules.pool_expressions import Term
     from dagster_lifeguard.insight.waits import HeldBack
 
 Source = Literal["machine", "file", "instance", "deployment"]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.health import tagged_steps
-from dagster_lifeguard.engine.rules.expressions import is_reserved
+from dagster_lifeguard.engine.rules.pool_expressions import is_reserved
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check

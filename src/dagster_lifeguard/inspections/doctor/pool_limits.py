@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat.instance import DEFAULT_LIMIT_COMES_LATE
-from dagster_lifeguard.engine.rules.expressions import is_held_by_asset
+from dagster_lifeguard.engine.rules.pool_expressions import is_held_by_asset
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from dagster_lifeguard.engine.rules.expressions import ALL_PARTITIONS, SLOTS_MAX
 from dagster_lifeguard.engine.rules.model import WAITERS_SEEN_MAX
+from dagster_lifeguard.engine.rules.pool_expressions import ALL_PARTITIONS, SLOTS_MAX
 
 Dialect = Literal["sqlite", "postgres"]
 
