@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -212,3 +213,29 @@ def test_the_dead_ahead_hold_up_no_claim_and_cost_something_once(new_place, name
     (alone,) = [work_of(empty, turn)]
     assert {work.visits <= 1.5 * alone.visits + 2 for work in after} == {True}
     empty.close()
+
+
+def test_a_trim_of_the_ledger_visits_no_more_than_it_deletes(new_place):
+    found = {}
+    for count in (2 * SOME, MANY):
+        place = new_place()
+        engine = engine_on(place, SHAPES["that wait"])
+        place.sql(
+            "INSERT INTO lifeguard_ledger "
+            "(at, kind, pool, run_id, step_key, slots, fence, session) "
+            "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s "
+            f"WHERE n < {count}) SELECT n, 'granted', 'orders', '', '', 1, 1, '' FROM s"
+        )
+        if place.kind == "postgres":
+            place.sql("ANALYZE")
+            # Planned as for a long ledger, of which ten thousand rows are still to be seen.
+            place.sql(
+                "UPDATE pg_class SET reltuples = 5000000 WHERE oid = 'lifeguard_ledger'::regclass"
+            )
+        place.sql("DELETE FROM lifeguard_ledger WHERE at > 1000000")  # Those of the engine itself.
+        trim = partial(engine.store.trim_ledger, 60.0, 50)
+        assert trim() == 50
+        found[count] = work_of(engine, trim)
+        engine.close()
+    few, many = found.values()
+    assert many.visits <= (1 + SLACK) * few.visits + 2, found

@@ -67,6 +67,7 @@ def run_face(monkeypatch, folder, benchmarks, *arguments):
     for name in ("good", "bad"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(face, "BENCHMARKS", benchmarks)
+    monkeypatch.setattr(face, "LONG", ())
     monkeypatch.setattr(face, "BASELINE", folder / "BASELINE.md")
     monkeypatch.setattr(sys, "argv", ["all.py", "--json", str(folder / "found.json"), *arguments])
     with warnings.catch_warnings():
@@ -92,7 +93,7 @@ def test_only_a_full_run_of_all_writes_the_baseline(monkeypatch, tmp_path, argum
 
 
 def test_each_benchmark_is_a_module_that_gives_measures():
-    for name in face.BENCHMARKS:
+    for name in face.BENCHMARKS + face.LONG:
         source = Path(face.__file__).with_name(f"{name}.py").read_text()
         assert re.search(
             r"^def measures\(\*, full: bool\) -> Iterator\[Measure\]:", source, re.MULTILINE

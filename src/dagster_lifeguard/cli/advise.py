@@ -13,8 +13,8 @@ import click
 
 from dagster_lifeguard.cli.duration_option import duration, read_duration
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, can_ask, read, show
-from dagster_lifeguard.cli.progress import progress_line
-from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.progress_line import progress_line
+from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
@@ -83,7 +83,7 @@ _BUDGET = re.compile(r"(?P<pool>.+?)\s*<=\s*(?P<limit>\d+)")
 )
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object. Asks nothing.")
-@deployment_options
+@quiet_deployment_options
 def advise_command(
     deployment: Deployment,
     target_texts: tuple[str, ...],

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.duration_option import read_duration
-from dagster_lifeguard.cli.progress import progress_line
-from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.progress_line import progress_line
+from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.inspections.audit.verdict import verdict_text
@@ -72,7 +72,7 @@ SHOWN_MAX = 10
     help="Report waits of at least this long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@deployment_options
+@quiet_deployment_options
 def audit_command(
     deployment: Deployment,
     since: float,

@@ -18,6 +18,7 @@ from dagster_lifeguard.cli.findings import (
     print_indented,
     verdict,
 )
+from dagster_lifeguard.cli.progress import show_progress
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
 from dagster_lifeguard.deployment.open import open_deployment
@@ -80,13 +81,13 @@ def doctor_command(
     if fix and as_json and not yes:
         raise click.UsageError("With --json nobody is asked: say --fix --yes.")
     done: list[dict[str, str]] = []
-    with _subject(url, token, token_kind) as subject:
+    with _subject(url, token, token_kind, is_quiet=as_json) as subject:
         found = examine(subject, ignore)
         if not as_json:
             _print(found)
         is_changed = fix and _fix(subject, found, done, yes=yes, is_quiet=as_json)
     if is_changed:
-        with _subject(url, token, token_kind) as subject:
+        with _subject(url, token, token_kind, is_quiet=as_json) as subject:
             found = examine(subject, ignore)
         if not as_json:
             click.echo("\nAfter that:")
@@ -98,8 +99,16 @@ def doctor_command(
 
 @contextmanager
 def _subject(
-    url: str | None, token: str | None, token_kind: TokenKind | None
+    url: str | None, token: str | None, token_kind: TokenKind | None, *, is_quiet: bool
 ) -> Iterator[Examined]:
+    with _opened(url, token, token_kind) as subject:
+        if subject.opened is not None and not is_quiet:
+            show_progress(subject.opened)
+        yield subject
+
+
+@contextmanager
+def _opened(url: str | None, token: str | None, token_kind: TokenKind | None) -> Iterator[Examined]:
     if url is None:
         machine = Machine(os.getenv("DAGSTER_HOME") or None, Path.cwd())
         with examine_instance(machine) as subject:

@@ -1,26 +1,104 @@
-"""Where a long command is: one line on a terminal, and nothing in a pipe."""
+"""What a command is reading, told on the terminal once that takes a while."""
 
 from __future__ import annotations
 
+import functools
+import sys
+import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dagster_lifeguard.deployment.contract import Deployment
 
-@contextmanager
-def progress_line() -> Iterator[Callable[[str], None]]:
-    """Yield what changes the text of the line. At the end of the block the line is gone."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn("line"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as p:
-        task = p.add_task("reading", total=None)
+_AFTER_SECONDS = 1.0
+_READS = {
+    "pools": "the pools",
+    "run_queue": "the run queue",
+    "unfinished_runs": "the runs that are not over",
+    "runs": "runs",
+    "find_runs": "runs",
+    "assets": "the assets",
+    "history": "past runs",
+    "executions": "what runs executed",
+    "life_signs": "the signs of life of processes",
+}
+"""The methods of a deployment that may take long, and what each reads."""
 
-        def show(text: str) -> None:
-            p.update(task, description=text)
 
-        yield show
+class Progress:
+    """A line on stderr that tells for how long something is being read, and is wiped at its end.
+
+    Args:
+        tell: Writes a text on the terminal.
+        after_seconds: What takes less is not told of.
+    """
+
+    def __init__(self, tell: Callable[[str], None], after_seconds: float) -> None:
+        self._tell = tell
+        self._after_seconds = after_seconds
+        self._is_reading = False
+        self._what = ""
+
+    def watch(self, deployment: Deployment) -> None:
+        """Tell of this deployment's methods from now on."""
+        for name, what in _READS.items():
+            setattr(deployment, name, self._watched(getattr(deployment, name), what))
+
+    def _watched(self, read: Callable[..., Any], what: str) -> Callable[..., Any]:
+        if what == _READS["history"]:
+
+            @functools.wraps(read)
+            def read_each(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                with self._reading(what):
+                    for count, run in enumerate(read(*args, **kwargs), start=1):
+                        self._what = f"{what}, {count:,} so far"
+                        yield run
+
+            return read_each
+
+        @functools.wraps(read)
+        def read_all(*args: Any, **kwargs: Any) -> Any:
+            with self._reading(what):
+                return read(*args, **kwargs)
+
+        return read_all
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        if self._is_reading:  # One method asks another.
+            yield
+            return
+        self._is_reading, self._what = True, what
+        over = threading.Event()
+        teller = threading.Thread(target=self._tell_until, args=(over,), daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
+            self._is_reading = False
+
+    def _tell_until(self, over: threading.Event) -> None:
+        began = time.monotonic()
+        told = False
+        while not over.wait(self._after_seconds):
+            told = True
+            self._tell(f"\r\x1b[2KReading {self._what} ... {time.monotonic() - began:.0f} s")
+        if told:
+            self._tell("\r\x1b[2K")
+
+
+def show_progress(deployment: Deployment, after_seconds: float = _AFTER_SECONDS) -> None:
+    """Tell what is being read of this deployment, if a person sees it."""
+    if sys.stderr.isatty() and sys.stdout.isatty():
+
+        def tell(text: str) -> None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+        Progress(tell, after_seconds).watch(deployment)

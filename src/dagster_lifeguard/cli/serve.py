@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from dagster_lifeguard.cli.duration_option import read_duration
-from dagster_lifeguard.cli.target import deployment_options
+from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.errors import ConfigError, DeploymentError, LifeguardError
 
@@ -68,7 +68,7 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
     callback=read_duration,
     help="How far back to look for waits, estimates and history, e.g. 30m, 24h, 7d.",
 )
-@deployment_options
+@quiet_deployment_options
 def serve_command(
     deployment: Deployment,
     host: str,

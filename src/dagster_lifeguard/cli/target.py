@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dagster_lifeguard.cli.progress import show_progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -55,7 +57,15 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a deployment, and hand it an open ``deployment``."""
+    return _with_deployment(command, tells_progress=True)
 
+
+def quiet_deployment_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that reads again and again, or shows its progress itself."""
+    return _with_deployment(command, tells_progress=False)
+
+
+def _with_deployment(command: Callable[..., None], *, tells_progress: bool) -> Callable[..., None]:
     @target_options
     @functools.wraps(command)
     def with_deployment(
@@ -68,6 +78,8 @@ def deployment_options(command: Callable[..., None]) -> Callable[..., None]:
         from dagster_lifeguard.deployment.open import open_deployment  # noqa: PLC0415 - slow
 
         with closing(open_deployment(url, token, token_kind)) as deployment:
+            if tells_progress and not (kwargs.get("as_json") or kwargs.get("watch")):
+                show_progress(deployment)
             command(*args, deployment=deployment, **kwargs)
 
     return with_deployment

@@ -119,6 +119,11 @@ class Examined:
         assert self._deployment is not None
         return self._deployment
 
+    @property
+    def opened(self) -> Deployment | None:
+        """The deployment, if it could be opened."""
+        return self._deployment
+
     # ---- what several checks look at, read once -------------------------------------------------
 
     @cached_property

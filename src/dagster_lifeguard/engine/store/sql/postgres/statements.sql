@@ -553,14 +553,16 @@ FROM held LEFT JOIN first ON first.pool = held.pool
 WHERE first.fence IS NULL OR held.fence < first.fence
 ORDER BY held.pool COLLATE "C", held.fence;
 
--- The oldest rows come first in the index, so this looks at no more than it deletes, and one.
+-- The oldest rows come first in the index, so this looks at no more than it deletes, and one. Up to
+-- an entry, not by a list of them: for each row of a long ledger the whole list would be read.
 -- name: trim_ledger
-WITH trimmed AS (
-  DELETE FROM lifeguard_ledger WHERE entry IN (
-    SELECT entry FROM (
-      SELECT entry, max(at) OVER (ORDER BY entry) AS newest
-      FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT $2::integer) o) p
-    WHERE newest < ({clock}) - $1::double precision)
+WITH oldest AS MATERIALIZED (
+  SELECT entry, max(at) OVER (ORDER BY entry) AS newest
+  FROM (SELECT entry, at FROM lifeguard_ledger ORDER BY entry LIMIT $2::integer) AS o
+), trimmed AS (
+  DELETE FROM lifeguard_ledger
+  WHERE entry <= (
+    SELECT max(oldest.entry) FROM oldest WHERE oldest.newest < ({clock}) - $1::double precision)
   RETURNING 1
 )
 SELECT count(*) FROM trimmed;
