@@ -110,7 +110,6 @@ def test_tables_stay_as_they_are_while_a_process_lives_that_could_not_use_newer_
     old.change_pool("orders", limit=2)
     for number, engine in enumerate((old, dead)):
         assert engine.claim(str(number), "step", Demand.of({"orders": 1})).granted
-    age_session(shared_place, dead.session)
     with second_version.in_force(for_all=False):
         later = Engine(shared_place.store())
         with pytest.raises(OldProcessesError, match=str(os.getpid())):
@@ -118,6 +117,7 @@ def test_tables_stay_as_they_are_while_a_process_lives_that_could_not_use_newer_
         assert shared_place.sql("SELECT version FROM lifeguard_schema") == [(FIRST,)]
         assert old.claim("2", "step", Demand.of({"other": 1})).granted
         old.close()
+        age_session(shared_place, dead.session)  # And nobody has reaped it yet.
         assert later.store.migrate() == SECOND
         # Whoever was only silent does not come back.
         assert not dead.store.heartbeat(dead.session, 30.0)

@@ -80,9 +80,9 @@ def fill(place: SharedPlace, shape: Shape, count: int, lease_seconds: float = NE
     insert(
         place,
         "lifeguard_sessions",
-        "session, label, started_at, lease_until",
+        "session, label, started_at, lease_until, package, tables",
         (
-            f"('{name}', 'host:1', {now}, {now + lease_seconds})"
+            f"('{name}', 'host:1', {now}, {now + lease_seconds}, '', 1)"
             for name in {t.session for _, t in tickets}
         ),
     )
