@@ -70,7 +70,7 @@ def test_a_step_that_went_in_over_the_limit_is_told_once_and_a_drain_is_not(watc
     told.states = [pool("orders", 2, [watch.holds("a"), watch.holds("b")])]
     assert watch.after(60) == []
     told.states = [pool("orders", 1, [watch.holds("a"), watch.holds("b")])]  # It was lowered.
-    assert watch.after(60) == []
+    assert [watch.after(60) for _ in range(3)] == [[], [], []]
     told.states = [pool("orders", 1, [watch.holds(name) for name in "abc"])]
     assert watch.after(60) == [("PoolOverLimit", "orders")]
 
@@ -109,7 +109,7 @@ def test_a_queue_that_stands_is_told_and_one_that_moves_is_not(watch):
         line = [WaitingStep(name, "step", since=watch.clock.now) for name in names]
         watch.told.states = [pool("orders", 1, [], line)]
 
-    for count in (2, 1, 2, 1, 2, 1):
+    for count in (2, 1) * 8:
         wait(*"ab"[:count])
         assert watch.after(60) == []
     told = [alert for _ in range(10) for alert in watch.after(60)]

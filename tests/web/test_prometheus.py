@@ -27,7 +27,7 @@ ALERTS = Path(__file__).parents[2] / "monitoring" / "alerts.yaml"
 SHORTER = (
     (r"\[\d+(?:s|m)\]", "[3s]"),
     (r"offset 1m", "offset 2s"),
-    (r"for: \d+s", "for: 1s"),
+    (r" for: \d+s", " for: 1s"),
     (r"> 1800", "> 2"),
     (r"> 60", "> 3"),
 )

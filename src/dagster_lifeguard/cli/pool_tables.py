@@ -137,7 +137,7 @@ def _sums(found: Overview, listed: int) -> Iterator[Text]:
         are = "is" if found.in_queue == 1 else "are"
         text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
         if found.queued:
-            text += "; queued: those of the waiting that it holds back for the pool"
+            text += "; queued: those that it holds back for the pool"
         yield Text(f"{text}.")
     idle = [pool for pool in found.pools if pool.is_idle]
     if idle and listed < len(found.pools):

@@ -48,7 +48,7 @@ _AUDIT_SHARE = 50
 PAST_SECONDS = 30.0
 """Percentiles are reckoned anew so often."""
 
-SILENT_SECONDS = 2.0
+SILENT_SECONDS = 1.5
 """A deployment that takes longer than this to answer, and than four of its usual looks, is told as
 away: with the pause between two looks, within three seconds."""
 
@@ -401,7 +401,7 @@ def _news_of(
 
 def _silent(deployment: Deployment) -> DeploymentError:
     return DeploymentError(
-        "It has been asked, and is silent.",
+        "The last look at it has no answer yet.",
         remedy="See whether its database and the network to it work.",
         names=[deployment.name],
     )
