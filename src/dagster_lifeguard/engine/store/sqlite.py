@@ -233,7 +233,7 @@ class SqliteStore(ByLook):
     def poll(self, session: str, timeout_seconds: float) -> frozenset[TicketKey]:
         deadline = time.monotonic() + timeout_seconds
         while True:
-            # No look before the first pause: who waits comes back at once, and has just looked.
+            # No look before the first pause: a waiter comes back at once, and has just looked.
             left = deadline - time.monotonic()
             if left > 0:
                 time.sleep(min(left, _POLL_PAUSE_SECONDS))

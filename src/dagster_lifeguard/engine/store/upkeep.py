@@ -1,4 +1,4 @@
-"""Which steps bring the engine's tables up to date, and who may take them."""
+"""The steps that bring the engine's tables up to date, and which processes may take them."""
 
 from __future__ import annotations
 
