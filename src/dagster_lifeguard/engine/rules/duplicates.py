@@ -135,8 +135,8 @@ class WorkOrder:
         ancestors: Its parent and the root of its group, if it is a re-execution.
         terms: What another run must have in common with it to do the same work: the job, the code,
             the config, the partitions, the tags that steps may read.
-        claims: What somebody waits for by name, such as a run key or a backfill. The run may be
-            dropped only for one with the same.
+        claims: The names under which the run was requested, such as a run key or a backfill. The
+            run may be dropped only for a run with the same names.
         priority: Its place in the run queue.
     """
 
@@ -164,9 +164,9 @@ class WorkOrder:
 def on_conflict_of(steps: Sequence[WorkStep]) -> OnConflict:
     """What the rules of a run's assets allow to be dropped: what all of them allow.
 
-    An op that makes assets and has nothing written on it says ``queue``. One that only checks
-    assets and has nothing written on it has no say. One that does neither says ``queue``, for
-    nobody knows what it is for.
+    An op that makes assets and has no entry counts as ``queue``. An op without an entry that only
+    checks assets does not count. An op that does neither counts as ``queue``, because its purpose
+    is not known.
     """
     answers: list[OnConflict] = []
     for of_op in _by_op(steps):
@@ -189,8 +189,8 @@ def outputs_of(steps: Sequence[WorkStep]) -> frozenset[str]:
 def outputs_to_come(steps: Sequence[WorkStep], progress: WorkProgress) -> frozenset[str]:
     """The assets and checks that a run will still make, unless something goes wrong.
 
-    Not those it has made, nor those of a step that has ended, nor those that wait for a step which
-    failed: they will not be made.
+    Excluded are outputs that it has made, outputs of steps that have ended, and outputs of steps
+    that wait for a failed step: these will not be made.
     """
     lost = set(progress.given_up)
     waiting = [step for step in steps if step.key not in progress.succeeded]

@@ -239,7 +239,7 @@ class LaunchOrder:
         return max(1, min(asked, self._limits[pool]))
 
     def _stays(self, run: AskingRun) -> bool:
-        """Whether the run stays in the queue, whatever the order."""
+        """Whether the run stays in the queue in any order."""
         counted = counted_for(run.tags, self._rules.tag_limits)
         if any(self._tags_going_on[key, value] >= limit for key, value, limit in counted):
             return True

@@ -1,7 +1,7 @@
 """How the partition keys of an asset are written, and what a pool's name takes from one.
 
-Whoever fills in a pool's name has the key of a partition and no definition of the asset. So a term
-that needs more than the whole key says how the keys are written::
+When a pool's name is filled in, only the key of the partition is known, not the definition of the
+asset. So a term that needs a part of the key contains the format of the keys::
 
     keys = "{keys:" part { "|" part } "}"
     part = [ dimension ] [ "=" format ]

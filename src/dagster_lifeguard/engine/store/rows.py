@@ -223,7 +223,7 @@ def kept_settings(found: PoolSettings) -> dict[str, object]:
 
 
 def set_settings(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
-    """Statements that write what is set of pools, with their arguments."""
+    """Statements that write the settings of pools, with their arguments."""
     for pool, before, after in changes.settings:
         if after.limit != before.limit:
             if after.limit is None:
@@ -239,7 +239,7 @@ def set_settings(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def groups(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
-    """Statements that set the groups and turns of who waits and holds, with their arguments."""
+    """Statements that set the groups and turns of waiters and holders, with their arguments."""
     for ticket in (changes.enqueue, changes.requeue):
         if ticket is not None:
             for pool, group in ticket.groups.items():

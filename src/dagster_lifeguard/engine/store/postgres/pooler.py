@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ROUNDS = 5
-"""In so many rounds, sessions that are shared are nearly always seen to be."""
+"""How many rounds are enough to detect a shared session nearly always."""
 
 _WAKE_UP_SECONDS = 10.0
 """How long a wake-up may take through a pooler. It takes milliseconds, or never comes."""

@@ -274,7 +274,7 @@ class SqliteStore(ByLook):
         pause_seconds = _POLL_PAUSE_SECONDS_OF_NEXT if is_next else _POLL_PAUSE_SECONDS
         deadline = time.monotonic() + timeout_seconds
         while True:
-            # No look before the first pause: who waits comes back at once, and has just looked.
+            # No look before the first pause: a waiter comes back at once, and has just looked.
             left = deadline - time.monotonic()
             if left > 0:
                 time.sleep(min(left, pause_seconds))
