@@ -16,7 +16,7 @@ from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.errors import DeploymentError, UnknownNameError
+from dagster_lifeguard.errors import ConfigError, DeploymentError, UnknownNameError
 from places import PostgresPlace
 from pool_values import set_limits
 
@@ -190,7 +190,7 @@ def test_limits_are_set_together_or_not_at_all(new_deployment, kind):
 @pytest.mark.parametrize("limit", [-1, 1001])
 def test_limits_out_of_bounds_are_refused(new_deployment, limit):
     deployment = new_deployment()
-    with pytest.raises(DeploymentError, match=f"orders: {limit}"):
+    with pytest.raises(ConfigError, match=f"orders: {limit}"):
         apply(deployment, good=1, orders=limit)
     assert not own_limits(deployment.pool_settings())
 
