@@ -30,6 +30,7 @@ from dagster_lifeguard.compat.runs import (
     plan_of_run,
     pools_of_run,
     run_ids_beginning,
+    runs_under_way,
     set_cursor_value,
     statuses_of_runs,
 )
@@ -276,3 +277,15 @@ def test_plans_are_read_in_bulk_as_dagster_reads_them(instance) -> None:
 
 def test_the_tags_by_which_backfills_and_partitions_are_known_are_dagsters():
     assert (BACKFILL_TAG, PARTITION_TAG) == (BACKFILL_ID_TAG, PARTITION_NAME_TAG)
+
+
+def test_the_runs_under_way_are_those_that_have_not_ended():
+    with dg.DagsterInstance.ephemeral() as instance:
+        ids = {}
+        for status in set(dg.DagsterRunStatus) - {dg.DagsterRunStatus.QUEUED}:  # wants an origin
+            run = DagsterRun(job_name="job", run_id=f"run_{status.value}", status=status)
+            ids[status] = instance.add_run(run).run_id
+        ended = {"SUCCESS", "FAILURE", "CANCELED"}
+        under_way = {run_id for status, run_id in ids.items() if status.value not in ended}
+        assert runs_under_way(instance, [*ids.values(), "unknown"]) == under_way
+        assert runs_under_way(instance, []) == set()

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as db
-from dagster import RunsFilter
 
 from dagster_lifeguard.compat import storages
+from dagster_lifeguard.compat.runs import runs_under_way
 from dagster_lifeguard.engine.forks import ProcessLock
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind, Holding, TicketKey, is_script
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
@@ -273,10 +273,9 @@ def ended_runs(instance: DagsterInstance, run_ids: Iterable[str]) -> set[str]:
 
     For a script, which has no run, this is not known: its slots stay held until they are freed.
     """
-    asked = sorted(run_ids)
-    records = instance.get_run_records(RunsFilter(run_ids=asked)) if asked else []
-    alive = {r.dagster_run.run_id for r in records if not r.dagster_run.is_finished}
-    return {run_id for run_id in asked if run_id not in alive and not is_script(run_id)}
+    asked = set(run_ids)
+    alive = runs_under_way(instance, asked)
+    return {run_id for run_id in asked - alive if not is_script(run_id)}
 
 
 def _take_over(store: Store, key: TicketKey, slots: dict[str, int]) -> None:

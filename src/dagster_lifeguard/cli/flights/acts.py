@@ -133,7 +133,7 @@ class Evidence:
 
 def find_example() -> Path:
     """Where the example project is: inside the installed package, or in the checkout around it."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     places = (package / "examples" / "flights", package.parents[1] / "examples" / "flights")
     for place in places:
         if (place / "flights" / "protected.py").is_file():
