@@ -24,10 +24,15 @@ class StartedAndStruck(subprocess.Popen):
 
 @pytest.fixture
 def handlers():
-    """The usual ones: a suite in the background of a shell ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """The usual ones: a suite in the background of a shell ignores Ctrl-C.
+
+    Once Dagster has run something in this process, SIGTERM does there what Ctrl-C does.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def child(tmp_path):
