@@ -24,7 +24,7 @@ from dagster_lifeguard.deployment.open import open_deployment, open_instance
 from dagster_lifeguard.deployment.webserver import is_dagster_plus
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.errors import DeploymentError, UnknownNameError
+from dagster_lifeguard.errors import ConfigError, DeploymentError, UnknownNameError
 from dagster_lifeguard.policy.config import Config
 from pool_values import set_limits
 
@@ -106,7 +106,7 @@ def test_what_is_set_is_what_dagster_shows(deployment, home):
     assert '"warehouse": 0 / 8 slots occupied' in shown
     assert set_limits(deployment, {"gone": None, "warehouse": None}) == ["gone", "warehouse"]
     assert not own_limits(deployment.pool_settings())
-    with pytest.raises(DeploymentError, match="api: -1, warehouse: 1001"):
+    with pytest.raises(ConfigError, match="api: -1, warehouse: 1001"):
         set_limits(deployment, {"fine": 1, "api": -1, "warehouse": 1001})
     assert not own_limits(deployment.pool_settings())
 
