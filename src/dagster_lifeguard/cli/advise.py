@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.duration_option import duration, read_duration
+from dagster_lifeguard.cli.duration_option import duration
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, can_ask, read, show
 from dagster_lifeguard.cli.progress_line import progress_line
+from dagster_lifeguard.cli.recording_options import recording_options, recording_text
 from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -25,7 +26,7 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text, pools_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.texts import date_text, duration_text, limit_text, number, printable
+from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,19 +66,7 @@ _BUDGET = re.compile(r"(?P<pool>.+?)\s*<=\s*(?P<limit>\d+)")
 @click.option(
     "--lower", is_flag=True, help="Also lower limits that are larger than the target needs."
 )
-@click.option(
-    "--since",
-    default="7d",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look for executions, e.g. 30m, 24h, 7d.",
-)
-@click.option(
-    "--by",
-    type=click.Choice(["ledger", "event-logs"]),
-    help="Where to read past executions.  [default: the engine's ledger where it runs, else "
-    "Dagster's event logs]",
-)
+@recording_options
 @click.option(
     "--config", "config_path", default=FILE_NAME, show_default=True, help="File to write."
 )
@@ -231,9 +220,7 @@ def print_advice(advice: Advice, deployment: str, target: Target) -> None:
     from dagster_lifeguard.cli.tables import new_console  # noqa: PLC0415 - slow
 
     answer = advice.answer
-    source = "the engine's ledger" if answer.source == "ledger" else "Dagster's event logs"
-    window = f"from {date_text(answer.since)} to {date_text(answer.until)}"
-    click.echo(f"{number(answer.executions, 'execution')} of {deployment} {window}, by {source}.")
+    click.echo(recording_text(answer, deployment))
     if not answer.executions:
         click.echo(
             "No limit can be advised without past executions. Look further back: --since 30d"

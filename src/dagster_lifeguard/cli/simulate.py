@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.recording_options import recording_options, recording_text
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -22,7 +22,7 @@ from dagster_lifeguard.engine.rules.pool_settings import (
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.texts import date_text, duration_text, limit_text, number, printable
+from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -68,19 +68,7 @@ _NONE = ("none", "null")
     shell_complete=completion.pools,
     help="Play without the limit and the rate of this pool. Repeatable.",
 )
-@click.option(
-    "--since",
-    default="7d",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look for executions, e.g. 30m, 24h, 7d.",
-)
-@click.option(
-    "--by",
-    type=click.Choice(["ledger", "event-logs"]),
-    help="Where to read past executions.  [default: the engine's ledger where it runs, else "
-    "Dagster's event logs]",
-)
+@recording_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
 def simulate_command(
@@ -174,9 +162,7 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
     from dagster_lifeguard.cli.tables import new_console  # noqa: PLC0415 - slow
 
     console = new_console()
-    source = "the engine's ledger" if answer.source == "ledger" else "Dagster's event logs"
-    window = f"from {date_text(answer.since)} to {date_text(answer.until)}"
-    click.echo(f"{number(answer.executions, 'execution')} of {deployment} {window}, by {source}.\n")
+    click.echo(f"{recording_text(answer, deployment)}\n")
     if answer.pools:
         click.secho("How well the play fits what really happened", bold=True)
         console.print(_calibration_table(answer.pools))
