@@ -161,3 +161,11 @@ def test_partition_pools_are_named_where_partitions_take_turns(backfill):
 def test_one_partition_has_no_use_for_pools_of_its_own():
     runs = at_once("orders", tags={PARTITION_TAG: "p1"})
     assert advise(past(runs, {"orders": PoolSettings(1)}), MINUTE).other_ways == ()
+
+
+def test_partition_pools_that_gain_little_are_not_named():
+    runs = [
+        execution(f"r{n}", {"orders": 1}, 0.0, 60.0, {PARTITION_TAG: f"p{n == 0}"})
+        for n in range(20)
+    ]
+    assert advise(past(runs, {"orders": PoolSettings(1)}), MINUTE).other_ways == ()
