@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from homes import Home
-from preloaded import read_revisions_once
+from preloaded import fork_what_is_spawned, read_revisions_once
 from prepared import PreparedHomes, new_database, sqlite_stanza
 
 from places import (
@@ -39,6 +39,7 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 1024**3:
     tempfile.tempdir = None
 
 read_revisions_once()
+fork_what_is_spawned()
 
 # No test asserts a time.
 hypothesis.settings.register_profile("lifeguard", deadline=None)

@@ -26,10 +26,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BIN = Path(sys.executable).parent
 MODULES = (
@@ -65,6 +68,7 @@ The kernel tells of forks the command line and the environment of what forked th
 NETWORK = Path("/proc/thread-self/ns/net")
 _LENGTH = struct.Struct("!I")
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
+_KERNEL = ctypes.CDLL(None, use_errno=True)
 
 
 class Forked:
@@ -137,6 +141,18 @@ class Preloaded:
             question = ("start", start)
             return Forked(words, self.ask(question, output, output, network.fileno()), self)
 
+    def spawn(self, words: list[str], numbers: tuple[int, ...]) -> int:
+        """Start a child of this process, as ``multiprocessing`` does. Returns its id."""
+        start = {
+            "words": words,
+            "environment": {**os.environ, **python_environment()},
+            "folder": str(Path.cwd()),
+            "leads": False,
+            "numbers": numbers,
+        }
+        with _adopting_orphans():
+            return self.ask(("start for who asks", start), *numbers)
+
     def ask(self, question: tuple, *descriptors: int):
         with self._asking:
             _send(self._socket, question, descriptors)
@@ -151,6 +167,20 @@ class Preloaded:
 def preloaded(owner: int) -> Preloaded:
     """The one of this process, whose id this is: a fork of it needs its own."""
     return Preloaded({**os.environ, **python_environment()})
+
+
+def fork_what_is_spawned() -> None:
+    """Let ``multiprocessing`` spawn forks of a process that has imported Dagster."""
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def spawned(path: bytes | str, args: list, descriptors: list[int]) -> int:
+        source = preloaded(os.getpid())
+        words = [os.fsdecode(word) for word in args[1:]]
+        if not source.can_start(("python", "spawned"), {**os.environ, **python_environment()}):
+            return spawn(path, args, descriptors)
+        return source.spawn(_without_flags(words), tuple({0, 1, 2, *map(int, descriptors)}))
+
+    multiprocessing.util.spawnv_passfds = spawned
 
 
 def python_environment() -> dict[str, str]:
@@ -242,13 +272,29 @@ def _serve(asked: socket.socket, *, for_parent: bool = False) -> list[str] | Non
             pid, status = os.waitpid(about, os.WNOHANG)
             _send(asked, os.waitstatus_to_exitcode(status) if pid else None)
             continue
-        pid = _fork_orphan() if for_parent else os.fork()
+        pid = _fork_orphan() if for_parent or what == "start for who asks" else os.fork()
         if pid == 0:
             asked.close()
             return _become(about, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         _send(asked, pid)
+
+
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Make this process the parent of what is forked as an orphan meanwhile."""
+    _KERNEL.prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _KERNEL.prctl(_ADOPT_ORPHANS, 0, 0, 0, 0)
+
+
+def _without_flags(words: list[str]) -> list[str]:
+    """The words of a command after the flags that this Python was started with."""
+    same = subprocess._args_from_interpreter_flags()
+    return words[len(same) :] if words[: len(same)] == same else words
 
 
 def _fork_orphan() -> int:
@@ -279,7 +325,7 @@ def _become(start: dict[str, Any], descriptors: list[int]) -> list[str] | None:
         os.setsid()
     if start.get("network"):
         network = descriptors.pop()
-        if ctypes.CDLL(None, use_errno=True).setns(network, 0):
+        if _KERNEL.setns(network, 0):
             raise OSError(ctypes.get_errno(), "setns")
         os.close(network)
     # Above the numbers that they are to have, of which some may be taken by others of them.
@@ -324,7 +370,6 @@ class Companion:
         self._asking, self._owner = asking, os.getpid()
         self._one_at_a_time = threading.Lock()
         self._fixed = _what_is_fixed(dict(os.environ))
-        self._kernel = ctypes.CDLL(None, use_errno=True)
 
     def start_what_this_process_starts(self) -> None:
         """Take the place of ``exec`` in ``subprocess`` and in ``multiprocessing``."""
@@ -385,9 +430,7 @@ class Companion:
         leads: bool = False,
     ) -> int | None:
         """Start a child of this process that runs Python. Returns its id, or nothing."""
-        same = subprocess._args_from_interpreter_flags()
-        if words[: len(same)] == same:
-            words = words[len(same) :]
+        words = _without_flags(words)
         known = words and (words[0] in ("-c", "-m") or not words[0].startswith("-"))
         if not known or os.getpid() != self._owner or _what_is_fixed(environment) != self._fixed:
             return None
@@ -399,13 +442,9 @@ class Companion:
             "numbers": tuple(numbers),
         }
         with self._one_at_a_time, suppress(OSError, EOFError):
-            # The companion forks orphans, and this process is to adopt them.
-            self._kernel.prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
-            try:
+            with _adopting_orphans():
                 _send(self._asking, ("start", start), tuple(numbers.values()))
                 return _receive(self._asking)[0]
-            finally:
-                self._kernel.prctl(_ADOPT_ORPHANS, 0, 0, 0, 0)
         return None
 
 
