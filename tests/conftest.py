@@ -16,6 +16,7 @@ from homes import Home
 from preloaded import fork_what_is_spawned, read_revisions_once
 from prepared import PreparedHomes, new_database, sqlite_stanza
 
+from longest_first import dealt
 from places import (
     MemoryPlace,
     Place,
@@ -49,6 +50,11 @@ hypothesis.settings.load_profile("lifeguard")
 def pytest_xdist_auto_num_workers() -> int:
     """Two for each core: half of what a test does is to wait for other processes."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # In a worker of pytest-xdist.
+        items[:] = dealt(items, config.workerinput["workercount"])
 
 
 @pytest.fixture(autouse=True)

@@ -4,15 +4,14 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from dagster import AssetKey
-from preloaded import usual_signals
+from preloaded import preloaded, python_environment
 
 from dagster_lifeguard.cli import main
 from dagster_lifeguard.cli.demo import dev_command, gist
@@ -20,34 +19,41 @@ from dagster_lifeguard.cli.flights import acts as demo
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution, find_overlaps
 from dagster_lifeguard.errors import DemoError
 
-COMMAND = (sys.executable, "-m", "dagster_lifeguard", "demo")
 LOCKED = (
     'IOException: IO Error: Could not set lock on file "/tmp/h/project/flights.duckdb": Conflicting '
     "lock is held in /usr/bin/python3 (PID 7). See also https://duckdb.org/docs"
 )
 
 
-def start(tmp_path, *options):
-    return subprocess.Popen(
-        [*COMMAND, *options],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=usual_signals,  # noqa: PLW1509
-    )
+class Played:
+    """A demo in a process of its own, which makes its files in this folder."""
+
+    def __init__(self, folder, *options):
+        self._out, self._err = folder / "out", folder / "err"
+        command = ("python", "-m", "dagster_lifeguard", "demo", *options)
+        environment = {**os.environ, **python_environment(), "TMPDIR": str(folder)}
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = preloaded(os.getpid()).start(
+                command, environment, Path.cwd(), out.fileno(), err.fileno()
+            )
+
+    def outcome(self):
+        """Wait for its end: the exit code, and what it printed."""
+        return self.process.wait(), self._out.read_text(), self._err.read_text()
 
 
 def processes_about(path):
-    """The command lines of the living processes that name a path."""
-    return [line for line in map(command_line, Path("/proc").glob("[0-9]*")) if str(path) in line]
+    """The living processes that have a file open below a folder, if only what they print to."""
+    return [number for number in Path("/proc").glob("[0-9]*") if str(path) in open_files(number)]
 
 
-def command_line(process):
-    try:
-        return (process / "cmdline").read_text()
-    except OSError:
-        return ""  # it ended while we looked
+def open_files(process):
+    found = []
+    with suppress(OSError):  # it ended while we looked
+        for number in process.joinpath("fd").iterdir():
+            with suppress(OSError):  # it was closed while we looked
+                found.append(str(number.readlink()))
+    return " ".join(found)
 
 
 def wait_for(condition, what, seconds=300.0):
@@ -59,9 +65,8 @@ def wait_for(condition, what, seconds=300.0):
 
 
 def test_real_runs_are_damaged_without_pools_and_not_with_them(tmp_path):
-    process = start(tmp_path, "--json")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    code, out, err = Played(tmp_path, "--json").outcome()
+    assert code == 0, err
     report = json.loads(out)
     assert report["damage_without_pools"] is True
     assert report["protected_with_pools"] is True
@@ -88,12 +93,12 @@ def test_real_runs_are_damaged_without_pools_and_not_with_them(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
-    process = start(tmp_path)
-    wait_for(lambda: list(tmp_path.glob("*/*-daemon.log")), "the daemon")
-    wait_for(lambda: processes_about(tmp_path), "a process of the demo")
-    process.send_signal(number)
-    process.communicate()
-    assert process.returncode not in (0, 2)
+    played = Played(tmp_path)
+    (log,) = wait_for(lambda: list(tmp_path.glob("*/*-daemon.log")), "the daemon")
+    wait_for(lambda: processes_about(log), "a process of the demo")
+    os.kill(played.process.pid, number)
+    code, _, _ = played.outcome()
+    assert code not in (0, 2)
     assert list(tmp_path.glob("lifeguard-demo-*")) == []
     assert processes_about(tmp_path) == []
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import tomli
 import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
+from preloaded import preloaded
 
 from dagster_lifeguard import Policy
 from dagster_lifeguard.cli import main
@@ -174,14 +175,7 @@ class Reader:
         return self._run_python(["-m", "dagster", *arguments])
 
     def _run_python(self, arguments: list[str]) -> tuple[str, int]:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return done.stdout, done.returncode
+        return preloaded(os.getpid()).output_of(arguments)
 
     def _run_cat(self, arguments: list[str]) -> tuple[str, int]:
         return "".join(Path(name).read_text(encoding="utf-8") for name in arguments), 0

@@ -1,10 +1,13 @@
-"""A job of 60 partitions for a backfill, and a daily one: both ask for the same pool."""
+"""A job of many partitions for a backfill, and a daily one: both ask for the same pool."""
 
+import os
 import time
 
 import dagster as dg
 
-PARTITIONS = dg.StaticPartitionsDefinition([f"p{n:02}" for n in range(60)])
+PARTITIONS = dg.StaticPartitionsDefinition(
+    [f"p{n:02}" for n in range(int(os.environ["PARTITIONS"]))]
+)
 
 
 @dg.asset(pool="warehouse", partitions_def=PARTITIONS)

@@ -28,14 +28,19 @@ DEFINITIONS = Path(__file__).with_name("deployed.py")
 
 
 def eventually(condition: Callable[[], Any], seconds: float = PATIENT_SECONDS) -> Any:
-    """Wait for a condition, and give back what made it true."""
+    """Wait for a condition, and give back what made it true.
+
+    Most of the time is left to the processes that are to make it true.
+    """
     deadline = time.monotonic() + seconds
     while True:
+        begun = time.monotonic()
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"still not: {condition}"
-        time.sleep(0.05)
+        now = time.monotonic()
+        assert now < deadline, f"still not: {condition}"
+        time.sleep(max(0.05, 3 * (now - begun)))
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Commands in processes of their own that need not import Dagster: forks of one that has.
 
 An import costs more than most of what a test has a process do. A fork is as much a process as any
-other: it has an id, a group, an environment and signals of its own, and it ends as Python does.
+other: it has an id, a group, an environment and signals of its own, and it ends as Python does, but for
+the taking to pieces of all modules.
 
 Run as a script, this is the process that forks. It has one thread and has used nothing yet. What is
 forked starts processes itself: run workers, steps, servers of code. Each therefore has a companion, a
@@ -19,11 +20,13 @@ import multiprocessing.util
 import os
 import pickle
 import runpy
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -86,11 +89,16 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        if self.poll() is None:
+            # The id is not yet another's: who forked it has not waited for it.
+            ended = os.pidfd_open(self.pid)
+            try:
+                if not select.select([ended], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+            finally:
+                os.close(ended)
         while self.poll() is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(self.args, timeout)
-            time.sleep(0.01)
+            time.sleep(0.001)
         return self.returncode
 
 
@@ -122,7 +130,12 @@ class Preloaded:
         )
 
     def start(
-        self, command: tuple[str, ...], environment: dict[str, str], folder: Path, output: int
+        self,
+        command: tuple[str, ...],
+        environment: dict[str, str],
+        folder: Path,
+        output: int,
+        errors: int | None = None,
     ) -> Forked:
         words = [str(BIN / command[0]), *command[1:]]
         if Path(command[0]).name == "python":
@@ -134,12 +147,22 @@ class Preloaded:
             "leads": True,
             "numbers": (1, 2),
         }
+        streams = (output, output if errors is None else errors)
         if _namespace("net") == self._network:
-            return Forked(words, self.ask(("start", start), output, output), self)
+            return Forked(words, self.ask(("start", start), *streams), self)
         with NETWORK.open("rb") as network:
             start["network"] = True
             question = ("start", start)
-            return Forked(words, self.ask(question, output, output, network.fileno()), self)
+            return Forked(words, self.ask(question, *streams, network.fileno()), self)
+
+    def output_of(self, words: list[str]) -> tuple[str, int]:
+        """What ``python`` prints when it runs these words here, and its exit code."""
+        environment = {**os.environ, **self._fixed}
+        with tempfile.TemporaryFile() as printed:
+            process = self.start(("python", *words), environment, Path.cwd(), printed.fileno())
+            code = process.wait()
+            printed.seek(0)
+            return printed.read().decode(), code
 
     def spawn(self, words: list[str], numbers: tuple[int, ...]) -> int:
         """Start a child of this process, as ``multiprocessing`` does. Returns its id."""
@@ -358,9 +381,12 @@ def _with_companion(words: list[str], numbers: tuple[int, ...]) -> list[str] | N
             if number > 2:
                 os.close(number)
         os.close(nothing)
-        return _serve(theirs, for_parent=True)
+        words = _serve(theirs, for_parent=True)
     except BaseException:  # noqa: BLE001
         os._exit(1)
+    if words is None:
+        os._exit(0)
+    return words
 
 
 class Companion:
@@ -441,10 +467,9 @@ class Companion:
             "leads": leads,
             "numbers": tuple(numbers),
         }
-        with self._one_at_a_time, suppress(OSError, EOFError):
-            with _adopting_orphans():
-                _send(self._asking, ("start", start), tuple(numbers.values()))
-                return _receive(self._asking)[0]
+        with self._one_at_a_time, suppress(OSError, EOFError), _adopting_orphans():
+            _send(self._asking, ("start", start), tuple(numbers.values()))
+            return _receive(self._asking)[0]
         return None
 
 
@@ -466,18 +491,62 @@ def _run(words: list[str]) -> None:
 
 
 def main(descriptor: str) -> None:
-    usual_signals()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # As Python does when it begins.
     for name in MODULES:
         with suppress(ModuleNotFoundError):  # Not every Dagster has all of them.
             importlib.import_module(name)
     read_revisions_once()
+    _let_steps_pause()
+    _execute_once()
+    usual_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # As Python does when it begins.
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()
     words = _serve(socket.socket(fileno=int(descriptor)))
     if words is not None:
-        _run(words)
+        try:
+            _run(words)
+        except SystemExit as end:
+            if not isinstance(end.code, int | None):
+                raise
+            _end(end.code or 0)
+        _end(0)
+
+
+def _let_steps_pause() -> None:
+    """Keep steps that wait for Dagster's own slots from asking all the time whether to ask again."""
+    from dagster._core.execution.plan import instance_concurrency_context as module
+
+    def interval(self: Any) -> float:
+        until_next = min(self._pending_timeouts.values(), default=0.0) - time.time()
+        return min(0.05, max(0.0, until_next))
+
+    module.InstanceConcurrencyContext.interval_to_next_pending_claim_check = interval
+
+
+def _execute_once() -> None:
+    """Fill what Dagster keeps from its first execution on."""
+    import dagster as dg
+
+    @dg.asset(pool="once")
+    def once() -> None: ...
+
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([once], instance=instance, run_config=quiet)
+    tempfile.tempdir = None  # Each fork looks into its own environment.
+
+
+def _end(code: int) -> None:
+    """End as Python does, but leave it to the kernel to take all modules to pieces.
+
+    A fork would first have to copy each of their pages.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code & 0xFF)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +14,14 @@ import pytest
 from preloaded import ANEW, Preloaded, python_environment
 
 SCRIPT = """
-import atexit, json, os, signal, sys, threading
+import atexit, json, os, signal, sys, tempfile, threading
 with open("told.json", "w") as file:
     json.dump(dict(
         pid=os.getpid(), group=os.getpgrp(), session=os.getsid(0), folder=os.getcwd(),
         words=sys.argv, path=sys.path[0], main=sys.modules["__main__"].__file__,
         environment=dict(os.environ), threads=threading.active_count(),
         signals=[str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
-        files=len(os.listdir("/proc/self/fd")),
+        files=len(os.listdir("/proc/self/fd")), temporary=tempfile.gettempdir(),
     ), file)
 print("out", flush=True)
 print("err", file=sys.stderr)
@@ -102,7 +104,7 @@ def run(source, tmp_path):
     def start(how: str, text: str = SCRIPT):
         script = tmp_path / "script.py"
         script.write_text(text)
-        environment = {**os.environ, **python_environment(), "ONLY_HERE": "1"}
+        environment = {**os.environ, **python_environment(), "TMPDIR": str(tmp_path)}
         command = ("python", str(script), how)
         assert source.can_start(command, environment)
         with (tmp_path / "log").open("wb") as log:
@@ -124,11 +126,26 @@ def test_it_is_a_process_of_its_own(run, tmp_path):
     assert found["pid"] == found["group"] == found["session"] == process.pid != os.getpid()
     assert (found["folder"], found["path"]) == (str(tmp_path), str(tmp_path))
     assert (found["words"], found["main"]) == ([script, "3"], script)
-    environment = {**os.environ, **python_environment(), "ONLY_HERE": "1"}
+    environment = {**os.environ, **python_environment(), "TMPDIR": str(tmp_path)}
     assert found["environment"] == environment
+    assert found["temporary"] == str(tmp_path)
     assert found["threads"] == 1
     # The three of every process, the one it writes to, the folder it looks at, and its companion.
     assert found["files"] == 6
+
+
+def tell(to) -> None:
+    to.send(("dagster" in sys.modules, os.getppid()))
+
+
+def test_what_the_tests_spawn_is_a_child_of_theirs_that_need_not_import_dagster():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=tell, args=(theirs,))
+    process.start()
+    assert ours.recv() == (True, os.getpid())
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_what_it_raises_is_told_and_fails_it(run, tmp_path):
