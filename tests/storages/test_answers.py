@@ -232,6 +232,19 @@ class TestMistakes:
 
 
 class TestManyPools:
+    @pytest.mark.parametrize(
+        ("concurrency", "others"),
+        [({}, "is unlimited"), ({"pools": {"default_limit": 3}}, "has the default limit 3")],
+    )
+    def test_without_any_pool_the_limit_of_all_others_is_told(
+        self, make_home, monkeypatch, concurrency, others
+    ):
+        home = make_home("sqlite", stock=True, concurrency=concurrency)
+        monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+        shown = " ".join(lifeguard("status").stdout.split())
+        assert "No pool is in use or has a limit of its own." in shown
+        assert f"Every pool of your assets {others}; lifeguard check lists them." in shown
+
     def test_idle_pools_are_summed_up(self, make_home, monkeypatch):
         home = make_home("sqlite", stock=True)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
@@ -386,6 +399,11 @@ def test_an_asset_that_never_ran_is_looked_up_in_the_project_here(
     monkeypatch.syspath_prepend(tmp_path)
     refused = lifeguard("explain", "orders")  # From elsewhere nothing tells of it.
     assert refused.exit_code == 2
+    assert "or in the definitions that -m, -f or -w names" in " ".join(refused.output.split())
+    named = lifeguard("explain", "orders", "-f", str(tmp_path / "never_ran_defs.py"))
+    assert "its pool  warehouse: no limit" in named.stdout, named.output
+    missing = lifeguard("explain", "orders", "-f", str(tmp_path / "missing.py"))
+    assert (missing.exit_code, "missing.py is not a file" in missing.output) == (2, True)
     monkeypatch.chdir(tmp_path)
     shown = lifeguard("explain", "orders")
     assert shown.exit_code == 0, shown.output

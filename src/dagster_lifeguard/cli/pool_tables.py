@@ -123,6 +123,25 @@ def _colour(pool: PoolSummary) -> str:
 
 
 def _sums(found: Overview, listed: int) -> Iterator[Text]:
+    yield Text(_sum(found) if found.pools else _no_pools(found))
+    if found.in_queue:
+        are = "is" if found.in_queue == 1 else "are"
+        text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
+        if found.queued:
+            text += "; the column queued counts those that wait for the pool"
+        yield Text(f"{text}.")
+    idle = [pool for pool in found.pools if pool.is_idle]
+    if idle and listed < len(found.pools):
+        yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
+    if found.window and found.pools:
+        yield Text(
+            f"p50 and p95: waits of the last {window_text(found.window)}, in the run queue"
+            + ("." if found.granularity == "run" else " and at the pool."),
+            style="dim",
+        )
+
+
+def _sum(found: Overview) -> str:
     busy = len(found.busy)
     line = f"{number(len(found.pools), 'pool')}, {busy:,} in use: "
     if found.granularity == "run":  # A run counts in each of its pools.
@@ -132,22 +151,16 @@ def _sums(found: Overview, listed: int) -> Iterator[Text]:
         line += "waits" if found.waiting == 1 else "wait"
     if found.oldest_wait is not None:
         line += f", the longest for {duration_text(found.oldest_wait)}"
-    yield Text(line + ".")
-    if found.in_queue:
-        are = "is" if found.in_queue == 1 else "are"
-        text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
-        if found.queued:
-            text += "; queued: those that it holds back for the pool"
-        yield Text(f"{text}.")
-    idle = [pool for pool in found.pools if pool.is_idle]
-    if idle and listed < len(found.pools):
-        yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
-    if found.window:
-        yield Text(
-            f"p50 and p95: waits of the last {window_text(found.window)}, in the run queue"
-            + ("." if found.granularity == "run" else " and at the pool."),
-            style="dim",
-        )
+    return f"{line}."
+
+
+def _no_pools(found: Overview) -> str:
+    limit = found.default_limit
+    others = "is unlimited" if limit is None else f"has the default limit {limit:,}"
+    return (
+        "No pool is in use or has a limit of its own. Every pool of your assets "
+        f"{others}; lifeguard check lists them."
+    )
 
 
 def _waiting(found: Overview) -> str:
