@@ -158,7 +158,7 @@ def _no_pools(found: Overview) -> str:
     limit = found.default_limit
     others = "is unlimited" if limit is None else f"has the default limit {limit:,}"
     return (
-        "No pool is in use or has a limit of its own. Every pool of your assets "
+        "No pool was in use lately or has a limit of its own. Every pool of your assets "
         f"{others}; lifeguard check lists them."
     )
 
