@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.engine_options import EngineOptions, Point
     from dagster_lifeguard.engine.rules.model import QueuedTicket, Ticket, View
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.engine.session import Member
+    from dagster_lifeguard.engine.session_member import Member
     from dagster_lifeguard.engine.store.contract import Store
 
 logger = logging.getLogger(__name__)
