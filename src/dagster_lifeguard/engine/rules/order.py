@@ -53,17 +53,21 @@ def ranked(
         turns: Per group, where its next turn begins; a group not listed begins at ``turn``.
         turn: The pool's turn.
     """
-    in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
+    # By the number at the latest, which no two share: waiters themselves are never compared.
+    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     if held is None:
-        return [((-waiter.priority, 0, 0, waiter.number), waiter) for waiter in in_line]
-    ahead: Counter[str] = Counter()
+        return [((minus_priority, 0, 0, n), waiter) for minus_priority, n, waiter in in_line]
+    begins_of = turns or {}
+    ahead: dict[str, int] = {}
     found = []
-    for waiter in in_line:
-        share = held.get(waiter.group, 0) + ahead[waiter.group]
-        begins = (turns or {}).get(waiter.group, turn) + ahead[waiter.group] * SLOT
-        ahead[waiter.group] += waiter.slots
-        found.append(((-waiter.priority, share, begins, waiter.number), waiter))
-    return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
+    for minus_priority, number, waiter in in_line:
+        group = waiter.group
+        before = ahead.get(group, 0)
+        ahead[group] = before + waiter.slots
+        share = held.get(group, 0) + before
+        begins = begins_of.get(group, turn) + before * SLOT
+        found.append(((minus_priority, share, begins, number), waiter))
+    return sorted(found)
 
 
 def queue_of(pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:
