@@ -120,7 +120,7 @@ def test_a_real_queue_is_told_and_moves_on(new_home, world):
     assert (found["summary"]["held"], found["queue"]) == (0, [])
     assert (found["summary"]["waits"]["count"], found["holds"]["count"]) == (2, 2)
     assert found["summary"]["waits"]["p95"] > 0
-    assert "does not wait: no unfinished run makes it" in lifeguard("explain", "held").stdout
+    assert "does not wait: no unfinished run executes it" in lifeguard("explain", "held").stdout
     assert "does not wait: it is done" in lifeguard("explain", holder).stdout
 
 
@@ -193,7 +193,7 @@ class TestFree:
     def test_a_leaked_slot_is_shown(self, leaked):
         (holder,) = told("status", "orders")["holders"]
         assert (holder["is_leaked"], holder["run_status"]) == (True, "FAILURE")
-        assert "may never let go" in lifeguard("status", "orders").stdout
+        assert "may never release its slot" in lifeguard("status", "orders").stdout
 
 
 class TestMistakes:
