@@ -102,7 +102,7 @@ class PoolPlan:
 
     @property
     def drains(self) -> bool:
-        """Whether more slots are held than the new limit allows, so that no step starts for a while."""
+        """Whether more slots are held than the new limit allows: no step starts for a while."""
         changes = self.action in ("set", "delete")
         return changes and self.after is not None and self.after < self.held
 
