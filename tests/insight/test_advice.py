@@ -7,12 +7,9 @@ import pytest
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG, PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.insight.simulation.advice import (
-    PARTITION_TAG,
-    Blocked,
-    Target,
-    advise,
-)
+from dagster_lifeguard.insight.simulation.advice import Blocked, Target
+from dagster_lifeguard.insight.simulation.advising import advise
+from dagster_lifeguard.insight.simulation.other_ways import PARTITION_TAG
 from dagster_lifeguard.insight.simulation.recording import Recorded, Recording, in_order
 
 END = 10_000.0
@@ -122,7 +119,7 @@ def test_a_limit_that_no_execution_needs_is_told():
 
 
 def test_the_settings_at_the_end_are_the_ones_of_today():
-    from dagster_lifeguard.insight.simulation.world import Change
+    from dagster_lifeguard.insight.simulation.arrivals import Change
 
     executions = at_once("w")
     recording = past(executions, {"w": PoolSettings(1)})

@@ -102,7 +102,7 @@ def advise_command(
 
     Exit code: 0, or 2 for a usage error.
     """
-    from dagster_lifeguard.insight.simulation.advice import advise  # noqa: PLC0415 - slow
+    from dagster_lifeguard.insight.simulation.advising import advise  # noqa: PLC0415 - slow
     from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
     from dagster_lifeguard.insight.subject import known_pool  # noqa: PLC0415 - slow
 

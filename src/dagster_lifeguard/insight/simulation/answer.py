@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.simulation.outcome import Play
     from dagster_lifeguard.insight.simulation.recording import Recording, Source
-    from dagster_lifeguard.insight.simulation.world import Play
 
 Trust = Literal["good", "poor", "too-few", "no-waits"]
 

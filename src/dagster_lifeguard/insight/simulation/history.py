@@ -20,8 +20,8 @@ from dagster_lifeguard.errors import ConfigError, DeploymentError
 from dagster_lifeguard.insight.durations import terms_used
 from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.insight.pool_account import open_ledger
+from dagster_lifeguard.insight.simulation.arrivals import Change
 from dagster_lifeguard.insight.simulation.recording import Doubt, Recorded, Recording, in_order
-from dagster_lifeguard.insight.simulation.world import Change
 from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:

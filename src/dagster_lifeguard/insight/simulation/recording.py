@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
-from dagster_lifeguard.insight.simulation.world import Arrival, Change
+from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
