@@ -23,8 +23,8 @@ def execution(name, demand, asked, seconds, tags=()):
 
 
 def past(executions, settings):
-    arrivals, waited = in_order(executions)
-    return Recording("ledger", 0.0, END, tuple(arrivals), tuple(waited), settings)
+    ordered = in_order(executions)
+    return Recording("ledger", 0.0, END, ordered.arrivals, ordered.waited, settings)
 
 
 def at_once(pool, count=20, seconds=60.0, others=(), tags=()):

@@ -13,7 +13,8 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.insight.simulation.answer import simulate
-from dagster_lifeguard.insight.simulation.history import from_event_logs, from_ledger
+from dagster_lifeguard.insight.simulation.event_log_past import from_event_logs
+from dagster_lifeguard.insight.simulation.ledger_past import from_ledger
 
 STOCK = Settings("1.13.0", False, None, "op", 0, 1000)
 WINDOW = (100.0, 1000.0)

@@ -318,6 +318,11 @@ def _obstacle(blocked: Blocked) -> str:
         return f"{name} is paused."
     if blocked.why == "rate":
         return f"The rate of {name} keeps steps waiting, not its limit."
+    if blocked.why == "run-queue":
+        return (
+            "The run queue keeps runs waiting, by max_concurrent_runs or a limit by tag. Try: "
+            "lifeguard simulate --max-concurrent-runs N"
+        )
     return f"The budget of {name} is used up, or a larger limit within it does not help."
 
 

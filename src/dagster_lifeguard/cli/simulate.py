@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.simulation.answer import (
         Answer,
         PoolAnswer,
+        QueueAnswer,
+        QueueSide,
         Side,
         StepAnswer,
         Waits,
@@ -47,6 +49,7 @@ _TRUSTS = {
     "too-few": "too few waits",
     "no-waits": "nothing waited",
 }
+_QUEUE = "runs, in the run queue"
 _SETTING = re.compile(r"(?P<pool>[^=]+?)(?:\.(?P<what>limit|rate|order))?=(?P<value>.+)")
 _NONE = ("none", "null")
 
@@ -68,6 +71,12 @@ _NONE = ("none", "null")
     shell_complete=completion.pools,
     help="Play without the limit and the rate of this pool. Repeatable.",
 )
+@click.option(
+    "--max-concurrent-runs",
+    "runs_max",
+    type=click.IntRange(-1),
+    help="Play with so many runs at once; -1: with any number.",
+)
 @recording_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
@@ -75,6 +84,7 @@ def simulate_command(
     deployment: Deployment,
     texts: tuple[str, ...],
     without: tuple[str, ...],
+    runs_max: int | None,
     since: float,
     by: Any,
     *,
@@ -82,15 +92,16 @@ def simulate_command(
 ) -> None:
     """Show what other limits, rates or orders would have done to past executions.
 
-    The executions of the window are played through the engine's rules twice: with the settings that
-    were in force, and with those given. First comes how well the first play fits what really
-    happened. Without --set and --without that is all. Nothing is changed.
+    Plays the executions of the window twice, through the run queue and the engine's rules: with the
+    settings that were in force, and with those given. First comes how well the first play fits what
+    really happened. Without settings that is all. Nothing is changed.
 
     \b
     Examples:
       lifeguard simulate
       lifeguard simulate --set warehouse=4 --since 7d
       lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
+      lifeguard simulate --max-concurrent-runs 20
       lifeguard simulate --without warehouse --json | jq '.pools[0].after'
 
     Exit code: 0, or 2 for a mistake in what was asked.
@@ -107,7 +118,12 @@ def simulate_command(
     for text in without:
         wanted.setdefault(_pool(deployment, recording, text), {}).update(limit=None, rate=None)
     patience = deployment.settings().patience_seconds
-    answer = simulate(recording, wanted, patience_seconds=patience)
+    if runs_max is not None and recording.queue is None:
+        raise ConfigError(
+            f"{deployment.name} has no run queue, so nothing limits how many runs go on at once.",
+            remedy="Leave out --max-concurrent-runs.",
+        )
+    answer = simulate(recording, wanted, runs_max=runs_max, patience_seconds=patience)
     if as_json:
         click.echo(json.dumps(answer_as_json(answer, deployment.name, wanted), indent=2))
     else:
@@ -163,14 +179,15 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
 
     console = new_console()
     click.echo(f"{recording_text(answer, deployment)}\n")
-    if answer.pools:
+    if answer.pools or answer.queue:
         click.secho("How well the play fits what really happened", bold=True)
-        console.print(_calibration_table(answer.pools))
+        console.print(_calibration_table(answer))
         click.echo()
     touched = [f for f in answer.pools if f.pool in wanted or f.before != f.after]
-    if touched:
+    is_queue_touched = answer.queue is not None and answer.queue.before != answer.queue.after
+    if touched or is_queue_touched:
         click.secho("With what was in force, and with what was asked for", bold=True)
-        console.print(_sides(touched))
+        console.print(_sides(touched, answer.queue if is_queue_touched else None))
         click.echo()
     for heading, steps in (("Wait less", answer.gaining), ("Wait longer", answer.losing)):
         if steps:
@@ -179,14 +196,14 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
             if len(steps) > STEPS_MAX:
                 click.echo(f"and {number(len(steps) - STEPS_MAX, 'more step')}; --json lists all")
             click.echo()
-    if touched and not (answer.gaining or answer.losing):
+    if (touched or is_queue_touched) and not (answer.gaining or answer.losing):
         click.echo("No step would have waited longer or less.\n")
     for doubt in answer.doubts:
         style = {"fg": "yellow"} if doubt.pools else {"dim": True}
         click.secho(f"- {printable(doubt.message)}", **style)
 
 
-def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
+def _calibration_table(answer: Answer) -> WholeTable:
     table = _table(
         "pool",
         "executions",
@@ -199,11 +216,13 @@ def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
         "p90",
         "fit",
     )
-    for found in pools:
-        fit = found.calibration
+    fits = [(pool_text(found.pool), found.calibration) for found in answer.pools]
+    if answer.queue is not None:
+        fits.append((_QUEUE, answer.queue.calibration))
+    for name, fit in fits:
         _add(
             table,
-            found.pool,
+            name,
             f"{fit.recorded.count:,}",
             f"{fit.waited:,}",
             *_pair(fit.recorded),
@@ -215,7 +234,7 @@ def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
     return table
 
 
-def _sides(pools: Sequence[PoolAnswer]) -> WholeTable:
+def _sides(pools: Sequence[PoolAnswer], queue: QueueAnswer | None) -> WholeTable:
     table = _table(
         "pool",
         "settings",
@@ -235,6 +254,18 @@ def _sides(pools: Sequence[PoolAnswer]) -> WholeTable:
                 _used(side),
                 f"{side.most:,}",
                 f"{side.waits.never:,}" if side.waits.never else "-",
+            )
+    if queue is not None:
+        for name, of_queue in ((_QUEUE, queue.before), ("", queue.after)):
+            runs = "any number" if of_queue.runs_max < 0 else f"{of_queue.runs_max:,}"
+            _add(
+                table,
+                name,
+                f"{runs} at once",
+                *_pair(of_queue.waits),
+                "-",
+                f"{of_queue.most:,}",
+                f"{of_queue.waits.never:,}" if of_queue.waits.never else "-",
             )
     return table
 
@@ -310,6 +341,13 @@ def answer_as_json(
             }
             for found in answer.pools
         ],
+        "queue": None
+        if answer.queue is None
+        else {
+            "calibration": asdict(answer.queue.calibration),
+            "before": _queue_side_as_json(answer.queue.before),
+            "after": _queue_side_as_json(answer.queue.after),
+        },
         "gaining": [_step_as_json(step) for step in answer.gaining],
         "losing": [_step_as_json(step) for step in answer.losing],
         "doubts": [
@@ -324,6 +362,14 @@ def _side_as_json(side: Side) -> dict[str, Any]:
         **side.settings.texts,
         "waits": asdict(side.waits),
         "utilisation": side.utilisation,
+        "most": side.most,
+    }
+
+
+def _queue_side_as_json(side: QueueSide) -> dict[str, Any]:
+    return {
+        "max_concurrent_runs": side.runs_max,
+        "waits": asdict(side.waits),
         "most": side.most,
     }
 

@@ -48,6 +48,9 @@ class Admission:
         patience_seconds: How long a ticket lets later ones pass.
         events: The clock.
         play: Where it is written down what happens.
+
+    Attributes:
+        fair_by: For each pool with a fair order now, the tag whose values are its groups.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Admission:
         self._window = window
         self._patience = patience_seconds
         self._settings = settings
+        self.fair_by = {p: s.fair_by for p, s in settings.items() if s.fair_by is not None}
         self._pools: dict[str, Pool] = {}
         self._terms: dict[Demand, tuple[tuple[Pool, int], ...]] = {}
         self._asking: dict[int, Asking] = {}
@@ -84,7 +88,7 @@ class Admission:
         """Let an arrival ask for its slots."""
         terms = self._terms.get(arrival.demand)
         if terms is None:
-            terms = tuple((self._pool(t.name), t.slots) for t in arrival.demand.terms)
+            terms = tuple((self.pool(t.name), t.slots) for t in arrival.demand.terms)
             self._terms[arrival.demand] = terms
         self._play.asked[place] = now
         left = self._decide(Asking(place, arrival, terms), now)
@@ -133,7 +137,7 @@ class Admission:
 
     def change(self, change: Change, now: float) -> None:
         """Change the settings of a pool."""
-        pool = self._pool(change.pool)
+        pool = self.pool(change.pool)
         pool.count(now)
         before, pool.settings = pool.settings, change.settings
         rate = pool.settings.rate
@@ -141,6 +145,9 @@ class Admission:
             pool.due_ns = rate.taken_over(before.rate, pool.due_ns, nanoseconds(now))
         if pool.settings.fair_by != before.fair_by:
             self._reorder(pool)
+            self.fair_by.pop(pool.name, None)
+            if pool.settings.fair_by is not None:
+                self.fair_by[pool.name] = pool.settings.fair_by
         waiting = [*pool.line, *pool.too_large.values()]
         pool.line, pool.too_large = Line(), {}
         for waiter in waiting:
@@ -289,6 +296,8 @@ class Admission:
             self._last_number += 1
             asking.number, asking.since = self._last_number, now
             self._asking[asking.number] = asking
+            for pool, _ in asking.terms:
+                pool.waiting += 1
             if len(asking.terms) > 1:
                 # Out of patience is more than that long.
                 self._at_patience(asking, math.nextafter(now + self._patience, math.inf))
@@ -334,7 +343,9 @@ class Admission:
                 pool.leave(waiter)
                 self._leave_queue(asking, pool.name, now)
         asking.taken = tuple(taken)
-        self._asking.pop(asking.number, None)
+        if self._asking.pop(asking.number, None) is not None:
+            for pool, _ in asking.terms:
+                pool.waiting -= 1
         place = asking.place
         self._holding[place] = asking
         self._play.granted[place] = now
@@ -342,7 +353,12 @@ class Admission:
         self._play.fences[place] = fence
         self._events.at(now + asking.arrival.seconds, END, asking)
 
-    def _pool(self, name: str) -> Pool:
+    def limit_of(self, name: str) -> int | None:
+        """The limit of a pool as it is now; None if it is unlimited."""
+        return self.pool(name).settings.limit
+
+    def pool(self, name: str) -> Pool:
+        """The pool of this name."""
         found = self._pools.get(name)
         if found is None:
             settings = self._settings.get(name, NOTHING_SET)

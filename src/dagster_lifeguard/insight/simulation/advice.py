@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.simulation.answer import Answer
 
 Verdict = Literal["met", "raised", "lowered", "unmet"]
-Obstacle = Literal["lock", "paused", "rate", "budget"]
+Obstacle = Literal["lock", "paused", "rate", "budget", "run-queue"]
 
 
 class Target(NamedTuple):

@@ -5,7 +5,17 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import Any
 
-END, CHANGE, ARRIVE, LOOK, LOOK_AT_POOL = range(5)
+(
+    END,
+    RUN_END,
+    CHANGE,
+    SUBMIT,
+    ARRIVE,
+    LOOK,
+    LOOK_AT_POOL,
+    BEGUN,
+    LOOK_AT_QUEUE,
+) = range(9)
 """The kinds of events. What happens at one moment happens in this order."""
 
 

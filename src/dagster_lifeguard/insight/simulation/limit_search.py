@@ -20,6 +20,7 @@ from dagster_lifeguard.engine.rules.pool_settings import LIMIT_MAX, NOTHING_SET
 from dagster_lifeguard.insight.durations import quantile
 from dagster_lifeguard.insight.simulation.advice import Blocked, PoolAdvice
 from dagster_lifeguard.insight.simulation.answer import play_recording
+from dagster_lifeguard.insight.simulation.outcome import RUN_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,6 +162,8 @@ class Search:
         return next((c for c in self._culprits(pool) if self._obstacle(c) is None), None)
 
     def _obstacle(self, pool: str) -> Obstacle | None:
+        if pool == RUN_QUEUE:
+            return "run-queue"
         limit = self.limits.get(pool)
         if limit is None:
             return "rate"

@@ -14,7 +14,7 @@ from dagster_lifeguard.insight.simulation.advice import OtherWay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_lifeguard.insight.simulation.arrivals import Arrival
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Submission
     from dagster_lifeguard.insight.simulation.limit_search import Search
     from dagster_lifeguard.insight.simulation.recording import Recording
 
@@ -109,4 +109,18 @@ def _with_partition_pools(past: Recording, pool: str) -> Recording:
             )
         return arrival._replace(demand=demand)
 
-    return replace(past, arrivals=tuple(map(moved, past.arrivals)), settings=settings)
+    def moved_run(run: Submission) -> Submission:
+        partition = run.tags.get(PARTITION_TAG)
+        if partition is None or pool not in (run.pools or ()):
+            return run
+        name = f"{pool}[{partition}]"
+        settings[name] = past.settings[pool]
+        pools = frozenset(name if p == pool else p for p in run.pools or ())
+        first = {name if p == pool else p: n for p, n in (run.first_pools or {}).items()}
+        return run._replace(pools=pools, first_pools=None if run.first_pools is None else first)
+
+    queue = past.queue
+    if queue is not None:
+        queue = queue._replace(submissions=tuple(map(moved_run, queue.submissions)))
+    arrivals = tuple(map(moved, past.arrivals))
+    return replace(past, arrivals=arrivals, settings=settings, queue=queue)

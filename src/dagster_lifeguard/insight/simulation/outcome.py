@@ -34,19 +34,34 @@ class Play:
         granted: When each went in; None if it never did.
         order: The places of the arrivals in the order in which they went in.
         fences: The fence of each; 0 where all its pools are unlimited.
+        queued: How long the run of each was in the run queue, if its run began with it; else 0.
         use: By pool.
         stood: For how many seconds an arrival stood in the queue of a pool, by its place and the
-            pool; without those that never waited. Until the window ended, if it never started.
+            pool; without those that never waited. Until the window ended, if it never started. The
+            time that the run queue held it back is told of the pools that were full, and else of
+            ``RUN_QUEUE``.
+        launched: When each run was launched; None if it never was.
+        runs_most: The most runs in progress at once.
     """
 
     asked: list[float | None]
     granted: list[float | None]
     order: list[int] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
+    queued: list[float] = field(default_factory=list)
     use: dict[str, Use] = field(default_factory=dict)
     stood: dict[int, dict[str, float]] = field(default_factory=dict)
+    launched: list[float | None] = field(default_factory=list)
+    runs_most: int = 0
 
     def waited(self, place: int) -> float | None:
-        """How long an arrival waited; None if it never started."""
+        """How long an arrival waited, in the run queue and at its pools; None: it never started."""
         asked, granted = self.asked[place], self.granted[place]
-        return None if asked is None or granted is None else granted - asked
+        if asked is None or granted is None:
+            return None
+        return self.queued[place] + granted - asked
+
+
+RUN_QUEUE = "(run queue)"
+"""Stands in ``Play.stood`` for what holds runs back besides pools: limits of all runs and by tag,
+and the pause between two looks of the daemon."""
