@@ -78,6 +78,17 @@ def test_a_second_slot_halves_the_waits():
     assert answer.losing == ()
 
 
+def test_how_long_a_backfill_takes_is_told():
+    tags = {"dagster/backfill": "b"}
+    recording = recorded(*in_line(), tags_of=lambda ids: dict.fromkeys(ids, tags))
+    (found,) = simulate(recording, {"w": {"limit": 2}}).backfills
+    assert (found.backfill, found.runs, found.executions) == ("b", 20, 20)
+    assert (found.before, found.after, found.change) == (200.0, 100.0, -100.0)
+    (paused,) = simulate(recording, {"w": {"limit": 0}}).backfills
+    assert (paused.after, paused.change) == (None, 0.0)
+    assert simulate(recorded(*in_line()), {}).backfills == ()
+
+
 def test_a_pause_is_said_to_let_nobody_in():
     found = of_pool(simulate(recorded(*in_line()), {"w": {"limit": 0}}))
     assert (found.after.waits.count, found.after.waits.never) == (0, 20)

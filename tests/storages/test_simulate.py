@@ -77,6 +77,28 @@ def test_a_mistake_in_what_is_asked_is_told_in_a_line(make_home, monkeypatch, op
     assert told in result.output
 
 
+def test_the_pools_of_another_file_are_played(make_home, monkeypatch, tmp_path):
+    home = make_home("sqlite")
+    limit(home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    with home.instance() as instance:
+        run_id = queue(instance, "r", pool="orders", status=dg.DagsterRunStatus.STARTED)
+        log = instance.event_log_storage
+        assert log.claim_concurrency_slot("orders", run_id, "orders").is_claimed
+        log.free_concurrency_slot_for_step(run_id, "orders")
+    file = tmp_path / "other.yaml"
+    file.write_text("engine: lifeguard\npools:\n  orders: {limit: 3, order: fair(backfill)}\n")
+    (pool,) = simulated("--config", str(file))["pools"]
+    assert (pool["before"]["limit"], pool["after"]["limit"]) == (1, 3)
+    assert pool["after"]["order"] == "fair(backfill)"
+    (pool,) = simulated("--config", str(file), "--set", "orders=2")["pools"]
+    assert pool["after"]["limit"] == 2
+    file.write_text("pools: {orders: many}\n")
+    result = CliRunner().invoke(main, ["simulate", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "other.yaml" in result.output
+
+
 def test_without_a_run_queue_pools_hold_back_no_runs(make_home, monkeypatch):
     home = make_home(
         "sqlite",

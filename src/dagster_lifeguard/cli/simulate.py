@@ -6,6 +6,7 @@ import json
 import re
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,12 +17,14 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
+    limit_in_force,
     parse_order,
     refuse_out_of_bounds,
 )
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.policy.config import Config
 from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
         StepAnswer,
         Waits,
     )
+    from dagster_lifeguard.insight.simulation.backfills import BackfillAnswer
     from dagster_lifeguard.insight.simulation.recording import Recording
 
 STEPS_MAX = 10
-"""So many steps that gain, and as many that lose, are shown as text; JSON has all."""
+"""So many steps that gain, and as many that lose, are shown as text; JSON has all. The same for
+backfills whose time changes."""
 
 _TRUSTS = {
     "good": "good",
@@ -49,6 +54,9 @@ _TRUSTS = {
     "too-few": "too few waits",
     "no-waits": "nothing waited",
 }
+_LEFT = ("pool", "settings", "step", "pools", "fit", "backfill")
+"""The columns of text."""
+
 _QUEUE = "runs, in the run queue"
 _SETTING = re.compile(r"(?P<pool>[^=]+?)(?:\.(?P<what>limit|rate|order))?=(?P<value>.+)")
 _NONE = ("none", "null")
@@ -72,6 +80,12 @@ _NONE = ("none", "null")
     help="Play without the limit and the rate of this pool. Repeatable.",
 )
 @click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Play with the settings of all pools in this lifeguard.yaml; --set goes before it.",
+)
+@click.option(
     "--max-concurrent-runs",
     "runs_max",
     type=click.IntRange(-1),
@@ -84,6 +98,7 @@ def simulate_command(
     deployment: Deployment,
     texts: tuple[str, ...],
     without: tuple[str, ...],
+    config_path: Path | None,
     runs_max: int | None,
     since: float,
     by: Any,
@@ -101,6 +116,7 @@ def simulate_command(
       lifeguard simulate
       lifeguard simulate --set warehouse=4 --since 7d
       lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
+      lifeguard simulate --config other-lifeguard.yaml
       lifeguard simulate --max-concurrent-runs 20
       lifeguard simulate --without warehouse --json | jq '.pools[0].after'
 
@@ -110,9 +126,10 @@ def simulate_command(
     from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
 
     given = [_parsed(text) for text in texts]
+    config = None if config_path is None else Config.from_yaml(config_path)
     now = time.time()
     recording = read_recording(deployment, since=now - since, until=now, by=by)
-    wanted: dict[str, dict[str, object]] = {}
+    wanted = {} if config is None else _declared(config, deployment)
     for text, what, value in given:
         wanted.setdefault(_pool(deployment, recording, text), {})[what] = value
     for text in without:
@@ -128,6 +145,21 @@ def simulate_command(
         click.echo(json.dumps(answer_as_json(answer, deployment.name, wanted), indent=2))
     else:
         print_answer(answer, deployment.name, wanted)
+
+
+def _declared(config: Config, deployment: Deployment) -> dict[str, dict[str, object]]:
+    """The settings of the pools of a file, with the limit that would be in force."""
+    for error in config.pools_beyond_stock():
+        raise error
+    default_limit = deployment.settings().default_limit
+    return {
+        pool: {
+            "limit": limit_in_force(pool, spec.settings.limit, default_limit),
+            "rate": spec.settings.rate,
+            "fair_by": spec.settings.fair_by,
+        }
+        for pool, spec in config.pools.items()
+    }
 
 
 def _parsed(text: str) -> tuple[str, str, object]:
@@ -196,6 +228,13 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
             if len(steps) > STEPS_MAX:
                 click.echo(f"and {number(len(steps) - STEPS_MAX, 'more step')}; --json lists all")
             click.echo()
+    changed = [found for found in answer.backfills if found.change]
+    if changed:
+        click.secho("Backfills, from the first step that asked to the end of the last", bold=True)
+        console.print(_backfills(changed[:STEPS_MAX]))
+        if len(changed) > STEPS_MAX:
+            click.echo(f"and {number(len(changed) - STEPS_MAX, 'more backfill')}; --json lists all")
+        click.echo()
     if (touched or is_queue_touched) and not (answer.gaining or answer.losing):
         click.echo("No step would have waited longer or less.\n")
     for doubt in answer.doubts:
@@ -294,6 +333,22 @@ def _steps(steps: Sequence[StepAnswer]) -> WholeTable:
     return table
 
 
+def _backfills(found: Sequence[BackfillAnswer]) -> WholeTable:
+    table = _table("backfill", "runs", "executions", "took before", "after", "change")
+    for one in found:
+        sign = "-" if one.change < 0 else "+"
+        _add(
+            table,
+            one.backfill,
+            f"{one.runs:,}",
+            f"{one.executions:,}",
+            _seconds(one.before),
+            _seconds(one.after),
+            f"{sign}{duration_text(abs(one.change))}",
+        )
+    return table
+
+
 def _pair(waits: Waits) -> tuple[str, str]:
     return _seconds(waits.p50), _seconds(waits.p95)
 
@@ -307,7 +362,7 @@ def _table(*headings: str) -> WholeTable:
 
     table = WholeTable()
     for heading in headings:
-        table.add_column(heading, right=heading not in ("pool", "settings", "step", "pools", "fit"))
+        table.add_column(heading, right=heading not in _LEFT)
     return table
 
 
@@ -350,6 +405,7 @@ def answer_as_json(
         },
         "gaining": [_step_as_json(step) for step in answer.gaining],
         "losing": [_step_as_json(step) for step in answer.losing],
+        "backfills": [{**asdict(found), "change": found.change} for found in answer.backfills],
         "doubts": [
             {"code": d.code, "message": d.message, "pools": list(d.pools)} for d in answer.doubts
         ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.insight.durations import quantile
+from dagster_lifeguard.insight.simulation.backfills import compare_backfills
 from dagster_lifeguard.insight.simulation.doubts import Doubt
 from dagster_lifeguard.insight.simulation.world import play
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.simulation.backfills import BackfillAnswer
     from dagster_lifeguard.insight.simulation.outcome import Play
     from dagster_lifeguard.insight.simulation.recording import Recording, Source
 
@@ -170,6 +172,7 @@ class Answer:
         losing: Steps that wait longer, the largest total first.
         doubts: What is not known.
         queue: The run queue; None if there is none.
+        backfills: The backfills that asked for pools, the largest change first.
     """
 
     source: Source
@@ -181,6 +184,7 @@ class Answer:
     losing: tuple[StepAnswer, ...]
     doubts: tuple[Doubt, ...]
     queue: QueueAnswer | None = None
+    backfills: tuple[BackfillAnswer, ...] = ()
 
 
 def simulate(
@@ -235,6 +239,7 @@ def simulate(
         losing=tuple(sorted(losing, key=lambda s: (-s.change, s.step_key))),
         doubts=(*recording.doubts, *_doubts(recording, pools, wanted)),
         queue=_queue(recording, changed, before, after),
+        backfills=compare_backfills(recording, before, after),
     )
 
 
