@@ -410,7 +410,7 @@ class TestOrderInWords:
         return orders[0]
 
     QUEUED = "Of the runs that will ask for db, those of the group with the fewest slots"
-    WAITING = "A slot of db goes to the group that holds the fewest slots there"
+    WAITING = "A slot of db goes to the group that holds the fewest of its slots"
 
     def test_of_a_run_in_the_queue_that_will_ask_for_a_fair_pool(self):
         mine = run("mine", "QUEUED", pools=frozenset({"db"}))

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.run_queue import Blockage
 
 MISSING = {
-    NoEstimate.NO_HISTORY: "too few executions are known of those that hold or are ahead",
-    NoEstimate.OUTLASTED: "who holds has held for longer than nearly all that was seen",
-    NoEstimate.LEAKED: "who holds may never let go, for its run is over",
+    NoEstimate.NO_HISTORY: "too little history for the holders or for the steps ahead",
+    NoEstimate.OUTLASTED: "the holder has already run longer than nearly every past run",
+    NoEstimate.LEAKED: "the holder's run is over, so it may never release its slot",
     NoEstimate.PAUSED: "the limit is 0",
     NoEstimate.TOO_LARGE: "it asks for more slots than the limit",
-    NoEstimate.TOO_FAR: "too many are ahead",
+    NoEstimate.TOO_FAR: "too many steps are ahead",
 }
 """Why there is no estimate."""
 
@@ -28,10 +28,10 @@ REASONS = {
     WaitReason.PAUSED: "paused: the limit is 0",
     WaitReason.TOO_LARGE: "asks for more slots than the limit",
     WaitReason.FULL: "the pool is full",
-    WaitReason.BEHIND: "the free slots are for those ahead",
-    WaitReason.PROMISED: "has a slot, takes it when it looks next",
-    WaitReason.NEXT: "a slot is free and its turn has come",
-    WaitReason.RATE: "a slot is free, and the rate lets it start in its turn",
+    WaitReason.BEHIND: "the free slots are for the steps ahead",
+    WaitReason.PROMISED: "a slot is reserved for it; it takes the slot at its next look",
+    WaitReason.NEXT: "a slot is free, and it is next",
+    WaitReason.RATE: "a slot is free; the rate delays its start",
 }
 """Why a step waits."""
 
