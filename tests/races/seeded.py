@@ -195,7 +195,7 @@ def _one_thread():
     threads = SimpleNamespace(Thread=InlineThread, Event=lambda: SimpleNamespace(set=lambda: None))
     engine = "dagster_lifeguard.engine."
     with ExitStack() as stack:
-        for module in ("engine", "session", "transactions", "store.retry", "store.viewed"):
+        for module in ("engine", "session_member", "transactions", "store.retry", "store.viewed"):
             stack.enter_context(patch(f"{engine}{module}.time", clock))
         for module in ("session", "heartbeat", "lease"):
             stack.enter_context(patch(f"{engine}{module}.process_clock", clock.monotonic))
@@ -241,7 +241,8 @@ class Wire:
         return self._clock.now < max(self.answered_at + LEASE, self.asking_since + 1.0)
 
     def __getattr__(self, name):
-        return partial(self.ask, name)
+        found = getattr(self._store, name)
+        return partial(self.ask, name) if callable(found) else found
 
     def ask(self, name, *args, **named):
         if self.is_cut:

@@ -13,7 +13,7 @@ from seeded import BrokenPromiseError, broken, play, shortest, steps_of
 from dagster_lifeguard.engine import bookkeeping, lease
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.engine.session import Member
+from dagster_lifeguard.engine.session_member import Member
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.engine.store.memory.tables import MemoryTables
 from dagster_lifeguard.engine.transactions import Transactions
