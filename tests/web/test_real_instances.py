@@ -116,7 +116,7 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
     page.goto(f"{url}/pools/orders")
 
     person.does("Pause")
-    person.confirms("Pause the pool", "limit 1 becomes 0", "it drains to 0")
+    person.confirms("Pause the pool", "limit 1 becomes 0", "stays held until the steps end")
     assert limits(home) == {"orders": 0}
     expect(person.waits).to_contain_text("paused: the limit is 0")
     person.does("Resume")
