@@ -18,6 +18,8 @@ from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.insight.queue_look import QueueLook, in_line
 from dagster_lifeguard.insight.simulation import run_queue
+from dagster_lifeguard.insight.simulation.advice import Target
+from dagster_lifeguard.insight.simulation.advising import advise
 from dagster_lifeguard.insight.simulation.answer import simulate
 from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Submission
 from dagster_lifeguard.insight.simulation.history import read_recording
@@ -316,6 +318,16 @@ def test_more_runs_at_once_shorten_the_queue():
     assert (answer.queue.before.most, answer.queue.after.most) == (1, 4)
     assert answer.queue.after.waits.p95 < answer.queue.before.waits.p95 / 3
     assert answer.gaining
+
+
+def test_advice_names_the_run_queue_where_that_keeps_runs():
+    queue = PastQueue(rules(1), by_run=True, runs=tuple(in_turn()))
+    recording = from_runs(queue, {"x": PoolSettings(3)}, None, (0.0, 2000.0))
+    (pool,) = advise(recording, Target(0.95, 60.0)).pools
+    assert (pool.verdict, pool.limit) == ("unmet", 3)
+    assert [(blocked.pool, blocked.why) for blocked in pool.blocked] == [(RUN_QUEUE, "run-queue")]
+    roomy = recording.with_runs_max(-1)
+    assert [pool.verdict for pool in advise(roomy, Target(0.95, 400.0)).pools] == ["met"]
 
 
 def test_without_a_run_queue_runs_start_when_they_did():
