@@ -44,7 +44,7 @@ BENCHMARKS = (
     "web",
 )
 """Memory is measured first: Linux counts for a process what its parent had at the fork."""
-LONG = ("long_life",)
+LONG = ("foreseen", "long_life")
 """Part of ``--full`` only; ``--only`` runs them short."""
 BASELINE = Path(__file__).with_name("BASELINE.md")
 BUSY_LOAD_PER_CORE = 0.3

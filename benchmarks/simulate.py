@@ -19,7 +19,8 @@ from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.insight.durations import quantile
-from dagster_lifeguard.insight.simulation.world import Arrival, play
+from dagster_lifeguard.insight.simulation.arrivals import Arrival
+from dagster_lifeguard.insight.simulation.world import play
 from measures import Measure
 
 if TYPE_CHECKING:

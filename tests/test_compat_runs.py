@@ -35,7 +35,7 @@ from dagster_lifeguard.compat.runs import (
     statuses_of_runs,
 )
 from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG
-from dagster_lifeguard.insight.simulation.advice import PARTITION_TAG
+from dagster_lifeguard.insight.simulation.other_ways import PARTITION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

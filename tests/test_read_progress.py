@@ -28,7 +28,7 @@ def told():
 
 def reading(told, **methods):
     names = ("pools", "run_queue", "unfinished_runs", "runs", "find_runs", "assets")
-    names += ("history", "executions", "life_signs")
+    names += ("runs_between", "history", "executions", "life_signs")
     deployment = SimpleNamespace(**dict.fromkeys(names, lambda: iter(())) | methods)
     Progress(told.tell, after_seconds=0.01).watch(deployment)
     return deployment

@@ -7,12 +7,9 @@ import pytest
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG, PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
-from dagster_lifeguard.insight.simulation.advice import (
-    PARTITION_TAG,
-    Blocked,
-    Target,
-    advise,
-)
+from dagster_lifeguard.insight.simulation.advice import Blocked, Target
+from dagster_lifeguard.insight.simulation.advising import advise
+from dagster_lifeguard.insight.simulation.other_ways import PARTITION_TAG
 from dagster_lifeguard.insight.simulation.recording import Recorded, Recording, in_order
 
 END = 10_000.0
@@ -26,8 +23,8 @@ def execution(name, demand, asked, seconds, tags=()):
 
 
 def past(executions, settings):
-    arrivals, waited = in_order(executions)
-    return Recording("ledger", 0.0, END, tuple(arrivals), tuple(waited), settings)
+    ordered = in_order(executions)
+    return Recording("ledger", 0.0, END, ordered.arrivals, ordered.waited, settings)
 
 
 def at_once(pool, count=20, seconds=60.0, others=(), tags=()):
@@ -122,7 +119,7 @@ def test_a_limit_that_no_execution_needs_is_told():
 
 
 def test_the_settings_at_the_end_are_the_ones_of_today():
-    from dagster_lifeguard.insight.simulation.world import Change
+    from dagster_lifeguard.insight.simulation.arrivals import Change
 
     executions = at_once("w")
     recording = past(executions, {"w": PoolSettings(1)})

@@ -13,7 +13,8 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.insight.simulation.answer import simulate
-from dagster_lifeguard.insight.simulation.history import from_event_logs, from_ledger
+from dagster_lifeguard.insight.simulation.event_log_past import from_event_logs
+from dagster_lifeguard.insight.simulation.ledger_past import from_ledger
 
 STOCK = Settings("1.13.0", False, None, "op", 0, 1000)
 WINDOW = (100.0, 1000.0)
@@ -75,6 +76,17 @@ def test_a_second_slot_halves_the_waits():
     (gain,) = answer.gaining
     assert (gain.step_key, gain.before, gain.after, gain.executions) == ("s", 95.0, 45.0, 20)
     assert answer.losing == ()
+
+
+def test_how_long_a_backfill_takes_is_told():
+    tags = {"dagster/backfill": "b"}
+    recording = recorded(*in_line(), tags_of=lambda ids: dict.fromkeys(ids, tags))
+    (found,) = simulate(recording, {"w": {"limit": 2}}).backfills
+    assert (found.backfill, found.runs, found.executions) == ("b", 20, 20)
+    assert (found.before, found.after, found.change) == (200.0, 100.0, -100.0)
+    (paused,) = simulate(recording, {"w": {"limit": 0}}).backfills
+    assert (paused.after, paused.change) == (None, 0.0)
+    assert simulate(recorded(*in_line()), {}).backfills == ()
 
 
 def test_a_pause_is_said_to_let_nobody_in():

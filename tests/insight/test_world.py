@@ -18,7 +18,8 @@ from dagster_lifeguard.engine.rules.model import Demand, Granted, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
-from dagster_lifeguard.insight.simulation.world import Arrival, Change, play
+from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
+from dagster_lifeguard.insight.simulation.world import play
 
 WINDOW = (0.0, 1000.0)
 PATIENCE = 10.0

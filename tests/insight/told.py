@@ -135,6 +135,9 @@ class Told:
     def runs(self, run_ids):
         return tuple(run for run in self.all_runs if run.run_id in run_ids)
 
+    def runs_between(self, since, until=None):
+        return tuple(run for run in self.all_runs if run.ended is None or run.ended >= since)
+
     def find_runs(self, prefix, count_max):
         return tuple(r for r in self.all_runs if r.run_id.startswith(prefix))[:count_max]
 

@@ -155,6 +155,8 @@ def test_runs_tell_their_steps_and_their_history(deployment, home):
     assert {step.asset_keys for step in past.steps} == {(AssetKey("stubborn"),)}
     assert {step.pool for step in past.steps} == {"orders"} == set(past.pools)
     assert [past.run_id for past in deployment.history(run.ended + 0.001)] == []
+    assert run.run_id in {past.run_id for past in deployment.runs_between(since)}
+    assert deployment.runs_between(run.ended + 0.001) == ()
     with closing(_instance(home)) as instance:
         (same,) = (past for past in instance.history(since) if past.run_id == run.run_id)
         over_graphql, stored = ((p.started, p.ended) for p in (past, same))

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from homes import limit
+from test_queue_order import queue
 
 from dagster_lifeguard.cli import main
 
@@ -76,9 +77,96 @@ def test_a_mistake_in_what_is_asked_is_told_in_a_line(make_home, monkeypatch, op
     assert told in result.output
 
 
-def test_pools_that_hold_back_runs_cannot_be_played(make_home, monkeypatch):
-    home = make_home("sqlite", concurrency={"pools": {"granularity": "run"}})
+def test_the_pools_of_another_file_are_played(make_home, monkeypatch, tmp_path):
+    home = make_home("sqlite")
+    limit(home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    with home.instance() as instance:
+        run_id = queue(instance, "r", pool="orders", status=dg.DagsterRunStatus.STARTED)
+        log = instance.event_log_storage
+        assert log.claim_concurrency_slot("orders", run_id, "orders").is_claimed
+        log.free_concurrency_slot_for_step(run_id, "orders")
+    file = tmp_path / "other.yaml"
+    file.write_text("engine: lifeguard\npools:\n  orders: {limit: 3, order: fair(backfill)}\n")
+    (pool,) = simulated("--config", str(file))["pools"]
+    assert (pool["before"]["limit"], pool["after"]["limit"]) == (1, 3)
+    assert pool["after"]["order"] == "fair(backfill)"
+    (pool,) = simulated("--config", str(file), "--set", "orders=2")["pools"]
+    assert pool["after"]["limit"] == 2
+    file.write_text("pools: {orders: many}\n")
+    result = CliRunner().invoke(main, ["simulate", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "other.yaml" in result.output
+
+
+def test_without_a_run_queue_pools_hold_back_no_runs(make_home, monkeypatch):
+    home = make_home(
+        "sqlite",
+        concurrency={"pools": {"granularity": "run"}},
+        run_coordinator={
+            "module": "dagster._core.run_coordinator",
+            "class": "DefaultRunCoordinator",
+        },
+    )
     monkeypatch.setenv("DAGSTER_HOME", str(home.path))
     result = CliRunner().invoke(main, ["simulate"])
     assert result.exit_code == 2
-    assert "granularity: run" in result.output
+    assert "no run queue" in result.output
+
+
+def pass_through_queue(instance, count):
+    """Runs that were all queued, and then launched and executed one after another."""
+    new = dg.DagsterRunStatus.NOT_STARTED
+    run_ids = [queue(instance, f"r{n}", pool="orders", status=new) for n in range(count)]
+
+    def report(run_id, name):
+        instance.report_dagster_event(dg.DagsterEvent(f"PIPELINE_{name}", "job"), run_id=run_id)
+
+    for run_id in run_ids:
+        report(run_id, "ENQUEUED")
+    for run_id in run_ids:
+        for name in ("STARTING", "START", "SUCCESS"):
+            report(run_id, name)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("granularity", ["op", "run"])
+def test_runs_pass_through_the_run_queue(make_home, kind, granularity, monkeypatch):
+    home = make_home(
+        kind,
+        concurrency={"pools": {"granularity": granularity}, "runs": {"max_concurrent_runs": 1}},
+        run_coordinator={
+            "module": "dagster._core.run_coordinator",
+            "class": "QueuedRunCoordinator",
+            "config": {"dequeue_interval_seconds": 2},
+        },
+    )
+    limit(home, 5)
+    with home.instance() as instance:
+        pass_through_queue(instance, 3)
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    found = simulated("--max-concurrent-runs", "2")["queue"]
+    assert (found["before"]["max_concurrent_runs"], found["after"]["max_concurrent_runs"]) == (1, 2)
+    assert found["calibration"]["recorded"]["count"] == 3
+    assert (found["before"]["most"], found["after"]["most"]) == (1, 2)
+    # Two looks of the daemon are 2 s apart: the third run is launched at the third, or the second.
+    assert found["before"]["waits"]["p95"] == found["after"]["waits"]["p95"] + 2.0
+    pools = simulated()["pools"]
+    assert [pool["pool"] for pool in pools] == (["orders"] if granularity == "run" else [])
+    printed = CliRunner().invoke(main, ["simulate", "--max-concurrent-runs", "2"])
+    assert "runs, in the run queue" in printed.output
+    assert "2 at once" in printed.output
+
+
+def test_more_runs_at_once_are_refused_without_a_run_queue(make_home, monkeypatch):
+    home = make_home(
+        "sqlite",
+        run_coordinator={
+            "module": "dagster._core.run_coordinator",
+            "class": "DefaultRunCoordinator",
+        },
+    )
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    result = CliRunner().invoke(main, ["simulate", "--max-concurrent-runs", "2"])
+    assert result.exit_code == 2
+    assert "has no run queue" in result.output

@@ -102,7 +102,7 @@ def advise_command(
 
     Exit code: 0, or 2 for a usage error.
     """
-    from dagster_lifeguard.insight.simulation.advice import advise  # noqa: PLC0415 - slow
+    from dagster_lifeguard.insight.simulation.advising import advise  # noqa: PLC0415 - slow
     from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
     from dagster_lifeguard.insight.subject import known_pool  # noqa: PLC0415 - slow
 
@@ -318,6 +318,11 @@ def _obstacle(blocked: Blocked) -> str:
         return f"{name} is paused."
     if blocked.why == "rate":
         return f"The rate of {name} keeps steps waiting, not its limit."
+    if blocked.why == "run-queue":
+        return (
+            "The run queue keeps runs waiting, by max_concurrent_runs or a limit by tag. Try: "
+            "lifeguard simulate --max-concurrent-runs N"
+        )
     return f"The budget of {name} is used up, or a larger limit within it does not help."
 
 

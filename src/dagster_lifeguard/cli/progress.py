@@ -20,6 +20,7 @@ _READS = {
     "run_queue": "the run queue",
     "unfinished_runs": "the runs that are not over",
     "runs": "runs",
+    "runs_between": "past runs, without their events",
     "find_runs": "runs",
     "assets": "the assets",
     "history": "past runs",

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,12 +17,14 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     PoolSettings,
+    limit_in_force,
     parse_order,
     refuse_out_of_bounds,
 )
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
+from dagster_lifeguard.policy.config import Config
 from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
@@ -32,14 +35,18 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.simulation.answer import (
         Answer,
         PoolAnswer,
+        QueueAnswer,
+        QueueSide,
         Side,
         StepAnswer,
         Waits,
     )
+    from dagster_lifeguard.insight.simulation.backfills import BackfillAnswer
     from dagster_lifeguard.insight.simulation.recording import Recording
 
 STEPS_MAX = 10
-"""So many steps that gain, and as many that lose, are shown as text; JSON has all."""
+"""So many steps that gain, and as many that lose, are shown as text; JSON has all. The same for
+backfills whose time changes."""
 
 _TRUSTS = {
     "good": "good",
@@ -47,6 +54,10 @@ _TRUSTS = {
     "too-few": "too few waits",
     "no-waits": "nothing waited",
 }
+_LEFT = ("pool", "settings", "step", "pools", "fit", "backfill")
+"""The columns of text."""
+
+_QUEUE = "runs, in the run queue"
 _SETTING = re.compile(r"(?P<pool>[^=]+?)(?:\.(?P<what>limit|rate|order))?=(?P<value>.+)")
 _NONE = ("none", "null")
 
@@ -68,6 +79,18 @@ _NONE = ("none", "null")
     shell_complete=completion.pools,
     help="Play without the limit and the rate of this pool. Repeatable.",
 )
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Play with the settings of all pools in this lifeguard.yaml; --set goes before it.",
+)
+@click.option(
+    "--max-concurrent-runs",
+    "runs_max",
+    type=click.IntRange(-1),
+    help="Play with so many runs at once; -1: with any number.",
+)
 @recording_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
@@ -75,6 +98,8 @@ def simulate_command(
     deployment: Deployment,
     texts: tuple[str, ...],
     without: tuple[str, ...],
+    config_path: Path | None,
+    runs_max: int | None,
     since: float,
     by: Any,
     *,
@@ -82,15 +107,17 @@ def simulate_command(
 ) -> None:
     """Show what other limits, rates or orders would have done to past executions.
 
-    The executions of the window are played through the engine's rules twice: with the settings that
-    were in force, and with those given. First comes how well the first play fits what really
-    happened. Without --set and --without that is all. Nothing is changed.
+    Plays the executions of the window twice, through the run queue and the engine's rules: with the
+    settings that were in force, and with those given. First comes how well the first play fits what
+    really happened. Without settings that is all. Nothing is changed.
 
     \b
     Examples:
       lifeguard simulate
       lifeguard simulate --set warehouse=4 --since 7d
       lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
+      lifeguard simulate --config other-lifeguard.yaml
+      lifeguard simulate --max-concurrent-runs 20
       lifeguard simulate --without warehouse --json | jq '.pools[0].after'
 
     Exit code: 0, or 2 for a mistake in what was asked.
@@ -99,19 +126,40 @@ def simulate_command(
     from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
 
     given = [_parsed(text) for text in texts]
+    config = None if config_path is None else Config.from_yaml(config_path)
     now = time.time()
     recording = read_recording(deployment, since=now - since, until=now, by=by)
-    wanted: dict[str, dict[str, object]] = {}
+    wanted = {} if config is None else _declared(config, deployment)
     for text, what, value in given:
         wanted.setdefault(_pool(deployment, recording, text), {})[what] = value
     for text in without:
         wanted.setdefault(_pool(deployment, recording, text), {}).update(limit=None, rate=None)
     patience = deployment.settings().patience_seconds
-    answer = simulate(recording, wanted, patience_seconds=patience)
+    if runs_max is not None and recording.queue is None:
+        raise ConfigError(
+            f"{deployment.name} has no run queue, so nothing limits how many runs go on at once.",
+            remedy="Leave out --max-concurrent-runs.",
+        )
+    answer = simulate(recording, wanted, runs_max=runs_max, patience_seconds=patience)
     if as_json:
         click.echo(json.dumps(answer_as_json(answer, deployment.name, wanted), indent=2))
     else:
         print_answer(answer, deployment.name, wanted)
+
+
+def _declared(config: Config, deployment: Deployment) -> dict[str, dict[str, object]]:
+    """The settings of the pools of a file, with the limit that would be in force."""
+    for error in config.pools_beyond_stock():
+        raise error
+    default_limit = deployment.settings().default_limit
+    return {
+        pool: {
+            "limit": limit_in_force(pool, spec.settings.limit, default_limit),
+            "rate": spec.settings.rate,
+            "fair_by": spec.settings.fair_by,
+        }
+        for pool, spec in config.pools.items()
+    }
 
 
 def _parsed(text: str) -> tuple[str, str, object]:
@@ -163,14 +211,15 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
 
     console = new_console()
     click.echo(f"{recording_text(answer, deployment)}\n")
-    if answer.pools:
+    if answer.pools or answer.queue:
         click.secho("How well the play fits what really happened", bold=True)
-        console.print(_calibration_table(answer.pools))
+        console.print(_calibration_table(answer))
         click.echo()
     touched = [f for f in answer.pools if f.pool in wanted or f.before != f.after]
-    if touched:
+    is_queue_touched = answer.queue is not None and answer.queue.before != answer.queue.after
+    if touched or is_queue_touched:
         click.secho("With what was in force, and with what was asked for", bold=True)
-        console.print(_sides(touched))
+        console.print(_sides(touched, answer.queue if is_queue_touched else None))
         click.echo()
     for heading, steps in (("Wait less", answer.gaining), ("Wait longer", answer.losing)):
         if steps:
@@ -179,14 +228,21 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
             if len(steps) > STEPS_MAX:
                 click.echo(f"and {number(len(steps) - STEPS_MAX, 'more step')}; --json lists all")
             click.echo()
-    if touched and not (answer.gaining or answer.losing):
+    changed = [found for found in answer.backfills if found.change]
+    if changed:
+        click.secho("Backfills, from the first step that asked to the end of the last", bold=True)
+        console.print(_backfills(changed[:STEPS_MAX]))
+        if len(changed) > STEPS_MAX:
+            click.echo(f"and {number(len(changed) - STEPS_MAX, 'more backfill')}; --json lists all")
+        click.echo()
+    if (touched or is_queue_touched) and not (answer.gaining or answer.losing):
         click.echo("No step would have waited longer or less.\n")
     for doubt in answer.doubts:
         style = {"fg": "yellow"} if doubt.pools else {"dim": True}
         click.secho(f"- {printable(doubt.message)}", **style)
 
 
-def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
+def _calibration_table(answer: Answer) -> WholeTable:
     table = _table(
         "pool",
         "executions",
@@ -199,11 +255,13 @@ def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
         "p90",
         "fit",
     )
-    for found in pools:
-        fit = found.calibration
+    fits = [(pool_text(found.pool), found.calibration) for found in answer.pools]
+    if answer.queue is not None:
+        fits.append((_QUEUE, answer.queue.calibration))
+    for name, fit in fits:
         _add(
             table,
-            found.pool,
+            name,
             f"{fit.recorded.count:,}",
             f"{fit.waited:,}",
             *_pair(fit.recorded),
@@ -215,7 +273,7 @@ def _calibration_table(pools: Sequence[PoolAnswer]) -> WholeTable:
     return table
 
 
-def _sides(pools: Sequence[PoolAnswer]) -> WholeTable:
+def _sides(pools: Sequence[PoolAnswer], queue: QueueAnswer | None) -> WholeTable:
     table = _table(
         "pool",
         "settings",
@@ -235,6 +293,18 @@ def _sides(pools: Sequence[PoolAnswer]) -> WholeTable:
                 _used(side),
                 f"{side.most:,}",
                 f"{side.waits.never:,}" if side.waits.never else "-",
+            )
+    if queue is not None:
+        for name, of_queue in ((_QUEUE, queue.before), ("", queue.after)):
+            runs = "any number" if of_queue.runs_max < 0 else f"{of_queue.runs_max:,}"
+            _add(
+                table,
+                name,
+                f"{runs} at once",
+                *_pair(of_queue.waits),
+                "-",
+                f"{of_queue.most:,}",
+                f"{of_queue.waits.never:,}" if of_queue.waits.never else "-",
             )
     return table
 
@@ -263,6 +333,22 @@ def _steps(steps: Sequence[StepAnswer]) -> WholeTable:
     return table
 
 
+def _backfills(found: Sequence[BackfillAnswer]) -> WholeTable:
+    table = _table("backfill", "runs", "executions", "took before", "after", "change")
+    for one in found:
+        sign = "-" if one.change < 0 else "+"
+        _add(
+            table,
+            one.backfill,
+            f"{one.runs:,}",
+            f"{one.executions:,}",
+            _seconds(one.before),
+            _seconds(one.after),
+            f"{sign}{duration_text(abs(one.change))}",
+        )
+    return table
+
+
 def _pair(waits: Waits) -> tuple[str, str]:
     return _seconds(waits.p50), _seconds(waits.p95)
 
@@ -276,7 +362,7 @@ def _table(*headings: str) -> WholeTable:
 
     table = WholeTable()
     for heading in headings:
-        table.add_column(heading, right=heading not in ("pool", "settings", "step", "pools", "fit"))
+        table.add_column(heading, right=heading not in _LEFT)
     return table
 
 
@@ -310,8 +396,16 @@ def answer_as_json(
             }
             for found in answer.pools
         ],
+        "queue": None
+        if answer.queue is None
+        else {
+            "calibration": asdict(answer.queue.calibration),
+            "before": _queue_side_as_json(answer.queue.before),
+            "after": _queue_side_as_json(answer.queue.after),
+        },
         "gaining": [_step_as_json(step) for step in answer.gaining],
         "losing": [_step_as_json(step) for step in answer.losing],
+        "backfills": [{**asdict(found), "change": found.change} for found in answer.backfills],
         "doubts": [
             {"code": d.code, "message": d.message, "pools": list(d.pools)} for d in answer.doubts
         ],
@@ -324,6 +418,14 @@ def _side_as_json(side: Side) -> dict[str, Any]:
         **side.settings.texts,
         "waits": asdict(side.waits),
         "utilisation": side.utilisation,
+        "most": side.most,
+    }
+
+
+def _queue_side_as_json(side: QueueSide) -> dict[str, Any]:
+    return {
+        "max_concurrent_runs": side.runs_max,
+        "waits": asdict(side.waits),
         "most": side.most,
     }
 

@@ -45,12 +45,14 @@ class RunQueue:
         tag_limits: How many may be in progress with some tag.
         heeds_pools: Whether it holds back runs that would wait for a pool.
         buffer: How many runs more than a pool has slots it lets go.
+        interval_seconds: How often its daemon looks; Dagster's default where that is not told.
     """
 
     runs_max: int
     tag_limits: tuple[TagLimit, ...]
     heeds_pools: bool
     buffer: int
+    interval_seconds: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def daemons(instance: dg.DagsterInstance) -> tuple[Daemon, ...]:
 def run_queue(instance: dg.DagsterInstance) -> RunQueue | None:
     """The run queue; None if runs are launched as soon as they are submitted.
 
-    Relies on: ``DagsterInstance.run_coordinator``, ``QueuedRunCoordinator`` and
-    ``get_concurrency_config().run_queue_config`` (1.10.0).
+    Relies on: ``DagsterInstance.run_coordinator``, ``QueuedRunCoordinator``, its
+    ``dequeue_interval_seconds``, and ``get_concurrency_config().run_queue_config`` (1.10.0).
     """
     found: Any = instance
     if not isinstance(found.run_coordinator, QueuedRunCoordinator):
@@ -119,6 +121,7 @@ def run_queue(instance: dg.DagsterInstance) -> RunQueue | None:
         tuple(map(tag_limit, config.tag_concurrency_limits or ())),
         bool(config.should_block_op_concurrency_limited_runs),
         config.op_concurrency_slot_buffer or 0,
+        float(found.run_coordinator.dequeue_interval_seconds),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from dagster_lifeguard.engine.rules.launch_order import OVER
 from dagster_lifeguard.engine.rules.model import is_script
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -233,7 +234,7 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether it succeeded, failed or was canceled."""
-        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+        return self.status in OVER
 
 
 def is_leaked(run_id: str, run: Run | None) -> bool:
@@ -338,6 +339,14 @@ class Deployment(Protocol):
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         """These runs, as far as they are known, oldest first."""
+
+    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
+        """The runs that were not over before ``since``, created before ``until``, oldest first.
+
+        Args:
+            since: Seconds since the epoch.
+            until: The same; None for now.
+        """
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         """The newest runs whose id begins so: what a person types of an id."""

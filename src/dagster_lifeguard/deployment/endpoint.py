@@ -30,7 +30,7 @@ from dagster_lifeguard.deployment.contract import (
 from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.instance_pools import with_runs
 from dagster_lifeguard.deployment.judgement import judge
-from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, priority_of
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 
@@ -46,7 +46,7 @@ _EVENTS_AT_ONCE = 1000
 _JOBS_KEPT = 200
 _RUN_IDS_LOOKED_AT = 10_000
 _RUN_ID_LENGTH = 36
-_OVER = {"statuses": ("SUCCESS", "FAILURE", "CANCELED")}
+_OVER = {"statuses": OVER}
 _PERMISSION = "edit_concurrency_limit"
 _KINDS = {kind.name: kind.value for kind in READ}
 """What the schema calls the types of events, and what they are stored as."""
@@ -265,6 +265,13 @@ class EndpointDeployment:
         self, since: float, until: float | None = None, *, latest: int | None = None
     ) -> Iterator[RunExecution]:
         """A webserver tells runs by when they were created: ``latest`` are those created last."""
+        for run in self._runs_between(since, until, latest):
+            yield self._execution(run)
+
+    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
+        return tuple(self._runs_between(since, until, None))
+
+    def _runs_between(self, since: float, until: float | None, latest: int | None) -> list[Run]:
         of_time = {} if until is None else {"createdBefore": until}
         over = {"updatedAfter": since} if latest is None else {**_OVER, "updatedAfter": since}
         going = {"statuses": UNFINISHED if latest is None else IN_PROGRESS}
@@ -274,8 +281,7 @@ class EndpointDeployment:
             for run in islice(self._runs({**of_time, **filters}), latest)
             if run.ended is None or run.ended >= since
         }
-        for run in sorted(found.values(), key=lambda run: (run.created, run.run_id)):
-            yield self._execution(run)
+        return sorted(found.values(), key=lambda run: (run.created, run.run_id))
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
         return tuple(map(self._execution, self.runs(run_ids)))

@@ -16,6 +16,7 @@ from dagster_lifeguard.compat.plans import StepPlan, all_step_plans, step_plans
 from dagster_lifeguard.compat.stored_runs import (
     StoredRun,
     latest_plans,
+    runs_changed_since,
     runs_with_ids,
     runs_with_status,
 )
@@ -31,7 +32,7 @@ from dagster_lifeguard.deployment.contract import (
 )
 from dagster_lifeguard.deployment.instance_pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.deployment.judgement import judge
-from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, LaunchOrder, priority_of
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER, LaunchOrder, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import (
     DeploymentError,
@@ -157,6 +158,11 @@ class InstanceDeployment:
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         with self._refusing():
             return tuple(map(_run, runs_with_ids(self.instance, run_ids)))
+
+    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
+        with self._refusing():
+            found = runs_changed_since(self.instance, since, OVER, created_before=until)
+            return tuple(map(_run, (r for r in found if r.ended is None or r.ended >= since)))
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         with self._refusing():

@@ -67,21 +67,31 @@ class Heartbeat:
         self._look.set()
 
     def _run(self) -> None:
-        while not self._stopped:
-            now = process_clock()
-            if not self._is_beating and now >= self._due_at:
-                self._send(now)
-            over_at = self._lease.over_at()
-            if over_at is not None and now >= over_at:
-                logger.warning("The lease ran out while the database did not answer.")
-                self._lost()
-                return
-            next_at = min(
-                math.inf if over_at is None else over_at,
-                math.inf if self._is_beating else self._due_at,
-            )
-            self._look.wait(min(max(next_at - now, 0.0), _LOOK_SECONDS))
+        while (pause_seconds := self.look()) is not None:
+            self._look.wait(pause_seconds)
             self._look.clear()
+
+    def look(self) -> float | None:
+        """Send a heartbeat if one is due, and see whether the lease is over.
+
+        Returns:
+            In how many seconds to look again; None if the heartbeat was stopped or the lease lost.
+        """
+        if self._stopped:
+            return None
+        now = process_clock()
+        if not self._is_beating and now >= self._due_at:
+            self._send(now)
+        over_at = self._lease.over_at()
+        if over_at is not None and now >= over_at:
+            logger.warning("The lease ran out while the database did not answer.")
+            self._lost()
+            return None
+        next_at = min(
+            math.inf if over_at is None else over_at,
+            math.inf if self._is_beating else self._due_at,
+        )
+        return min(max(next_at - now, 0.0), _LOOK_SECONDS)
 
     def _send(self, now: float) -> None:
         self._lease.ask(now)

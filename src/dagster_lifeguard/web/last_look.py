@@ -127,6 +127,9 @@ class SeenDeployment:
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
         return self._deployment.runs(run_ids)
 
+    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
+        return self._deployment.runs_between(since, until)
+
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         return self._deployment.find_runs(prefix, count_max)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dagster import AssetKey, DagsterEventType
 
 from dagster_lifeguard.compat.events import asset_key_of
+from dagster_lifeguard.engine.rules.launch_order import OVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -154,7 +155,7 @@ def put_together(
         enqueued=moments.get("enqueued"),
         dequeued=moments.get("dequeued"),
         started=moments.get("started"),
-        ended=moments.get("ended") if status in ("SUCCESS", "FAILURE", "CANCELED") else None,
+        ended=moments.get("ended") if status in OVER else None,
         steps=steps.executions(run_id, pools or {}),
         pools=None if pools is None else tuple(sorted(set(pools.values()))),
     )

@@ -13,7 +13,7 @@ from dagster_lifeguard.compat.stored_runs import (
     runs_with_ids,
 )
 from dagster_lifeguard.deployment.history.executions import READ, RunExecution, put_together
-from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -29,7 +29,6 @@ STEPS_AT_ONCE = 5_000
 """How many steps these may have planned together, or a single run: so much is in memory."""
 
 _Planned: TypeAlias = "tuple[StoredRun, tuple[StepPlan, ...] | None]"
-_OVER = ("SUCCESS", "FAILURE", "CANCELED")
 
 
 def read_runs(
@@ -69,9 +68,9 @@ def read_history(
     """
     runs: Iterable[StoredRun]
     if latest is None:
-        runs = runs_changed_since(instance, since, _OVER, created_before=until)
+        runs = runs_changed_since(instance, since, OVER, created_before=until)
     else:
-        over = latest_run_ids(instance, _OVER, since, created_before=until, count_max=latest)
+        over = latest_run_ids(instance, OVER, since, created_before=until, count_max=latest)
         going = latest_run_ids(instance, IN_PROGRESS, 0.0, created_before=until, count_max=latest)
         runs = runs_with_ids(instance, [*over, *going])
     return _executions(instance, (run for run in runs if run.ended is None or run.ended >= since))

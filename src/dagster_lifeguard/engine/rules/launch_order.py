@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
 """The statuses of runs that Dagster's run queue counts as in progress."""
 
+OVER = ("SUCCESS", "FAILURE", "CANCELED")
+"""The statuses of runs that are over."""
+
 TagLimit = tuple[str, "str | None", bool, int]
 """Key, value (None for any), whether it is for each value by itself, and limit."""
 

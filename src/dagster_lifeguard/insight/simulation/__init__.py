@@ -1,5 +1,6 @@
 """What other limits would have done: past executions, simulated with the rules of admission.
 
-``history`` reads the past into a ``recording``. ``world`` simulates it. ``answer`` compares two
-simulations, and a simulation with the real past. No module here asks for the time.
+``history`` reads the past into a ``recording``, and ``world`` plays it. ``answer`` compares two
+plays, and a play with the real past. ``advising`` finds limits by many plays. Only ``history`` asks
+for the time.
 """

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.insight.durations import quantile
-from dagster_lifeguard.insight.simulation.recording import Doubt
+from dagster_lifeguard.insight.simulation.backfills import compare_backfills
+from dagster_lifeguard.insight.simulation.doubts import Doubt
 from dagster_lifeguard.insight.simulation.world import play
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.simulation.backfills import BackfillAnswer
+    from dagster_lifeguard.insight.simulation.outcome import Play
     from dagster_lifeguard.insight.simulation.recording import Recording, Source
-    from dagster_lifeguard.insight.simulation.world import Play
 
 Trust = Literal["good", "poor", "too-few", "no-waits"]
 
 WAIT_MIN = 1.0
-"""A wait shorter than this, in seconds, does not count as a wait."""
+"""A wait shorter than this, in seconds, does not count as a wait. With a run queue the time between
+two looks of its daemon comes on top: no play knows when the daemon looked."""
 
 WAITS_MIN = 10
 """With fewer waits the fit of the simulation is not judged."""
@@ -78,7 +81,8 @@ class Side:
 
     Attributes:
         settings: Its settings at the end of the window.
-        waits: The waits of all executions that asked for it.
+        waits: The waits of all executions that asked for it. For the steps with which a run began,
+            the time of the run in the run queue counts too.
         utilisation: The share of its slots that was held, 0 to 1; None if it was unlimited.
         most: The most slots held at once.
     """
@@ -104,6 +108,30 @@ class PoolAnswer:
     calibration: Calibration
     before: Side
     after: Side
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSide:
+    """The run queue in one simulation.
+
+    Attributes:
+        runs_max: How many runs may be in progress; -1: any number.
+        waits: How long runs were in the queue; of those that went through it.
+        most: The most runs in progress at once.
+    """
+
+    runs_max: int
+    waits: Waits
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAnswer:
+    """The run queue under both settings; see ``PoolAnswer``."""
+
+    calibration: Calibration
+    before: QueueSide
+    after: QueueSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +171,8 @@ class Answer:
         gaining: Steps that wait less, the largest total first.
         losing: Steps that wait longer, the largest total first.
         doubts: What is not known.
+        queue: The run queue; None if there is none.
+        backfills: The backfills that asked for pools, the largest change first.
     """
 
     source: Source
@@ -153,12 +183,15 @@ class Answer:
     gaining: tuple[StepAnswer, ...]
     losing: tuple[StepAnswer, ...]
     doubts: tuple[Doubt, ...]
+    queue: QueueAnswer | None = None
+    backfills: tuple[BackfillAnswer, ...] = ()
 
 
 def simulate(
     recording: Recording,
     wanted: Mapping[str, Mapping[str, object]],
     *,
+    runs_max: int | None = None,
     patience_seconds: float | None = None,
 ) -> Answer:
     """Play the past as it was, and once more with other settings.
@@ -167,12 +200,14 @@ def simulate(
         recording: The past.
         wanted: By pool, the settings that are given, by the names of ``PoolSettings``. Without
             any, only the calibration is of interest.
+        runs_max: How many runs may be in progress; None: as many as today.
         patience_seconds: How long a ticket lets later ones pass; None: the default.
     """
-    changed = recording.with_settings(wanted)
+    is_changed = bool(wanted) or runs_max is not None
+    changed = recording.with_settings(wanted).with_runs_max(runs_max)
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     before = play_recording(recording, patience)
-    after = play_recording(changed, patience) if wanted else before
+    after = play_recording(changed, patience) if is_changed else before
     places: dict[str, list[int]] = defaultdict(list)
     for place, arrival in enumerate(recording.arrivals):
         if recording.waited[place] is not None:
@@ -181,13 +216,17 @@ def simulate(
     pools = tuple(
         PoolAnswer(
             pool,
-            _calibration(recording, before, places[pool]),
+            _calibration(
+                {place: recording.waited[place] or 0.0 for place in places[pool]},
+                {place: before.waited(place) for place in places[pool]},
+                _wait_min(recording),
+            ),
             _side(recording, before, pool, places[pool]),
             _side(changed, after, pool, places[pool]),
         )
         for pool in sorted(places, key=lambda pool: (pool not in wanted, pool))
     )
-    steps = _steps(recording, before, after) if wanted else []
+    steps = _steps(recording, before, after) if is_changed else []
     gaining = (s for s in steps if s.after - s.before <= -CHANGED_MIN)
     losing = (s for s in steps if s.after - s.before >= CHANGED_MIN)
     return Answer(
@@ -199,6 +238,8 @@ def simulate(
         gaining=tuple(sorted(gaining, key=lambda s: (s.change, s.step_key))),
         losing=tuple(sorted(losing, key=lambda s: (-s.change, s.step_key))),
         doubts=(*recording.doubts, *_doubts(recording, pools, wanted)),
+        queue=_queue(recording, changed, before, after),
+        backfills=compare_backfills(recording, before, after),
     )
 
 
@@ -210,6 +251,7 @@ def play_recording(past: Recording, patience_seconds: float) -> Play:
         past.changes,
         window=(past.since, past.until),
         patience_seconds=patience_seconds,
+        queue=past.queue,
     )
 
 
@@ -240,10 +282,39 @@ def _side(past: Recording, played: Play, pool: str, places: Sequence[int]) -> Si
     )
 
 
-def _calibration(past: Recording, played: Play, places: Sequence[int]) -> Calibration:
-    recorded = {place: past.waited[place] or 0.0 for place in places}
-    waits = {place: wait for place in places if (wait := played.waited(place)) is not None}
-    waited = [p for p in places if max(recorded[p], waits.get(p, WAIT_MIN)) >= WAIT_MIN]
+def _queue(past: Recording, changed: Recording, before: Play, after: Play) -> QueueAnswer | None:
+    if past.queue is None or changed.queue is None:
+        return None
+    runs = past.queue.submissions
+    recorded = {run: wait for run, wait in enumerate(past.queued) if wait is not None}
+
+    def waits(played: Play) -> dict[int, float | None]:
+        moments = {run: played.launched[run] for run in recorded}
+        return {run: None if at is None else at - runs[run].at for run, at in moments.items()}
+
+    def side(recording: Recording, played: Play) -> QueueSide:
+        assert recording.queue is not None
+        return QueueSide(
+            recording.queue.rules.runs_max, _spread(waits(played).values()), played.runs_most
+        )
+
+    return QueueAnswer(
+        _calibration(recorded, waits(before), _wait_min(past)),
+        side(past, before),
+        side(changed, after),
+    )
+
+
+def _wait_min(past: Recording) -> float:
+    return WAIT_MIN + (0.0 if past.queue is None else past.queue.rules.interval_seconds)
+
+
+def _calibration(
+    recorded: Mapping[int, float], played: Mapping[int, float | None], wait_min: float
+) -> Calibration:
+    """The fit of waits, by a number that stands for what waited; None: it never started."""
+    waits = {place: wait for place, wait in played.items() if wait is not None}
+    waited = [p for p in recorded if max(recorded[p], waits.get(p, wait_min)) >= wait_min]
     errors = sorted(abs(waits[p] - recorded[p]) for p in waited if p in waits)
     trust: Trust = "good"
     if not waited:
@@ -254,11 +325,11 @@ def _calibration(past: Recording, played: Play, places: Sequence[int]) -> Calibr
         trust = "too-few"
     else:
         typical = quantile(sorted(recorded[p] for p in waited), 0.5)
-        if quantile(errors, 0.5) > max(WAIT_MIN, ERROR_MAX * typical):
+        if quantile(errors, 0.5) > max(wait_min, ERROR_MAX * typical):
             trust = "poor"
     return Calibration(
         recorded=_spread(recorded.values()),
-        played=_spread(map(played.waited, places)),
+        played=_spread(played.values()),
         waited=len(waited),
         error_p50=quantile(errors, 0.5) if errors else None,
         error_p90=quantile(errors, 0.9) if errors else None,

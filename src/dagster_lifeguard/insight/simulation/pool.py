@@ -24,6 +24,7 @@ class Pool:
     Attributes:
         held: Held slots that count against the limit.
         present: All held slots, also of holders that started while there was no limit.
+        waiting: How many tickets wait that ask for it, wherever they stand.
         line: The queue, without tickets that ask for more slots than the limit.
         look_at: When the next waiter has to look whether the rate lets it start.
         since: The time up to which the use was counted.
@@ -48,6 +49,7 @@ class Pool:
         "turns",
         "unlimited",
         "used",
+        "waiting",
         "window",
     )
 
@@ -58,6 +60,7 @@ class Pool:
         self.too_large: dict[int, QueuedTicket] = {}
         self.held = 0
         self.present = 0
+        self.waiting = 0
         self.held_by: Counter[str] = Counter()
         self.fence = 0
         self.due_ns = 0

@@ -7,29 +7,24 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
-from dagster_lifeguard.insight.simulation.world import Arrival, Change
+from dagster_lifeguard.engine.rules.pool_settings import (
+    NOTHING_SET,
+    PoolSettings,
+    limit_in_force,
+)
+from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Submission
+from dagster_lifeguard.insight.simulation.run_queue import QueuePlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+    from dagster_lifeguard.insight.simulation.doubts import Doubt
+    from dagster_lifeguard.insight.simulation.past_runs import PastQueue, PastRun
+
+    Tags = Callable[[Collection[str]], Mapping[str, Mapping[str, str]]]
 
 Source = Literal["ledger", "event-logs"]
-
-
-class Doubt(NamedTuple):
-    """Something that is not known, or was left out.
-
-    Attributes:
-        code: A code for programs.
-        message: The code in a sentence.
-        pools: The pools concerned; empty: all pools.
-    """
-
-    code: str
-    message: str
-    pools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +61,13 @@ class Recording:
         since: The beginning of the window, in seconds since the epoch.
         until: The end of the window.
         arrivals: The steps that asked, in the order in which they asked.
-        waited: How long each really waited, in seconds; None if its wait does not count.
+        waited: How long each really waited, in seconds; None if its wait does not count. For the
+            steps with which a run began, the time of the run in the run queue counts too.
         settings: The settings of each pool at the beginning, with the limit in force.
         changes: Changes of these settings, in order of time.
         doubts: What is not known.
+        queue: The runs, and how the run queue lets them go; None if there is no run queue.
+        queued: How long each run was really in the queue; None if it was not within the window.
     """
 
     source: Source
@@ -80,6 +78,36 @@ class Recording:
     settings: Mapping[str, PoolSettings]
     changes: tuple[Change, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    queue: QueuePlay | None = None
+    queued: tuple[float | None, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        window: tuple[float, float],
+        ordered: Ordered,
+        settings: Mapping[str, PoolSettings],
+        queue: PastQueue,
+        changes: tuple[Change, ...] = (),
+        doubts: tuple[Doubt, ...] = (),
+    ) -> Recording:
+        """The recording of these executions and of their runs; see the attributes."""
+        since, until = window
+        return cls(
+            source,
+            since,
+            until,
+            ordered.arrivals,
+            ordered.waited,
+            settings,
+            changes,
+            doubts,
+            None
+            if queue.rules is None
+            else QueuePlay(ordered.submissions, queue.rules, queue.by_run),
+            ordered.queued,
+        )
 
     @property
     def pools(self) -> set[str]:
@@ -103,14 +131,37 @@ class Recording:
             changes=tuple(c._replace(settings=changed(c.pool, c.settings)) for c in self.changes),
         )
 
+    def with_runs_max(self, runs_max: int | None) -> Recording:
+        """The same with another number of runs at once; None: with the same."""
+        if self.queue is None or runs_max is None:
+            return self
+        rules = replace(self.queue.rules, runs_max=runs_max)
+        return replace(self, queue=self.queue._replace(rules=rules))
 
-def in_order(executions: Iterable[Recorded]) -> tuple[list[Arrival], list[float | None]]:
-    """Arrivals in the order of asking, and how long each really waited.
+
+class Ordered(NamedTuple):
+    """Arrivals in the order of asking, and how long each really waited; and their runs."""
+
+    arrivals: tuple[Arrival, ...]
+    waited: tuple[float | None, ...]
+    submissions: tuple[Submission, ...] = ()
+    queued: tuple[float | None, ...] = ()
+
+
+def in_order(executions: Iterable[Recorded], runs: Sequence[PastRun] = ()) -> Ordered:
+    """Put executions into the order of asking.
 
     A step that asked after another step of its run had ended asks in a play so long after that
-    end: it mostly needs what the other made, or its process. All others ask when they did.
+    end: it mostly needs what the other made, or its process. The steps with which a run began ask
+    so long after its launch; without a known launch, when they did.
+
+    Args:
+        executions: The executions.
+        runs: The runs whose launch is played, in the order in which they were submitted.
     """
     found = sorted(executions, key=lambda e: (e.asked, e.granted))
+    places = {past.run.run_id: run for run, past in enumerate(runs)}
+    last_end: dict[int, float] = {}
     arrivals: list[Arrival] = []
     waited: list[float | None] = []
     ends: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -121,16 +172,53 @@ def in_order(executions: Iterable[Recorded]) -> tuple[list[Arrival], list[float 
             last[one.key.run_id] = heapq.heappop(of_run)
         heapq.heappush(of_run, (one.ended, place))
         before = last.get(one.key.run_id)
+        run = places.get(one.key.run_id)
+        began = queued = 0.0
+        if before is not None:
+            began = before[0]
+        elif run is not None:
+            began = min(runs[run].launched, one.asked)
+            queued = runs[run].launched - runs[run].submitted
+        if run is not None:
+            last_end[run] = max(one.ended, last_end.get(run, one.ended))
         arrivals.append(
             Arrival(
                 one.key,
-                one.asked if before is None else one.asked - before[0],
+                one.asked - began,
                 one.demand,
                 max(0.0, one.ended - one.granted),
                 one.priority,
                 one.tags,
                 None if before is None else before[1],
+                run,
             )
         )
-        waited.append(max(0.0, one.granted - one.asked) if one.judged else None)
-    return arrivals, waited
+        waited.append(queued + max(0.0, one.granted - one.asked) if one.judged else None)
+    submissions = (
+        Submission(
+            past.run.run_id,
+            past.submitted,
+            past.started - past.launched,
+            max(0.0, past.ended - last_end.get(run, past.launched)),
+            past.run.priority,
+            past.run.tags,
+            past.run.pools,
+            past.run.first_pools,
+            past.is_queued,
+        )
+        for run, past in enumerate(runs)
+    )
+    queues = (past.launched - past.submitted if past.is_queued else None for past in runs)
+    return Ordered(tuple(arrivals), tuple(waited), tuple(submissions), tuple(queues))
+
+
+def settings_in_force(
+    live: Mapping[str, PoolSettings], default_limit: int | None, pools: Iterable[str] = ()
+) -> dict[str, PoolSettings]:
+    """The settings of pools with the limit in force: of those in ``live``, and of ``pools``."""
+    found = {}
+    for pool in sorted({*live, *pools}):
+        settings = live.get(pool, NOTHING_SET)
+        limit = limit_in_force(pool, settings.limit, default_limit)
+        found[pool] = replace(settings, limit=limit)
+    return found

@@ -1,0 +1,380 @@
+"""Which tickets of a world start: they ask at its pools, wait, hold and release.
+
+Each decision is that of ``engine.rules`` and ``engine.bookkeeping``, on a view of the front of the
+queues. Most decisions follow from the rules without a view, where the order is not fair: a ticket
+with no ticket ahead starts if its slots are free and rates let it start, and waits where too few
+slots are free.
+
+A wake-up takes no time. A ticket whose patience has run out looks again at that moment, and then
+once per patience, not every few seconds as in the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster_lifeguard.engine import bookkeeping
+from dagster_lifeguard.engine.rules.admission import next_in_line
+from dagster_lifeguard.engine.rules.model import Granted, QueuedTicket, View
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
+from dagster_lifeguard.engine.rules.rate import nanoseconds, seconds
+from dagster_lifeguard.insight.simulation.asking import SESSION, Asking
+from dagster_lifeguard.insight.simulation.events import END, LOOK, LOOK_AT_POOL
+from dagster_lifeguard.insight.simulation.line import Line
+from dagster_lifeguard.insight.simulation.outcome import Use
+from dagster_lifeguard.insight.simulation.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dagster_lifeguard.engine.rules.model import Demand
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.engine.store.contract import Changes
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
+    from dagster_lifeguard.insight.simulation.events import Events
+    from dagster_lifeguard.insight.simulation.outcome import Play
+
+_NOBODY: frozenset[QueuedTicket] = frozenset()
+
+
+class Admission:
+    """The pools of a world, and the tickets at them.
+
+    Args:
+        settings: The settings of each pool at the beginning. A pool that is missing is unlimited.
+        window: The time in which the use of pools is counted.
+        patience_seconds: How long a ticket lets later ones pass.
+        events: The clock.
+        play: Where it is written down what happens.
+
+    Attributes:
+        fair_by: For each pool with a fair order now, the tag whose values are its groups.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, PoolSettings],
+        window: tuple[float, float],
+        patience_seconds: float,
+        events: Events,
+        play: Play,
+    ) -> None:
+        self._window = window
+        self._patience = patience_seconds
+        self._settings = settings
+        self.fair_by = {p: s.fair_by for p, s in settings.items() if s.fair_by is not None}
+        self._pools: dict[str, Pool] = {}
+        self._terms: dict[Demand, tuple[tuple[Pool, int], ...]] = {}
+        self._asking: dict[int, Asking] = {}
+        self._holding: dict[int, Asking] = {}
+        self._events = events
+        self._last_number = 0
+        self._looks = 0
+        self._play = play
+
+    def finish(self) -> None:
+        """Write down how the pools were used, once nothing happens any more."""
+        for name, pool in self._pools.items():
+            pool.count(math.inf)
+            offered = None if pool.unlimited else pool.offered
+            self._play.use[name] = Use(pool.used, offered, pool.most)
+        for asking in self._asking.values():
+            for name in asking.places:
+                self._leave_queue(asking, name, self._window[1])
+
+    def ask(self, place: int, arrival: Arrival, now: float) -> None:
+        """Let an arrival ask for its slots."""
+        terms = self._terms.get(arrival.demand)
+        if terms is None:
+            terms = tuple((self.pool(t.name), t.slots) for t in arrival.demand.terms)
+            self._terms[arrival.demand] = terms
+        self._play.asked[place] = now
+        left = self._decide(Asking(place, arrival, terms), now)
+        if left:
+            self._settle(dict.fromkeys(left, _NOBODY), now)
+
+    def release(self, asking: Asking, now: float) -> None:
+        """Let a ticket give back its slots."""
+        freed: dict[Pool, frozenset[QueuedTicket] | None] = {}
+        for pool, slots in asking.terms:
+            counts = pool in asking.taken
+            if counts and pool.line:
+                freed[pool] = self._told(pool, now)
+            pool.give_back(slots, asking.groups.get(pool.name, ""), now, counts=counts)
+        del self._holding[asking.place]
+        if freed:
+            self._settle(freed, now)
+
+    def look_at_pool(self, pool: Pool, now: float) -> None:
+        """Let the next waiter of a pool start, if its rate was to let it start now."""
+        if pool.look_at == now:
+            pool.look_at = math.inf
+            self._settle({pool: _NOBODY}, now)
+
+    def look_patiently(self, asking: Asking, now: float) -> None:
+        """Let a ticket whose patience is over look again."""
+        self._looks -= 1
+        if asking.number not in self._asking:
+            return
+        if len(asking.places) == len(asking.terms):
+            return  # It stands at all its pools, so each of them wakes it.
+        if len(self._events) > self._looks:  # Else nothing happens any more that could help.
+            self._at_patience(asking, now + max(self._patience, 1.0))
+        if any(
+            self._pools[name].is_behind_impatient(waiter, now, self._patience)
+            for name, waiter in asking.places.items()
+        ):
+            return  # Nobody insists from there.
+        left = self._decide(asking, now)
+        if left:
+            self._settle(dict.fromkeys(left, _NOBODY), now)
+
+    def _at_patience(self, asking: Asking, moment: float) -> None:
+        self._looks += 1
+        self._events.at(moment, LOOK, asking)
+
+    def change(self, change: Change, now: float) -> None:
+        """Change the settings of a pool."""
+        pool = self.pool(change.pool)
+        pool.count(now)
+        before, pool.settings = pool.settings, change.settings
+        rate = pool.settings.rate
+        if rate is not None and rate != before.rate:
+            pool.due_ns = rate.taken_over(before.rate, pool.due_ns, nanoseconds(now))
+        if pool.settings.fair_by != before.fair_by:
+            self._reorder(pool)
+            self.fair_by.pop(pool.name, None)
+            if pool.settings.fair_by is not None:
+                self.fair_by[pool.name] = pool.settings.fair_by
+        waiting = [*pool.line, *pool.too_large.values()]
+        pool.line, pool.too_large = Line(), {}
+        for waiter in waiting:
+            asking = self._asking[waiter.number]
+            waiter = waiter._replace(group=asking.groups.get(pool.name, ""))  # noqa: PLW2901
+            asking.places[pool.name] = waiter
+            pool.stand(waiter)
+        self._settle({pool: _NOBODY}, now)
+
+    def _reorder(self, pool: Pool) -> None:
+        pool.turns = {}
+        pool.held_by = Counter()
+        for asking in (*self._asking.values(), *self._holding.values()):
+            if any(term is pool for term, _ in asking.terms):
+                asking.regroup()
+        if pool.settings.fair_by is not None:
+            for asking in self._holding.values():
+                for term, slots in asking.terms:
+                    if term is pool and pool in asking.taken:
+                        pool.held_by[asking.groups[pool.name]] += slots
+
+    # ---- decisions -----------------------------------------------------------------------------
+
+    def _settle(self, pools: Mapping[Pool, frozenset[QueuedTicket] | None], now: float) -> None:
+        """Start the tickets that can start after slots of these pools were released.
+
+        All woken tickets look in the order of their ranks, and then the tickets that they wake.
+
+        Args:
+            pools: With each pool, the waiters that fitted before. In a pool with a rate these know
+                their start time, and are woken only if it is now. None: all waiters know it.
+            now: The time.
+        """
+        while pools:
+            woken = {w.number: w for pool in pools for w in self._next_in(pool, pools[pool], now)}
+            pools = {}
+            for waiter in sorted(woken.values(), key=lambda w: (-w.priority, w.number)):
+                asking = self._asking[waiter.number]
+                left = self._decide(asking, now)
+                if left:
+                    told = None if asking.place in self._holding else _NOBODY
+                    pools.update(dict.fromkeys(left, told))
+
+    def _next_in(
+        self, pool: Pool, told: frozenset[QueuedTicket] | None, now: float
+    ) -> Sequence[QueuedTicket]:
+        if not pool.line or pool.free <= 0:
+            return ()
+        if pool.is_plain:
+            first = pool.line.first()
+            if first.slots == pool.free:
+                return (first,)
+        found = next_in_line([pool.view()], now, patience_seconds=self._patience)
+        rate = pool.settings.rate
+        if rate is None or not found:
+            return found
+        now_ns = nanoseconds(now)
+        ready = max(rate.ready(pool.due_ns, now_ns), 0)
+        if ready < len(found):
+            self._look_at_pool(pool, seconds(rate.start_at(pool.due_ns, now_ns, ready + 1)))
+        if told is None:
+            return found[:ready]
+        return [w for place, w in enumerate(found) if place < ready or w not in told]
+
+    def _told(self, pool: Pool, now: float) -> frozenset[QueuedTicket] | None:
+        """The waiters that fit as it is; of interest only where there is a rate."""
+        if pool.settings.rate is None or pool.free <= 0:
+            return _NOBODY
+        return frozenset(next_in_line([pool.view()], now, patience_seconds=self._patience))
+
+    def _look_at_pool(self, pool: Pool, at: float) -> None:
+        if at < pool.look_at:
+            pool.look_at = at
+            self._events.at(at, LOOK_AT_POOL, pool)
+
+    def _decide(self, asking: Asking, now: float) -> list[Pool] | None:
+        """Look again, or for the first time.
+
+        Returns:
+            None if the ticket waits where it stood. Else where something changed, for others to
+            look at: the pools whose queue it left.
+        """
+        full = self._full_at(asking, now)
+        left: list[Pool] | None
+        if full is not None:
+            if full:
+                return self._stand(asking, (_worst(full),), now)
+            left = [self._pools[name] for name in asking.places]
+            for pool, _ in asking.terms:
+                pool.start(now)
+            self._let_in(asking, now)
+            return left
+        ticket = asking.ticket()
+        view = View(
+            now=now,
+            session_alive=True,
+            lease_ends=None,
+            pools={pool.name: pool.view() for pool, _ in asking.terms},
+            tickets=() if asking.since is None else (ticket,),
+        )
+        verdict, changes = bookkeeping.claimed(view, ticket, asking.groups, SESSION, self._patience)
+        if isinstance(verdict, Granted):
+            left = [self._pools[name] for name in asking.places]
+            self._let_in(asking, now, verdict.fence)
+        else:
+            left = self._stand(asking, verdict.queue_at, now)
+        if changes is not None:
+            self._write(changes)
+        if not verdict.granted and verdict.ready_at is not None:
+            self._look_at_pool(self._pools[verdict.pool], verdict.ready_at)
+        return left
+
+    def _full_at(self, asking: Asking, now: float) -> list[tuple[Pool, int]] | None:
+        """The pools that have too few free slots, if nothing else holds the ticket up.
+
+        None if that takes a view: others are ahead where there are slots, or the ticket may insist.
+        """
+        if len(asking.terms) > 1 and self._is_impatient(asking, now):
+            return None
+        rank = (-asking.arrival.priority, asking.number or math.inf)
+        full = []
+        for pool, slots in asking.terms:
+            if pool.settings.fair_by is not None:
+                return None
+            if slots > pool.free:
+                full.append((pool, slots))
+            elif not (pool.line.is_first(rank) and pool.may_start(now)):
+                return None
+        return full
+
+    def _is_impatient(self, asking: Asking, now: float) -> bool:
+        return asking.since is not None and now - asking.since > self._patience
+
+    def _write(self, changes: Changes) -> None:
+        for name, due_ns in changes.due:
+            self._pools[name].due_ns = due_ns
+        for name, group, begins, turn in changes.turns:
+            pool = self._pools[name]
+            pool.turns[group] = begins
+            pool.turn = turn
+            in_line = pool.line.groups | {waiter.group for waiter in pool.too_large.values()}
+            pool.turns = {g: at for g, at in pool.turns.items() if at > turn or g in in_line}
+
+    def _stand(self, asking: Asking, queue_at: Sequence[str], now: float) -> list[Pool] | None:
+        if asking.since is None:
+            self._last_number += 1
+            asking.number, asking.since = self._last_number, now
+            self._asking[asking.number] = asking
+            for pool, _ in asking.terms:
+                pool.waiting += 1
+            if len(asking.terms) > 1:
+                # Out of patience is more than that long.
+                self._at_patience(asking, math.nextafter(now + self._patience, math.inf))
+        elif asking.places.keys() == set(queue_at):
+            return None
+        left = [self._pools[name] for name in asking.places if name not in queue_at]
+        for pool in left:
+            pool.leave(asking.places.pop(pool.name))
+            self._leave_queue(asking, pool.name, now)
+        for pool, slots in asking.terms:
+            if pool.name in queue_at and pool.name not in asking.places:
+                asking.entered[pool.name] = now
+                arrival = asking.arrival
+                waiter = QueuedTicket(
+                    asking.number,
+                    arrival.priority,
+                    slots,
+                    asking.since,
+                    arrival.key,
+                    SESSION,
+                    asking.groups.get(pool.name, ""),
+                )
+                asking.places[pool.name] = waiter
+                pool.stand(waiter)
+        return left
+
+    def _leave_queue(self, asking: Asking, pool: str, now: float) -> None:
+        stood = self._play.stood.setdefault(asking.place, {})
+        stood[pool] = stood.get(pool, 0.0) + max(0.0, now - asking.entered[pool])
+
+    def _let_in(self, asking: Asking, now: float, fence: int | None = None) -> None:
+        limited = [pool for pool, _ in asking.terms if pool.settings.limit is not None]
+        if fence is None:
+            fence = 1 + max(pool.fence for pool in limited) if limited else 0
+        for pool in limited:
+            pool.fence = fence
+        taken = []
+        for pool, slots in asking.terms:
+            if pool.take(slots, asking.groups.get(pool.name, ""), now):
+                taken.append(pool)
+            waiter = asking.places.pop(pool.name, None)
+            if waiter is not None:
+                pool.leave(waiter)
+                self._leave_queue(asking, pool.name, now)
+        asking.taken = tuple(taken)
+        if self._asking.pop(asking.number, None) is not None:
+            for pool, _ in asking.terms:
+                pool.waiting -= 1
+        place = asking.place
+        self._holding[place] = asking
+        self._play.granted[place] = now
+        self._play.order.append(place)
+        self._play.fences[place] = fence
+        self._events.at(now + asking.arrival.seconds, END, asking)
+
+    def limit_of(self, name: str) -> int | None:
+        """The limit of a pool as it is now; None if it is unlimited."""
+        return self.pool(name).settings.limit
+
+    def pool(self, name: str) -> Pool:
+        """The pool of this name."""
+        found = self._pools.get(name)
+        if found is None:
+            settings = self._settings.get(name, NOTHING_SET)
+            found = self._pools[name] = Pool(name, settings, self._window)
+        return found
+
+
+def _worst(full: Sequence[tuple[Pool, int]]) -> str:
+    """Of the pools with too few free slots the one that admission lets a ticket wait at."""
+
+    def badness(term: tuple[Pool, int]) -> tuple[int, str]:
+        pool, slots = term
+        limit = pool.settings.limit
+        if limit == 0:
+            return 1, pool.name
+        return (0 if limit is not None and slots > limit else 2), pool.name
+
+    pool, _ = min(full, key=badness)
+    return pool.name

@@ -1,0 +1,74 @@
+"""What is played: runs in the run queue, executions that ask for slots, and changes of pools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+
+_NO_TAGS: Mapping[str, str] = {}
+
+
+class Submission(NamedTuple):
+    """A run that is submitted, waits in the run queue and is launched.
+
+    Attributes:
+        run_id: The run.
+        at: When it is submitted, in seconds since the epoch.
+        starts: In how many seconds after its launch its process starts.
+        rest: For how many seconds it goes on after the end of its last arrival; without arrivals,
+            after its launch.
+        priority: The higher is launched first.
+        tags: For limits by tag, and groups of fair orders.
+        pools: The pools for which its steps will ask; None where that is not known.
+        first_pools: The slots for which its first steps will ask, by pool; None where that is not
+            known, or where one of these steps asks for none.
+        is_queued: Whether it goes through the queue; else it is launched at once.
+    """
+
+    run_id: str
+    at: float
+    starts: float
+    rest: float
+    priority: int = 0
+    tags: Mapping[str, str] = _NO_TAGS
+    pools: frozenset[str] | None = None
+    first_pools: Mapping[str, int] | None = None
+    is_queued: bool = True
+
+
+class Arrival(NamedTuple):
+    """An execution that asks for slots, holds them and gives them back.
+
+    Attributes:
+        key: The step of the run.
+        at: When it asks: in seconds after the end of ``after``, else in seconds after the launch of
+            ``run``, else in seconds since the epoch.
+        demand: What it asks for.
+        seconds: How long it holds.
+        priority: The higher goes first.
+        tags: Of its run: the groups of fair orders.
+        after: The place, among the arrivals, of an earlier arrival that has to end before.
+        run: The place, among the submissions, of its run; None if its launch is not played.
+    """
+
+    key: TicketKey
+    at: float
+    demand: Demand
+    seconds: float
+    priority: int = 0
+    tags: Mapping[str, str] = _NO_TAGS
+    after: int | None = None
+    run: int | None = None
+
+
+class Change(NamedTuple):
+    """Settings of a pool from a moment on; the limit is the one in force."""
+
+    at: float
+    pool: str
+    settings: PoolSettings

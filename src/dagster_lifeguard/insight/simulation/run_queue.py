@@ -1,0 +1,306 @@
+"""Dagster's run queue in a world: which runs wait in it, and which are launched at a look.
+
+The daemon looks at the queue every few seconds. A look goes down the line, as ``queue_look``
+describes it. Runs that the same limits hold back form one line, since a look that keeps the first
+of them keeps all of them. Where a pool is fair, the order is that of ``launch_order``.
+
+The daemon looks at multiples of its interval, and not while nothing has happened.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+from typing import TYPE_CHECKING, NamedTuple
+
+from dagster_lifeguard.engine.rules.launch_order import LaunchOrder, QueueRules, counted_for
+from dagster_lifeguard.insight.queue_look import ALLOTTED_SECONDS
+from dagster_lifeguard.insight.simulation.events import (
+    ARRIVE,
+    BEGUN,
+    LOOK_AT_QUEUE,
+    RUN_END,
+    SUBMIT,
+)
+from dagster_lifeguard.insight.simulation.outcome import RUN_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagster_lifeguard.compat.health import RunQueue
+    from dagster_lifeguard.engine.rules.launch_order import Turns
+    from dagster_lifeguard.insight.simulation.admission import Admission
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Submission
+    from dagster_lifeguard.insight.simulation.events import Events
+    from dagster_lifeguard.insight.simulation.outcome import Play
+
+_Tag = tuple[str, "str | None"]
+
+
+class QueuePlay(NamedTuple):
+    """What is played of the run queue.
+
+    Attributes:
+        submissions: The runs, in the order in which they are submitted.
+        rules: How the queue lets runs go.
+        by_run: Whether the granularity is ``run``.
+    """
+
+    submissions: Sequence[Submission]
+    rules: RunQueue
+    by_run: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    """The runs that the same limits hold back.
+
+    Attributes:
+        tags: The limits by tag that count them, with the limit of each.
+        asks: The slots of each pool that count for one of them.
+        waiting: Rank and place of each, the first first.
+        keepers: What kept them at the last look.
+        stood: For how many seconds each of these kept the line, until the last look.
+    """
+
+    tags: tuple[tuple[_Tag, int], ...]
+    asks: tuple[tuple[str, int], ...]
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+    keepers: tuple[str, ...] = ()
+    stood: dict[str, float] = field(default_factory=dict)
+
+
+class WorldQueue:
+    """The run queue of a world, and the runs in progress.
+
+    Args:
+        played: The runs and the rules.
+        arrivals: The arrivals, of which some belong to the runs.
+        admission: The pools.
+        events: The clock.
+        play: Where it is written down what happens.
+    """
+
+    def __init__(
+        self,
+        played: QueuePlay,
+        arrivals: Sequence[Arrival],
+        admission: Admission,
+        events: Events,
+        play: Play,
+    ) -> None:
+        self._submissions, self._rules, self._by_run = played
+        self._arrivals = arrivals
+        self._admission = admission
+        self._events = events
+        self._play = play
+        play.launched = [None] * len(self._submissions)
+        self._first: dict[int, list[int]] = defaultdict(list)
+        self._unended = [0] * len(self._submissions)
+        for place, arrival in enumerate(arrivals):
+            if arrival.run is not None:
+                self._unended[arrival.run] += 1
+                if arrival.after is None:
+                    self._first[arrival.run].append(place)
+        self._lines: dict[object, _Line] = {}
+        self._entered: dict[int, tuple[_Line, dict[str, float]]] = {}
+        self._in_progress: dict[int, Submission] = {}
+        self._tagged: Counter[_Tag] = Counter()
+        self._promised: Counter[str] = Counter()
+        self._turns: Mapping[str, Turns] = {}
+        self._looked = -math.inf
+        self._is_looking = False
+        for run, submission in enumerate(self._submissions):
+            events.at(submission.at, SUBMIT, run)
+
+    # ---- what happens --------------------------------------------------------------------------
+
+    def submit(self, run: int, now: float) -> None:
+        """Let a run enter the queue, or be launched at once if it goes around it."""
+        line = self._line_of(self._submissions[run])
+        if not self._submissions[run].is_queued:
+            self._launch(run, line, now)
+            return
+        stood = dict(line.stood)
+        for name in line.keepers if line.waiting else ():
+            stood[name] = stood.get(name, 0.0) + (now - self._looked) / len(line.keepers)
+        self._entered[run] = line, stood
+        rank = -self._submissions[run].priority, run
+        if not line.waiting or line.waiting[-1] < rank:
+            line.waiting.append(rank)
+        else:
+            insort(line.waiting, rank)
+        self.stir(now)
+
+    def stir(self, now: float) -> None:
+        """Let the daemon look in time, as a run may be launched now that could not before."""
+        if self._entered and not self._is_looking:
+            self._is_looking = True
+            interval = max(self._rules.interval_seconds, 0.1)
+            self._events.at((math.floor(now / interval) + 1) * interval, LOOK_AT_QUEUE, None)
+
+    def begun(self, run: int, now: float) -> None:
+        """Let the first steps of a run no longer count as if they were about to ask."""
+        self._promised.subtract(dict(self._line_of(self._submissions[run]).asks))
+        self.stir(now)
+
+    def step_ended(self, run: int, now: float) -> None:
+        """Note that an arrival of a run ended; the run may end with its last one."""
+        self._unended[run] -= 1
+        if not self._unended[run]:
+            self._events.at(now + self._submissions[run].rest, RUN_END, run)
+
+    def run_ended(self, run: int, now: float) -> None:
+        """Let a run no longer be in progress."""
+        line = self._line_of(self._in_progress.pop(run))
+        self._tagged.subtract(tag for tag, _ in line.tags)
+        if self._by_run:
+            self._promised.subtract(dict(line.asks))
+        self.stir(now)
+
+    def finish(self, until: float) -> None:
+        """Write down how long runs stood that were never launched."""
+        self._note_time(max(until, self._looked))
+        for run in tuple(self._entered):
+            self._note_queued(run, max(0.0, until - self._submissions[run].at))
+
+    # ---- a look --------------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Launch the runs that nothing keeps in the queue."""
+        self._is_looking = False
+        self._note_time(now)
+        kept: set[_Line] = set()
+        if self._admission.fair_by:
+            self._look_fairly(kept, now)
+        else:
+            self._look_by_priority(kept, now)
+        for line in self._lines.values():
+            if line.waiting and line not in kept:
+                line.keepers = (RUN_QUEUE,)
+
+    def _look_by_priority(self, kept: set[_Line], now: float) -> None:
+        heads = [(*line.waiting[0], n, line) for n, line in enumerate(self._waiting_lines())]
+        heapify(heads)
+        while heads and not self._is_full():
+            _, run, number, line = heads[0]
+            line.keepers = self._keepers(line)
+            if line.keepers:
+                kept.add(line)
+                heappop(heads)
+                continue
+            self._launch(run, line, now)
+            if line.waiting:
+                heapreplace(heads, (*line.waiting[0], number, line))
+            else:
+                heappop(heads)
+
+    def _look_fairly(self, kept: set[_Line], now: float) -> None:
+        rules = QueueRules(
+            self._admission.fair_by,
+            self._admission.limit_of,
+            self._by_run,
+            self._rules.tag_limits,
+        )
+        order = LaunchOrder(rules, self._turns, self._in_progress.values())
+        runs = {self._submissions[run].run_id: run for run in sorted(self._entered)}
+        for submission in order.of([self._submissions[run] for run in runs.values()]):
+            if self._is_full():
+                break
+            run = runs[submission.run_id]
+            line, _ = self._entered[run]
+            if line in kept:
+                continue
+            line.keepers = self._keepers(line)
+            if line.keepers:
+                kept.add(line)
+                continue
+            self._launch(run, line, now)
+            order.launched(submission.run_id)
+        self._turns = order.turns
+
+    def _is_full(self) -> bool:
+        return 0 <= self._rules.runs_max <= len(self._in_progress)
+
+    def _keepers(self, line: _Line) -> tuple[str, ...]:
+        """What keeps the runs of a line in the queue; see ``QueueLook``."""
+        if any(self._tagged[tag] >= limit for tag, limit in line.tags):
+            return (RUN_QUEUE,)
+        if not self._rules.heeds_pools:
+            return ()
+        full = tuple(pool for pool, _ in line.asks if self._left(pool) <= 0)
+        return full if self._by_run or len(full) == len(line.asks) else ()
+
+    def _left(self, name: str) -> float:
+        pool = self._admission.pool(name)
+        limit = pool.settings.limit
+        if limit is None:
+            return math.inf
+        taken = self._promised[name]
+        if not self._by_run:
+            taken += pool.present + pool.waiting
+        return limit + self._rules.buffer - taken
+
+    def _launch(self, run: int, line: _Line, now: float) -> None:
+        submission = self._submissions[run]
+        if run in self._entered:
+            self._note_queued(run, now - submission.at)
+            rank = -submission.priority, run
+            if line.waiting[0] == rank:
+                line.waiting.popleft()
+            else:
+                line.waiting.remove(rank)
+        self._play.launched[run] = now
+        self._in_progress[run] = submission
+        self._play.runs_most = max(self._play.runs_most, len(self._in_progress))
+        self._tagged.update(tag for tag, _ in line.tags)
+        if line.asks:
+            self._promised.update(dict(line.asks))
+            if not self._by_run:
+                self._events.at(now + submission.starts + ALLOTTED_SECONDS, BEGUN, run)
+        for place in self._first.get(run, ()):
+            self._events.at(now + self._arrivals[place].at, ARRIVE, place)
+        if not self._unended[run]:
+            self._events.at(now + submission.rest, RUN_END, run)
+
+    # ---- lines, and for how long runs stood in them --------------------------------------------
+
+    def _line_of(self, submission: Submission) -> _Line:
+        """The line of the runs that the same limits hold back."""
+        counted = counted_for(submission.tags, self._rules.tag_limits)
+        tags = tuple(((key, value), limit) for key, value, limit in counted)
+        asked: Iterable[tuple[str, int]] = (submission.first_pools or {}).items()
+        if self._by_run:
+            asked = ((pool, 1) for pool in submission.pools or ())
+        asks = tuple(sorted(asked))
+        found = self._lines.get((tags, asks))
+        if found is None:
+            found = self._lines[tags, asks] = _Line(tags, asks)
+        return found
+
+    def _waiting_lines(self) -> list[_Line]:
+        return [line for line in self._lines.values() if line.waiting]
+
+    def _note_time(self, now: float) -> None:
+        """Count the time since the last look for what kept each line."""
+        for line in self._waiting_lines():
+            for name in line.keepers:
+                seconds = (now - self._looked) / len(line.keepers)
+                line.stood[name] = line.stood.get(name, 0.0) + seconds
+            line.keepers = ()
+        self._looked = now
+
+    def _note_queued(self, run: int, seconds: float) -> None:
+        """Write down for how long a run stood in the queue, and for what."""
+        line, before = self._entered.pop(run)
+        stood = {name: at - before.get(name, 0.0) for name, at in line.stood.items()}
+        stood = {name: at for name, at in stood.items() if at > 0}
+        rest = seconds - sum(stood.values())
+        if rest > 0:
+            stood[RUN_QUEUE] = stood.get(RUN_QUEUE, 0.0) + rest
+        for place in self._first.get(run, ()):
+            self._play.queued[place] = seconds
+            self._play.stood[place] = dict(stood)
