@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -158,6 +158,37 @@ def test_pools_are_searched_while_one_types_and_the_address_says_so(browser):
         told.states = [*told.states, pool("drained"), pool("elsewhere")]
         expect(page.get_by_role("link", name="drained")).to_be_visible()
         expect(page.get_by_role("link", name="elsewhere")).to_have_count(0)
+    context.close()
+
+
+def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(f"{url}/?search=o")
+        grounds = page.locator(".plot-ground svg")
+        box = grounds.nth(0).bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + box["width"] / 2, middle)
+        times = {text.split()[0] for text in page.locator(".readout").all_inner_texts()}
+        assert len(times) == 1
+        assert ":" in times.pop()
+        lines = [line.get_attribute("x1") for line in page.locator(".cross").all()]
+        assert len(set(lines)) == 1
+        page.mouse.move(box["x"] + box["width"] * 0.25, middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.75, middle)
+        page.mouse.up()
+        page.wait_for_url("**from=*")
+        assert "search=o" in page.url
+        found = parse_qs(urlsplit(page.url).query)
+        assert 1800 <= float(found["to"][0]) - float(found["from"][0]) <= 1900
+        page.get_by_role("link", name="orders").click()
+        page.wait_for_url("**/pools/orders?from=*")
+        page.get_by_role("link", name="6 h").click()
+        page.wait_for_url("**period=6h*")
+        page.get_by_role("link", name="Pools", exact=True).first.click()
+        page.wait_for_url("**/?period=6h")
     context.close()
 
 

@@ -29,7 +29,7 @@ def test_the_overview_and_its_json_tell_the_same(home):
     assert page.status_code == 200
     assert "orders" in page.text
     told = httpx.get(f"{url}/pools.json").json()
-    assert [pool["pool"] for pool in told["overview"]["pools"]] == ["orders"]
+    assert [row["pool"]["pool"] for row in told["rows"]] == ["orders"]
     assert told["overview"]["engine"] == ("Lifeguard" in (home.path / "dagster.yaml").read_text())
 
 

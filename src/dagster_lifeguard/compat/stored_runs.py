@@ -108,6 +108,7 @@ def runs_changed_since(
     over: Collection[str],
     *,
     created_before: float | None = None,
+    but: Collection[str] = (),
 ) -> Iterator[StoredRun]:
     """The runs that changed since ``since``, and all unfinished runs, oldest first.
 
@@ -116,10 +117,12 @@ def runs_changed_since(
         since: Seconds since the epoch; of a run that is over, its end or later counts.
         over: The statuses of runs that are over.
         created_before: Seconds since the epoch; None for all.
+        but: Runs with these statuses are left out.
     """
     runs = RunsTable.c
     query = db.select(runs.id).where(
         db.or_(runs.update_timestamp > _moment(since - 1.0), runs.status.not_in(sorted(over))),
+        *([runs.status.not_in(sorted(but))] if but else []),
         *_created_before(created_before),
     )
     storage = _storage(instance)

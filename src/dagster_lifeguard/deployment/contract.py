@@ -340,7 +340,12 @@ class Deployment(Protocol):
         """
 
     def history(
-        self, since: float, until: float | None = None, *, latest: int | None = None
+        self,
+        since: float,
+        until: float | None = None,
+        *,
+        latest: int | None = None,
+        queued: bool = True,
     ) -> Iterator[RunExecution]:
         """Runs that were not over before ``since``, created before ``until``, oldest first.
 
@@ -349,7 +354,11 @@ class Deployment(Protocol):
             until: The same; None for now.
             latest: Read only so many of the runs that ended last, and as many of the runs under
                 way, those that changed last. None reads all of them, and those in the queue.
+            queued: Whether runs that are still in the queue are read too; they executed nothing.
         """
+
+    def asset_groups(self) -> Mapping[str, str]:
+        """The group of each asset; empty where the deployment does not tell, as on an instance."""
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
         """What these runs executed so far, as far as they are known, oldest first."""

@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,6 +32,7 @@ from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of
 from dagster_lifeguard.web.live import Streams
 from dagster_lifeguard.web.made_pages import AT_ONCE, MadePages
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
+from dagster_lifeguard.web.pages.window import Period
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
@@ -91,6 +92,7 @@ class Serving:
         dagster_url: Address of the Dagster UI; None if that is not known.
         allow_changes: Whether limits can be changed and slots be freed.
         change_log: A file in which changes are written down; None for none.
+        file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
     access: Access
@@ -98,6 +100,7 @@ class Serving:
     dagster_url: str | None = None
     allow_changes: bool = False
     change_log: Path | None = None
+    file: Path | None = None
 
 
 def make_app(deployment: Deployment, serving: Serving) -> Starlette:
@@ -128,7 +131,7 @@ class _Server:
         self._templates = Templates()
         self.sessions = Sessions(serving.access.token, serving.access.port)
         self._metrics = Metrics()
-        self._reader = Reader(deployment, serving.window, self._metrics)
+        self._reader = Reader(deployment, serving.window, self._metrics, serving.file)
         self._metrics.attach(self._reader)
         changes = ChangeLog(serving.change_log)
         self._actions = Actions(deployment, changes)
@@ -322,6 +325,7 @@ class _Server:
             watch="",
             seen=0.0 if look is None else look.at,
             trouble="" if look is None else look.trouble,
+            period="" if address is None else urlencode(Period.of(dict(address.query)).query),
         )
 
 

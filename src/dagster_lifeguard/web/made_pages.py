@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.web.kept_sums import KeptSums
 from dagster_lifeguard.web.routes import PageRequest
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class MadePages:
         self._site_for = site_for
         self._kept: OrderedDict[str, MadePage] = OrderedDict()
         self._being_made: dict[str, asyncio.Task[MadePage]] = {}
+        self._sums = KeptSums()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def page(self, address: Address) -> MadePage:
@@ -142,6 +144,7 @@ class MadePages:
             dict(address.query),
             self._reader.window,
             self._changes,
+            self._sums,
         )
         began = time.monotonic()
         page = route.make(asked)

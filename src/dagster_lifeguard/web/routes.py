@@ -15,14 +15,16 @@ from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
 from dagster_lifeguard.web.pages.pool import pool_page
 from dagster_lifeguard.web.pages.run import run_page
-from dagster_lifeguard.web.pages.window import Window
+from dagster_lifeguard.web.pages.window import Period, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.deployment_reader import Look
+    from dagster_lifeguard.web.kept_sums import KeptSums
 
 AUDIT_SECONDS = 86400.0
 """So far back an audit looks where the server remembers no past."""
@@ -42,6 +44,7 @@ class PageRequest:
         query: What else the address says.
         window: The seconds of the past that the server remembers.
         changes: What was changed here.
+        sums: What is reckoned over all pools, once for everybody.
     """
 
     look: Look
@@ -50,6 +53,11 @@ class PageRequest:
     query: Mapping[str, str]
     window: float
     changes: ChangeLog
+    sums: KeptSums
+
+    def load(self, pool: str | None = None) -> Load:
+        """The load of the period that the address asks for, of one pool or of all."""
+        return self.sums.load(self.look, Period.of(self.query), pool)
 
     @property
     def now(self) -> float:
@@ -87,7 +95,11 @@ PAGES: Mapping[str, Route] = {
     "": Route(
         "overview",
         lambda asked: overview_page(
-            asked.look.deployment, asked.look.past, Choice.of(asked.query), asked.look.at
+            asked.look,
+            asked.sums.outline(asked.look),
+            asked.load(),
+            Choice.of(asked.query),
+            asked.changes.last_limits(),
         ),
     ),
     "audit": Route(
@@ -110,6 +122,7 @@ PAGES_OF: Mapping[str, Route] = {
             asked.look.past,
             Window.of(asked.query),
             asked.now,
+            load=asked.load(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
         ),

@@ -67,8 +67,9 @@ def asset_page(
             remedy=f"See it at /runs/{name}",
             names=[name],
         )
+    since, until = window.bounds(now)
     found = timeline_of_asset(
-        deployment, name, since=now - window.seconds, until=now, count_max=BARS_MAX
+        deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
     )
     return AssetPage(
         name=name,
@@ -77,7 +78,7 @@ def asset_page(
         ),
         explanation=explain(deployment, subject, deployment.settings(), past, now),
         window=window,
-        timeline=readable(found, window),
+        timeline=readable(found, since, until),
         executions=_spread(found.bars, Phase.EXECUTING),
         failed=sum(bool(bar.failures) for bar in found.bars),
         waits=_spread(found.bars, Phase.WAITING),
