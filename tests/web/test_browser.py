@@ -7,11 +7,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from dagster import AssetKey
 from playwright.sync_api import expect
 from told import Told, pool, run
 from web_server import serving
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep, WaitingStep
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.errors import DeploymentError
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -189,6 +191,36 @@ def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
         page.wait_for_url("**period=6h*")
         page.get_by_role("link", name="Pools", exact=True).first.click()
         page.wait_for_url("**/?period=6h")
+    context.close()
+
+
+def test_a_bar_tells_of_itself_on_focus_and_leads_to_its_run_in_dagster(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    told = busy()
+    began = time.time() - 600
+    step = StepExecution(
+        "r1", "orders", (AssetKey(["sales", "orders"]),), 1, began + 30, began + 75,
+        Outcome.FAILURE, pool="orders", partitions=("2026-11-07",), waiting=began + 10,
+    )  # fmt: skip
+    told.past = [
+        RunExecution(
+            "r1", "__ASSET_JOB", "FAILURE", began, began + 5, began + 10, began + 80, (step,), ("orders",)
+        )
+    ]  # fmt: skip
+    with serving(told, dagster_url="http://localhost:3000") as url:
+        page.goto(f"{url}/pools/orders")
+        bar = page.locator("a.bar").first
+        tip = page.locator(".tip").first
+        expect(tip).to_be_hidden()
+        bar.focus()
+        expect(tip).to_be_visible()
+        for text in ("sales/orders", "2026-11-07", "5.0s", "20s", "45s", "r1", "failure"):
+            expect(tip).to_contain_text(text)
+        assert bar.get_attribute("href") == "http://localhost:3000/runs/r1"
+        chart = page.locator(".plot-ground svg").first.bounding_box()
+        bars = page.locator(".bar svg").first.bounding_box()
+        assert (chart["x"], chart["width"]) == (bars["x"], bars["width"])
     context.close()
 
 

@@ -17,6 +17,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._serdes import deserialize_value
 
 from dagster_lifeguard.compat.runs import (
+    assets_of_run,
     first_pools_of_run,
     location_of_run,
     plan_of_run,
@@ -40,6 +41,7 @@ class RunBody(NamedTuple):
         first_pools: See ``first_pools_of_run``.
         plan: See ``plan_of_run``.
         location: See ``location_of_run``.
+        assets: See ``assets_of_run``.
     """
 
     tags: Mapping[str, str]
@@ -47,6 +49,7 @@ class RunBody(NamedTuple):
     first_pools: Mapping[str, int] | None
     plan: str | None
     location: str | None
+    assets: tuple[str, ...] = ()
 
 
 class StoredRun(NamedTuple):
@@ -225,6 +228,7 @@ def told_by(body: str) -> RunBody:
             first_pools=first_pools,
             plan=plan,
             location=None if origin is None else _location(origin),
+            assets=_assets(found.get("asset_selection")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return _told_by_dagster(body)
@@ -235,6 +239,11 @@ def _location(origin: Any) -> str:
     return intern(found)
 
 
+def _assets(selection: Any) -> tuple[str, ...]:
+    (keys,) = (selection or {"": ()}).values()
+    return tuple(sorted(intern("/".join(key["path"])) for key in keys))
+
+
 def _told_by_dagster(body: str) -> RunBody:
     run = deserialize_value(body, DagsterRun)
     return RunBody(
@@ -243,4 +252,5 @@ def _told_by_dagster(body: str) -> RunBody:
         first_pools=first_pools_of_run(run),
         plan=plan_of_run(run),
         location=location_of_run(run),
+        assets=assets_of_run(run),
     )

@@ -204,6 +204,7 @@ class Run:
         created: When it was submitted.
         started: When its process began to execute.
         ended: When it was over.
+        assets: The assets that it was asked to make, each as ``a/b``; empty where it does not tell.
     """
 
     run_id: str
@@ -217,6 +218,7 @@ class Run:
     priority: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
     location: str | None = None
+    assets: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:

@@ -385,6 +385,7 @@ def _run(row: Mapping[str, Any]) -> Run:
         priority=priority_of(tags),
         tags=tags,
         location=(row["repositoryOrigin"] or {}).get("repositoryLocationName"),
+        assets=tuple(sorted("/".join(key["path"]) for key in row["assetSelection"] or ())),
     )
 
 

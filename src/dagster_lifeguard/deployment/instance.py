@@ -256,6 +256,7 @@ def _run(stored: StoredRun) -> Run:
         priority=priority_of(told.tags),
         tags=told.tags,
         location=told.location,
+        assets=told.assets,
     )
 
 

@@ -228,5 +228,7 @@ def _consequences(plan: PoolPlan) -> tuple[str, ...]:
     first = (
         f"{pool_text(plan.pool)}: limit {limit_text(plan.live)} becomes {limit_text(plan.after)}."
     )
-    pause = ("Nobody goes in while the limit is 0; who holds goes on.",) if not plan.after else ()
+    pause = (
+        ("No step starts while the limit is 0; running steps continue.",) if not plan.after else ()
+    )
     return (first, *pause, *affected(plan))

@@ -209,6 +209,20 @@ def bar_text(bar: Bar) -> str:
     return ", ".join([*parts, bar.result])
 
 
+def bar_facts(bar: Bar, now: float) -> Iterator[tuple[str, str]]:
+    """What a bar tells besides its name: when it began, and how long it was in each phase."""
+    yield "began", clock_text(bar.spans[0].started, now)
+    words = {
+        Phase.QUEUED: "in run queue",
+        Phase.STARTING: "starting",
+        Phase.WAITING: "waited",
+        Phase.EXECUTING: "executed",
+    }
+    for phase, word in words.items():
+        if any(span.phase is phase for span in bar.spans):
+            yield word, duration_text(bar.seconds_in(phase))
+
+
 def ticks_of(found: Timeline) -> list[str]:
     """What stands at equal distances along the axis, from edge to edge."""
     step = (found.until - found.since) / (_TICKS - 1)
@@ -230,6 +244,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "period": period_text,
     "plot_area": plot_area,
     "plot_line": plot_line,
+    "bar_facts": bar_facts,
     "bar_text": bar_text,
     "clock": clock_text,
     "date": date_text,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Plot:
         texts: What each value says.
         rest: What the whole chart says in a few words.
         summary: What the chart says, for who does not see it.
+        limits: The limit as it was, where the chart is of slots; empty for no line.
     """
 
     key: str
@@ -42,6 +43,27 @@ class Plot:
     texts: tuple[str, ...]
     rest: str
     summary: str
+    limits: tuple[int | None, ...] = ()
+
+
+def pool_plots(load: Load, pool: str, limits: tuple[int | None, ...]) -> tuple[Plot, ...]:
+    """Slots held under the limit, and backlog, waits and throttling of one pool."""
+    held = load.held.get(pool, (0.0,) * len(load.backlog))
+    most = max((limit for limit in limits if limit is not None), default=0)
+    texts = tuple(
+        f"{_count(value)} of {'unlimited' if limit is None else limit}"
+        for value, limit in zip(held, limits, strict=True)
+    )
+    found = _plot(
+        "held",
+        "Slots held",
+        "Slots held, the mean of each part. The dashed line is the limit as it was",
+        held,
+        _count,
+        lambda value: max(nice_count(value), most),
+        texts,
+    )
+    return (replace(found, limits=limits), *plots_of(load)[1:])
 
 
 def plots_of(load: Load) -> tuple[Plot, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
@@ -111,6 +111,10 @@ class Site:
     def dagster_run(self, run_id: str) -> str | None:
         """The run in the Dagster UI."""
         return run_in_dagster(self.dagster_url, run_id)
+
+    def dagster_backfill(self, backfill: str) -> str | None:
+        """The runs of a backfill in the Dagster UI."""
+        return None if self.dagster_url is None else f"{self.dagster_url}/runs/b/{quote(backfill)}"
 
     def dagster_asset(self, name: str) -> str | None:
         """The asset in the Dagster UI."""

@@ -6,17 +6,19 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.insight.limit_history import limits_over_time
 from dagster_lifeguard.insight.pool_account import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
+from dagster_lifeguard.insight.run_label import RunLabel, label_of
 from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.timeline import timeline_of_pool
 from dagster_lifeguard.insight.waits import read_held_back
-from dagster_lifeguard.web.pages.window import BARS_MAX, readable
-from dagster_lifeguard.web.plots import Plot, plots_of
+from dagster_lifeguard.web.pages.window import BARS_MAX, PARTS, readable
+from dagster_lifeguard.web.plots import Plot, pool_plots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.durations import Durations, Sample
@@ -62,6 +64,7 @@ class PoolPage:
         patience_seconds: Who waited longer is passed by nobody of its priority; None without the
             engine.
         pool: The pool; of those who hold and wait, the first ``window.rows``.
+        labels: What each of their runs is about, and each run that is told of the queue.
         holding: How many hold in all.
         waiting: How many wait at the pool in all; the runs that the run queue holds back are told
             by ``queued``.
@@ -84,6 +87,7 @@ class PoolPage:
     engine: bool | None
     patience_seconds: float | None
     pool: Pool
+    labels: Mapping[str, RunLabel]
     holding: int
     waiting: int
     queued: Queued
@@ -129,32 +133,54 @@ def pool_page(
     settings = deployment.settings()
     state = find_pool(deployment, name)
     held_back = read_held_back(deployment, settings, [state], now)
-    found = look_into(state, held_back, runs_in(deployment, [state]), past, now)
+    runs = runs_in(deployment, [state])
+    found = look_into(state, held_back, runs, past, now)
     since, until = load.since, load.until
     timeline = timeline_of_pool(
         deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
     )
+    account = account_of(source, settings, name, since)
+    limits = limits_over_time(
+        () if account is None else account.changes,
+        state.limit,
+        settings.default_limit,
+        since=since,
+        until=until,
+        count=PARTS,
+    )
+    queued = queued_for(deployment, name, settings, past, now, QUEUED_SHOWN)
+    holders, queue = found.holders[: window.rows], found.queue[: window.rows]
+    shown = {h.run_id for h in holders} | {w.run_id for w in queue}
+    labels = {run_id: label_of(runs[run_id]) for run_id in shown & runs.keys()}
+    labels |= _labels_of_queued(deployment, queued)
     return PoolPage(
         name=name,
         at=now,
         granularity=settings.granularity,
         engine=settings.engine,
         patience_seconds=settings.patience_seconds,
-        pool=replace(found, holders=found.holders[: window.rows], queue=found.queue[: window.rows]),
+        pool=replace(found, holders=holders, queue=queue),
+        labels=labels,
         holding=len(found.holders),
         waiting=len(found.queue),
-        queued=queued_for(deployment, name, settings, past, now, QUEUED_SHOWN),
+        queued=queued,
         window=window,
         since=since,
         until=until,
         known_since=deployment.remembered_since(since),
-        plots=plots_of(load),
+        plots=pool_plots(load, name, limits),
         timeline=readable(timeline, since, until),
         waits=_bins(past.waits.get(name)),
         past_seconds=past.until - past.since,
-        account=account_of(source, settings, name, since),
+        account=account,
         changes=tuple(changes[:CHANGES_MAX]),
     )
+
+
+def _labels_of_queued(deployment: SeenDeployment, queued: Queued) -> dict[str, RunLabel]:
+    ids = {run.run_id for run in queued.first}
+    found = (run for run in deployment.unfinished_runs() if run.run_id in ids) if ids else ()
+    return {run.run_id: label_of(run) for run in found}
 
 
 def _bins(sample: Sample | None) -> tuple[Bin, ...]:

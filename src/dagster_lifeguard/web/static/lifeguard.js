@@ -72,6 +72,12 @@
     return event.target instanceof Element ? event.target.closest(".plot-ground svg") : null;
   }
 
+  // Bars beneath charts have the same axis of time.
+  function dated(event) {
+    const bar = event.target instanceof Element ? event.target.closest(".bar svg") : null;
+    return ground(event) || (bar && bar.closest(".card").querySelector(".plots") ? bar : null);
+  }
+
   // All charts of a page have one axis of time.
   function draw() {
     for (const all of document.querySelectorAll(".plots")) {
@@ -106,7 +112,7 @@
   }
 
   addEventListener("pointermove", (event) => {
-    const svg = ground(event);
+    const svg = dated(event);
     if (!svg && pointed === null) return;
     pointed = svg ? placeIn(svg, event) : dragged === null ? null : pointed;
     draw();
