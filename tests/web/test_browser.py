@@ -30,6 +30,8 @@ PAGES = {
     "audit": "/audit",
     "doctor": "/doctor",
     "limit": "/change/limit",
+    "several": "/change/several?do=pause&pool=orders&pool=paused",
+    "grouped": "/?group=prefix&period=24h",
     "unknown": "/pools/unknown",
 }
 
@@ -221,6 +223,45 @@ def test_a_bar_tells_of_itself_on_focus_and_leads_to_its_run_in_dagster(browser)
         chart = page.locator(".plot-ground svg").first.bounding_box()
         bars = page.locator(".bar svg").first.bounding_box()
         assert (chart["x"], chart["width"]) == (bars["x"], bars["width"])
+    context.close()
+
+
+def test_pools_are_found_and_opened_with_the_keyboard_alone(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(url)
+        page.keyboard.press("/")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.type("order")
+        expect(page.locator(".pools th[scope=row] a")).to_have_count(1)
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_role("link", name="orders")).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/pools/orders")
+        page.keyboard.press("ArrowDown")
+        expect(page.locator(".flows .run a").first).to_be_focused()
+    context.close()
+
+
+def test_pools_stay_chosen_while_their_rows_are_sent_anew(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    told = busy()
+    with serving(told, allow_changes=True) as url:
+        page.goto(url)
+        expect(page.locator("#live")).to_have_text("live")
+        page.get_by_label("Choose orders").check()
+        page.get_by_label("Choose free").check()
+        told.states = [*told.states, pool("newcomer", 4)]
+        expect(page.get_by_role("link", name="newcomer")).to_be_visible()
+        expect(page.get_by_label("Choose orders")).to_be_checked()
+        expect(page.get_by_label("Choose newcomer")).not_to_be_checked()
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Pause 2 pools")
     context.close()
 
 

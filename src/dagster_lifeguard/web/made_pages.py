@@ -129,6 +129,8 @@ class MadePages:
     async def _make(self, address: Address, look: Look) -> MadePage:
         async with self._room:
             kept = await asyncio.to_thread(self._made, address, look)
+        if address.is_data:
+            return kept
         self._kept[address.text] = kept
         self._kept.move_to_end(address.text)
         while len(self._kept) > PAGES_MAX:
@@ -149,7 +151,11 @@ class MadePages:
         began = time.monotonic()
         page = route.make(asked)
         site = self._site_for(look, address)
-        live = self._templates.live(route.template, page, site) if route.is_live else {}
+        live = (
+            self._templates.live(route.template, page, site)
+            if route.is_live and not address.is_data
+            else {}
+        )
         made = time.monotonic()
         return MadePage(page, look, made, made - began, live)
 

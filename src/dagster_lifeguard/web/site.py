@@ -94,6 +94,14 @@ class Site:
         query = dict(self.query_but_period) | (Period(name).query if name != usual.name else {})
         return self.path + ("?" + urlencode(query, errors="surrogatepass") if query else "")
 
+    def exported(self, form: str, table: str = "") -> str:
+        """The address of the data of this page, as ``json`` or ``csv``."""
+        query = parse_qsl(urlsplit(self.address).query, errors="surrogatepass")
+        query += [("table", table)] if table else []
+        path = self.path if self.path != "/" else "/pools"
+        text = urlencode(query, errors="surrogatepass")
+        return f"{path}.{form}" + (f"?{text}" if text else "")
+
     @property
     def path(self) -> str:
         """The address of this page without its query."""

@@ -78,7 +78,7 @@ def asset_page(
         ),
         explanation=explain(deployment, subject, deployment.settings(), past, now),
         window=window,
-        timeline=readable(found, since, until),
+        timeline=readable(found, window, since, until),
         executions=_spread(found.bars, Phase.EXECUTING),
         failed=sum(bool(bar.failures) for bar in found.bars),
         waits=_spread(found.bars, Phase.WAITING),

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.standing import Standing, standing_of
 from dagster_lifeguard.web.pages.pool_rows import PoolGroup, PoolRow, grouped, rows_of
-from dagster_lifeguard.web.pages.window import PARTS, Period
+from dagster_lifeguard.web.pages.window import ALL_ROWS, PARTS, Period
 from dagster_lifeguard.web.plots import Plot, plots_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROWS = 50
 """Rows on one page."""
+
+_ROWS_MAX = 1_000_000
 
 FILTERS: Mapping[str, tuple[str, Callable[[PoolSummary], bool]]] = {
     "all": ("all pools", lambda _pool: True),
@@ -74,6 +76,7 @@ class Choice:
         group: One of ``GROUPINGS``.
         fold: Whether pools of partitions are one row: ``yes`` or ``no``.
         page: 1 for the first.
+        rows: So many rows on a page.
         period: The period of all charts.
     """
 
@@ -83,6 +86,7 @@ class Choice:
     group: str = ""
     fold: str = "yes"
     page: int = 1
+    rows: int = ROWS
     period: Period = field(default_factory=Period)
 
     @classmethod
@@ -97,6 +101,7 @@ class Choice:
             group=group if group in GROUPINGS else "",
             fold="no" if query.get("fold") == "no" else "yes",
             page=max(1, int(page)) if page.isascii() and page.isdecimal() else 1,
+            rows=_ROWS_MAX if query.get("rows") == ALL_ROWS else ROWS,
             period=Period.of(query),
         )
 
@@ -226,9 +231,9 @@ def overview_page(
     groups: Mapping[str, PoolGroup] = {}
     if choice.group:
         rows, groups = grouped(rows, look.groups if choice.group == "asset" else None)
-    pages = max(1, ceil(len(rows) / ROWS))
+    pages = max(1, ceil(len(rows) / choice.rows))
     page = min(choice.page, pages)
-    shown = rows[(page - 1) * ROWS : page * ROWS]
+    shown = rows[(page - 1) * choice.rows : page * choice.rows]
     standings = dict.fromkeys((s.value for s in Standing), 0)
     for pool in found.pools:
         standings[standing_of(pool).value] += 1

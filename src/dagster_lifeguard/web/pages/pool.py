@@ -148,7 +148,9 @@ def pool_page(
         until=until,
         count=PARTS,
     )
-    queued = queued_for(deployment, name, settings, past, now, QUEUED_SHOWN)
+    queued = queued_for(
+        deployment, name, settings, past, now, window.rows if window.shows_all else QUEUED_SHOWN
+    )
     holders, queue = found.holders[: window.rows], found.queue[: window.rows]
     shown = {h.run_id for h in holders} | {w.run_id for w in queue}
     labels = {run_id: label_of(runs[run_id]) for run_id in shown & runs.keys()}
@@ -169,7 +171,7 @@ def pool_page(
         until=until,
         known_since=deployment.remembered_since(since),
         plots=pool_plots(load, name, limits),
-        timeline=readable(timeline, since, until),
+        timeline=readable(timeline, window, since, until),
         waits=_bins(past.waits.get(name)),
         past_seconds=past.until - past.since,
         account=account,

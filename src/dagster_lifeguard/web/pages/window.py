@@ -32,6 +32,10 @@ SHORTEST_SECONDS = 60.0
 BARS_MAX = 2000
 """Of a timeline so many of the newest bars are looked at."""
 
+ALL_ROWS = "all"
+"""How an address asks for all rows of a list."""
+
+_ROWS_MAX = 100_000
 _DONE_SHOWN = 24
 _WAITING_SHOWN = 8
 _FORMS = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
@@ -125,19 +129,26 @@ class Window:
         """What the query of an address asks for; what it cannot ask for is passed over."""
         return cls(
             period=Period.of(query),
-            rows=500 if query.get("rows") == "500" else cls().rows,
+            rows={"500": 500, ALL_ROWS: _ROWS_MAX}.get(query.get("rows", ""), cls().rows),
         )
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether nothing is left out, however long a list is."""
+        return self.rows == _ROWS_MAX
 
     def bounds(self, now: float) -> tuple[float, float]:
         """The beginning and the end of the period."""
         return self.period.bounds(now)
 
 
-def readable(found: Timeline, since: float, until: float) -> Timeline:
+def readable(found: Timeline, window: Window, since: float, until: float) -> Timeline:
     """A timeline of few enough bars: of those that executed the newest, of waiting ones the first.
 
     A long queue would else leave no room for what it waits for.
     """
+    if window.shows_all:
+        return replace(found, since=since, until=until)
     waiting = [bar for bar in found.bars if bar.spans[-1].phase is Phase.WAITING]
     others = [bar for bar in found.bars if bar.spans[-1].phase is not Phase.WAITING]
     shown = (*others[-_DONE_SHOWN:], *waiting[:_WAITING_SHOWN])

@@ -143,4 +143,45 @@
     document.body.addEventListener("htmx:afterSwap", draw);
     document.body.addEventListener("htmx:sseMessage", draw);
   });
+
+  // ---- boxes that are ticked stay so when rows are sent anew ----
+
+  const ticked = new Set();
+  addEventListener("change", ({ target }) => {
+    if (!target.matches || !target.matches("input[form=several]")) return;
+    if (target.checked) ticked.add(target.value);
+    else ticked.delete(target.value);
+  });
+  function tick() {
+    for (const box of document.querySelectorAll("input[form=several]")) box.checked = ticked.has(box.value);
+  }
+  addEventListener("DOMContentLoaded", () => {
+    for (const box of document.querySelectorAll("input[form=several]:checked")) ticked.add(box.value);
+    for (const name of ["htmx:afterSwap", "htmx:sseMessage"]) document.body.addEventListener(name, tick);
+  });
+
+  // ---- the keyboard: / searches, arrows go from row to row, enter follows ----
+
+  const ROWS = ".pools th[scope=row] a, .flows .run > a:first-child, .bars a.bar";
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const field = event.target instanceof Element && event.target.closest("input, select, textarea, summary");
+    const search = document.getElementById("search");
+    if (event.key === "/" && !field) {
+      event.preventDefault();
+      if (search) {
+        search.focus();
+        search.select();
+      } else location.assign(document.querySelector(".brand").href);
+      return;
+    }
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || (field && field !== search)) return;
+    const rows = [...document.querySelectorAll(ROWS)];
+    const at = rows.indexOf(document.activeElement);
+    if (!rows.length || (at < 0 && (step < 0 || !(field || document.activeElement === document.body)))) return;
+    event.preventDefault();
+    if (at === 0 && step < 0 && search) search.focus();
+    else rows[Math.min(Math.max(at + step, 0), rows.length - 1)].focus();
+  });
 })();
