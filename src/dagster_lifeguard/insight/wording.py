@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.run_queue import Blockage
 
 MISSING = {
-    NoEstimate.NO_HISTORY: "too few executions are known of those that hold or are ahead",
-    NoEstimate.OUTLASTED: "who holds has held for longer than nearly all that was seen",
-    NoEstimate.LEAKED: "who holds may never let go, for its run is over",
+    NoEstimate.NO_HISTORY: "too little history for the holders or for the steps ahead",
+    NoEstimate.OUTLASTED: "the holder has already run longer than nearly every past run",
+    NoEstimate.LEAKED: "the run of the holder is over, so its slots may never be released",
     NoEstimate.PAUSED: "the limit is 0",
     NoEstimate.TOO_LARGE: "it asks for more slots than the limit",
-    NoEstimate.TOO_FAR: "too many are ahead",
+    NoEstimate.TOO_FAR: "too many steps are ahead",
 }
 """Why there is no estimate."""
 

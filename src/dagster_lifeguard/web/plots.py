@@ -7,12 +7,14 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.load import THROTTLED_SECONDS
+from dagster_lifeguard.insight.timeline import Phase
 from dagster_lifeguard.texts import duration_text, number, window_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.insight.timeline import Bar
 
 _NICE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 43200, 86400)
 
@@ -64,6 +66,53 @@ def pool_plots(load: Load, pool: str, limits: tuple[int | None, ...]) -> tuple[P
         texts,
     )
     return (replace(found, limits=limits), *plots_of(load)[1:])
+
+
+def asset_plots(bars: Iterable[Bar], since: float, until: float, count: int) -> tuple[Plot, ...]:
+    """How many executions went on at once, how long they took, and how long they had waited.
+
+    Args:
+        bars: The executions of one asset.
+        since: The beginning of the period.
+        until: Its end.
+        count: Into how many parts it is divided.
+    """
+    length = (until - since) / count
+    at_once = [0.0] * count
+    took: list[list[float]] = [[] for _ in range(count)]
+    waited: list[list[float]] = [[] for _ in range(count)]
+    for bar in bars:
+        span = bar.spans[-1]
+        if span.phase is not Phase.EXECUTING:
+            continue
+        for part in range(count):
+            edge = since + part * length
+            at_once[part] += (
+                max(0.0, min(span.ended, edge + length) - max(span.started, edge)) / length
+            )
+        if since <= span.started < until:
+            part = min(int((span.started - since) / length), count - 1)
+            took[part].append(span.ended - span.started)
+            waited[part].append(bar.seconds_in(Phase.QUEUED) + bar.seconds_in(Phase.WAITING))
+    return (
+        _plot("executing", "Executing", "Executions at once", at_once, _count, nice_count),
+        _plot(
+            "wait",
+            "Waited, longest",
+            "The longest wait, in the run queue and at pools, before an execution of this time",
+            [max(found, default=None) for found in waited],
+            duration_text,
+            _nice_seconds,
+        ),
+        _plot(
+            "took",
+            "Took, longest",
+            "The longest of the executions that started at this time",
+            [max(found, default=None) for found in took],
+            duration_text,
+            _nice_seconds,
+        ),
+    )
 
 
 def plots_of(load: Load) -> tuple[Plot, ...]:
@@ -135,7 +184,8 @@ def _percent(share: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 or value == floor(value) else f"{value:.1f}"  # noqa: PLR2004
+    is_whole = value >= 10 or abs(value - round(value)) < 0.05  # noqa: PLR2004
+    return f"{value:,.0f}" if is_whole else f"{value:.1f}"
 
 
 def nice_count(most: float) -> float:
