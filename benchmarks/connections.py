@@ -114,7 +114,7 @@ def count(place: Place, runs: int, folder: Path) -> tuple[int, int, int]:
 def measures(*, full: bool) -> Iterator[Measure]:
     """Connections of so many runs at once."""
     with tempfile.TemporaryDirectory() as folder, places() as homes:
-        for runs in (1, 4) if full else (1,):
+        for runs in (1, 10) if full else (1,):
             (engine, ours, peak), (_, stock, stock_peak) = (
                 count(homes["PostgreSQL", storage], runs, Path(folder))
                 for storage in ("lifeguard", "stock")

@@ -33,7 +33,8 @@ from dagster_lifeguard.engine.rules.model import Demand, EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.contract import Scope
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
 from instances import new_database, postgres_server, processes

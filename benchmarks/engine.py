@@ -26,7 +26,8 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.insight.durations import quantile
 from instances import postgres_server, processes
@@ -42,11 +43,17 @@ SLICES = 5
 LOST_SECONDS = 1800.0
 """A process that says nothing for so long has failed, however busy the machine is."""
 FLOOR_PERCENT = {"SQLite": 75.0, "PostgreSQL": 60.0}
+FLOOR_STATEMENTS = {"SQLite": 6, "PostgreSQL": 4}
+"""PostgreSQL's driver begins a transaction with its first statement, in one message."""
 SCALING = {"SQLite": None, "PostgreSQL": 2.5}
 HANDOFF_MS = 10.0
 HOLD_SECONDS = (0.1, 0.2)
 """By chance, or a waiter that looks at intervals is met at the same point of each."""
 WAITER_PERCENT = 2.0
+WAITER_REASON = {
+    "SQLite": "who is next looks at the file every 6 ms, for SQLite tells nobody of a commit",
+    "PostgreSQL": "",
+}
 FLAT = 2.0
 """A claim at any depth takes at most so many times what it takes in an empty pool."""
 
@@ -116,10 +123,16 @@ def places() -> Iterator[list[Place]]:
 
 @dataclass
 class Cycles:
-    """Seconds of each claim and each release, one after the other."""
+    """Seconds of each claim and each release, one after the other; in all, also of processor."""
 
     claims: list[float]
     releases: list[float]
+    processor: float = 0.0
+
+    @property
+    def processor_ms(self) -> float:
+        """Milliseconds of this process's processor for one cycle."""
+        return 1000 * self.processor / len(self.claims)
 
     @property
     def per_second(self) -> float:
@@ -134,11 +147,15 @@ class Cycles:
     def add(self, other: Cycles) -> None:
         self.claims += other.claims
         self.releases += other.releases
+        self.processor += other.processor
 
 
 def cycles(claim: Callable[[str], object], release: Callable[[str], object], count: int) -> Cycles:
     found = Cycles([], [])
+    began = 0.0
     for number in range(-WARM_UP, count):
+        if number == 0:
+            began = time.process_time()
         run = f"{os.getpid()}-{number}"  # Several processes must not share tickets.
         begun = time.perf_counter()
         claim(run)
@@ -148,6 +165,7 @@ def cycles(claim: Callable[[str], object], release: Callable[[str], object], cou
         if number >= 0:
             found.claims.append(between - begun)
             found.releases.append(ended - between)
+    found.processor = time.process_time() - began
     return found
 
 
@@ -175,9 +193,13 @@ def floor_cycles(place: Place, count: int) -> Cycles:
         return cycles(lambda _: write(insert), lambda _: write(delete), count)
 
 
-def engine_cycles(place: Place, count: int, pool: str = "cycle") -> tuple[Cycles, int, int]:
+def engine_cycles(
+    place: Place, count: int, pool: str = "cycle", *, guesses: bool = True
+) -> tuple[Cycles, int, int]:
     """The cycles, and the statements and round trips (SQLite: transactions) of one."""
     engine = place.engine()
+    if not guesses:
+        engine.store.grant_unseen = None  # type: ignore[misc]
     engine.change_pool(pool, limit=1)
     demand = Demand.of({pool: 1})
     connection: Any = engine.store.connection if place.kind == "PostgreSQL" else None  # type: ignore[attr-defined]
@@ -452,6 +474,8 @@ def of_cycles(place: Place, count: int) -> Iterator[Measure]:
     yield Measure(
         f"{name}, of the floor", 100 * ours.per_second / floor.per_second, "%",
         100 * stock.per_second / floor.per_second, FLOOR_PERCENT[place.kind], "higher",
+        f"{statements} statements take {ours.processor_ms:.2f} ms of this process, the floor's "
+        f"{FLOOR_STATEMENTS[place.kind]} take {floor.processor_ms:.2f} ms",
     )  # fmt: skip
     for verb, seconds, of_stock in (
         ("claim", ours.claims, stock.claims), ("release", ours.releases, stock.releases),
@@ -460,6 +484,11 @@ def of_cycles(place: Place, count: int) -> Iterator[Measure]:
             yield Measure(
                 f"{place.kind}: {verb}, {text}", 1000 * of(seconds), "ms", 1000 * of(of_stock)
             )
+    if place.kind != "SQLite":
+        looked, _, _ = engine_cycles(place, count, guesses=False)
+        yield Measure(
+            f"{place.kind}: claim that looks before it grants, p50", 1000 * p50(looked.claims), "ms"
+        )
     yield Measure(f"{name}, statements", statements, "")
     trip = "transactions" if place.kind == "SQLite" else "round trips"
     yield Measure(f"{name}, {trip}", trips, "")
@@ -499,8 +528,9 @@ def of_handoffs(place: Place, count: int, stock_count: int) -> Iterator[Measure]
             1000 * of(of_stock), goal,
         )  # fmt: skip
     yield Measure(
-        f"{place.kind}: waiter's share of a core", 100 * cpu, "%", 100 * stock_cpu, WAITER_PERCENT
-    )
+        f"{place.kind}: waiter's share of a core", 100 * cpu, "%", 100 * stock_cpu, WAITER_PERCENT,
+        reason=WAITER_REASON[place.kind],
+    )  # fmt: skip
 
 
 def of_depths(place: Place, deep: int, count: int) -> Iterator[Measure]:

@@ -27,7 +27,8 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.insight.durations import quantile
 from instances import new_database, postgres_server, processes
 from measures import Measure

@@ -19,7 +19,8 @@ from dagster._core.storage.event_log.schema import (
 
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 
 _numbers = itertools.count()

@@ -150,8 +150,8 @@ class TestPlanCommand:
         assert "stripe_api 4 6 6 - set 4" in lines
         assert "warehouse 1 1 (default) - - as declared" in lines
         assert (
-            "stripe_api: 6 held and stay so; it drains to 4, the next goes in when 3 are freed. "
-            "Held by run0:step, run1:step, run2:step and 3 more." in lines
+            "stripe_api: 6 slots stay held until the steps end: run0:step, run1:step, "
+            "run2:step and 3 more. The next step starts once 3 of them are released." in lines
         )
         assert lines[-1] == (
             "2 to set, 0 to delete, 1 as declared, 1 not declared (--prune deletes their limits)."

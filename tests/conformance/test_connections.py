@@ -14,8 +14,8 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store import retry
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
 from dagster_lifeguard.engine.store.postgres import connection as postgres_connection
-from dagster_lifeguard.engine.store.postgres.connection import Statement
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import Statement, connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.errors import StoreUnavailableError
 from places import new_postgres, new_sqlite
 

@@ -17,7 +17,7 @@ from dagster_lifeguard.engine.rules.model import Demand, Holding, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
-from dagster_lifeguard.engine.store.postgres.store import connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
 from dagster_lifeguard.engine.store.sql import newest_version
 from dagster_lifeguard.engine.store.sqlite.store import SqliteStore
 from dagster_lifeguard.errors import OldProcessesError, SchemaError, StoreUnavailableError

@@ -409,8 +409,8 @@ class TestOrderInWords:
         assert len(orders) == 1
         return orders[0]
 
-    QUEUED = "Of the runs that will ask for db, those of the group with the fewest slots"
-    WAITING = "A slot of db goes to the group that holds the fewest slots there"
+    QUEUED = "Among the runs that will ask for db, the group whose runs in progress hold the fewest slots"
+    WAITING = "A slot of db goes to the group that holds the fewest of its slots"
 
     def test_of_a_run_in_the_queue_that_will_ask_for_a_fair_pool(self):
         mine = run("mine", "QUEUED", pools=frozenset({"db"}))

@@ -123,6 +123,16 @@ class TestOverview:
         assert (found.utilisation, found.pressure, found.is_idle) == (0.75, 1.5, False)
         assert found.waits == Spread(20, 9.0, 18.0)
 
+    def test_pools_that_were_used_in_the_window_are_listed_beside_those_in_use(self):
+        ran = executed("x", {"a": "db", "b": "used"}, 1.0, waited=3.0)
+        settings = replace(SETTINGS, default_limit=2)
+        found = self.look(pool("db", 4, [holds("a")]), settings=settings, past=past(ran))
+        busy, used = found.pools
+        assert (busy.pool, busy.limit, busy.from_default) == ("db", 4, False)
+        assert (used.pool, used.limit, used.from_default) == ("used", 2, True)
+        assert (used.is_idle, used.waits) == (True, Spread(1, 3.0, 3.0))
+        assert self.look(past=past(ran)).pools[0].limit is None
+
     def test_a_step_that_waits_at_two_pools_is_counted_once(self):
         states = [pool(name, 1, [], [waits("a")]) for name in ("x", "y")]
         found = self.look(*states)

@@ -13,7 +13,7 @@ from fleet import ONE, POOL, STEP
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
-from dagster_lifeguard.engine.store.postgres.store import connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
 from places import new_postgres
 from servers import own_server
 

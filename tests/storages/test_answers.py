@@ -120,7 +120,7 @@ def test_a_real_queue_is_told_and_moves_on(new_home, world):
     assert (found["summary"]["held"], found["queue"]) == (0, [])
     assert (found["summary"]["waits"]["count"], found["holds"]["count"]) == (2, 2)
     assert found["summary"]["waits"]["p95"] > 0
-    assert "does not wait: no unfinished run makes it" in lifeguard("explain", "held").stdout
+    assert "does not wait: no unfinished run executes it" in lifeguard("explain", "held").stdout
     assert "does not wait: it is done" in lifeguard("explain", holder).stdout
 
 
@@ -193,7 +193,7 @@ class TestFree:
     def test_a_leaked_slot_is_shown(self, leaked):
         (holder,) = told("status", "orders")["holders"]
         assert (holder["is_leaked"], holder["run_status"]) == (True, "FAILURE")
-        assert "may never let go" in lifeguard("status", "orders").stdout
+        assert "may never release its slot" in lifeguard("status", "orders").stdout
 
 
 class TestMistakes:
@@ -232,6 +232,19 @@ class TestMistakes:
 
 
 class TestManyPools:
+    @pytest.mark.parametrize(
+        ("concurrency", "others"),
+        [({}, "is unlimited"), ({"pools": {"default_limit": 3}}, "has the default limit 3")],
+    )
+    def test_without_any_pool_the_limit_of_all_others_is_told(
+        self, make_home, monkeypatch, concurrency, others
+    ):
+        home = make_home("sqlite", stock=True, concurrency=concurrency)
+        monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+        shown = " ".join(lifeguard("status").stdout.split())
+        assert "No pool was in use lately or has a limit of its own." in shown
+        assert f"Every pool of your assets {others}; lifeguard check lists them." in shown
+
     def test_idle_pools_are_summed_up(self, make_home, monkeypatch):
         home = make_home("sqlite", stock=True)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
@@ -386,6 +399,11 @@ def test_an_asset_that_never_ran_is_looked_up_in_the_project_here(
     monkeypatch.syspath_prepend(tmp_path)
     refused = lifeguard("explain", "orders")  # From elsewhere nothing tells of it.
     assert refused.exit_code == 2
+    assert "or in the definitions that -m, -f or -w names" in " ".join(refused.output.split())
+    named = lifeguard("explain", "orders", "-f", str(tmp_path / "never_ran_defs.py"))
+    assert "its pool  warehouse: no limit" in named.stdout, named.output
+    missing = lifeguard("explain", "orders", "-f", str(tmp_path / "missing.py"))
+    assert (missing.exit_code, "missing.py is not a file" in missing.output) == (2, True)
     monkeypatch.chdir(tmp_path)
     shown = lifeguard("explain", "orders")
     assert shown.exit_code == 0, shown.output

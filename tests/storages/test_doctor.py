@@ -941,8 +941,10 @@ class TestExecutors:
         """Their texts differ, and each names the pool of both beside one of its own."""
         home = make_home("sqlite")
         limit(home, 2)
-        own = {name: f"{{hold:step}}orders+own_{name}" for name in "ab"}
-        execute(home, *(asset_of(name, pool=text) for name, text in own.items()))
+        rules = [Rule(assets="*", pools=["orders", "{asset}"])]
+        defs = dg.Definitions(assets=[asset_of("a"), asset_of("b")])
+        defs = Policy(rules=rules, engine="lifeguard").apply(defs)
+        execute(home, *(defs.assets or ()))
         finding = the(home, "steps-one-by-one")
         assert finding.names[1:] == ("orders",)
         assert finding.evidence[1:] == ("orders: limit 2, 2 steps of the job",)

@@ -360,12 +360,12 @@ def test_what_commands_say_of_rates_and_orders_which_a_webserver_does_not_tell(
     assert pools["shared"].order == "fair(tag:team)"
     assert "plain" not in pools
     if hasattr(log, "change_pool"):
-        unknown = "its turn has come, unless a rate holds it up, which a webserver does not tell"
+        unknown = "it is next, unless a rate holds it up, which a webserver does not tell"
         assert unknown in said("status", "metered")
         monkeypatch.delenv("LIFEGUARD_URL")
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
         told = said("status", "metered")
-        assert "a slot is free, and the rate lets it start in its turn" in told
+        assert "a slot is free; the rate delays its start" in told
         assert "rate 1/day" in told
         with home.instance() as instance:
             instance.event_log_storage.change_pool("metered", rate=None)

@@ -15,7 +15,8 @@ from homes import eventually
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store import retry as retry_module
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.errors import OldSchemaError, StoreUnavailableError
 from servers import own_server
 

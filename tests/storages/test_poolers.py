@@ -16,7 +16,8 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.store.postgres import pooler as postgres_pooler
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.errors import ConfigError, PoolerError
 from poolers import pooler
 

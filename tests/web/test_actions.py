@@ -96,7 +96,7 @@ def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):
         browser = Browser(url)
         page = browser.page("/change/limit", pool="orders", limit="3")
         assert "limit 1 becomes 3" in page
-        assert "lets in 1 of 1 waiting: second" in page
+        assert "1 of 1 waiting step will start: second" in page
         assert own_limits(deployment.pool_settings())["orders"] == 1  # nothing is done by looking
         done = browser.confirm(page)
         assert (done.status_code, done.headers["location"]) == (303, "/pools/orders")
@@ -106,7 +106,7 @@ def test_a_limit_is_raised_paused_and_resumed(claim, deployment, tmp_path):
         assert (stale.status_code, "changed meanwhile: it is 3 now" in stale.text) == (409, True)
 
         page = browser.page("/change/pause", pool="orders")
-        assert "it drains to 0" in page
+        assert "stays held until the steps end" in page
         assert browser.confirm(page).status_code == 303
         assert own_limits(deployment.pool_settings())["orders"] == 0
     # It is known after a restart what to resume to.

@@ -83,7 +83,7 @@ def test_a_pool_says_what_the_engine_added():
     for text in (page, overview):
         assert "6/minute, burst 2" in text
         assert "fair(tag:team)" in text
-    assert "a slot is free, and the rate lets it start in its turn" in page
+    assert "a slot is free; the rate delays its start" in page
     assert "No step passes a step of its priority" in page
     assert "5m" in page
     assert "slots inside" in page

@@ -116,7 +116,7 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
     page.goto(f"{url}/pools/orders")
 
     person.does("Pause")
-    person.confirms("Pause the pool", "limit 1 becomes 0", "it drains to 0")
+    person.confirms("Pause the pool", "limit 1 becomes 0", "stays held until the steps end")
     assert limits(home) == {"orders": 0}
     expect(person.waits).to_contain_text("paused: the limit is 0")
     person.does("Resume")
@@ -125,7 +125,7 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
 
     page.get_by_role("spinbutton", name="Limit").fill("2")
     person.does("Change")
-    person.confirms("Set the limit to 2", "limit 1 becomes 2", "lets in 1 of 1 waiting")
+    person.confirms("Set the limit to 2", "limit 1 becomes 2", "1 of 1 waiting step will start")
     (other,) = home.started(2).keys() - {holder}
     expect(person.holds).to_contain_text(other[:8])
     expect(person.waits).to_contain_text("No step waits")
@@ -187,7 +187,7 @@ def test_an_open_page_outlives_its_server(make_home, page: Page):
 
     page.get_by_role("spinbutton", name="Limit").fill("2")
     person.does("Change")
-    person.confirms("Set the limit to 2", "lets in 1 of 1 waiting")
+    person.confirms("Set the limit to 2", "1 of 1 waiting step will start")
     home.started(2)
     expect(person.holds).to_contain_text(waiter[:8])
     home.go()

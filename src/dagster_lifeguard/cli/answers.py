@@ -36,16 +36,16 @@ SHOWN_MAX = 5
 """Of those who hold or are ahead only so many are listed, unless --all asks for each."""
 
 ORDER_STOCK = (
-    "higher priority, then first come, first served. Dagster promises a free slot to the first in "
-    "line, which takes it when it looks next: after 1 s at first, after up to 15 s later on"
+    "higher priority, then first come, first served. Dagster reserves a free slot for the first in "
+    "line, which takes it at its next look: after 1 s at first, after up to 15 s later on"
 )
 ORDER_ENGINE = (
-    "higher priority, then first come, first served. A step for which another of its pools is "
-    "full lets later ones pass, until its patience is over (patience_seconds, by default 5 min)"
+    "higher priority, then first come, first served. Later steps pass a step that waits for "
+    "another pool, until its patience is over (patience_seconds, by default 5 min)"
 )
 ORDER_RUN = (
     "the run queue looks at runs with a higher dagster/priority first, then at older ones, and "
-    "passes over a run whose pools or tags are taken"
+    "skips a run whose pools or tag limits are full"
 )
 
 _TOLD = (State.HOLDING, State.EXECUTING, State.WAITING, State.QUEUED)
@@ -121,18 +121,18 @@ def _head(found: Explanation) -> Text:
     elif found.never_ran:
         head.append("does not wait: it has never run here, no run has planned it", style="green")
     elif found.kind == "asset" and not found.steps:
-        head.append("does not wait: no unfinished run makes it", style="green")
+        head.append("does not wait: no unfinished run executes it", style="green")
     elif State.HOLDING in states and found.run_over is not None:
         head.append(f"does not wait: its run is {_status(found)}, and still holds", style="yellow")
     elif states & {State.HOLDING, State.EXECUTING}:
         head.append("does not wait: it executes", style="green")
     elif not states:
-        head.append("has no step that is known", style="yellow")
+        head.append("has no known step", style="yellow")
     elif states <= {State.DONE, State.NOT_EXECUTED}:
         done = "is done" if State.DONE in states else "was not executed"
         head.append(f"does not wait: it {done}, its run is {_status(found)}", style="green")
     else:
-        head.append("does not wait for a pool: its run has not come to it yet", style="green")
+        head.append("does not wait for a pool: its run has not reached it yet", style="green")
     return head
 
 
@@ -173,8 +173,8 @@ def _order(found: Explanation) -> Iterator[Text]:
         text = f"Order: {ORDER_STOCK if found.engine is False else ORDER_ENGINE}."
         for pools in _fair(waiting):
             text += (
-                f" A slot of {pools} goes to the group that holds the fewest slots there, before "
-                "those who came first."
+                f" A slot of {pools} goes to the group that holds the fewest of its slots, and "
+                "within the group to the step that came first."
             )
         yield Text()
         yield Text(text)
@@ -183,8 +183,8 @@ def _order(found: Explanation) -> Iterator[Text]:
         text = f"Order: {ORDER_RUN}."
         for pools in _fair(queued):
             text += (
-                f" Of the runs that will ask for {pools}, those of the group with the fewest slots "
-                "in runs in progress are before older ones."
+                f" Among the runs that will ask for {pools}, the group whose runs in progress hold "
+                "the fewest slots is first, whatever their age."
             )
         yield Text()
         yield Text(text)
@@ -264,7 +264,7 @@ def _of_pool(
     yield "position", f"{waiter.position:,} of {asked.pool.waiting - asked.pool.queued:,}{priority}"
     reasons = {other.waiter.reason for other in answer.pools if other.waiter is not None}
     if waiter.reason is WaitReason.NEXT and reasons != {WaitReason.NEXT}:
-        yield "because", "not here: another of its pools holds it up"
+        yield "because", "another of its pools blocks it, not this one"
     else:
         yield "because", reason_text(waiter.reason, engine=found.engine)
     told = [_holder(holder, found.at) for holder in asked.holders[:shown_max]]

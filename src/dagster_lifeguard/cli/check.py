@@ -10,37 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.cli.check_report import ROWS_MAX, SORT_KEYS, print_report, report_as_json
+from dagster_lifeguard.cli.definitions_options import definitions_options
 from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.compat.instance import InstancePoolSettings
 from dagster_lifeguard.inspections.check.codes import CODES
 from dagster_lifeguard.inspections.check.inspection import inspect_locations
 from dagster_lifeguard.inspections.check.instance import look_at_instance
-from dagster_lifeguard.inspections.check.origins import find_origins
 from dagster_lifeguard.inspections.check.places import pool_places
 from dagster_lifeguard.inspections.check.report import report_on
 from dagster_lifeguard.policy.config import Config
 
 if TYPE_CHECKING:
+    from dagster_lifeguard.cli.definitions_options import DefinitionsNamed
     from dagster_lifeguard.policy.assignments import Assignment
 
 
 @click.command("check")
-@click.option(
-    "-m",
-    "--module-name",
-    "modules",
-    multiple=True,
-    help="Python module with definitions. Repeatable.",
-)
-@click.option(
-    "-f", "--python-file", "files", multiple=True, help="Python file with definitions. Repeatable."
-)
-@click.option(
-    "-w", "--workspace", "workspaces", multiple=True, help="A workspace.yaml. Repeatable."
-)
-@click.option(
-    "-d", "--working-directory", help="Directory that -m and -f import from.  [default: .]"
-)
+@definitions_options
 @click.option(
     "--config",
     "config_path",
@@ -78,10 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def check_command(
-    modules: tuple[str, ...],
-    files: tuple[str, ...],
-    workspaces: tuple[str, ...],
-    working_directory: str | None,
+    definitions: DefinitionsNamed,
     config_path: str | None,
     pattern: str | None,
     sort: str,
@@ -113,9 +96,7 @@ def check_command(
     """
     config_file = _config_file(config_path)
     config = None if config_file is None else Config.from_yaml(config_file)
-    if not all(modules):
-        raise click.UsageError("-m names no module.")
-    origins = find_origins(modules, files, workspaces, working_directory or str(Path.cwd()))
+    origins = definitions.find()
     instance = None
     if not no_instance:
         instance = look_at_instance(os.getenv("DAGSTER_HOME"), Path.cwd())

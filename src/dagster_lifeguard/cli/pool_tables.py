@@ -123,6 +123,25 @@ def _colour(pool: PoolSummary) -> str:
 
 
 def _sums(found: Overview, listed: int) -> Iterator[Text]:
+    yield Text(_sum(found) if found.pools else _no_pools(found))
+    if found.in_queue:
+        are = "is" if found.in_queue == 1 else "are"
+        text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
+        if found.queued:
+            text += "; the column queued counts those that wait for the pool"
+        yield Text(f"{text}.")
+    idle = [pool for pool in found.pools if pool.is_idle]
+    if idle and listed < len(found.pools):
+        yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
+    if found.window and found.pools:
+        yield Text(
+            f"p50 and p95: waits of the last {window_text(found.window)}, in the run queue"
+            + ("." if found.granularity == "run" else " and at the pool."),
+            style="dim",
+        )
+
+
+def _sum(found: Overview) -> str:
     busy = len(found.busy)
     line = f"{number(len(found.pools), 'pool')}, {busy:,} in use: "
     if found.granularity == "run":  # A run counts in each of its pools.
@@ -132,22 +151,16 @@ def _sums(found: Overview, listed: int) -> Iterator[Text]:
         line += "waits" if found.waiting == 1 else "wait"
     if found.oldest_wait is not None:
         line += f", the longest for {duration_text(found.oldest_wait)}"
-    yield Text(line + ".")
-    if found.in_queue:
-        are = "is" if found.in_queue == 1 else "are"
-        text = f"{number(found.in_queue, 'run')} {are} in Dagster's run queue"
-        if found.queued:
-            text += "; queued: those that it holds back for the pool"
-        yield Text(f"{text}.")
-    idle = [pool for pool in found.pools if pool.is_idle]
-    if idle and listed < len(found.pools):
-        yield Text(f"{number(len(idle), 'idle pool')}{_by_limit(idle)}.", style="dim")
-    if found.window:
-        yield Text(
-            f"p50 and p95: waits of the last {window_text(found.window)}, in the run queue"
-            + ("." if found.granularity == "run" else " and at the pool."),
-            style="dim",
-        )
+    return f"{line}."
+
+
+def _no_pools(found: Overview) -> str:
+    limit = found.default_limit
+    others = "is unlimited" if limit is None else f"has the default limit {limit:,}"
+    return (
+        "No pool was in use lately or has a limit of its own. Every pool of your assets "
+        f"{others}; lifeguard check lists them."
+    )
 
 
 def _waiting(found: Overview) -> str:
@@ -208,7 +221,7 @@ def pool_report(
         parts += _listed(_holders(pool.holders[:rows_max], now, by_run=by_run),
                          len(pool.holders), rows_max)  # fmt: skip
     else:
-        parts.append(Text("Nobody holds."))
+        parts.append(Text(f"No {'run' if by_run else 'step'} holds a slot."))
     parts.append(Text())
     if pool.queue:
         parts += _listed(_queue(pool.queue[:rows_max], settings), len(pool.queue), rows_max)
@@ -219,7 +232,7 @@ def pool_report(
     elif summary.queued:
         parts.append(Text("No step waits at the pool."))
     else:
-        parts.append(Text("Nobody waits."))
+        parts.append(Text(f"No {'run' if by_run else 'step'} waits."))
     if queued.count:
         parts += [Text(), _in_queue(queued)]
         left = queued.count - len(queued.first)
@@ -253,9 +266,9 @@ def _listed(table: WholeTable, count: int, rows_max: int | None) -> list[Rendera
 
 def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> WholeTable:
     table = WholeTable()
-    table.add_column("holds")
+    table.add_column("run")
     table.add_column("job" if by_run else "step")
-    table.add_column("run is")
+    table.add_column("run status")
     slotted = any(holder.slots != 1 for holder in holders)
     grouped = any(holder.group is not None for holder in holders)
     if slotted:
@@ -263,7 +276,7 @@ def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> WholeTab
     if grouped:
         table.add_column("group")
     table.add_column("since")
-    table.add_column("for", right=True)
+    table.add_column("held for", right=True)
     table.add_column("typically", right=True)
     for holder in holders:
         cells = [
@@ -285,7 +298,7 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> WholeTable:
     table = WholeTable()
     by_run = settings.granularity == "run"
     table.add_column("#", right=True)
-    table.add_column("waits")
+    table.add_column("run")
     table.add_column("job" if by_run else "step")
     slotted = any(waiter.slots != 1 for waiter in queue)
     ranked = any(waiter.priority for waiter in queue)
@@ -296,8 +309,8 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> WholeTable:
         table.add_column("priority", right=True)
     if grouped:
         table.add_column("group")
-    table.add_column("for", right=True)
-    table.add_column("goes in after")
+    table.add_column("waiting for", right=True)
+    table.add_column("starts in")
     table.add_column("because", prose=True)
     for waiter in queue:
         cells = [
@@ -318,9 +331,9 @@ def _queue(queue: Sequence[Waiter], settings: Settings) -> WholeTable:
 def _in_queue(queued: Queued) -> WholeTable:
     table = WholeTable()
     table.add_column("#", right=True)
-    table.add_column("in the run queue")
-    table.add_column("for", right=True)
-    table.add_column("leaves after")
+    table.add_column("run in the queue")
+    table.add_column("queued for", right=True)
+    table.add_column("launched in")
     table.add_column("because", prose=True)
     for run in queued.first:
         place = run.place

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _AROUND_ROWS = 10
 """Lines of a screen that pools are not listed in: the rest of the table, sums, long names."""
 
+_IDLE_LISTED_MAX = 20
+"""Idle pools are listed like others where there are no more pools in all."""
+
 _LISTED_MAX = 100
 """Of all pools only so many are listed, unless --all asks for each."""
 
@@ -81,8 +84,9 @@ def status_command(
 ) -> None:
     """Show which pools are full, which steps wait, and for how long.
 
-    Lists the pools under most pressure first, and sums up the idle ones. With POOL, shows its
-    holders, its queue, and when each waiting step is likely to start. Changes nothing.
+    Lists the pools under most pressure first; of more than 20 pools, sums up the idle ones. With
+    POOL, shows its holders, its queue, and when each waiting step is likely to start. Changes
+    nothing.
 
     \b
     Examples:
@@ -144,7 +148,7 @@ class _Look:
         held_back = read_held_back(self._deployment, self._settings, states, now)
         found = overview(states, held_back, self._settings, self._past_until(now), now)
         selected = [pool for pool in found.pools if _matches(pool.pool, pattern or "")]
-        list_idle = show_all or pattern is not None
+        list_idle = show_all or pattern is not None or len(found.pools) <= _IDLE_LISTED_MAX
         listed = [p for p in selected if list_idle or not p.is_idle]
         console = new_console()
         fits = on_screen and console.is_terminal  # What is below the screen's end is not seen.

@@ -130,7 +130,7 @@ def postgres_opener(event_log: Any, lease_seconds: float = 30.0) -> Callable[[],
     Relies on: ``PostgresEventLogStorage.postgres_url`` and, where there is one (1.13),
     ``_token_provider`` with ``create_pg_engine``.
     """
-    from dagster_lifeguard.engine.store.postgres.store import connector  # noqa: PLC0415 - an extra
+    from dagster_lifeguard.engine.store.postgres.connection import connector  # noqa: PLC0415 - an extra
 
     provider = getattr(event_log, "_token_provider", None)
     if provider is None:

@@ -6,12 +6,17 @@ seconds since the epoch. None stands for what a deployment does not tell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dagster_lifeguard.engine.rules.model import is_script
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
-from dagster_lifeguard.engine.rules.pool_settings import limits_of
+from dagster_lifeguard.engine.rules.pool_settings import (
+    NOTHING_SET,
+    is_by_default,
+    limit_in_force,
+    limits_of,
+)
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError, DeploymentError
 
@@ -189,6 +194,13 @@ class PoolState:
     def with_over(self) -> tuple[HoldingStep | WaitingStep, ...]:
         """The same, and then those whose lease is over."""
         return (*self.everyone, *self.over)
+
+
+def idle_pool(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_SET) -> PoolState:
+    """A pool that nobody uses, of which this is set."""
+    in_force = limit_in_force(pool, own.limit, default_limit)
+    by_default = is_by_default(pool, own.limit, default_limit)
+    return PoolState(pool, replace(own, limit=in_force), from_default=by_default)
 
 
 @dataclass(frozen=True, slots=True)

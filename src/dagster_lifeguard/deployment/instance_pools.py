@@ -12,6 +12,7 @@ from dagster_lifeguard.deployment.contract import (
     HoldingStep,
     PoolState,
     WaitingStep,
+    idle_pool,
     limits_alone,
 )
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
@@ -20,8 +21,6 @@ from dagster_lifeguard.engine.rules.pool_settings import (
     LIMIT_MAX,
     NOTHING_SET,
     PoolSettings,
-    is_by_default,
-    limit_in_force,
 )
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import DeploymentError
@@ -115,7 +114,9 @@ class EnginePools:
         else:
             asked = set(names)
         # Idle pools are told by their settings, so that thousands of them cost one question.
-        unused = [idle(pool, default_limit, own.get(pool, NOTHING_SET)) for pool in asked - busy]
+        unused = [
+            idle_pool(pool, default_limit, own.get(pool, NOTHING_SET)) for pool in asked - busy
+        ]
         return [*map(_state, parts.engine.snapshots(sorted(asked & busy))), *unused]
 
     def settings(self) -> Mapping[str, PoolSettings]:
@@ -142,13 +143,6 @@ class EnginePools:
         else:  # The slots of a worker on the stock storage, which has no session.
             self._event_log.free_stock_slots(run_id, step_key)
         return not self.has_any(run_id, step_key)
-
-
-def idle(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_SET) -> PoolState:
-    """A pool that nobody uses, of which this is set."""
-    in_force = limit_in_force(pool, own.limit, default_limit)
-    by_default = is_by_default(pool, own.limit, default_limit)
-    return PoolState(pool, replace(own, limit=in_force), from_default=by_default)
 
 
 def _state(found: PoolSnapshot) -> PoolState:
@@ -286,7 +280,7 @@ def with_runs(
     known = {state.pool: state for state in states}
     if names is None:
         for pool in (holding.keys() | waiting.keys()) - known.keys():
-            known[pool] = idle(pool, default_limit)
+            known[pool] = idle_pool(pool, default_limit)
     return [
         replace(
             state,

@@ -29,7 +29,8 @@ from dagster_lifeguard.engine.rules.pool_settings import (
     limit_in_force,
     refuse_out_of_bounds,
 )
-from dagster_lifeguard.engine.session import Member, Session
+from dagster_lifeguard.engine.session import Session
+from dagster_lifeguard.engine.session_member import Member
 from dagster_lifeguard.engine.store.contract import Scope, TryAgainError
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.engine.transactions import Transactions

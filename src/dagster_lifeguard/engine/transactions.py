@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.engine_options import EngineOptions, Point
     from dagster_lifeguard.engine.rules.model import QueuedTicket, Ticket, View
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.engine.session import Member
-    from dagster_lifeguard.engine.store.contract import Store
+    from dagster_lifeguard.engine.session_member import Member
+    from dagster_lifeguard.engine.store.contract import Changes, Store
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +86,14 @@ class Transactions:
             ticket: The ticket.
             look_up: The tags of its run, if the order of a pool asks for them.
         """
-        granted = None if self._own.waits(ticket.key) else self._claim_unseen(ticket)
-        return granted or self._claim_by_look(ticket, look_up)
+        write = self._store.grant_unseen
+        if write is None or self._own.waits(ticket.key):
+            return self._claim_by_look(ticket, look_up)
+        return self._claim_unseen(ticket, write) or self._claim_by_look(ticket, look_up)
 
-    def _claim_unseen(self, ticket: Ticket) -> Granted | None:
+    def _claim_unseen(
+        self, ticket: Ticket, write: Callable[[View, Changes], int | None]
+    ) -> Granted | None:
         """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
         default_limit = self._options.default_limit
         seen = self._seen(ticket)
@@ -103,7 +107,7 @@ class Transactions:
         if not isinstance(verdict, Granted) or changes is None:
             return None
         self._passing("begin")
-        fence = self._store.grant_unseen(presumed, changes)
+        fence = write(presumed, changes)
         self._passing("committed")
         if fence is None:
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.contract import is_leaked
+from dagster_lifeguard.deployment.contract import idle_pool, is_leaked
 from dagster_lifeguard.engine.rules.model import WaitReason, is_script
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
@@ -204,8 +204,14 @@ def overview(
     past: Durations,
     now: float,
 ) -> Overview:
-    """All of these pools in outline, those under most pressure first."""
+    """All pools in outline, those under most pressure first.
+
+    Beside the pools of ``states`` these are the ones that were used in the window: the engine lists
+    a pool under the default limit only while it is in use.
+    """
     states = (*states, *held_back.unlisted)
+    used = past.waits.keys() - {state.pool for state in states}
+    states += tuple(idle_pool(pool, settings.default_limit) for pool in used)
     summaries = [summarize(state, held_back, past, now) for state in states]
     summaries.sort(key=lambda s: (-s.pressure, -(s.oldest_wait or 0.0), -s.held, s.pool))
     waiting, queued = held_back.wait_for_any(states)

@@ -61,7 +61,7 @@ def asset_or_run(deployment: Deployment, text: str) -> Subject:
         f"{deployment.name} knows no asset and no run {text!r}.",
         remedy=_near(text, assets)
         or "Give an asset as a/b, a run's id or the beginning of it, or RUN_ID:STEP. An asset "
-        "is known once a run has planned it, or in the directory of its project.",
+        "is known once a run has planned it.",
         names=[text],
     )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MISSING = {
     NoEstimate.NO_HISTORY: "too little history for the holders or for the steps ahead",
     NoEstimate.OUTLASTED: "the holder has already run longer than nearly every past run",
-    NoEstimate.LEAKED: "the run of the holder is over, so its slots may never be released",
+    NoEstimate.LEAKED: "the holder's run is over, so it may never release its slot",
     NoEstimate.PAUSED: "the limit is 0",
     NoEstimate.TOO_LARGE: "it asks for more slots than the limit",
     NoEstimate.TOO_FAR: "too many steps are ahead",
@@ -28,10 +28,10 @@ REASONS = {
     WaitReason.PAUSED: "paused: the limit is 0",
     WaitReason.TOO_LARGE: "asks for more slots than the limit",
     WaitReason.FULL: "the pool is full",
-    WaitReason.BEHIND: "the free slots are for those ahead",
-    WaitReason.PROMISED: "has a slot, takes it when it looks next",
-    WaitReason.NEXT: "a slot is free and its turn has come",
-    WaitReason.RATE: "a slot is free, and the rate lets it start in its turn",
+    WaitReason.BEHIND: "the free slots are for the steps ahead",
+    WaitReason.PROMISED: "a slot is reserved for it; it takes the slot at its next look",
+    WaitReason.NEXT: "a slot is free, and it is next",
+    WaitReason.RATE: "a slot is free; the rate delays its start",
 }
 """Why a step waits."""
 

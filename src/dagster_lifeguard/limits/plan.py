@@ -15,6 +15,7 @@ from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettin
 from dagster_lifeguard.engine.rules.shown_names import nearest, pool_named, pool_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.policy.config import PoolSpec
+from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -101,7 +102,7 @@ class PoolPlan:
 
     @property
     def drains(self) -> bool:
-        """Whether more is held than the limit will be: nobody goes in until enough is freed."""
+        """Whether more slots are held than the new limit allows: no step starts for a while."""
         changes = self.action in ("set", "delete")
         return changes and self.after is not None and self.after < self.held
 
@@ -355,20 +356,23 @@ def affected(row: PoolPlan) -> Iterator[str]:
     """Who is affected by a change of a pool, a line for each way."""
     if row.drains:
         freed = row.held - (row.after or 0) + (1 if row.after else 0)
-        goes_on = (
-            f"the next goes in when {freed} are freed" if row.after else "nobody goes in after them"
+        then = (
+            f"The next step starts once {freed} of them are released."
+            if row.after
+            else "No step starts after that."
         )
         yield (
-            f"{pool_text(row.pool)}: {row.held} held and stay so; it drains to {row.after}, "
-            f"{goes_on}. Held by {_names(row.holding)}."
+            f"{pool_text(row.pool)}: {number(row.held, 'slot')} "
+            f"{'stays' if row.held == 1 else 'stay'} held until the steps end: "
+            f"{_names(row.holding)}. {then}"
         )
     elif row.lets_in:
         yield (
-            f"{pool_text(row.pool)}: lets in {row.lets_in} of {len(row.waiting)} waiting: "
-            f"{_names(row.waiting[: row.lets_in])}."
+            f"{pool_text(row.pool)}: {row.lets_in} of {number(len(row.waiting), 'waiting step')} "
+            f"will start: {_names(row.waiting[: row.lets_in])}."
         )
     elif row.action in ("set", "delete") and row.waiting:
-        yield f"{pool_text(row.pool)}: {len(row.waiting)} go on waiting: {_names(row.waiting)}."
+        yield f"{pool_text(row.pool)}: no waiting step will start: {_names(row.waiting)}."
 
 
 def _names(steps: Sequence[HoldingStep | WaitingStep]) -> str:

@@ -10,8 +10,8 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 
 from dagster_lifeguard.compat import storages
-from dagster_lifeguard.engine.store.postgres.connection import Statement
-from dagster_lifeguard.engine.store.postgres.store import PostgresStore, connector
+from dagster_lifeguard.engine.store.postgres.connection import Statement, connector
+from dagster_lifeguard.engine.store.postgres.store import PostgresStore
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.storage.config import KEY, StorageOptions, split_options, with_options
 from dagster_lifeguard.storage.event_log import PoolMethods

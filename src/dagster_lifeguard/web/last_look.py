@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_lifeguard.deployment.contract import UNFINISHED
-from dagster_lifeguard.deployment.instance_pools import idle
+from dagster_lifeguard.deployment.contract import UNFINISHED, idle_pool
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.waits import read_held_back
 
@@ -86,7 +85,9 @@ class SeenDeployment:
         if names is None:
             return tuple(self._states.values())
         default = self._settings.default_limit
-        return tuple(self._states.get(name) or idle(name, default) for name in sorted(set(names)))
+        return tuple(
+            self._states.get(name) or idle_pool(name, default) for name in sorted(set(names))
+        )
 
     def history(
         self,

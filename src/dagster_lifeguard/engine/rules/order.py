@@ -1,21 +1,25 @@
 """Which ticket is ahead at the queue of one pool.
 
-The higher priority is ahead. Then, if the order is fair, the smaller share: the slots that the
-waiter's group holds in this pool, plus the slots that earlier waiters of the group ask for. Then
-the earlier turn. Then the smaller number; each number is given once, so there are no ties.
+A ticket is ahead of another one if, compared in this order:
 
-Turns are the virtual time of start-time fair queueing (Goyal, Vin and Cheng, 1996). When a group
-joins the queue, or comes back, its turn begins where its last turn ended, or at the pool's turn if
-that is later. Each granted slot moves the end of the turn by one. So the group starts level with
-the groups that are served next, and gets no credit for the time in which it did not ask. If several
-waiters start together, turns do not depend on which of them looks first.
+1. its priority is higher;
+2. in a fair pool, its share is smaller: the slots that its group holds in this pool, plus the slots
+   that earlier tickets of its group ask for;
+3. in a fair pool, its turn is earlier;
+4. its number is smaller. Each number is given once, so there are no ties.
 
-The pool's turn is the virtual time of WF2Q+ (Bennett and Zhang, 1997). Each granted slot moves it
-by one divided by the number of groups that ask plus one, but not beyond the end of the granted
-turn, and at least to the earliest turn of the groups that ask. It never goes back. So later tickets
-pass a waiting ticket only until the pool's turn reaches the ticket's own turn, even if new groups
-keep arriving. No turn is behind the pool's turn by more than the pool's slots, however long its
-group is kept waiting by something else.
+A group has a turn, the virtual start time of start-time fair queueing (Goyal, Vin and Cheng, 1996).
+The turn begins where the group's last turn ended, or at the pool's turn if that is later, and each
+granted slot moves it by ``SLOT``. So a group that joins the queue, or comes back, is level with the
+groups that are served next, and gets no credit for the time in which it did not ask. The order of
+tickets that start together does not depend on which of their processes looks first.
+
+The pool has a turn too, the virtual time of WF2Q+ (Bennett and Zhang, 1997). With n groups asking,
+a granted slot moves it by ``SLOT / (n + 1)``: at least to the earliest turn of these groups, and at
+most to the end of the granted turn. It never goes back. Two bounds follow. Later tickets pass a
+ticket only until the pool's turn reaches that ticket's own turn, even if new groups keep arriving.
+And no group's turn is earlier than the pool's turn by more than the pool's slots, however long
+something else keeps that group waiting.
 """
 
 from __future__ import annotations
@@ -53,17 +57,21 @@ def ranked(
         turns: Per group, where its next turn begins; a group not listed begins at ``turn``.
         turn: The pool's turn.
     """
-    in_line = sorted(waiters, key=lambda waiter: (-waiter.priority, waiter.number))
+    # By the number at the latest, which no two share: waiters themselves are never compared.
+    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     if held is None:
-        return [((-waiter.priority, 0, 0, waiter.number), waiter) for waiter in in_line]
-    ahead: Counter[str] = Counter()
+        return [((minus_priority, 0, 0, n), waiter) for minus_priority, n, waiter in in_line]
+    begins_of = turns or {}
+    ahead: dict[str, int] = {}
     found = []
-    for waiter in in_line:
-        share = held.get(waiter.group, 0) + ahead[waiter.group]
-        begins = (turns or {}).get(waiter.group, turn) + ahead[waiter.group] * SLOT
-        ahead[waiter.group] += waiter.slots
-        found.append(((-waiter.priority, share, begins, waiter.number), waiter))
-    return sorted(found, key=lambda item: item[0])  # By rank alone, which no two share.
+    for minus_priority, number, waiter in in_line:
+        group = waiter.group
+        before = ahead.get(group, 0)
+        ahead[group] = before + waiter.slots
+        share = held.get(group, 0) + before
+        begins = begins_of.get(group, turn) + before * SLOT
+        found.append(((minus_priority, share, begins, number), waiter))
+    return sorted(found)
 
 
 def queue_of(pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:

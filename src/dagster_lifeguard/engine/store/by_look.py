@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class ByLook:
     """``Store.release`` over ``Store.begin``, and no grant without a look."""
 
+    grant_unseen: None = None
+    """See ``Store.grant_unseen``."""
+
     def begin(self, scope: Scope) -> Transaction:
         """See ``Store.begin``."""
         raise NotImplementedError
@@ -44,8 +47,3 @@ class ByLook:
                 )
                 return True
         return False
-
-    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
-        """See ``Store.grant_unseen``."""
-        del presumed, changes
-        return None

@@ -174,11 +174,12 @@ class Store(Protocol):
             False, with nothing changed, when that grant has ended already.
         """
 
-    def grant_unseen(self, presumed: View, changes: Changes) -> int | None:
-        """Write a grant that was decided on a guessed view, if the guess is right.
+    @property
+    def grant_unseen(self) -> Callable[[View, Changes], int | None] | None:
+        """Writes a grant that was decided on a guessed view, if the guess is right.
 
-        Has the effect of a transaction, in a single message if the store can. Another store may
-        refuse every time, because a guess gains nothing there.
+        Has the effect of a transaction, in a single message. None for a store in the same process,
+        where a guess saves no message.
 
         Args:
             presumed: Pools of which nobody holds or waits for a slot, without a rate or a fair

@@ -22,6 +22,9 @@ _FOR_POOLS = {
     MONITORING_DAEMON: "no slot of a crashed run is freed",
 }
 
+_WHERE = ", or name the code with -w, -m or -f"
+"""What Dagster's daemon asks for: without code it does not start."""
+
 
 @check(
     "daemon-absent",
@@ -34,7 +37,8 @@ def daemon_absent(subject: Examined) -> Iterator[Told]:
     if missing:
         yield Told(
             "Dagster's daemon has never run on this instance: " + _without(missing) + ".",
-            "Start it with this DAGSTER_HOME. If one runs, it uses another instance.",
+            f"Start it in the directory of your project{_WHERE}. If one runs, it uses another "
+            "DAGSTER_HOME.",
             names=[d.name for d in missing],
             evidence=[f"{d.name}: no heartbeat" for d in missing],
             commands=[_start(subject)],
@@ -52,7 +56,8 @@ def daemon_silent(subject: Examined) -> Iterator[Told]:
     if silent:
         yield Told(
             "Dagster's daemon has stopped or hangs: " + _without(silent) + ".",
-            "Start it again with this DAGSTER_HOME, and see its log for why it stopped.",
+            "See its log for why it stopped. Start it again in the directory of your "
+            f"project{_WHERE}.",
             names=[d.name for d in silent],
             evidence=[
                 f"{d.name}: last heartbeat {duration(seconds)} ago" for d, seconds in silent.items()

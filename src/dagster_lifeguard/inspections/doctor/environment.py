@@ -76,9 +76,9 @@ def home_differs(subject: Examined) -> Iterator[Told]:
         return
     yield Told(
         f"DAGSTER_HOME is {home} here, but no dagster-daemon on this machine uses that.",
-        "Start a daemon for this one: run dagster-daemon run in this shell. The daemons below may "
-        "be other projects'; if one is meant to be this project's, start it again with this "
-        "DAGSTER_HOME.",
+        "Start a daemon for this one: run dagster-daemon run in the directory of your project. "
+        "The daemons below may be other projects'; if one is meant to be this project's, start it "
+        "again with this DAGSTER_HOME.",
         names=[str(home), *sorted(set(homes.values()))],
         evidence=[f"process {n}: DAGSTER_HOME={found}" for n, found in sorted(homes.items())],
     )

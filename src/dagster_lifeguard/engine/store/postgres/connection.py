@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
+from sqlalchemy import make_url
 
 from dagster_lifeguard.engine import forks
 from dagster_lifeguard.engine.store.contract import TryAgainError
@@ -46,6 +47,33 @@ _SETTINGS = {
 # On the server process named and on no other: a pooler may answer with one that others use too.
 _SET = """SELECT set_config(name, value, false)
 FROM unnest(%s::text[], %s::text[]) AS setting (name, value) WHERE pg_backend_pid() = %s"""
+
+
+def connector(url: str, lease_seconds: float = 30.0) -> Callable[[], Any]:
+    """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names.
+
+    A server that does not answer is given up after 10 s, and a machine that is gone while it is
+    asked something after 20 s, unless the URL says otherwise; with a shorter lease than 30 s so
+    much earlier, for a process should learn in time that it cannot extend it.
+
+    Args:
+        url: The URL.
+        lease_seconds: The lease that is extended over such a connection.
+    """
+    lease = min(lease_seconds, 30.0)
+    patience = {
+        "connect_timeout": max(2, int(lease / 3)),  # In seconds; libpq takes no less than 2.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": int(lease * 2000 / 3),  # In milliseconds.
+    }
+    parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    dialect: Any = parsed.get_dialect()()
+    arguments, options = dialect.create_connect_args(parsed)
+    for name, value in patience.items():
+        options.setdefault(name, value)
+    return lambda: psycopg2.connect(*arguments, **options)
 
 
 class Statement(NamedTuple):

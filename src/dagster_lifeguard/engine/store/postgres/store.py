@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
-from sqlalchemy import make_url
-
 from dagster_lifeguard.engine.rules.model import (
     Entry,
     EntryKind,
@@ -29,13 +26,14 @@ from dagster_lifeguard.engine.rules.model import (
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.contract import Changes, Scope, TryAgainError
+from dagster_lifeguard.engine.store.postgres import answers
 from dagster_lifeguard.engine.store.postgres.connection import (
     BEGIN,
-    COMMIT,
     PostgresConnection,
     Statement,
     call,
 )
+from dagster_lifeguard.engine.store.postgres.tables import migrate
 from dagster_lifeguard.engine.store.postgres.transaction import (
     PostgresTransaction,
     channel,
@@ -43,15 +41,8 @@ from dagster_lifeguard.engine.store.postgres.transaction import (
     slots_of,
     wake_ups,
 )
-from dagster_lifeguard.engine.store.sql import newest_version, script, usable_from
-from dagster_lifeguard.engine.store.upkeep import (
-    NO_TABLES,
-    Tables,
-    needs_old_processes_gone,
-    package_version,
-    refuse_old_processes,
-    versions_after,
-)
+from dagster_lifeguard.engine.store.sql import newest_version
+from dagster_lifeguard.engine.store.upkeep import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -61,36 +52,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MIGRATION_LOCK = 0x6C696665  # "life"
 _POOLS_KNOWN_MAX = 100_000
-_PLACE = "The engine's tables"
-
-
-def connector(url: str, lease_seconds: float = 30.0) -> Callable[[], Any]:
-    """What opens psycopg2 connections to an SQLAlchemy URL, whatever driver that names.
-
-    A server that does not answer is given up after 10 s, and a machine that is gone while it is
-    asked something after 20 s, unless the URL says otherwise; with a shorter lease than 30 s so
-    much earlier, for a process should learn in time that it cannot extend it.
-
-    Args:
-        url: The URL.
-        lease_seconds: The lease that is extended over such a connection.
-    """
-    lease = min(lease_seconds, 30.0)
-    patience = {
-        "connect_timeout": max(2, int(lease / 3)),  # In seconds; libpq takes no less than 2.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 2,
-        "tcp_user_timeout": int(lease * 2000 / 3),  # In milliseconds.
-    }
-    parsed = make_url(url).set(drivername="postgresql+psycopg2")
-    dialect: Any = parsed.get_dialect()()
-    arguments, options = dialect.create_connect_args(parsed)
-    for name, value in patience.items():
-        options.setdefault(name, value)
-    return lambda: psycopg2.connect(*arguments, **options)
 
 
 class PostgresStore:
@@ -107,57 +69,7 @@ class PostgresStore:
     # ---- transactions --------------------------------------------------------------------------
 
     def migrate(self) -> int:
-        newest = newest_version("postgres")
-        connection = self.connection
-        connection.acquire()
-        try:
-            # The lock is the transaction's: a second process waits, then finds all done.
-            lock = Statement("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            connection.execute([BEGIN, Statement("SET LOCAL lock_timeout = 0"), lock])
-            find = Statement("SELECT to_regclass('lifeguard_schema')::text")
-            ((table,),) = connection.execute([find])
-            found = NO_TABLES
-            if table is not None:
-                read = Statement("SELECT version, usable_from FROM lifeguard_schema")
-                found = Tables(*connection.execute([read])[0])
-            steps = versions_after(found, "postgres", _PLACE)
-            if steps:
-                # Who reads a table for long, such as a dump, keeps out a change of it, and the
-                # change everybody who comes after: give up and try again.
-                connection.execute([Statement("SET LOCAL lock_timeout = '5s'")])
-                self._refuse_old_processes(found)
-                for step in steps:
-                    connection.execute([Statement(text) for text in script("postgres", step)])
-                forget = Statement("DELETE FROM lifeguard_schema")
-                now = (newest, usable_from("postgres", newest))
-                record = Statement(
-                    "INSERT INTO lifeguard_schema (version, usable_from) VALUES (%s, %s)", now
-                )
-                connection.execute([forget, record])
-            connection.execute([COMMIT])
-        finally:
-            connection.roll_back()
-            connection.mutex.release()
-        return max(found.version, newest)
-
-    def _refuse_old_processes(self, found: Tables) -> None:
-        needed = needs_old_processes_gone(found, "postgres")
-        if needed is None:
-            return
-        # No session is opened until the end of the transaction, and what is silent stays over.
-        gate = Statement("SELECT pg_advisory_xact_lock(1734440037)")
-        revoke = Statement(
-            "UPDATE lifeguard_sessions SET lease_until = 0 WHERE tables < %s "
-            "AND lease_until <= extract(epoch FROM clock_timestamp())",
-            (needed,),
-        )
-        alive = Statement(
-            "SELECT label FROM lifeguard_sessions WHERE tables < %s AND lease_until > 0 "
-            "ORDER BY started_at",
-            (needed,),
-        )
-        labels = [label for (label,) in self.connection.execute([gate, revoke, alive])]
-        refuse_old_processes(labels, found, _PLACE)
+        return migrate(self.connection)
 
     def begin(self, scope: Scope) -> PostgresTransaction:
         connection = self.connection
@@ -280,15 +192,15 @@ class PostgresStore:
             session_alive=alive,
             lease_ends=lease_ends,
             pools=self._pool_views(pools, groups or {}),
-            holdings=_holdings(held),
-            tickets=_tickets(waiting),
+            holdings=answers.holdings(held),
+            tickets=answers.tickets(waiting),
             sessions=sessions,
         )
 
     def _pool_views(
         self, found: Sequence[Any] | None, groups: Mapping[str, str]
     ) -> dict[str, PoolView]:
-        views = {pool[0]: _pool_view(pool) for pool in found or ()}
+        views = {pool[0]: answers.pool_view(pool) for pool in found or ()}
         for name, view in views.items():
             if view.settings.fair_by is not None:
                 views[name] = self._fair_view(view, groups.get(name))
@@ -366,13 +278,13 @@ class PostgresStore:
         return {pool: rows.settings(row) for pool, *row in sorted(self._run("all_settings"))}
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
-        return tuple(map(_snapshot, self._run("snapshots", list(pools))))
+        return tuple(map(answers.snapshot, self._run("snapshots", list(pools))))
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         ((held, waiting, holding_is_over, ticket_is_over),) = self._run("ticket", *key)
-        for holding in _holdings(held):
+        for holding in answers.holdings(held):
             return replace(holding, is_over=holding_is_over)
-        for ticket in _tickets(waiting):
+        for ticket in answers.tickets(waiting):
             return replace(ticket, is_over=ticket_is_over)
         return None
 
@@ -452,38 +364,3 @@ def _look(scope: Scope, sessions: Sequence[str]) -> Statement:
     if sessions:
         return call("view_of_sessions", *common, list(sessions))
     return call("view_of_nothing", *common)
-
-
-def _pool_view(found: Sequence[Any]) -> PoolView:
-    pool, *row, taken, queue = found
-    view = rows.pool_view(pool, row, taken or ())
-    return view if view.settings.fair_by is not None else rows.with_queue(view, queue or ())
-
-
-def _snapshot(found: Sequence[Any]) -> PoolSnapshot:
-    pool, *of_settings = found[:6]
-    (due_ns, held, waiting, turn, holders, turns, groups) = found[6:-3]
-    over_holdings, over_tickets, lost_steps = found[-3:]
-    snapshot = PoolSnapshot(
-        pool=pool,
-        settings=rows.settings(of_settings),
-        holdings=_holdings(held),
-        waiting=_tickets(waiting),
-        due_ns=due_ns or 0,
-    )
-    over_keys = {TicketKey(*key) for key in over_holdings or ()}
-    lost = {TicketKey(run_id, step_key): label for run_id, step_key, label in lost_steps or ()}
-    snapshot = rows.without_over(snapshot, over_keys, set(over_tickets or ()), lost)
-    if snapshot.settings.fair_by is None:
-        return snapshot
-    return rows.fair_snapshot(snapshot, holders or (), turn, turns or (), groups or ())
-
-
-def _holdings(found: Sequence[Any] | None) -> tuple[Holding, ...]:
-    if not found:
-        return ()
-    return rows.holdings(found, {TicketKey(row[2], row[3]): row[7] for row in found})
-
-
-def _tickets(found: Sequence[Any] | None) -> tuple[Ticket, ...]:
-    return tuple(rows.ticket(row, sorted(row[7] or ())) for row in found or ())

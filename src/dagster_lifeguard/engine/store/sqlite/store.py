@@ -32,17 +32,11 @@ from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
 from dagster_lifeguard.engine.store.contract import TryAgainError
-from dagster_lifeguard.engine.store.sql import newest_version, script, statements, usable_from
+from dagster_lifeguard.engine.store.sql import newest_version, statements
 from dagster_lifeguard.engine.store.sqlite.connection import BUSY_SECONDS, SqliteConnection
+from dagster_lifeguard.engine.store.sqlite.tables import migrate
 from dagster_lifeguard.engine.store.sqlite.transaction import SqliteTransaction
-from dagster_lifeguard.engine.store.upkeep import (
-    NO_TABLES,
-    Tables,
-    needs_old_processes_gone,
-    package_version,
-    refuse_old_processes,
-    versions_after,
-)
+from dagster_lifeguard.engine.store.upkeep import package_version
 
 if TYPE_CHECKING:
     import sqlite3
@@ -77,45 +71,7 @@ class SqliteStore(ByLook):
     # ---- transactions --------------------------------------------------------------------------
 
     def migrate(self) -> int:
-        newest = newest_version("sqlite")
-        with self.connection.writing() as connection:
-            found = connection.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = 'lifeguard_schema'"
-            ).fetchone()
-            tables = NO_TABLES
-            if found:
-                read = "SELECT version, usable_from FROM lifeguard_schema"
-                tables = Tables(*connection.execute(read).fetchone())
-            place = f"The engine's tables in {self.path}"
-            steps = versions_after(tables, "sqlite", place)
-            if steps:
-                self._refuse_old_processes(connection, tables, place)
-                for step in steps:
-                    for statement in script("sqlite", step):
-                        connection.execute(statement)
-                connection.execute("DELETE FROM lifeguard_schema")
-                connection.execute(
-                    "INSERT INTO lifeguard_schema (version, usable_from) VALUES (?, ?)",
-                    (newest, usable_from("sqlite", newest)),
-                )
-        return max(tables.version, newest)
-
-    @staticmethod
-    def _refuse_old_processes(connection: sqlite3.Connection, found: Tables, place: str) -> None:
-        needed = needs_old_processes_gone(found, "sqlite")
-        if needed is None:
-            return
-        # What is silent stays over.
-        connection.execute(
-            "UPDATE lifeguard_sessions SET lease_until = 0 WHERE tables < ? AND lease_until <= ?",
-            (needed, clock()),
-        )
-        alive = (
-            "SELECT label FROM lifeguard_sessions WHERE tables < ? AND lease_until > 0 "
-            "ORDER BY started_at"
-        )
-        labels = [label for (label,) in connection.execute(alive, (needed,))]
-        refuse_old_processes(labels, found, place)
+        return migrate(self.connection, self.path)
 
     def begin(self, scope: Scope) -> SqliteTransaction:
         connection = self.connection.acquire()
