@@ -216,6 +216,7 @@ def _origin(location) -> RemoteJobOrigin:
         ),
         DagsterRun(
             job_name="named",
+            asset_selection=frozenset({dg.AssetKey(["b", "c"]), dg.AssetKey("a")}),
             remote_job_origin=_origin(
                 ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(), "warehouse")
             ),

@@ -97,6 +97,7 @@ class Told:
     all_runs: list[Run] = field(default_factory=list)
     plans: dict[str, list[PlannedStep]] = field(default_factory=dict)
     asset_pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
     past: list[RunExecution] = field(default_factory=list)
     signs: dict[tuple[str, str], list[LifeSign]] = field(default_factory=dict)
     told_settings: Settings = SETTINGS
@@ -147,8 +148,11 @@ class Told:
     def assets(self):
         return self.asset_pools
 
-    def history(self, since, until=None, *, latest=None):
+    def history(self, since, until=None, *, latest=None, queued=True):
         return iter(self.past)
+
+    def asset_groups(self):
+        return self.groups
 
     def executions(self, run_ids):
         return tuple(execution for execution in self.past if execution.run_id in run_ids)

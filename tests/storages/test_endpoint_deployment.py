@@ -182,6 +182,7 @@ def test_steps_tell_the_pool_of_the_use_of_their_op(deployment, home):
 def test_assets_are_those_of_the_code_locations(deployment):
     found = deployment.assets()
     assert (found["held"], found["free_one"]) == (("orders",), ())
+    assert deployment.asset_groups()["held"] == "default"
 
 
 def test_a_queued_run_waits_and_holds_nothing_under_granularity_run(served, deployment):
@@ -195,6 +196,9 @@ def test_a_queued_run_waits_and_holds_nothing_under_granularity_run(served, depl
 
     with closing(_instance(home, granularity="run")) as instance:
         assert instance.unfinished_runs() == (run,)
+        for each in (deployment, instance):
+            assert run_id in {past.run_id for past in each.history(0.0)}
+            assert run_id not in {past.run_id for past in each.history(0.0, queued=False)}
         found = {state.pool: state for state in instance.pools()}["orders"]
         assert (found.limit, found.from_default, found.holding) == (6, True, ())
         (waiting,) = found.waiting

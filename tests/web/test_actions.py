@@ -58,7 +58,7 @@ class Browser:
     def __init__(self, url: str) -> None:
         self.client = httpx.Client(base_url=url, timeout=60)
 
-    def page(self, path: str, **query: str) -> str:
+    def page(self, path: str, **query: str | list[str]) -> str:
         answer = self.client.get(path, params=query)
         assert answer.status_code == 200, answer.text
         return answer.text
@@ -186,3 +186,40 @@ def test_a_limit_out_of_bounds_is_the_visitors_mistake(deployment):
                     "config-invalid",
                 )
     assert own_limits(deployment.pool_settings()) == {"orders": 1}
+
+
+def test_several_pools_are_paused_and_resumed_together(world, home, deployment):
+    limit(home, 4, "stock/api")
+    limit(home, 0, "paused")
+    with serving(deployment, allow_changes=True) as url:
+        browser = Browser(url)
+        chosen = ["orders", "stock/api", "paused"]
+        page = browser.page("/change/several", do="pause", pool=chosen)
+        assert "Pause 2 pools" in page
+        assert "it is paused already" in page
+        assert browser.confirm(page).headers["location"] == "/"
+        assert own_limits(deployment.pool_settings()) == dict.fromkeys(chosen, 0)
+        stale = page = browser.page("/change/several", do="resume", pool=chosen)
+        assert "stock/api: limit 0 becomes 4." in page
+        assert "its limit before the pause is not known" in page
+        assert browser.confirm(page).status_code == 303
+        after = {"orders": 1, "stock/api": 4, "paused": 0}
+        assert own_limits(deployment.pool_settings()) == after
+        found = browser.client.get("/pools/stock/api.json").json()["changes"]
+        assert [(each["before"], each["after"]) for each in found] == [(0, 4), (4, 0)]
+        assert browser.confirm(stale).status_code == 409
+        assert own_limits(deployment.pool_settings()) == after
+
+
+def test_what_is_no_choice_of_pools_is_told(world, deployment):
+    if world != "stock":
+        pytest.skip("It is refused before anything is asked of the deployment.")
+    with serving(deployment, allow_changes=True) as url:
+        for query, status, text in (
+            ({"do": "pause"}, 400, "No pool is chosen."),
+            ({"do": "delete", "pool": "orders"}, 400, "Nothing is to be done."),
+            ({"do": "pause", "pool": [f"p{n}" for n in range(201)]}, 400, "201 pools are chosen."),
+            ({"do": "pause", "pool": "a\tb"}, 400, "is no name of a pool"),
+        ):
+            answer = httpx.get(f"{url}/change/several.json", params=query)
+            assert (answer.status_code, text in answer.text) == (status, True), answer.text

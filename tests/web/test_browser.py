@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from dagster import AssetKey
 from playwright.sync_api import expect
 from told import Told, pool, run
 from web_server import serving
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep, WaitingStep
+from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.errors import DeploymentError
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -28,6 +30,8 @@ PAGES = {
     "audit": "/audit",
     "doctor": "/doctor",
     "limit": "/change/limit",
+    "several": "/change/several?do=pause&pool=orders&pool=paused",
+    "grouped": "/?group=prefix&period=24h",
     "unknown": "/pools/unknown",
 }
 
@@ -158,6 +162,106 @@ def test_pools_are_searched_while_one_types_and_the_address_says_so(browser):
         told.states = [*told.states, pool("drained"), pool("elsewhere")]
         expect(page.get_by_role("link", name="drained")).to_be_visible()
         expect(page.get_by_role("link", name="elsewhere")).to_have_count(0)
+    context.close()
+
+
+def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(f"{url}/?search=o")
+        grounds = page.locator(".plot-ground svg")
+        box = grounds.nth(0).bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + box["width"] / 2, middle)
+        times = {text.split()[0] for text in page.locator(".readout").all_inner_texts()}
+        assert len(times) == 1
+        assert ":" in times.pop()
+        lines = [line.get_attribute("x1") for line in page.locator(".cross").all()]
+        assert len(set(lines)) == 1
+        page.mouse.move(box["x"] + box["width"] * 0.25, middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.75, middle)
+        page.mouse.up()
+        page.wait_for_url("**from=*")
+        assert "search=o" in page.url
+        found = parse_qs(urlsplit(page.url).query)
+        assert 1800 <= float(found["to"][0]) - float(found["from"][0]) <= 1900
+        page.get_by_role("link", name="orders").click()
+        page.wait_for_url("**/pools/orders?from=*")
+        page.get_by_role("link", name="6 h").click()
+        page.wait_for_url("**period=6h*")
+        page.get_by_role("link", name="Pools", exact=True).first.click()
+        page.wait_for_url("**/?period=6h")
+    context.close()
+
+
+def test_a_bar_tells_of_itself_on_focus_and_leads_to_its_run_in_dagster(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    told = busy()
+    began = time.time() - 600
+    step = StepExecution(
+        "r1", "orders", (AssetKey(["sales", "orders"]),), 1, began + 30, began + 75,
+        Outcome.FAILURE, pool="orders", partitions=("2026-11-07",), waiting=began + 10,
+    )  # fmt: skip
+    told.past = [
+        RunExecution(
+            "r1", "__ASSET_JOB", "FAILURE", began, began + 5, began + 10, began + 80, (step,), ("orders",)
+        )
+    ]  # fmt: skip
+    with serving(told, dagster_url="http://localhost:3000") as url:
+        page.goto(f"{url}/pools/orders")
+        bar = page.locator("a.bar").first
+        tip = page.locator(".tip").first
+        expect(tip).to_be_hidden()
+        bar.focus()
+        expect(tip).to_be_visible()
+        for text in ("sales/orders", "2026-11-07", "5.0s", "20s", "45s", "r1", "failure"):
+            expect(tip).to_contain_text(text)
+        assert bar.get_attribute("href") == "http://localhost:3000/runs/r1"
+        chart = page.locator(".plot-ground svg").first.bounding_box()
+        bars = page.locator(".bar svg").first.bounding_box()
+        assert (chart["x"], chart["width"]) == (bars["x"], bars["width"])
+    context.close()
+
+
+def test_pools_are_found_and_opened_with_the_keyboard_alone(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(url)
+        page.keyboard.press("/")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.type("order")
+        expect(page.locator(".pools th[scope=row] a")).to_have_count(1)
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_role("link", name="orders")).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/pools/orders")
+        page.keyboard.press("ArrowDown")
+        expect(page.locator(".flows .run a").first).to_be_focused()
+    context.close()
+
+
+def test_pools_stay_chosen_while_their_rows_are_sent_anew(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    told = busy()
+    with serving(told, allow_changes=True) as url:
+        page.goto(url)
+        expect(page.locator("#live")).to_have_text("live")
+        page.get_by_label("Choose orders").check()
+        page.get_by_label("Choose free").check()
+        told.states = [*told.states, pool("newcomer", 4)]
+        expect(page.get_by_role("link", name="newcomer")).to_be_visible()
+        expect(page.get_by_label("Choose orders")).to_be_checked()
+        expect(page.get_by_label("Choose newcomer")).not_to_be_checked()
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Pause 2 pools")
     context.close()
 
 

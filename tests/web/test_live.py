@@ -31,7 +31,7 @@ class Changing(Told):
 
 @contextmanager
 def stream(url: str, page: str = "/"):
-    """What a stream has sent so far of its page, as blocks and their HTML."""
+    """What a stream has sent so far of the pools of its page, as blocks and their HTML."""
     got: list[tuple[str, str]] = []
     with httpx.Client(timeout=None) as client, client.stream("GET", f"{url}/live", params={"page": page}) as response:  # fmt: skip
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -46,7 +46,7 @@ def stream(url: str, page: str = "/"):
                     elif key == "data":
                         data.append(value)
                     elif not line and data:
-                        if event.startswith("live"):
+                        if event in ("live_pools", "live_pool", "live_pause"):
                             got.append((event, "\n".join(data)))
                         event, data = "", []
             except (httpx.HTTPError, httpx.StreamError):
@@ -108,7 +108,7 @@ def test_trouble_is_told_and_is_over_again():
             lambda: (a := httpx.get(f"{url}/pools.json").json()).get("trouble") and a
         )
         assert answer["trouble"] == "told cannot be reached."
-        assert answer["overview"]["pools"][0]["pool"] == "orders"
+        assert answer["rows"][0]["pool"]["pool"] == "orders"
         assert "told cannot be reached." in httpx.get(url).text
         told.is_gone = False
         eventually(lambda: httpx.get(f"{url}/healthz").status_code == 200)
@@ -137,9 +137,12 @@ def test_runs_in_the_queue_are_told_where_their_pool_is_and_followed():
         first = page["queued"]["first"][0]
         assert (first["run_id"], first["place"]["blockages"][0]["name"]) == ("b", "orders")
         found = httpx.get(f"{url}/pools.json?show=waiting").json()
-        found = found["overview"]
+        rows, found = found["rows"], found["overview"]
         assert (found["in_queue"], found["queued"], found["waiting"]) == (2, 2, 2)
-        told_of = [(each["pool"], each["waiting"], each["queued"]) for each in found["pools"]]
+        told_of = [
+            (each["pool"], each["waiting"], each["queued"])
+            for each in (row["pool"] for row in rows)
+        ]
         assert told_of == [("orders", 2, 2)]
         metrics = eventually(lambda: metrics_with(url, "lifeguard_pool_queued_runs"))
         assert 'lifeguard_pool_queued_runs{pool="orders"} 2.0' in metrics
@@ -188,5 +191,5 @@ def test_a_page_comes_back_to_a_server_that_was_started_anew():
 def test_there_is_no_stream_for_what_is_no_page():
     with serving(Changing()) as url:
         assert httpx.get(f"{url}/live", params={"page": "/nothing"}).status_code == 404
-        long = {"page": f"/pools/orders?hours={'1' * 5000}"}
+        long = {"page": f"/pools/orders?rows={'1' * 5000}"}
         assert httpx.get(f"{url}/live", params=long).status_code == 414

@@ -68,7 +68,7 @@ def test_ten_thousand_pools_are_few_series():
 
 def test_without_a_window_no_history_is_read_and_only_gauges_are_told():
     class Forgetful(Told):
-        def history(self, since, until=None, *, latest=None):
+        def history(self, since, until=None, *, latest=None, queued=True):
             raise AssertionError("the history was read")
 
     found = metrics_of(Forgetful(states=[pool("orders", 1, [holds("a")])]), window=0)

@@ -128,11 +128,11 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
     person.confirms("Set the limit to 2", "limit 1 becomes 2", "1 of 1 waiting step will start")
     (other,) = home.started(2).keys() - {holder}
     expect(person.holds).to_contain_text(other[:8])
-    expect(person.waits).to_contain_text("Nobody waits")
+    expect(person.waits).to_contain_text("No step waits")
     assert holder in person.holds.text_content() or holder[:8] in person.holds.text_content()
     home.go()
     assert [process.wait() for process in (first, second)] == [0, 0]
-    expect(person.holds).to_contain_text("Nobody holds a slot")
+    expect(person.holds).to_contain_text("No slot is held")
 
     # A holder dies. The engine knows that; elsewhere a person has to.
     home.materialize("second")
@@ -148,7 +148,7 @@ def test_a_person_limits_pauses_raises_and_frees_while_assets_execute(
     else:
         page.get_by_label("I know that it does not work any more.").check()
         person.confirms("Free it all the same")
-    expect(person.holds).to_contain_text("Nobody holds a slot")
+    expect(person.holds).to_contain_text("No slot is held")
 
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(t["what"], t["before"], t["after"]) for t in told] == [
@@ -192,7 +192,7 @@ def test_an_open_page_outlives_its_server(make_home, page: Page):
     expect(person.holds).to_contain_text(waiter[:8])
     home.go()
     assert [process.wait() for process in runs] == [0, 0]
-    expect(person.holds).to_contain_text("Nobody holds a slot")
+    expect(person.holds).to_contain_text("No slot is held")
     assert person.loaded_nothing()
 
 

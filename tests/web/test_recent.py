@@ -40,6 +40,19 @@ def test_a_run_that_is_over_stays_until_the_window_has_passed():
     assert recent.history(NOW + 1) == ()
 
 
+def test_runs_in_the_queue_are_not_read_however_many_there_are():
+    class Asked(Told):
+        asked: ClassVar[list[bool]] = []
+
+        def history(self, since, until=None, *, latest=None, queued=True):
+            self.asked.append(queued)
+            return super().history(since, until)
+
+    told = Asked(past=[going_on("a")])
+    Recent(HOUR).read(told, NOW, {})
+    assert told.asked == [False]
+
+
 def test_a_look_of_a_moment_ago_is_answered_from_memory():
     """The page shows a look that was taken before the history was read last."""
     later = replace(going_on("b"), enqueued=NOW - 10, dequeued=NOW - 10, started=NOW - 10)
@@ -54,7 +67,7 @@ def test_percentiles_are_of_what_is_remembered_where_that_is_less_than_the_windo
     class Asked(Told):
         asked: ClassVar[list[float]] = []
 
-        def history(self, since, until=None, *, latest=None):
+        def history(self, since, until=None, *, latest=None, queued=True):
             self.asked.append(since)
             return super().history(since, until)
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
 from dagster_lifeguard.errors import ConfigError, DeploymentError, LifeguardError
@@ -62,6 +63,14 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
     help="With --allow-changes, write each change to this file: visitor, time, old and new value.",
 )
 @click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Mark pools whose settings differ from this file.  "
+    f"[default: {FILE_NAME}, if it is in the current folder]",
+)
+@click.option(
     "--window",
     default="24h",
     show_default=True,
@@ -77,6 +86,7 @@ def serve_command(
     hosts: tuple[str, ...],
     dagster_url: str | None,
     change_log: Path | None,
+    config_path: Path | None,
     window: float,
     *,
     allow_changes: bool,
@@ -118,6 +128,7 @@ def serve_command(
             dagster_url=_checked(dagster_url),
             allow_changes=allow_changes,
             change_log=change_log,
+            file=_declaring(config_path),
         )
         app = make_app(deployment, serving)
         shown = f"[{host}]" if ":" in host else host
@@ -126,6 +137,21 @@ def serve_command(
             click.echo(f"Access token: {token}", err=True)
         _log_to_stderr()
         make_server(app).run([listener])
+
+
+def _declaring(config_path: Path | None) -> Path | None:
+    """The file to compare with; None for none.
+
+    Raises:
+        ConfigError: The file that was named cannot be read, or is wrong.
+    """
+    if config_path is None:
+        usual = Path(FILE_NAME)
+        return usual.absolute() if usual.is_file() else None
+    from dagster_lifeguard.policy.config import Config  # noqa: PLC0415 - slow
+
+    Config.from_yaml(config_path)
+    return config_path.absolute()
 
 
 def _log_to_stderr() -> None:

@@ -54,6 +54,15 @@ def location_of_run(run: dg.DagsterRun) -> str | None:
     return None if origin is None else str(origin.location_name)
 
 
+def assets_of_run(run: dg.DagsterRun) -> tuple[str, ...]:
+    """The assets that a run was asked to make, each as ``a/b``, sorted; empty if it does not say.
+
+    Relies on: ``DagsterRun.asset_selection`` (1.10.0).
+    """
+    keys = cast("Any", run).asset_selection or ()
+    return tuple(sorted("/".join(key.path) for key in keys))
+
+
 def plan_of_run(run: dg.DagsterRun) -> str | None:
     """What names the plan of a run; runs of one plan have the same.
 

@@ -17,6 +17,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._serdes import deserialize_value
 
 from dagster_lifeguard.compat.runs import (
+    assets_of_run,
     first_pools_of_run,
     location_of_run,
     plan_of_run,
@@ -40,6 +41,7 @@ class RunBody(NamedTuple):
         first_pools: See ``first_pools_of_run``.
         plan: See ``plan_of_run``.
         location: See ``location_of_run``.
+        assets: See ``assets_of_run``.
     """
 
     tags: Mapping[str, str]
@@ -47,6 +49,7 @@ class RunBody(NamedTuple):
     first_pools: Mapping[str, int] | None
     plan: str | None
     location: str | None
+    assets: tuple[str, ...] = ()
 
 
 class StoredRun(NamedTuple):
@@ -108,6 +111,7 @@ def runs_changed_since(
     over: Collection[str],
     *,
     created_before: float | None = None,
+    but: Collection[str] = (),
 ) -> Iterator[StoredRun]:
     """The runs that changed since ``since``, and all unfinished runs, oldest first.
 
@@ -116,10 +120,12 @@ def runs_changed_since(
         since: Seconds since the epoch; of a run that is over, its end or later counts.
         over: The statuses of runs that are over.
         created_before: Seconds since the epoch; None for all.
+        but: Runs with these statuses are left out.
     """
     runs = RunsTable.c
     query = db.select(runs.id).where(
         db.or_(runs.update_timestamp > _moment(since - 1.0), runs.status.not_in(sorted(over))),
+        *([runs.status.not_in(sorted(but))] if but else []),
         *_created_before(created_before),
     )
     storage = _storage(instance)
@@ -222,6 +228,7 @@ def told_by(body: str) -> RunBody:
             first_pools=first_pools,
             plan=plan,
             location=None if origin is None else _location(origin),
+            assets=_assets(found.get("asset_selection")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return _told_by_dagster(body)
@@ -232,6 +239,11 @@ def _location(origin: Any) -> str:
     return intern(found)
 
 
+def _assets(selection: Any) -> tuple[str, ...]:
+    (keys,) = (selection or {"": ()}).values()
+    return tuple(sorted(intern("/".join(key["path"])) for key in keys))
+
+
 def _told_by_dagster(body: str) -> RunBody:
     run = deserialize_value(body, DagsterRun)
     return RunBody(
@@ -240,4 +252,5 @@ def _told_by_dagster(body: str) -> RunBody:
         first_pools=first_pools_of_run(run),
         plan=plan_of_run(run),
         location=location_of_run(run),
+        assets=assets_of_run(run),
     )

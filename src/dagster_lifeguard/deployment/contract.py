@@ -217,6 +217,7 @@ class Run:
         created: When it was submitted.
         started: When its process began to execute.
         ended: When it was over.
+        assets: The assets that it was asked to make, each as ``a/b``; empty where it does not tell.
     """
 
     run_id: str
@@ -230,6 +231,7 @@ class Run:
     priority: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
     location: str | None = None
+    assets: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -361,7 +363,12 @@ class Deployment(Protocol):
         """
 
     def history(
-        self, since: float, until: float | None = None, *, latest: int | None = None
+        self,
+        since: float,
+        until: float | None = None,
+        *,
+        latest: int | None = None,
+        queued: bool = True,
     ) -> Iterator[RunExecution]:
         """Runs that were not over before ``since``, created before ``until``, oldest first.
 
@@ -370,7 +377,11 @@ class Deployment(Protocol):
             until: The same; None for now.
             latest: Read only so many of the runs that ended last, and as many of the runs under
                 way, those that changed last. None reads all of them, and those in the queue.
+            queued: Whether runs that are still in the queue are read too; they executed nothing.
         """
+
+    def asset_groups(self) -> Mapping[str, str]:
+        """The group of each asset; empty where the deployment does not tell, as on an instance."""
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
         """What these runs executed so far, as far as they are known, oldest first."""

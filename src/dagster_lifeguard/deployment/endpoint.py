@@ -262,7 +262,12 @@ class EndpointDeployment:
     # ---- history -------------------------------------------------------------------------------
 
     def history(
-        self, since: float, until: float | None = None, *, latest: int | None = None
+        self,
+        since: float,
+        until: float | None = None,
+        *,
+        latest: int | None = None,
+        queued: bool = True,
     ) -> Iterator[RunExecution]:
         """A webserver tells runs by when they were created: ``latest`` are those created last."""
         for run in self._runs_between(since, until, latest):
@@ -273,8 +278,9 @@ class EndpointDeployment:
 
     def _runs_between(self, since: float, until: float | None, latest: int | None) -> list[Run]:
         of_time = {} if until is None else {"createdBefore": until}
-        over = {"updatedAfter": since} if latest is None else {**_OVER, "updatedAfter": since}
-        going = {"statuses": UNFINISHED if latest is None else IN_PROGRESS}
+        all_wanted = latest is None and queued
+        over = {"updatedAfter": since} if all_wanted else {**_OVER, "updatedAfter": since}
+        going = {"statuses": _statuses_going(latest, queued=queued)}
         found = {
             run.run_id: run
             for filters in (over, going)
@@ -282,6 +288,10 @@ class EndpointDeployment:
             if run.ended is None or run.ended >= since
         }
         return sorted(found.values(), key=lambda run: (run.created, run.run_id))
+
+    def asset_groups(self) -> Mapping[str, str]:
+        nodes = self._webserver.ask("assets")["assetNodes"]
+        return {"/".join(n["assetKey"]["path"]): n["groupName"] for n in nodes if n["groupName"]}
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
         return tuple(map(self._execution, self.runs(run_ids)))
@@ -381,11 +391,18 @@ def _run(row: Mapping[str, Any]) -> Run:
         priority=priority_of(tags),
         tags=tags,
         location=(row["repositoryOrigin"] or {}).get("repositoryLocationName"),
+        assets=tuple(sorted("/".join(key["path"]) for key in row["assetSelection"] or ())),
     )
 
 
 def _assets(by_op: Mapping[str, tuple[str, ...]], handle: str) -> tuple[str, ...]:
     return by_op.get(handle.partition(".")[0], ())
+
+
+def _statuses_going(latest: int | None, *, queued: bool) -> tuple[str, ...]:
+    if latest is not None:
+        return tuple(IN_PROGRESS)
+    return tuple(status for status in UNFINISHED if queued or status != "QUEUED")
 
 
 def _event_row(event: Mapping[str, Any]) -> EventRow | None:

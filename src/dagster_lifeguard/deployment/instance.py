@@ -203,10 +203,20 @@ class InstanceDeployment:
             return history.read_runs(self.instance, run_ids)
 
     def history(
-        self, since: float, until: float | None = None, *, latest: int | None = None
+        self,
+        since: float,
+        until: float | None = None,
+        *,
+        latest: int | None = None,
+        queued: bool = True,
     ) -> Iterator[RunExecution]:
         with self._refusing():
-            yield from history.read_history(self.instance, since, until, latest=latest)
+            yield from history.read_history(
+                self.instance, since, until, latest=latest, queued=queued
+            )
+
+    def asset_groups(self) -> Mapping[str, str]:
+        return {}
 
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
         signs: list[LifeSign] = []
@@ -252,6 +262,7 @@ def _run(stored: StoredRun) -> Run:
         priority=priority_of(told.tags),
         tags=told.tags,
         location=told.location,
+        assets=told.assets,
     )
 
 

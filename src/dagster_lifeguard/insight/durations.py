@@ -197,6 +197,7 @@ class Use(NamedTuple):
             run was in the run queue counts too: the history does not tell what kept it there.
         queued: How long of that the run was in the run queue.
         held: How long it held the pool; None if that is not over.
+        started: When it went in.
     """
 
     pool: str
@@ -204,6 +205,7 @@ class Use(NamedTuple):
     waited: float
     queued: float
     held: float | None
+    started: float
 
 
 def uses(run: RunExecution, settings: Settings) -> Iterator[Use]:
@@ -216,7 +218,7 @@ def uses(run: RunExecution, settings: Settings) -> Iterator[Use]:
             return
         held = None if run.ended is None else run.ended - run.dequeued
         for pool in sorted(pools_of_run(run, settings)):
-            yield Use(pool, run.job_name, queued, queued, held)
+            yield Use(pool, run.job_name, queued, queued, held, run.dequeued)
         return
     first_end = min((step.ended for step in run.steps if step.ended is not None), default=inf)
     for step in run.steps if settings.engine is False else as_holders(run.steps):
@@ -228,7 +230,7 @@ def uses(run: RunExecution, settings: Settings) -> Iterator[Use]:
         waited = in_queue + step.started - asked
         held = None if step.ended is None else step.ended - step.started
         for term in terms_used(step, settings):
-            yield Use(term.name, step.step_key, waited, in_queue, held)
+            yield Use(term.name, step.step_key, waited, in_queue, held, step.started)
 
 
 def terms_used(step: StepExecution, settings: Settings) -> Iterator[Term]:

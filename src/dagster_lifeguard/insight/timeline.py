@@ -57,6 +57,8 @@ class Bar:
         result: How it ended, or what it does: Dagster's status of a run, or the outcome of a step.
         spans: Its phases in order of time.
         failures: When steps of it failed.
+        assets: The assets that it makes, each as ``a/b``, as far as they are known.
+        partitions: Their partitions; empty if they have none.
     """
 
     run_id: str
@@ -65,6 +67,12 @@ class Bar:
     result: str
     spans: tuple[Span, ...]
     failures: tuple[float, ...] = ()
+    assets: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+
+    def seconds_in(self, phase: Phase) -> float:
+        """How long it was in a phase."""
+        return sum(span.ended - span.started for span in self.spans if span.phase is phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,16 @@ def bar_of_step(run: RunExecution, step: StepExecution, until: float) -> Bar:
         result = "executing"
     failed = step.outcome in (Outcome.FAILURE, Outcome.RETRY) and step.ended is not None
     failures = (cast("float", step.ended),) if failed else ()
-    return Bar(step.run_id, step.step_key, step.attempt, result, _some_time(spans), failures)
+    return Bar(
+        step.run_id,
+        step.step_key,
+        step.attempt,
+        result,
+        _some_time(spans),
+        failures,
+        tuple(key.to_user_string() for key in step.asset_keys),
+        step.partitions,
+    )
 
 
 def _some_time(spans: Iterable[Span]) -> tuple[Span, ...]:

@@ -7,9 +7,10 @@ what the server's reader saw last.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.web.sessions import Visitor
 
 POOL_NAME_MAX = 500
+
+POOLS_MAX = 200
+"""So many pools can be changed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,30 @@ class LimitPage:
     limit_max: int
     limit_before_pause: int | None
     seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralPage:
+    """Pools that may be paused or resumed together.
+
+    Attributes:
+        action: ``pause`` or ``resume``.
+        plans: What it would do to each pool that it would change.
+        consequences: The same in sentences.
+        left: The pools that it would not change, and why.
+        seen: Each pool's own limit as it is now; the form sends it back.
+    """
+
+    action: str
+    plans: tuple[PoolPlan, ...]
+    consequences: tuple[str, ...]
+    left: Mapping[str, str]
+    seen: str
+
+    @property
+    def pools(self) -> str:
+        """The pools that it would change, a line for each."""
+        return "\n".join(plan.pool for plan in self.plans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +174,75 @@ class Actions:
         change = PoolChange(time.time(), visitor.who, "limit", pool, plan.live, limit)
         self._log.add(change)
         return DonePage((change,))
+
+    def show_several(self, query: Mapping[str, str]) -> SeveralPage:
+        """What it would do to pause or resume the pools that ``pools`` names, one a line."""
+        action = query.get("do", "")
+        if action not in ("pause", "resume"):
+            raise RequestRefusedError(400, "Nothing is to be done.", remedy="Say pause or resume.")
+        names = list(dict.fromkeys(filter(None, query.get("pools", "").split("\n"))))
+        if not names:
+            raise RequestRefusedError(
+                400, "No pool is chosen.", remedy="Tick the boxes of some pools, and try again."
+            )
+        if len(names) > POOLS_MAX:
+            raise RequestRefusedError(
+                400, f"{len(names)} pools are chosen.", remedy=f"Choose at most {POOLS_MAX}."
+            )
+        plans, left = [], {}
+        for pool in names:
+            _refuse_name(pool)
+            (state,) = self._deployment.pools([pool])
+            limit: int | None = 0
+            if action == "pause" and state.limit == 0:
+                left[pool] = "it is paused already"
+                continue
+            if action == "resume":
+                limit = self._log.limit_before_pause(pool)
+                if state.limit != 0:
+                    left[pool] = "it is not paused"
+                    continue
+                if limit is None:
+                    left[pool] = (
+                        "its limit before the pause is not known: set it on the pool's page"
+                    )
+                    continue
+            plans.append(plan_limit(self._deployment, pool, limit))
+        return SeveralPage(
+            action,
+            tuple(plans),
+            tuple(line for plan in plans for line in _consequences(plan)),
+            left,
+            "\n".join(map(_seen, plans)),
+        )
+
+    def set_several(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
+        """Pause or resume several pools, all or none where the deployment can.
+
+        Raises:
+            RequestRefusedError: A limit is not any more what it was when the form was made.
+        """
+        page = self.show_several(form)
+        if "seen" in form and form["seen"].replace("\r", "") != page.seen:
+            raise RequestRefusedError(
+                409,
+                "A limit of these pools was changed meanwhile.",
+                remedy="Look again at what the change would do.",
+            )
+        self._log.refuse_full()
+        settings = self._deployment.pool_settings()
+        wanted: dict[str, PoolSettings | None] = {
+            plan.pool: replace(settings.get(plan.pool, NOTHING_SET), limit=plan.after)
+            for plan in page.plans
+        }
+        before = {plan.pool: plan.live for plan in page.plans}
+        done = []
+        for pool in self._deployment.set_pools(wanted) if wanted else ():
+            after = {plan.pool: plan.after for plan in page.plans}[pool]
+            change = PoolChange(time.time(), visitor.who, "limit", pool, before[pool], after)
+            self._log.add(change)
+            done.append(change)
+        return DonePage(tuple(done))
 
     def show_free(self, query: Mapping[str, str]) -> FreePage:
         """Who holds what ``subject`` says, and whether it is safe to free."""

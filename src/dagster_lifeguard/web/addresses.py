@@ -14,6 +14,9 @@ Kind = Literal["pools", "assets", "runs"]
 JSON = ".json"
 """What the address of a page's JSON ends with."""
 
+CSV = ".csv"
+"""What the address of a page's tables as CSV ends with."""
+
 
 def address_of(kind: Kind, name: str, *, as_json: bool = False) -> str:
     """The address of the page of a pool, an asset (``a/b``) or a run, or of its JSON."""
@@ -27,7 +30,7 @@ def _fits_a_path(name: str) -> bool:
     """Whether browsers and proxies leave it as it is: no dot segments, no empty ones."""
     segments = name.split("/")
     return not (
-        name.endswith(JSON)
+        name.endswith((JSON, CSV))
         or any(segment in ("", ".", "..") for segment in segments)
         or any(character in name for character in "\\\0")
         or any(0xD800 <= ord(character) <= 0xDFFF for character in name)  # noqa: PLR2004

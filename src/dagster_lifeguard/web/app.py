@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,12 +26,14 @@ from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.web.actions import Actions
 from dagster_lifeguard.web.addresses import address_of
 from dagster_lifeguard.web.changes import ChangeLog
+from dagster_lifeguard.web.csv_tables import csv_of
 from dagster_lifeguard.web.deployment_reader import LOOPS, Look, Reader
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
 from dagster_lifeguard.web.live import Streams
 from dagster_lifeguard.web.made_pages import AT_ONCE, MadePages
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
+from dagster_lifeguard.web.pages.window import Period
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
@@ -91,6 +93,7 @@ class Serving:
         dagster_url: Address of the Dagster UI; None if that is not known.
         allow_changes: Whether limits can be changed and slots be freed.
         change_log: A file in which changes are written down; None for none.
+        file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
     access: Access
@@ -98,6 +101,7 @@ class Serving:
     dagster_url: str | None = None
     allow_changes: bool = False
     change_log: Path | None = None
+    file: Path | None = None
 
 
 def make_app(deployment: Deployment, serving: Serving) -> Starlette:
@@ -128,7 +132,7 @@ class _Server:
         self._templates = Templates()
         self.sessions = Sessions(serving.access.token, serving.access.port)
         self._metrics = Metrics()
-        self._reader = Reader(deployment, serving.window, self._metrics)
+        self._reader = Reader(deployment, serving.window, self._metrics, serving.file)
         self._metrics.attach(self._reader)
         changes = ChangeLog(serving.change_log)
         self._actions = Actions(deployment, changes)
@@ -173,9 +177,13 @@ class _Server:
         found = find_page(request.url.path, query)
         if found is None:
             raise HTTPException(404)
-        address, as_json = found
+        address, form = found
         kept = await self._pages.page(address)
-        if as_json:
+        if form == "csv":
+            table = query.get("table", "")
+            text = await asyncio.to_thread(csv_of, address.route.template, kept.page, table)
+            return Response(text, media_type="text/csv")
+        if form == "json":
             seen = {"deployment": self._deployment.name, "trouble": kept.look.trouble or None}
             return Response(encode(kept.page, **seen), media_type=_JSON)
         site = self._site(request, kept.look, address)
@@ -222,9 +230,13 @@ class _Server:
             if as_json or visitor.is_program:
                 return Response(encode(done), media_type=_JSON)
             pool = fields.get("pool") or next((c.pool for c in done.changes if c.pool), "")
-            return RedirectResponse(address_of("pools", pool) if pool else "/", 303)
+            is_of_one = pool and "pools" not in fields
+            return RedirectResponse(address_of("pools", pool) if is_of_one else "/", 303)
         async with self._room:
-            page = await asyncio.to_thread(show, dict(request.query_params))
+            query = dict(request.query_params)
+            if template == "several":  # A form says ``pool`` once for each box that is ticked.
+                query["pools"] = "\n".join(request.query_params.getlist("pool"))
+            page = await asyncio.to_thread(show, query)
         if as_json:
             return Response(encode(page), media_type=_JSON)
         html = partial(self._templates.whole, template, page, self._site(request))
@@ -236,6 +248,7 @@ class _Server:
             "limit": ("limit", self._actions.show_limit, self._actions.set_limit),
             "pause": ("limit", self._actions.show_pause, None),
             "resume": ("limit", self._actions.show_resume, None),
+            "several": ("several", self._actions.show_several, self._actions.set_several),
             "free": ("free", self._actions.show_free, self._actions.free),
         }
         if action not in known:
@@ -322,6 +335,7 @@ class _Server:
             watch="",
             seen=0.0 if look is None else look.at,
             trouble="" if look is None else look.trouble,
+            period="" if address is None else urlencode(Period.of(dict(address.query)).query),
         )
 
 

@@ -172,6 +172,14 @@ class ChangeLog:
             kept = tuple(reversed(self._kept))
         return tuple(c for c in kept if pool in (None, c.pool))
 
+    def last_limits(self) -> dict[str, PoolChange]:
+        """For each pool the newest change of its limit."""
+        found: dict[str, PoolChange] = {}
+        for change in self.newest():
+            if change.what == "limit":
+                found.setdefault(change.pool, change)
+        return found
+
     def limit_before_pause(self, pool: str) -> int | None:
         """The limit that a pool had before it was paused here; None if that is not known."""
         for change in self.newest(pool):

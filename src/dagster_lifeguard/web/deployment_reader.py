@@ -6,19 +6,21 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.durations import Durations, read_durations, uses
+from dagster_lifeguard.insight.durations import Durations, read_durations, terms_of_asset, uses
 from dagster_lifeguard.insight.pools import runs_leaked
 from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
+from dagster_lifeguard.web.limit_origins import LimitOriginReader, LimitOrigins
 from dagster_lifeguard.web.recent_history import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.deployment.history import RunExecution
@@ -44,6 +46,12 @@ AUDIT_PAUSE_SECONDS = 300.0
 """The pause between two audits, or fifty times as long as one takes."""
 
 _AUDIT_SHARE = 50
+
+LIMITS_SECONDS = 5.0
+"""The pause between two looks at what set the limits, or fifty times as long as one takes."""
+
+GROUPS_SECONDS = 300.0
+"""The groups of assets are read anew so often."""
 
 PAST_SECONDS = 30.0
 """Percentiles are reckoned anew so often."""
@@ -71,6 +79,8 @@ class Look:
         past: Of which percentiles and estimates are drawn.
         news_of: For each pool the number of the look since which it is as it is; under the empty
             name, that of what concerns all.
+        limits: What set the limits.
+        groups: The asset group of each pool, as far as the deployment tells it.
         trouble: Why the deployment could not be looked at since ``at``; empty if it could.
     """
 
@@ -81,6 +91,8 @@ class Look:
     deployment: SeenDeployment
     past: Durations
     news_of: Mapping[str, int]
+    limits: LimitOrigins = field(default_factory=LimitOrigins)
+    groups: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
 
     def has_news(self, pool: str, number: int) -> bool:
@@ -101,7 +113,7 @@ class Counts(Protocol):
         """Take how much an audit of the last hour found."""
 
 
-LOOPS = 4
+LOOPS = 5
 """A reader looks from so many threads at once."""
 
 
@@ -112,6 +124,7 @@ class Reader:
         deployment: Where to look.
         window: The seconds of the past that are remembered; 0 for none.
         counts: Told what was executed, and what was taken back.
+        file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
     def __init__(
@@ -119,12 +132,15 @@ class Reader:
         deployment: Deployment,
         window: float,
         counts: Counts,
+        file: Path | None = None,
     ) -> None:
         self._deployment = deployment
         self._recent = Recent(window)
         self._window = window
         self._counts = counts
         self._expiries = Expiries()
+        self._origins = LimitOriginReader(file)
+        self._grouped: float | None = None
         self._look: Look | None = None
         self._queue: SeenQueue | None = None
         self._failure: LifeguardError | None = None
@@ -202,6 +218,7 @@ class Reader:
             self._queue_on(),
             self._remember_on(),
             self._audit_on(),
+            self._limits_on(),
         )
 
     async def _look_on(self) -> None:
@@ -262,6 +279,8 @@ class Reader:
                 states=states,
                 deployment=self._picture(settings, states),
                 past=Durations(now, now) if before is None else before.past,
+                limits=LimitOrigins() if before is None else before.limits,
+                groups={} if before is None else before.groups,
                 news_of=_news_of(before, settings, states, number),
             )
         )
@@ -347,6 +366,46 @@ class Reader:
                     _log.exception("the last hour could not be audited")
             pause = max(AUDIT_PAUSE_SECONDS, _AUDIT_SHARE * (time.monotonic() - began))
             await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
+
+    async def _limits_on(self) -> None:
+        """Look at what set the limits, and at the groups of assets."""
+        while True:
+            began = time.monotonic()
+            if self._look is not None and not self._look.trouble:
+                try:
+                    limits, groups = await asyncio.to_thread(self._read_limits, self._look)
+                except LifeguardError as error:
+                    _log.info("what set the limits could not be read: %s", error.message)
+                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
+                    _log.exception("what set the limits could not be read")
+                else:
+                    self._tell_limits(limits, groups)
+            pause = max(LIMITS_SECONDS, _AUDIT_SHARE * (time.monotonic() - began))
+            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
+
+    def _read_limits(self, look: Look) -> tuple[LimitOrigins, Mapping[str, str]]:
+        limits = self._origins.read(self._deployment)
+        now = time.monotonic()
+        if self._grouped is not None and now - self._grouped < GROUPS_SECONDS:
+            return limits, look.groups
+        self._grouped = now
+        by_asset = self._deployment.asset_groups()
+        if not by_asset:
+            return limits, {}
+        groups: dict[str, str] = {}
+        for asset, texts in self._deployment.assets().items():
+            for term in terms_of_asset(asset, texts, look.settings):
+                if asset in by_asset:
+                    groups.setdefault(term.name, by_asset[asset])
+        return limits, groups
+
+    def _tell_limits(self, limits: LimitOrigins, groups: Mapping[str, str]) -> None:
+        look = self._look
+        if look is None or (look.limits == limits and look.groups == groups):
+            return
+        number = look.number + 1
+        news_of = {**look.news_of, "": number}
+        self._tell(replace(look, number=number, limits=limits, groups=groups, news_of=news_of))
 
     def _audit(self) -> int:
         now = time.time()

@@ -72,6 +72,7 @@ class SeenDeployment:
         self._states = {state.pool: state for state in states}
         self._recent = recent
         self._queue = queue
+        self._held_back: HeldBack | None = None
 
     @property
     def name(self) -> str:
@@ -89,12 +90,29 @@ class SeenDeployment:
         )
 
     def history(
-        self, since: float, until: float | None = None, *, latest: int | None = None
+        self,
+        since: float,
+        until: float | None = None,
+        *,
+        latest: int | None = None,
+        queued: bool = False,
     ) -> Iterator[RunExecution]:
+        """What is remembered, or else what the deployment tells; runs in the queue are not told."""
+        del queued  # No page draws a run that is in the queue from its history.
         found = self._recent.history(since, until)
         if found is not None:
             return iter(found)
-        return self._deployment.history(since, until, latest=latest)
+        return self._deployment.history(since, until, latest=latest, queued=False)
+
+    def remembered_since(self, since: float) -> float:
+        """Since when the history is in memory, if that is later than ``since``.
+
+        Where nothing is remembered, all is read from the deployment.
+        """
+        return since if self._recent.since == float("inf") else max(since, self._recent.since)
+
+    def asset_groups(self) -> Mapping[str, str]:
+        return self._deployment.asset_groups()
 
     def limits(self) -> Mapping[str, int]:
         return {
@@ -110,7 +128,9 @@ class SeenDeployment:
         """The runs that the run queue holds back; None if the queue was not looked at yet."""
         if self._queue is None and self._settings.granularity == "op":
             return None
-        return read_held_back(self, self._settings, self._states.values(), now)
+        if self._held_back is None:  # Once for each picture, however many ask.
+            self._held_back = read_held_back(self, self._settings, self._states.values(), now)
+        return self._held_back
 
     def is_leaked(self, run_id: str) -> bool:
         """Whether the run was over when the queue was looked at, and held slots all the same."""

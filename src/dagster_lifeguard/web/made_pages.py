@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.web.kept_sums import KeptSums
 from dagster_lifeguard.web.routes import PageRequest
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class MadePages:
         self._site_for = site_for
         self._kept: OrderedDict[str, MadePage] = OrderedDict()
         self._being_made: dict[str, asyncio.Task[MadePage]] = {}
+        self._sums = KeptSums()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def page(self, address: Address) -> MadePage:
@@ -127,6 +129,8 @@ class MadePages:
     async def _make(self, address: Address, look: Look) -> MadePage:
         async with self._room:
             kept = await asyncio.to_thread(self._made, address, look)
+        if address.is_data:
+            return kept
         self._kept[address.text] = kept
         self._kept.move_to_end(address.text)
         while len(self._kept) > PAGES_MAX:
@@ -142,11 +146,16 @@ class MadePages:
             dict(address.query),
             self._reader.window,
             self._changes,
+            self._sums,
         )
         began = time.monotonic()
         page = route.make(asked)
         site = self._site_for(look, address)
-        live = self._templates.live(route.template, page, site) if route.is_live else {}
+        live = (
+            self._templates.live(route.template, page, site)
+            if route.is_live and not address.is_data
+            else {}
+        )
         made = time.monotonic()
         return MadePage(page, look, made, made - began, live)
 

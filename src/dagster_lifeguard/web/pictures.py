@@ -5,7 +5,8 @@ A picture bears classes and no styles, which the pages' Content-Security-Policy 
 
 from __future__ import annotations
 
-from itertools import pairwise
+import time
+from itertools import groupby, pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -30,17 +31,21 @@ from dagster_lifeguard.texts import (
     short,
     window_text,
 )
+from dagster_lifeguard.web.pages.window import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.insight.pools import PoolSummary
     from dagster_lifeguard.insight.timeline import Bar, Timeline
+    from dagster_lifeguard.web.limit_origins import LimitOrigin
+    from dagster_lifeguard.web.pages.window import Period
 
 WIDTH, HEIGHT = 120.0, 28.0
 """Of a line's ground, in its own units; it is stretched to the place that it is given."""
 
 _TICKS = 4
+_WITH_SECONDS_BELOW = 60.0
 
 
 def area(values: Sequence[float], top: float) -> str:
@@ -68,13 +73,87 @@ def y_of(value: float, top: float) -> str:
     return f"{_y(value, top):.1f}"
 
 
+def plot_line(values: Sequence[float | None], top: float) -> str:
+    """The path of a stepped line with gaps where there is no value; empty if there is none."""
+    return " ".join(f"M{x:.1f},{heights[0]}{_on(x, heights)}" for x, heights in _runs(values, top))
+
+
+def plot_area(values: Sequence[float | None], top: float) -> str:
+    """The path of the ground under ``plot_line``."""
+    return " ".join(
+        f"M{x:.1f},{HEIGHT} V{heights[0]}{_on(x, heights)} V{HEIGHT} Z"
+        for x, heights in _runs(values, top)
+    )
+
+
+def _runs(values: Sequence[float | None], top: float) -> Iterator[tuple[float, list[str]]]:
+    """Where each run of values begins, and the height of each value."""
+    width = WIDTH / len(values)
+    for is_known, run in groupby(enumerate(values), key=lambda pair: pair[1] is not None):
+        if is_known:
+            found = list(run)
+            yield found[0][0] * width, [f"{_y(value or 0.0, top):.1f}" for _, value in found]
+
+
+def _on(x: float, heights: Sequence[str]) -> str:
+    """A stepped line on from its beginning."""
+    width = WIDTH / PARTS
+    parts = []
+    for index, (before, height) in enumerate(pairwise(heights), start=1):
+        if height != before:
+            parts.append(f"H{x + index * width:.1f}V{height}")
+    return "".join([*parts, f"H{x + len(heights) * width:.1f}"])
+
+
+def part_times(since: float, until: float, now: float) -> list[str]:
+    """When each part of a period was, as people are told it."""
+    length = (until - since) / PARTS
+    return [moment_text(since + index * length, now, length) for index in range(PARTS)]
+
+
+def axis_of(since: float, until: float, now: float) -> list[str]:
+    """What stands at the beginning, in the middle and at the end of an axis of time."""
+    return [moment_text(at, now, until - since) for at in (since, (since + until) / 2, until)]
+
+
+def moment_text(at: float, now: float, scale: float) -> str:
+    """A moment by this machine's clock, as exactly as a picture of that many seconds tells it."""
+    moment, today = time.localtime(at), time.localtime(now)
+    clock = "%H:%M:%S" if scale < _WITH_SECONDS_BELOW else "%H:%M"
+    return time.strftime(clock if moment[:3] == today[:3] else f"%d %b {clock}", moment)
+
+
+def period_text(period: Period, now: float) -> str:
+    """A period as people are told it."""
+    if period.begin is None or period.end is None:
+        return f"the last {window_text(period.seconds)}"
+    begin, end = (moment_text(at, now, 900.0) for at in (period.begin, period.end))
+    return f"{begin} to {end}"
+
+
+def input_text(at: float) -> str:
+    """A moment as a field for a date and a time takes it."""
+    return time.strftime("%Y-%m-%dT%H:%M", time.localtime(at))
+
+
+def origin_text(origin: LimitOrigin, now: float) -> str:
+    """What set a limit, and when and by whom as far as that is known."""
+    words = {"file": "lifeguard.yaml", "own": "own limit", "default": "default limit", "none": ""}
+    parts = [words[origin.source]]
+    if origin.source in ("file", "own") and origin.at is not None:
+        parts.append(moment_text(origin.at, now, 3600.0))
+    if origin.who:
+        parts.append(f"by {printable(origin.who)}")
+    return " ".join(filter(None, parts))
+
+
 def sentence_of(values: Sequence[float], limit: int | None, span: str) -> str:
     """What a line says, for who does not see it."""
     if not any(values):
-        return f"Nothing held in the last {span}."
+        return f"{span}: no slot was held."
     mean = sum(values) / len(values)
     of = "" if not limit else f" of {limit:,}"
-    return f"Last {span}: {mean:.1f} slots held on average, at most {ceil(max(values)):,}{of}."
+    return f"{span}: {mean:.1f} slots held on average, at most {ceil(max(values)):,}{of}."
 
 
 def tone_of(pool: PoolSummary) -> str:
@@ -130,6 +209,20 @@ def bar_text(bar: Bar) -> str:
     return ", ".join([*parts, bar.result])
 
 
+def bar_facts(bar: Bar, now: float) -> Iterator[tuple[str, str]]:
+    """What a bar tells besides its name: when it began, and how long it was in each phase."""
+    yield "began", clock_text(bar.spans[0].started, now)
+    words = {
+        Phase.QUEUED: "in run queue",
+        Phase.STARTING: "starting",
+        Phase.WAITING: "waited",
+        Phase.EXECUTING: "executed",
+    }
+    for phase, word in words.items():
+        if any(span.phase is phase for span in bar.spans):
+            yield word, duration_text(bar.seconds_in(phase))
+
+
 def ticks_of(found: Timeline) -> list[str]:
     """What stands at equal distances along the axis, from edge to edge."""
     step = (found.until - found.since) / (_TICKS - 1)
@@ -144,6 +237,14 @@ def anchor(name: str) -> str:
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "anchor": anchor,
     "area": area,
+    "axis": axis_of,
+    "input_moment": input_text,
+    "origin": origin_text,
+    "part_times": part_times,
+    "period": period_text,
+    "plot_area": plot_area,
+    "plot_line": plot_line,
+    "bar_facts": bar_facts,
     "bar_text": bar_text,
     "clock": clock_text,
     "date": date_text,

@@ -19,7 +19,9 @@ _MARGIN_SECONDS = 30.0
 
 
 class Recent:
-    """The runs that were not over before a window of time.
+    """The runs that were not over before a window of time, but not those in the run queue.
+
+    A run in the queue executed nothing yet; however many there are, none of them is read.
 
     One thread calls ``read``; any may call ``history``.
 
@@ -53,14 +55,14 @@ class Recent:
         runs = dict(self._runs)
         news = []
         seen = set()
-        for found in deployment.history(since):
+        for found in deployment.history(since, queued=False):
             run = ended_by(ends, found)
             seen.add(run.run_id)
             before = runs.get(run.run_id)
             if run != before:
                 runs[run.run_id] = run
                 news.append((before, run))
-        # Every run without an end is read each time: one that is not was deleted.
+        # Every run under way is read each time: one that is not was deleted.
         runs = {r.run_id: r for r in runs.values() if r.ended is not None or r.run_id in seen}
         kept_since = edge if first else max(edge, self._since)
         self._runs, self._since = _bounded(runs, kept_since)

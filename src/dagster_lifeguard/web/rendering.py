@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dagster_lifeguard.engine.rules.pool_expressions import is_of_all_partitions
+from dagster_lifeguard.web.pages.overview import CHOICES
 from dagster_lifeguard.web.pictures import FILTERS
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self.environment.filters.update(FILTERS)
+        self.environment.globals["choices"] = CHOICES
         self.environment.tests["of_all_partitions"] = is_of_all_partitions
 
     def whole(self, name: str, page: object, site: Site) -> str:

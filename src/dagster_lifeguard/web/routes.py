@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
-from dagster_lifeguard.web.addresses import JSON
+from dagster_lifeguard.web.addresses import CSV, JSON
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.pages.asset import asset_page
 from dagster_lifeguard.web.pages.audit import audit_page
@@ -15,14 +15,18 @@ from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
 from dagster_lifeguard.web.pages.pool import pool_page
 from dagster_lifeguard.web.pages.run import run_page
-from dagster_lifeguard.web.pages.window import Window
+from dagster_lifeguard.web.pages.window import ALL_ROWS, Period, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.deployment_reader import Look
+    from dagster_lifeguard.web.kept_sums import KeptSums
+
+Form = Literal["html", "json", "csv"]
 
 AUDIT_SECONDS = 86400.0
 """So far back an audit looks where the server remembers no past."""
@@ -42,6 +46,7 @@ class PageRequest:
         query: What else the address says.
         window: The seconds of the past that the server remembers.
         changes: What was changed here.
+        sums: What is reckoned over all pools, once for everybody.
     """
 
     look: Look
@@ -50,6 +55,11 @@ class PageRequest:
     query: Mapping[str, str]
     window: float
     changes: ChangeLog
+    sums: KeptSums
+
+    def load(self, pool: str | None = None) -> Load:
+        """The load of the period that the address asks for, of one pool or of all."""
+        return self.sums.load(self.look, Period.of(self.query), pool)
 
     @property
     def now(self) -> float:
@@ -87,7 +97,11 @@ PAGES: Mapping[str, Route] = {
     "": Route(
         "overview",
         lambda asked: overview_page(
-            asked.look.deployment, asked.look.past, Choice.of(asked.query), asked.look.at
+            asked.look,
+            asked.sums.outline(asked.look),
+            asked.load(),
+            Choice.of(asked.query),
+            asked.changes.last_limits(),
         ),
     ),
     "audit": Route(
@@ -110,6 +124,7 @@ PAGES_OF: Mapping[str, Route] = {
             asked.look.past,
             Window.of(asked.query),
             asked.now,
+            load=asked.load(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
         ),
@@ -148,6 +163,11 @@ class Address:
     query: tuple[tuple[str, str], ...]
     text: str
 
+    @property
+    def is_data(self) -> bool:
+        """Whether all rows are asked for: no HTML is made of them, and they are not kept."""
+        return ("rows", ALL_ROWS) in self.query
+
 
 def refuse_long(query: Mapping[str, str]) -> None:
     """Refuse values that nobody needs, and that would be kept with the page.
@@ -159,23 +179,33 @@ def refuse_long(query: Mapping[str, str]) -> None:
         raise RequestRefusedError(414, "The address says too much.", remedy="Say less.")
 
 
-def find_page(path: str, query: Mapping[str, str]) -> tuple[Address, bool] | None:
-    """The page at a path, and whether its JSON is asked for; None if there is none there.
+def find_page(path: str, query: Mapping[str, str]) -> tuple[Address, Form] | None:
+    """The page at a path, and in which form it is asked for; None if there is none there.
 
     Args:
         path: Decoded, with ``/`` at its begin.
         query: Decoded.
     """
-    as_json = path.endswith(JSON)
-    first, slash, name = path.removesuffix(JSON).lstrip("/").partition("/")
+    form: Form = "json" if path.endswith(JSON) else "csv" if path.endswith(CSV) else "html"
+    first, slash, name = (
+        path.removesuffix(JSON)
+        .removesuffix(CSV if form == "csv" else "")
+        .lstrip("/")
+        .partition("/")
+    )
     first = "" if first in ("pools", "overview") and not slash and "name" not in query else first
-    rest = tuple(sorted((key, value) for key, value in query.items() if key != "name"))
+    said = {key: value for key, value in query.items() if key not in ("name", "table")}
+    if form == "csv":
+        said["rows"] = ALL_ROWS
+    elif form == "html" and said.get("rows") == ALL_ROWS:
+        del said["rows"]  # A page of all rows is data, and nothing to look at.
+    rest = tuple(sorted(said.items()))
     if first in PAGES_OF:
         name = name or query.get("name", "")
         if name:
             shown = urlencode((("name", name), *rest), errors="surrogatepass")
-            return Address(PAGES_OF[first], name, rest, f"/{first}?{shown}"), as_json
+            return Address(PAGES_OF[first], name, rest, f"/{first}?{shown}"), form
     elif first in PAGES and not slash:
         shown = urlencode(rest, errors="surrogatepass")
-        return Address(PAGES[first], "", rest, f"/{first}" + (shown and f"?{shown}")), as_json
+        return Address(PAGES[first], "", rest, f"/{first}" + (shown and f"?{shown}")), form
     return None

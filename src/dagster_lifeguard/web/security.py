@@ -203,7 +203,7 @@ class Guard:
 def wants_html(request: Request) -> bool:
     """Whether the answer is for somebody to look at."""
     path = request.url.path
-    if path.endswith(".json") or path in _FOR_PROGRAMS or path.startswith(_STATIC):
+    if path.endswith((".json", ".csv")) or path in _FOR_PROGRAMS or path.startswith(_STATIC):
         return False
     accepted = request.headers.get("accept", "*/*")
     return "text/html" in accepted or "json" not in accepted

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.addresses import address_of, asset_in_dagster, run_in_dagster
+from dagster_lifeguard.web.pages.window import Period
 
 WATCH = "/live"
 
@@ -40,6 +42,8 @@ class Site:
         seen: When the deployment was last looked at with success.
         trouble: Why it could not be looked at since; empty if it could.
         needs_login: Whether there is somebody to log out.
+        period: How addresses ask for the period that is shown, which all links keep; empty for the
+            usual one.
     """
 
     deployment: str
@@ -55,6 +59,7 @@ class Site:
     seen: float
     trouble: str = ""
     needs_login: bool = False
+    period: str = ""
 
     @property
     def trouble_told(self) -> str:
@@ -68,19 +73,56 @@ class Site:
 
     def pool(self, name: str) -> str:
         """The address of a pool's page."""
-        return address_of("pools", name)
+        return self._keep_period(address_of("pools", name))
 
     def asset(self, name: str) -> str:
         """The address of an asset's page."""
-        return address_of("assets", name)
+        return self._keep_period(address_of("assets", name))
 
     def run(self, run_id: str) -> str:
         """The address of a run's page."""
         return address_of("runs", run_id)
 
+    @property
+    def home(self) -> str:
+        """The address of the overview."""
+        return self._keep_period("/")
+
+    def in_period(self, name: str) -> str:
+        """The address of this page with another period."""
+        usual = Period()
+        query = dict(self.query_but_period) | (Period(name).query if name != usual.name else {})
+        return self.path + ("?" + urlencode(query, errors="surrogatepass") if query else "")
+
+    def exported(self, form: str, table: str = "") -> str:
+        """The address of the data of this page, as ``json`` or ``csv``."""
+        query = parse_qsl(urlsplit(self.address).query, errors="surrogatepass")
+        query += [("table", table)] if table else []
+        path = self.path if self.path != "/" else "/pools"
+        text = urlencode(query, errors="surrogatepass")
+        return f"{path}.{form}" + (f"?{text}" if text else "")
+
+    @property
+    def path(self) -> str:
+        """The address of this page without its query."""
+        return urlsplit(self.address).path
+
+    @property
+    def query_but_period(self) -> list[tuple[str, str]]:
+        """What the address of this page says besides the period."""
+        pairs = parse_qsl(urlsplit(self.address).query, errors="surrogatepass")
+        return [pair for pair in pairs if pair[0] not in ("period", "from", "to", "page")]
+
+    def _keep_period(self, address: str) -> str:
+        return address + (f"{'&' if '?' in address else '?'}{self.period}" if self.period else "")
+
     def dagster_run(self, run_id: str) -> str | None:
         """The run in the Dagster UI."""
         return run_in_dagster(self.dagster_url, run_id)
+
+    def dagster_backfill(self, backfill: str) -> str | None:
+        """The runs of a backfill in the Dagster UI."""
+        return None if self.dagster_url is None else f"{self.dagster_url}/runs/b/{quote(backfill)}"
 
     def dagster_asset(self, name: str) -> str | None:
         """The asset in the Dagster UI."""

@@ -52,6 +52,7 @@ def read_history(
     until: float | None = None,
     *,
     latest: int | None = None,
+    queued: bool = True,
 ) -> Iterator[RunExecution]:
     """Read the history of the runs that were not over before ``since``, oldest first.
 
@@ -62,13 +63,15 @@ def read_history(
         since: Seconds since the epoch.
         until: Only runs that were created before; None for all.
         latest: See ``Deployment.history``.
+        queued: The same.
 
     Raises:
         DeploymentError: The event log cannot be read.
     """
     runs: Iterable[StoredRun]
     if latest is None:
-        runs = runs_changed_since(instance, since, OVER, created_before=until)
+        but = () if queued else ("QUEUED",)
+        runs = runs_changed_since(instance, since, OVER, created_before=until, but=but)
     else:
         over = latest_run_ids(instance, OVER, since, created_before=until, count_max=latest)
         going = latest_run_ids(instance, IN_PROGRESS, 0.0, created_before=until, count_max=latest)

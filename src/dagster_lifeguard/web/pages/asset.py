@@ -12,16 +12,20 @@ from dagster_lifeguard.insight.durations import Sample, terms_of_asset
 from dagster_lifeguard.insight.explanation import explain
 from dagster_lifeguard.insight.subject import asset_or_run
 from dagster_lifeguard.insight.timeline import Phase, timeline_of_asset
-from dagster_lifeguard.web.pages.window import BARS_MAX, readable
+from dagster_lifeguard.web.pages.window import BARS_MAX, PARTS, readable
+from dagster_lifeguard.web.plots import Plot, asset_plots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.insight.durations import Durations, Spread
     from dagster_lifeguard.insight.explanation import Explanation
     from dagster_lifeguard.insight.timeline import Bar, Timeline
     from dagster_lifeguard.web.pages.window import Window
+
+RIVALS_MAX = 20
+"""Of the other assets of a pool so many are told."""
 
 STEPS_MAX = 20
 """Of the steps that make it now so many are told in full."""
@@ -40,6 +44,9 @@ class AssetPage:
         executions: How long it took in the window, where it went well; None if it never did.
         failed: How many attempts of it failed in the window.
         waits: How long those waited that made it in the window, 0 for one that did not have to.
+        plots: The charts of the window.
+        rivals: For each of its pools, the other assets that ask for it; the first ``RIVALS_MAX``.
+        rival_counts: For each of its pools, how many there are in all.
     """
 
     name: str
@@ -50,6 +57,9 @@ class AssetPage:
     executions: Spread | None
     failed: int
     waits: Spread | None
+    plots: tuple[Plot, ...]
+    rivals: Mapping[str, tuple[str, ...]]
+    rival_counts: Mapping[str, int]
 
 
 def asset_page(
@@ -67,21 +77,40 @@ def asset_page(
             remedy=f"See it at /runs/{name}",
             names=[name],
         )
+    since, until = window.bounds(now)
     found = timeline_of_asset(
-        deployment, name, since=now - window.seconds, until=now, count_max=BARS_MAX
+        deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
     )
+    settings, assets = deployment.settings(), deployment.assets()
+    terms = list(terms_of_asset(name, assets.get(name, ()), settings))
+    rivals = _rivals(name, {term.name for term in terms}, assets, settings)
     return AssetPage(
         name=name,
-        pools=terms_text(
-            terms_of_asset(name, deployment.assets().get(name, ()), deployment.settings())
-        ),
-        explanation=explain(deployment, subject, deployment.settings(), past, now),
+        pools=terms_text(terms),
+        explanation=explain(deployment, subject, settings, past, now),
         window=window,
-        timeline=readable(found, window),
+        timeline=readable(found, window, since, until),
         executions=_spread(found.bars, Phase.EXECUTING),
         failed=sum(bool(bar.failures) for bar in found.bars),
         waits=_spread(found.bars, Phase.WAITING),
+        plots=asset_plots(found.bars, since, until, PARTS),
+        rivals={pool: others[:RIVALS_MAX] for pool, others in rivals.items()},
+        rival_counts={pool: len(others) for pool, others in rivals.items()},
     )
+
+
+def _rivals(
+    name: str, pools: Collection[str], assets: Mapping[str, tuple[str, ...]], settings: Settings
+) -> dict[str, tuple[str, ...]]:
+    """The other assets that ask for each of these pools, sorted."""
+    found: dict[str, list[str]] = {pool: [] for pool in sorted(pools)}
+    for asset, texts in sorted(assets.items()):
+        if asset != name:
+            for pool in {
+                term.name for term in terms_of_asset(asset, texts, settings)
+            } & found.keys():
+                found[pool].append(asset)
+    return {pool: tuple(others) for pool, others in found.items()}
 
 
 def _spread(bars: Iterable[Bar], phase: Phase) -> Spread | None:

@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.insight.pools import Overview, overview
-from dagster_lifeguard.insight.slot_use import slots_over_time
-from dagster_lifeguard.insight.waits import read_held_back
+from dagster_lifeguard.insight.standing import Standing, standing_of
+from dagster_lifeguard.web.pages.pool_rows import PoolGroup, PoolRow, grouped, rows_of
+from dagster_lifeguard.web.pages.window import ALL_ROWS, PARTS, Period
+from dagster_lifeguard.web.plots import Plot, plots_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.insight.durations import Durations
-    from dagster_lifeguard.insight.pools import PoolSummary
+    from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.insight.pools import Overview, PoolSummary
+    from dagster_lifeguard.web.changes import PoolChange
+    from dagster_lifeguard.web.deployment_reader import Look
+    from dagster_lifeguard.web.limit_origins import LimitOrigin
 
 ROWS = 50
-"""Pools on one page."""
+"""Rows on one page."""
 
-HOUR = 3600.0
-PARTS = 60
-"""Into how many parts the last hour is divided in a sparkline."""
+_ROWS_MAX = 1_000_000
 
-FILTERS: Mapping[str, Callable[[PoolSummary], bool]] = {
-    "all": lambda _pool: True,
-    "busy": lambda pool: not pool.is_idle,
-    "waiting": lambda pool: pool.waiting > 0,
-    "full": lambda pool: bool(pool.limit) and pool.held >= (pool.limit or 0),
-    "paused": lambda pool: pool.limit == 0,
-    "unlimited": lambda pool: pool.limit is None,
+FILTERS: Mapping[str, tuple[str, Callable[[PoolSummary], bool]]] = {
+    "all": ("all pools", lambda _pool: True),
+    "busy": ("in use", lambda pool: not pool.is_idle),
+    "waiting": ("with a backlog", lambda pool: pool.waiting > 0),
+    "full": ("full", lambda pool: bool(pool.limit) and pool.held >= (pool.limit or 0)),
+    "draining": ("draining", lambda pool: standing_of(pool) is Standing.DRAINING),
+    "paused": ("paused", lambda pool: pool.limit == 0),
+    "unlimited": ("without limit", lambda pool: pool.limit is None),
+    "drift": ("unlike the file", lambda _pool: True),
 }
-"""Which pools can be asked for."""
+"""Which pools can be asked for, and what that is called. ``drift`` is decided by the file."""
 
-ORDERS: Mapping[str, Callable[[PoolSummary], Any] | None] = {
-    "pressure": None,
-    "name": lambda pool: pool.pool,
-    "held": lambda pool: (-pool.held, pool.pool),
-    "limit": lambda pool: (-(inf if pool.limit is None else pool.limit), pool.pool),
-    "waiting": lambda pool: (-pool.waiting, pool.pool),
-    "oldest": lambda pool: (-(pool.oldest_wait or 0.0), pool.pool),
+ORDERS: Mapping[str, tuple[str, Callable[[PoolSummary], Any] | None]] = {
+    "pressure": ("pressure", None),
+    "name": ("name", lambda pool: pool.pool),
+    "held": ("slots held", lambda pool: (-pool.held, pool.pool)),
+    "limit": ("limit", lambda pool: (-(inf if pool.limit is None else pool.limit), pool.pool)),
+    "waiting": ("waiting", lambda pool: (-pool.waiting, pool.pool)),
+    "oldest": ("oldest wait", lambda pool: (-(pool.oldest_wait or 0.0), pool.pool)),
 }
-"""By what they can be sorted; None: as ``insight`` sorts them."""
+"""By what they can be sorted, and what that is called; None: as ``insight`` sorts them."""
+
+GROUPINGS: Mapping[str, str] = {
+    "": "nothing",
+    "prefix": "prefix of the name",
+    "asset": "asset group",
+}
+"""By what they can be grouped, and what that is called."""
+
+
+CHOICES: Mapping[str, Mapping[str, str]] = {
+    "show": {value: text for value, (text, _) in FILTERS.items()},
+    "sort": {value: text for value, (text, _) in ORDERS.items()},
+    "group": GROUPINGS,
+}
+"""What a person chooses from, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +73,82 @@ class Choice:
         search: Only those whose name holds this text.
         show: One of ``FILTERS``.
         sort: One of ``ORDERS``.
+        group: One of ``GROUPINGS``.
+        fold: Whether pools of partitions are one row: ``yes`` or ``no``.
         page: 1 for the first.
+        rows: So many rows on a page.
+        period: The period of all charts.
     """
 
     search: str = ""
     show: str = "all"
     sort: str = "pressure"
+    group: str = ""
+    fold: str = "yes"
     page: int = 1
+    rows: int = ROWS
+    period: Period = field(default_factory=Period)
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Choice:
         """What the query of an address asks for; what it cannot ask for is passed over."""
         show, sort = query.get("show", ""), query.get("sort", "")
-        page = query.get("page", "")
+        page, group = query.get("page", ""), query.get("group", "")
         return cls(
             search=query.get("search", "").strip(),
             show=show if show in FILTERS else "all",
             sort=sort if sort in ORDERS else "pressure",
+            group=group if group in GROUPINGS else "",
+            fold="no" if query.get("fold") == "no" else "yes",
             page=max(1, int(page)) if page.isascii() and page.isdecimal() else 1,
+            rows=_ROWS_MAX if query.get("rows") == ALL_ROWS else ROWS,
+            period=Period.of(query),
         )
 
     def on_page(self, page: int) -> str:
         """The address of the same choice on another page."""
-        usual, wanted = Choice(), replace(self, page=page)
-        query = {
-            name: getattr(wanted, name)
-            for name in ("search", "show", "sort", "page")
-            if getattr(wanted, name) != getattr(usual, name)
-        }
-        return "/" + ("?" + urlencode(query, errors="replace") if query else "")
+        return _address(replace(self, page=page))
+
+    def within(self, stem: str) -> str:
+        """The address of the pools of the partitions of one thing."""
+        return _address(replace(self, search=f"{stem}[", fold="no", page=1))
+
+
+def _address(wanted: Choice) -> str:
+    usual = Choice()
+    query = {
+        name: getattr(wanted, name)
+        for name in ("search", "show", "sort", "group", "fold", "page")
+        if getattr(wanted, name) != getattr(usual, name)
+    } | wanted.period.query
+    return "/" + ("?" + urlencode(query, errors="replace") if query else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row of the overview.
+
+    Attributes:
+        pool: The pool, or the sums of the pools of the partitions of one thing.
+        count: How many pools it stands for.
+        standing: The state of the pool; of several, the one that matters most.
+        standings: Of several: how many pools are in each state.
+        stem: Of pools of partitions, what their names begin with; empty for one pool.
+        group: The group; empty where rows are not grouped.
+        origin: What set the limit; None for several pools.
+        drifts: How many of the pools differ from the file.
+        use: Slots held in each part of the period; the mean of the part.
+    """
+
+    pool: PoolSummary
+    count: int
+    standing: Standing
+    standings: Mapping[str, int]
+    stem: str
+    group: str
+    origin: LimitOrigin | None
+    drifts: int
+    use: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,56 +156,124 @@ class OverviewPage:
     """Pools in outline.
 
     Attributes:
-        overview: What was found; of its pools, those of this page.
+        overview: What was found; its ``pools`` are told by ``rows``.
         choice: Which were asked for; its page is one that there is.
         count: How many pools there are in all.
         busy: How many of them are in use.
-        matching: How many were asked for, on all pages.
+        standings: How many of them are in each state.
+        matching: How many rows were asked for, on all pages.
+        matching_pools: How many pools these are.
         pages: How many pages they make.
-        last_hour: Slots held in each minute of the last hour, by pool; the mean of the minute.
+        rows: The rows of this page.
+        groups: The groups of these rows, by name.
+        file: The file that limits are compared with; empty for none.
+        file_trouble: Why they could not be compared with it; empty if they could.
+        drifts: How many pools differ from it.
+        default_drift: How the default limit differs from it; empty if it does not.
+        since: The beginning of the period.
+        until: Its end.
+        known_since: Since when the server remembers what happened, if later than ``since``.
+        plots: The charts of the whole deployment.
     """
 
     overview: Overview
     choice: Choice
     count: int
     busy: int
+    standings: Mapping[str, int]
     matching: int
+    matching_pools: int
     pages: int
-    last_hour: Mapping[str, tuple[float, ...]]
+    rows: tuple[ShownRow, ...]
+    groups: Mapping[str, PoolGroup]
+    file: str
+    file_trouble: str
+    drifts: int
+    default_drift: str
+    since: float
+    until: float
+    known_since: float
+    plots: tuple[Plot, ...]
 
 
 def overview_page(
-    deployment: Deployment, past: Durations, choice: Choice, now: float
+    look: Look,
+    found: Overview,
+    load: Load,
+    choice: Choice,
+    changes: Mapping[str, PoolChange],
 ) -> OverviewPage:
-    """The pools that were asked for, in outline."""
-    settings = deployment.settings()
-    states = deployment.pools()
-    held_back = read_held_back(deployment, settings, states, now)
-    found = overview(states, held_back, settings, past, now)
-    text, is_wanted, order = choice.search.lower(), FILTERS[choice.show], ORDERS[choice.sort]
+    """The pools that were asked for, in outline.
+
+    Args:
+        look: What the server's reader knows.
+        found: All its pools in outline.
+        load: Of the period.
+        choice: Which pools.
+        changes: For each pool the newest change of its limit over this server.
+    """
+    limits = look.limits
+    text, (_, is_wanted), (_, order) = (
+        choice.search.lower(),
+        FILTERS[choice.show],
+        ORDERS[choice.sort],
+    )
     wanted = [
         pool
         for pool in found.pools
-        if text in f"{pool.pool} {pool_text(pool.pool)}".lower() and is_wanted(pool)
+        if (not text or text in f"{pool.pool} {pool_text(pool.pool)}".lower())
+        and is_wanted(pool)
+        and (choice.show != "drift" or pool.pool in limits.drifts)
     ]
+    rows = rows_of(wanted, fold=choice.fold == "yes")
     if order is not None:
-        wanted.sort(key=order)
-    pages = max(1, ceil(len(wanted) / ROWS))
+        rows.sort(key=lambda row: order(row.pool))
+    groups: Mapping[str, PoolGroup] = {}
+    if choice.group:
+        rows, groups = grouped(rows, look.groups if choice.group == "asset" else None)
+    pages = max(1, ceil(len(rows) / choice.rows))
     page = min(choice.page, pages)
-    shown = tuple(wanted[(page - 1) * ROWS : page * ROWS])
+    shown = rows[(page - 1) * choice.rows : page * choice.rows]
+    standings = dict.fromkeys((s.value for s in Standing), 0)
+    for pool in found.pools:
+        standings[standing_of(pool).value] += 1
     return OverviewPage(
-        overview=replace(found, pools=shown),
+        overview=replace(found, pools=()),
         choice=replace(choice, page=page),
         count=len(found.pools),
         busy=len(found.busy),
-        matching=len(wanted),
+        standings=standings,
+        matching=len(rows),
+        matching_pools=len(wanted),
         pages=pages,
-        last_hour=slots_over_time(
-            deployment,
-            settings,
-            [pool.pool for pool in shown],
-            since=now - HOUR,
-            until=now,
-            count=PARTS,
-        ),
+        rows=tuple(_shown(row, look, load, changes) for row in shown),
+        groups={row.group: groups[row.group] for row in shown if row.group},
+        file=limits.file,
+        file_trouble=limits.trouble,
+        drifts=len(limits.drifts),
+        default_drift=limits.default_drift,
+        since=load.since,
+        until=load.until,
+        known_since=look.deployment.remembered_since(load.since),
+        plots=plots_of(load),
+    )
+
+
+def _shown(row: PoolRow, look: Look, load: Load, changes: Mapping[str, PoolChange]) -> ShownRow:
+    row = row.with_waits(look.past)
+    origin = None
+    if not row.stem:
+        origin = look.limits.of(row.pool, changes.get(row.pool.pool))
+    known = [load.held[pool] for pool in row.pools if pool in load.held]
+    use = tuple(map(sum, zip(*known, strict=True))) if known else (0.0,) * PARTS
+    return ShownRow(
+        pool=row.pool,
+        count=len(row.pools),
+        standing=row.standing,
+        standings=row.standings,
+        stem=row.stem,
+        group=row.group,
+        origin=origin,
+        drifts=sum(pool in look.limits.drifts for pool in row.pools),
+        use=use,
     )

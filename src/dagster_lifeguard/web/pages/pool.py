@@ -6,25 +6,29 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.insight.limit_history import limits_over_time
 from dagster_lifeguard.insight.pool_account import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
+from dagster_lifeguard.insight.run_label import RunLabel, label_of
 from dagster_lifeguard.insight.run_queue import queued_for
-from dagster_lifeguard.insight.slot_use import slots_over_time
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.timeline import timeline_of_pool
 from dagster_lifeguard.insight.waits import read_held_back
-from dagster_lifeguard.web.pages.window import BARS_MAX, readable
+from dagster_lifeguard.web.pages.window import BARS_MAX, PARTS, readable
+from dagster_lifeguard.web.plots import Plot, pool_plots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.durations import Durations, Sample
+    from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.insight.pool_account import Account
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.insight.timeline import Timeline
     from dagster_lifeguard.web.changes import PoolChange
+    from dagster_lifeguard.web.last_look import SeenDeployment
     from dagster_lifeguard.web.pages.window import Window
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
@@ -32,8 +36,6 @@ EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
 
 QUEUED_SHOWN = 10
 """Of the runs in the run queue so many are told."""
-
-_PARTS = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,16 @@ class PoolPage:
         patience_seconds: Who waited longer is passed by nobody of its priority; None without the
             engine.
         pool: The pool; of those who hold and wait, the first ``window.rows``.
+        labels: What each of their runs is about, and each run that is told of the queue.
         holding: How many hold in all.
         waiting: How many wait at the pool in all; the runs that the run queue holds back are told
             by ``queued``.
         queued: The runs in the run queue that will ask for it.
         window: What is shown.
-        use: Slots held in each part of the window; the mean of the part.
+        since: The beginning of the period.
+        until: Its end.
+        known_since: Since when the server remembers what happened, if later than ``since``.
+        plots: The charts of the period.
         timeline: What executed in the window, and the first that wait.
         waits: How long those waited who went in, in the past that is remembered.
         past_seconds: How much of the past that is.
@@ -81,11 +87,15 @@ class PoolPage:
     engine: bool | None
     patience_seconds: float | None
     pool: Pool
+    labels: Mapping[str, RunLabel]
     holding: int
     waiting: int
     queued: Queued
     window: Window
-    use: tuple[float, ...]
+    since: float
+    until: float
+    known_since: float
+    plots: tuple[Plot, ...]
     timeline: Timeline
     waits: tuple[Bin, ...]
     past_seconds: float
@@ -94,23 +104,25 @@ class PoolPage:
 
 
 def pool_page(
-    deployment: Deployment,
+    deployment: SeenDeployment,
     name: str,
     past: Durations,
     window: Window,
     now: float,
     *,
+    load: Load,
     source: Deployment,
     changes: Sequence[PoolChange] = (),
 ) -> PoolPage:
     """One pool.
 
     Args:
-        deployment: What is looked at, which may be a picture of the deployment.
+        deployment: The deployment as it was seen.
         name: The pool.
         past: For percentiles and estimates.
         window: What to show.
         now: When it was looked at.
+        load: Of the pool, in the period.
         source: The deployment itself, where its ledger is.
         changes: What was changed over this server, newest first.
 
@@ -121,28 +133,56 @@ def pool_page(
     settings = deployment.settings()
     state = find_pool(deployment, name)
     held_back = read_held_back(deployment, settings, [state], now)
-    found = look_into(state, held_back, runs_in(deployment, [state]), past, now)
-    since = now - window.seconds
-    timeline = timeline_of_pool(deployment, name, since=since, until=now, count_max=BARS_MAX)
-    use = slots_over_time(deployment, settings, [name], since=since, until=now, count=_PARTS)
+    runs = runs_in(deployment, [state])
+    found = look_into(state, held_back, runs, past, now)
+    since, until = load.since, load.until
+    timeline = timeline_of_pool(
+        deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
+    )
+    account = account_of(source, settings, name, since)
+    limits = limits_over_time(
+        () if account is None else account.changes,
+        state.limit,
+        settings.default_limit,
+        since=since,
+        until=until,
+        count=PARTS,
+    )
+    queued = queued_for(
+        deployment, name, settings, past, now, window.rows if window.shows_all else QUEUED_SHOWN
+    )
+    holders, queue = found.holders[: window.rows], found.queue[: window.rows]
+    shown = {h.run_id for h in holders} | {w.run_id for w in queue}
+    labels = {run_id: label_of(runs[run_id]) for run_id in shown & runs.keys()}
+    labels |= _labels_of_queued(deployment, queued)
     return PoolPage(
         name=name,
         at=now,
         granularity=settings.granularity,
         engine=settings.engine,
         patience_seconds=settings.patience_seconds,
-        pool=replace(found, holders=found.holders[: window.rows], queue=found.queue[: window.rows]),
+        pool=replace(found, holders=holders, queue=queue),
+        labels=labels,
         holding=len(found.holders),
         waiting=len(found.queue),
-        queued=queued_for(deployment, name, settings, past, now, QUEUED_SHOWN),
+        queued=queued,
         window=window,
-        use=use[name],
-        timeline=readable(timeline, window),
+        since=since,
+        until=until,
+        known_since=deployment.remembered_since(since),
+        plots=pool_plots(load, name, limits),
+        timeline=readable(timeline, window, since, until),
         waits=_bins(past.waits.get(name)),
         past_seconds=past.until - past.since,
-        account=account_of(source, settings, name, since),
+        account=account,
         changes=tuple(changes[:CHANGES_MAX]),
     )
+
+
+def _labels_of_queued(deployment: SeenDeployment, queued: Queued) -> dict[str, RunLabel]:
+    ids = {run.run_id for run in queued.first}
+    found = (run for run in deployment.unfinished_runs() if run.run_id in ids) if ids else ()
+    return {run.run_id: label_of(run) for run in found}
 
 
 def _bins(sample: Sample | None) -> tuple[Bin, ...]:

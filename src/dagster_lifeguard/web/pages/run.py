@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.insight.explanation import explain
+from dagster_lifeguard.insight.run_label import RunLabel, label_of
 from dagster_lifeguard.insight.subject import asset_or_run
-from dagster_lifeguard.insight.timeline import Timeline, bar_of_run, bar_of_step
+from dagster_lifeguard.insight.timeline import Phase, Span, Timeline, bar_of_run, bar_of_step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dagster_lifeguard.deployment.contract import Deployment, Run
     from dagster_lifeguard.insight.durations import Durations
     from dagster_lifeguard.insight.explanation import Explanation
@@ -27,11 +30,18 @@ class RunPage:
         run: The run.
         explanation: What its steps do, and what they wait for.
         timeline: The run, and its steps below it.
+        label: What the run is about.
+        queued: How long it was in the run queue, in seconds.
+        waited: The same, with the time that its steps waited at pools; waits at the same time count
+            once.
     """
 
     run: Run
     explanation: Explanation
     timeline: Timeline
+    label: RunLabel
+    queued: float
+    waited: float
 
 
 def run_page(deployment: Deployment, name: str, past: Durations, now: float) -> RunPage:
@@ -48,11 +58,34 @@ def run_page(deployment: Deployment, name: str, past: Durations, now: float) -> 
             names=[name],
         )
     run = subject.run
+    explanation = explain(deployment, subject, deployment.settings(), past, now)
+    timeline = _timeline(deployment, run, now)
+    queued = [s for bar in timeline.bars for s in bar.spans if s.phase is Phase.QUEUED]
+    waits = [s for bar in timeline.bars for s in bar.spans if s.phase is Phase.WAITING]
+    if not timeline.bars and run.status == "QUEUED":
+        queued = [Span(Phase.QUEUED, run.created, now)]
+    waits += [
+        Span(Phase.WAITING, now - step.seconds, now)
+        for step in explanation.steps
+        if step.state.value == "waiting" and step.seconds is not None
+    ]
     return RunPage(
         run=run,
-        explanation=explain(deployment, subject, deployment.settings(), past, now),
-        timeline=_timeline(deployment, run, now),
+        explanation=explanation,
+        timeline=timeline,
+        label=label_of(run),
+        queued=_covered(queued),
+        waited=_covered([*queued, *waits]),
     )
+
+
+def _covered(spans: Iterable[Span]) -> float:
+    """How long at least one of these went on."""
+    total, edge = 0.0, float("-inf")
+    for span in sorted(spans, key=lambda span: span.started):
+        total += max(0.0, span.ended - max(span.started, edge))
+        edge = max(edge, span.ended)
+    return total
 
 
 def _timeline(deployment: Deployment, run: Run, now: float) -> Timeline:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, isfinite
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.timeline import Phase, Timeline
@@ -10,12 +12,104 @@ from dagster_lifeguard.insight.timeline import Phase, Timeline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HOURS = (1, 6, 24)
+PERIODS: Mapping[str, float] = {
+    "15m": 900.0,
+    "1h": 3600.0,
+    "6h": 21600.0,
+    "24h": 86400.0,
+    "7d": 604800.0,
+}
+"""The periods to choose from, by what an address calls them."""
+
+USUAL = "1h"
+
+PARTS = 60
+"""Into how many parts a chart divides its period."""
+
+SHORTEST_SECONDS = 60.0
+"""A period that a person draws or types is at least so long."""
+
 BARS_MAX = 2000
 """Of a timeline so many of the newest bars are looked at."""
 
+ALL_ROWS = "all"
+"""How an address asks for all rows of a list."""
+
+_ROWS_MAX = 100_000
 _DONE_SHOWN = 24
 _WAITING_SHOWN = 8
+_FORMS = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The period that all charts of a page show.
+
+    Attributes:
+        name: One of ``PERIODS``, up to now; empty for one with both ends.
+        begin: Its beginning, in seconds since the epoch; None if it has a name.
+        end: Its end; None if it has a name.
+    """
+
+    name: str = USUAL
+    begin: float | None = None
+    end: float | None = None
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Period:
+        """The period that the query of an address asks for; the usual one if it asks for none.
+
+        ``from`` and ``to`` are seconds since the epoch, or moments by this machine's clock such as
+        ``2026-11-30T14:05``. Without ``to`` the period ends now.
+        """
+        begin, end = _moment(query.get("from", "")), _moment(query.get("to", ""))
+        if begin is not None:
+            end = time.time() if end is None else end
+            begin, end = min(begin, end), max(begin, end)
+            short = SHORTEST_SECONDS - (end - begin)
+            return cls("", *((begin, end) if short <= 0 else (begin - short / 2, end + short / 2)))
+        name = query.get("period", "")
+        return cls(name if name in PERIODS else USUAL)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        if self.begin is None or self.end is None:
+            return PERIODS[self.name]
+        return self.end - self.begin
+
+    @property
+    def query(self) -> dict[str, str]:
+        """How an address asks for it; empty for the usual one."""
+        if self.begin is None or self.end is None:
+            return {} if self.name == USUAL else {"period": self.name}
+        return {"from": f"{floor(self.begin)}", "to": f"{ceil(self.end)}"}
+
+    def bounds(self, now: float) -> tuple[float, float]:
+        """Its beginning and its end.
+
+        One that ends now ends with the part that has begun: so the edges of parts stay where they
+        are, and only the newest part changes.
+        """
+        if self.begin is not None and self.end is not None:
+            return self.begin, self.end
+        part = self.seconds / PARTS
+        until = ceil(now / part) * part
+        return until - self.seconds, until
+
+
+def _moment(text: str) -> float | None:
+    """A moment that an address tells; None if it is none."""
+    for form in _FORMS:
+        try:
+            return time.mktime(time.strptime(text, form))
+        except (ValueError, OverflowError):
+            continue
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if isfinite(found) and 0 <= found < 1e11 else None  # noqa: PLR2004
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +117,40 @@ class Window:
     """What of a page about one thing is shown.
 
     Attributes:
-        hours: So much of the past.
+        period: The period of its charts.
         rows: So many of those who hold and of those who wait.
     """
 
-    hours: int = 1
+    period: Period = field(default_factory=Period)
     rows: int = 50
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Window:
         """What the query of an address asks for; what it cannot ask for is passed over."""
-        hours = query.get("hours", "")
         return cls(
-            hours=int(hours) if hours in map(str, HOURS) else cls().hours,
-            rows=500 if query.get("rows") == "500" else cls().rows,
+            period=Period.of(query),
+            rows={"500": 500, ALL_ROWS: _ROWS_MAX}.get(query.get("rows", ""), cls().rows),
         )
 
     @property
-    def seconds(self) -> float:
-        """So much of the past."""
-        return self.hours * 3600.0
+    def shows_all(self) -> bool:
+        """Whether nothing is left out, however long a list is."""
+        return self.rows == _ROWS_MAX
+
+    def bounds(self, now: float) -> tuple[float, float]:
+        """The beginning and the end of the period."""
+        return self.period.bounds(now)
 
 
-def readable(found: Timeline, window: Window) -> Timeline:
+def readable(found: Timeline, window: Window, since: float, until: float) -> Timeline:
     """A timeline of few enough bars: of those that executed the newest, of waiting ones the first.
 
     A long queue would else leave no room for what it waits for.
     """
+    if window.shows_all:
+        return replace(found, since=since, until=until)
     waiting = [bar for bar in found.bars if bar.spans[-1].phase is Phase.WAITING]
     others = [bar for bar in found.bars if bar.spans[-1].phase is not Phase.WAITING]
     shown = (*others[-_DONE_SHOWN:], *waiting[:_WAITING_SHOWN])
     left_out = found.left_out + len(found.bars) - len(shown)
-    return replace(found, since=found.until - window.seconds, bars=shown, left_out=left_out)
+    return replace(found, since=since, until=until, bars=shown, left_out=left_out)
