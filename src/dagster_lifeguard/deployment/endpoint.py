@@ -270,13 +270,15 @@ class EndpointDeployment:
         queued: bool = True,
     ) -> Iterator[RunExecution]:
         """A webserver tells runs by when they were created: ``latest`` are those created last."""
-        for run in self._runs_between(since, until, latest):
+        for run in self._runs_between(since, until, latest, queued=queued):
             yield self._execution(run)
 
     def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
         return tuple(self._runs_between(since, until, None))
 
-    def _runs_between(self, since: float, until: float | None, latest: int | None) -> list[Run]:
+    def _runs_between(
+        self, since: float, until: float | None, latest: int | None, *, queued: bool = True
+    ) -> list[Run]:
         of_time = {} if until is None else {"createdBefore": until}
         all_wanted = latest is None and queued
         over = {"updatedAfter": since} if all_wanted else {**_OVER, "updatedAfter": since}
