@@ -27,6 +27,7 @@ def _pools():
 @example("..", False)
 @example("x/../y", True)
 @example("x.json", False)
+@example("x.csv", False)
 @example("//evil.example", False)
 @example("a[b]*2+c?d#e%2F&f=g", True)
 @example(" ü\n\0", False)
@@ -39,7 +40,7 @@ def test_every_name_has_an_address_that_leads_back(name, as_json):
     found = routes.find_page(unquote(parts.path), dict(parse_qsl(parts.query)))
     assert found is not None
     assert (found[0].route, found[0].name) == (routes.PAGES_OF["pools"], name)
-    assert found[1] is as_json
+    assert found[1] == ("json" if as_json else "html")
     # The one form by which pages are kept leads there too.
     again = urlsplit(found[0].text)
     kept = routes.find_page(again.path, dict(parse_qsl(again.query)))
@@ -51,7 +52,13 @@ def test_the_first_page_has_several_addresses():
     for path in ("/", "/pools", "/pools.json", "/overview.json"):
         found = routes.find_page(path, {"search": "x"})
         assert found is not None
-        assert (found[0].text, found[1]) == ("/?search=x", path.endswith(".json"))
+        assert (found[0].text, found[1]) == (
+            "/?search=x",
+            "json" if path.endswith(".json") else "html",
+        )
+    found = routes.find_page("/pools.csv", {"search": "x", "table": "pools"})
+    assert found is not None
+    assert (found[0].text, found[1]) == ("/?rows=all&search=x", "csv")
     for path in ("/x", "/pools/", "/pools/.json"):
         assert routes.find_page(path, {}) is None
 
