@@ -356,13 +356,17 @@ class World:
         self.has_clock_steps = seed % 3 == 0
         self.has_deafness = seed % 2 == 0
         self.processes = [Process(self, number) for number in range(PROCESSES)]
-        self.limits = {pool: found.limit for pool, found in SETTINGS.items()}
         self.claims = self.granted = self.last_run = 0
         self.priorities = {}
         self.troubled_until = -math.inf
         self.broken = None
         self.oracle = Oracle(self)
         self.processes[0].engine.set_pools(SETTINGS)
+
+    @property
+    def limits(self):
+        """The limits in force: one that is being changed is the old one until the commit."""
+        return {pool: found.limit for pool, found in self.store.rows.settings.items()}
 
     @staticmethod
     def key(run):
@@ -476,11 +480,9 @@ class World:
     def _limit(self, process, value):
         pool = sorted(SETTINGS)[value % len(SETTINGS)]
         limit = (0, 1, 2, 3, 2, 3)[value // 10 % 6]
-        self.limits[pool] = limit
         if not process.wire.is_cut:
             process.engine.change_pool(pool, limit=limit)
-        else:
-            self.limits[pool] = self.store.rows.settings[pool].limit
+            assert self.limits[pool] == limit, f"the limit of {pool} was not set"
 
     def _clock(self, process, value):
         del process
