@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pages import ROOT, read_blocks, same
+from preloaded import usual_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ def dg_dev(shop: Shop) -> Iterator[Callable[[str], Any]]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=usual_signals,  # noqa: PLW1509
         )
 
     def ask(query: str) -> Any:

@@ -6,7 +6,7 @@ import time
 import dagster as dg
 
 PARTITIONS = dg.StaticPartitionsDefinition(
-    [f"p{n:02}" for n in range(int(os.environ["PARTITIONS"]))]
+    [f"p{n:02}" for n in range(int(os.environ.get("PARTITIONS", "60")))]
 )
 
 
