@@ -33,13 +33,13 @@ Granularity = Literal["op", "run"]
 
 @dataclass(frozen=True, slots=True)
 class LifeSign:
-    """Whether a process of a run lives, by one witness.
+    """Whether one process of a run is alive, by one source.
 
     Attributes:
-        source: ``session`` of the engine, or ``run-worker`` by word of the run launcher.
-        name: What the witness calls the process.
-        alive: None where the witness does not know.
-        detail: What it says, in a few words.
+        source: The engine's ``session``, or ``run-worker``: what the run launcher says.
+        name: The name of the process in that source.
+        alive: None where the source cannot tell.
+        detail: What the source says, in a few words.
     """
 
     source: Literal["session", "run-worker"]
@@ -50,11 +50,11 @@ class LifeSign:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is known of the processes of a step at one moment.
+    """Whether a step still has a live process, at one moment.
 
     Attributes:
-        alive: Whether a process still works under its slots; None if nobody can tell.
-        evidence: By what that was judged, in sentences.
+        alive: Whether a process still works under the step's slots; None if that cannot be known.
+        evidence: What the judgement is based on, in sentences.
     """
 
     alive: bool | None
@@ -62,23 +62,23 @@ class Judgement:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it is known that no process works under these slots any more."""
+        """Whether certainly no process works under these slots any more."""
         return self.alive is False
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for all pools of a deployment.
+    """The settings of a deployment that apply to all of its pools.
 
     Attributes:
-        dagster_version: Of the instance or the webserver.
+        dagster_version: The version of the instance or the webserver.
         engine: Whether the engine admits steps; None where that cannot be seen.
-        default_limit: Limit of a pool that has none of its own; None if such a pool is unlimited.
+        default_limit: The limit of a pool without a limit of its own; None: it is unlimited.
         granularity: Whether steps wait in their run, or runs in the queue.
         limit_min: The lowest limit that can be set.
-        limit_max: The highest.
-        patience_seconds: Who waited longer is passed by nobody of its priority; None without the
-            engine, or where that cannot be seen.
+        limit_max: The highest limit that can be set.
+        patience_seconds: A step that has waited longer is not passed by later steps of its
+            priority. None without the engine, or where that cannot be seen.
     """
 
     dagster_version: str
@@ -90,11 +90,11 @@ class Settings:
     patience_seconds: float | None = None
 
     def refuse(self, limits: Mapping[str, int | None]) -> None:
-        """Find limits that cannot be set here.
+        """Refuse limits that cannot be set in this deployment.
 
         Raises:
-            ConfigError: There are some; or one is of an expression, or of a pool that stands for
-                all partitions.
+            ConfigError: A limit is out of bounds, or its name is an expression or stands for the
+                pools of all partitions.
         """
         refuse_unsettable(pool for pool, limit in limits.items() if limit is not None)
         wrong = [
@@ -117,12 +117,12 @@ class HoldingStep:
     """A step that holds slots of a pool.
 
     Attributes:
-        step_key: Empty under granularity ``run``, where the run holds.
-        since: When it got them, or was promised them where that is not told.
-        fence: Of the engine's grant.
-        group: With which it shares, where the order of the pool is fair.
-        lost: The process that executed the step, as host and process id, if it is dead or silent
-            though its run worker, or another process, keeps the slots.
+        step_key: Empty under granularity ``run``, where the run holds the slots.
+        since: When the step got its slots; where that is not told, when they were assigned to it.
+        fence: The fence of the engine's grant.
+        group: The group of the step, if the pool's order is fair.
+        lost: The process that executed the step, as host and process id, if that process is dead
+            or silent while the run worker, or another process, keeps the slots.
     """
 
     run_id: str
@@ -140,8 +140,8 @@ class WaitingStep:
 
     Attributes:
         step_key: Empty under granularity ``run``, where the run waits in the queue.
-        assigned: When Dagster's storage promised it a slot that it has not taken yet.
-        group: With which it shares, where the order of the pool is fair.
+        assigned: When Dagster's storage assigned it a slot that it has not taken yet.
+        group: The group of the step, if the pool's order is fair.
     """
 
     run_id: str
@@ -158,14 +158,14 @@ class PoolState:
     """One pool at one moment.
 
     Attributes:
-        settings: What is set of it, with the limit in force: 0 is paused, None unlimited. Over a
-            webserver the limit alone.
-        from_default: Whether that is the default limit.
-        holding: Who holds, oldest first as far as that is known.
-        waiting: Who waits, in the order in which they go in.
-        due_ns: What the rate counts with, see ``rate``.
-        over: Holders and waiters whose lease is over. They are dead or silent, and the next claim
-            takes back what they have, so they count neither as held nor as waiting.
+        settings: The settings of the pool, with the limit in force: 0 is paused, None unlimited.
+            Over a webserver only the limit is known.
+        from_default: Whether the limit is the default limit.
+        holding: The holders, the oldest first as far as that is known.
+        waiting: The waiters, in the order in which they start.
+        due_ns: The state of the rate; see ``rate``.
+        over: Holders and waiters whose lease is over: their processes are dead or silent. The next
+            claim takes their slots back, so they count neither as held nor as waiting.
     """
 
     pool: str
@@ -183,22 +183,28 @@ class PoolState:
 
     @property
     def held(self) -> int:
-        """Slots that are held."""
+        """How many slots are held."""
         return sum(step.slots for step in self.holding)
 
     @property
     def everyone(self) -> tuple[HoldingStep | WaitingStep, ...]:
-        """Who holds, and then who waits."""
+        """The holders, then the waiters."""
         return (*self.holding, *self.waiting)
 
     @property
     def with_over(self) -> tuple[HoldingStep | WaitingStep, ...]:
-        """The same, and then those whose lease is over."""
+        """The holders, the waiters, then those whose lease is over."""
         return (*self.everyone, *self.over)
 
 
 def idle_pool(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_SET) -> PoolState:
-    """A pool that nobody uses, of which this is set."""
+    """A pool without holders and waiters.
+
+    Args:
+        pool: The pool.
+        default_limit: The limit of pools without a limit of their own.
+        own: What is set of this pool.
+    """
     in_force = limit_in_force(pool, own.limit, default_limit)
     by_default = is_by_default(pool, own.limit, default_limit)
     return PoolState(pool, replace(own, limit=in_force), from_default=by_default)
@@ -206,18 +212,18 @@ def idle_pool(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as the deployment knows it now.
+    """One run, as the deployment knows it now.
 
     Attributes:
         status: Dagster's status, such as ``QUEUED`` or ``STARTED``.
-        pools: The pools for which its steps will ask; None where the run does not tell.
-        first_pools: The slots for which its first steps will ask, by pool; None where the run does
-            not tell, or where one of these steps asks for none.
-        priority: By which the run queue orders it.
-        created: When it was submitted.
+        created: When the run was submitted.
         started: When its process began to execute.
-        ended: When it was over.
-        assets: The assets that it was asked to make, each as ``a/b``; empty where it does not tell.
+        ended: When the run succeeded, failed or was canceled.
+        pools: The pools that its steps will ask for; None where the run does not tell.
+        first_pools: For each pool, how many slots the first steps of the run will ask for. None
+            where the run does not tell, or where one of these steps has no pool.
+        priority: Its priority in the run queue.
+        assets: The assets that it was launched for, each as ``a/b``; empty where that is not told.
     """
 
     run_id: str
@@ -240,10 +246,10 @@ class Run:
 
 
 def is_leaked(run_id: str, run: Run | None) -> bool:
-    """Whether nobody can work on what holds or waits under this id.
+    """Whether slots or waiting steps of this run are left over: it has ended or was deleted.
 
-    Its run is over, or was deleted. A script has no run that tells; the engine ends what it held
-    with its lease, and on Dagster's own storage nobody knows that it died.
+    A script has no run, so this cannot be told of it. The engine takes its slots back when its
+    lease ends; Dagster's own storage never learns that a script died.
     """
     return run.is_over if run is not None else not is_script(run_id)
 
@@ -253,8 +259,8 @@ class PlannedStep:
     """A step that a run plans to execute.
 
     Attributes:
-        pool: What stands in ``op.pool``, which may be an expression; None: not limited.
-        assets: The assets it makes, each as ``a/b``.
+        pool: The text in ``op.pool``, which may be an expression; None: the step has no pool.
+        assets: The assets that the step materializes, each as ``a/b``.
     """
 
     step_key: str
@@ -267,10 +273,10 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCEL
 
 
 def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | None]:
-    """The limits of these settings, where nothing else can be kept.
+    """The limits of these settings, for a deployment that can keep only limits.
 
     Raises:
-        DeploymentError: Something else is set.
+        DeploymentError: A rate or an order is set too.
     """
     more = sorted(pool for pool, found in settings.items() if found and found.texts_set)
     if more:
@@ -284,82 +290,83 @@ def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int |
 
 
 class Deployment(Protocol):
-    """Where limits live and steps wait.
+    """A Dagster instance or webserver: where limits are kept and steps wait.
 
-    Reads may be repeated after a lost connection; changes never are. Every method may raise
-    ``DeploymentError``: unreachable, refused, or of a version that cannot do it.
+    A read may be repeated after a lost connection, a change never is. Every method may raise
+    ``DeploymentError``: the deployment cannot be reached, refuses, or is of a version without this.
     """
 
     @property
     def name(self) -> str:
-        """What to call it in messages: a directory or an address, without secrets."""
+        """Its name in messages: a directory or an address, without secrets."""
 
     @property
     def is_atomic(self) -> bool:
         """Whether ``set_pools`` does all or nothing."""
 
     def settings(self) -> Settings:
-        """What holds for all pools."""
+        """The settings that apply to all pools."""
 
     def pools(self, names: Collection[str] | None = None) -> tuple[PoolState, ...]:
-        """These pools, or all that have a limit or are in use; sorted by name.
+        """The state of pools, sorted by name.
 
         Args:
-            names: A pool of which nothing is known is there too, with the default limit.
+            names: The pools to read. One that the deployment does not know has the default limit.
+                None: all pools that have a limit or are in use.
         """
 
     def daemons(self) -> tuple[Daemon, ...]:
-        """The threads of Dagster's daemon that it needs and that tell of themselves."""
+        """The threads of Dagster's daemon that this deployment needs, with their heartbeats."""
 
     def run_queue(self) -> RunQueue | None:
         """The run queue; None if runs are launched as soon as they are submitted."""
 
     def pool_settings(self) -> Mapping[str, PoolSettings]:
-        """The pools of which anything is set, and what; defaults written down are not.
+        """The pools with settings of their own, and these settings.
 
-        Where ``Settings.engine`` is None, only limits are told.
+        A default limit that Dagster wrote down for a pool is no setting of its own. Where
+        ``Settings.engine`` is None, only limits are known.
         """
 
     def set_limit(self, pool: str, limit: int | None) -> None:
-        """Set the limit of a pool or, with None, delete it. What else is set of it stays."""
+        """Set the limit of a pool; None deletes it. The pool's other settings stay."""
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
-        """Set everything that can be set of these pools; None: nothing is.
+        """Replace the settings of these pools; None deletes them. Yields the name of each pool set.
 
-        Each pool's name comes as soon as it is done. All but limits needs the engine.
-
-        Where ``is_atomic``, all names come after all is done, and an error means that nothing was.
-        Nothing is done before the first name is asked for.
+        Settings other than limits need the engine. Nothing is set before the first name is asked
+        for. Where ``is_atomic``, all pools are set before the first name is yielded, and an error
+        means that none was set.
         """
 
     def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:
-        """The runs that are not over, oldest first; only those with these statuses of them.
+        """The runs with these statuses, the oldest first.
 
-        Those in the queue are among themselves in the order in which runs of one priority are
-        launched: see ``launch_order``, or oldest first where the deployment tells of no other.
+        Queued runs of one priority are in the order in which the daemon launches them: see
+        ``launch_order``. Where the deployment does not tell that order, the oldest is first.
         """
 
     def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
-        """These runs, as far as they are known, oldest first."""
+        """The runs with these ids, as far as they are known, the oldest first."""
 
     def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
-        """The runs that were not over before ``since``, created before ``until``, oldest first.
+        """The runs that ended after ``since`` or go on, created before ``until``, oldest first.
 
         Args:
             since: Seconds since the epoch.
-            until: The same; None for now.
+            until: Seconds since the epoch; None for now.
         """
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
-        """The newest runs whose id begins so: what a person types of an id."""
+        """The newest runs whose id begins with this prefix."""
 
     def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
-        """What a run plans to execute, in the order of its plan."""
+        """The steps of a run, in the order of its plan."""
 
     def assets(self) -> Mapping[str, tuple[str, ...]]:
-        """Assets, each as ``a/b``, and the pools of their ops, as far as the deployment knows.
+        """The assets, each as ``a/b``, and the pools of their ops, as far as they are known.
 
-        An instance knows what its latest runs planned; an endpoint what its code locations define.
+        An instance knows the plans of its latest runs; a webserver knows its code locations.
         """
 
     def history(
@@ -370,42 +377,41 @@ class Deployment(Protocol):
         latest: int | None = None,
         queued: bool = True,
     ) -> Iterator[RunExecution]:
-        """Runs that were not over before ``since``, created before ``until``, oldest first.
+        """What the runs executed that ended after ``since`` or go on, the oldest run first.
 
         Args:
             since: Seconds since the epoch.
-            until: The same; None for now.
-            latest: Read only so many of the runs that ended last, and as many of the runs under
-                way, those that changed last. None reads all of them, and those in the queue.
-            queued: Whether runs that are still in the queue are read too; they executed nothing.
+            until: Leave out runs created after this time; None for now.
+            latest: Read at most this many of the runs that ended last, and as many of the runs in
+                progress that changed last. None reads all of them, and the runs in the queue.
+            queued: Whether to read runs in the queue too, which executed nothing yet.
         """
 
     def asset_groups(self) -> Mapping[str, str]:
         """The group of each asset; empty where the deployment does not tell, as on an instance."""
 
     def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
-        """What these runs executed so far, as far as they are known, oldest first."""
+        """What the runs with these ids executed so far, the oldest run first."""
 
     def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
-        """What is known of the processes of a run, or of those that own what a step holds."""
+        """Whether the processes of a run, or the owners of a step's slots, are alive."""
 
     def free(self, run_id: str, step_key: str | None = None, *, force: bool = False) -> Judgement:
-        """Free the slots that a run or one of its steps holds, and withdraw what waits of it.
+        """Free the slots of a run or of one of its steps, and withdraw its waiting steps.
 
-        It is judged at the moment of freeing whether a process works under these slots, and
-        without ``force`` nothing is freed unless the judgement ``is_safe``. Under the engine the
-        leases are judged in the transaction that frees, so a process that comes back keeps its
-        slots or has lost them, and is told. Elsewhere the judgement is made just before: a process
-        may come back in between.
+        Without ``force``, slots are freed only if the judgement ``is_safe``: no process works under
+        them any more. Under the engine, the transaction that frees the slots also judges the
+        leases, so a process that comes back either keeps its slots or learns that it lost them.
+        Without the engine, the judgement is made just before: a process may come back in between.
 
         Args:
             run_id: The run.
-            step_key: Only this step.
-            force: Free also what is alive, or may be.
+            step_key: Free only this step of the run.
+            force: Free the slots even if a process works under them, or may.
 
         Returns:
-            What was judged, by which the slots were freed or kept.
+            The judgement that decided whether the slots were freed.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
