@@ -137,15 +137,15 @@ class Store(Protocol):
     """
 
     def migrate(self) -> int:
-        """Bring the tables to this package's newest version, and return theirs.
+        """Bring the tables to the newest version that this package knows; return their version.
 
-        They may be newer than that: an older package uses them as long as they say that it may.
-        Safe to call at once in several processes.
+        The tables may be newer: an older package uses them if they allow it. Several processes may
+        call this at once.
 
         Raises:
-            SchemaError: The tables are newer, and not for this package.
-            OldTablesError: They are older, and this process may not change them.
-            OldProcessesError: They are older, and live processes could not use the newer ones.
+            SchemaError: The tables are newer, and this package must not use them.
+            OldTablesError: The tables are older, and this process may not change them.
+            OldProcessesError: The tables are older, and live processes could not use newer ones.
         """
 
     def begin(self, scope: Scope) -> Transaction:
@@ -201,18 +201,20 @@ class Store(Protocol):
     def open_session(
         self, session: str, label: str, lease_seconds: float, *, is_listening: bool = True
     ) -> None:
-        """Record a live process, trusted for ``lease_seconds`` from now by the store's clock.
+        """Record a live process, with its package's version and the version of tables it knows.
 
-        With it goes the version of this package and of the tables that it knows.
+        Serialised with the gate for Dagster's own claims (``storage.stock_slots``): such a claim is
+        either committed before this session or sees it. A change of the tables that this package
+        could not use is serialised with it in the same way.
 
-        ``is_listening``: this process polls for the session's wake-ups from now on.
-
-        Whoever keeps out others while there are sessions (see ``storage.stock_slots``) lets none
-        of them slip in beside this one: they are before it, and committed, or after it. The same
-        holds for a change of the tables that this package could not use.
+        Args:
+            session: The session.
+            label: The name of the process, for people.
+            lease_seconds: How long the process is trusted from now on, by the store's clock.
+            is_listening: Whether this process polls for the session's wake-ups from now on.
 
         Raises:
-            SchemaError: The tables are newer by now, and not for this package.
+            SchemaError: The tables are newer by now, and this package must not use them.
         """
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
@@ -245,15 +247,15 @@ class Store(Protocol):
     def poll(
         self, session: str, timeout_seconds: float, *, is_next: bool = False
     ) -> frozenset[TicketKey]:
-        """Wait for a wake-up, at most so long: the session's tickets that should look again.
+        """Wait for a wake-up; return the session's tickets that should look again.
 
-        Wake-ups may be lost or doubled. Costs the database next to nothing while none comes.
+        Wake-ups may be lost or doubled. Waiting costs the database next to nothing.
 
         Args:
             session: The session.
-            timeout_seconds: How long.
-            is_next: One of its tickets takes the next slots: a store that has to look for wake-ups
-                looks more often.
+            timeout_seconds: How long to wait at most.
+            is_next: Whether one of its tickets takes the next slots. A store that polls for
+                wake-ups then polls more often.
         """
 
     def settings(self) -> Mapping[str, PoolSettings]:
@@ -298,19 +300,19 @@ class Store(Protocol):
         after: int = 0,
         count_max: int = 1000,
     ) -> tuple[Entry, ...]:
-        """The next rows of the ledger, in the order of their numbers: a page.
+        """One page of the ledger: its next rows, in the order of their numbers.
 
-        The rows of one pool are numbered in the order of their commits: a number is given, and its
-        row committed, while the pool's row is locked, by claims, releases, expiries and changes of
-        limits alike. On PostgreSQL a row of another pool with a smaller number may come later; on
-        SQLite, which has one writer, and in memory none does.
+        The rows of one pool are numbered in the order of their commits, because every transaction
+        takes the number and commits the row while it has the pool's row locked. On PostgreSQL, a
+        row of another pool with a smaller number may be committed later. In memory and on SQLite,
+        which has one writer, that does not happen.
 
         Args:
-            pool: Only this pool's.
-            kind: Only these.
+            pool: Only the rows of this pool.
+            kind: Only rows of this kind.
             since: Only rows of this time or later, by the database's clock.
             after: Only rows with a larger number.
-            count_max: The most rows.
+            count_max: At most this many rows.
         """
 
     def held_at(self, number: int, *, pool: str | None = None) -> tuple[Entry, ...]:

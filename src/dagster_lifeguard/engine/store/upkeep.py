@@ -1,4 +1,4 @@
-"""Which steps bring the engine's tables up to date, and who may take them or use the tables."""
+"""Upgrades of the engine's tables: through which versions, and which processes may go on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _is_allowed = True
 
 @contextmanager
 def upkeep(*, allowed: bool) -> Iterator[None]:
-    """Let this process bring older tables up to date, or not, until the end of the block.
+    """Allow or forbid this process to upgrade older tables, until the end of the block.
 
-    It is allowed unless something says otherwise: a run worker has to go on after an upgrade, while
-    a command that only looks is to change nothing.
+    By default it is allowed, because a run worker has to go on after an upgrade of the package. A
+    command that only reads forbids it.
     """
     global _is_allowed  # noqa: PLW0603 - the threads of a web page have to know it, too
     before = _is_allowed
@@ -35,11 +35,11 @@ def upkeep(*, allowed: bool) -> Iterator[None]:
 
 
 class Tables(NamedTuple):
-    """What the tables say of themselves.
+    """The version of the tables, as they record it.
 
     Attributes:
-        version: Their version; 0 if there are none.
-        usable_from: The oldest version that a package must know to use them.
+        version: The version; 0 if there are no tables.
+        usable_from: A package may use the tables if it knows this version or a later one.
     """
 
     version: int
@@ -56,16 +56,16 @@ def package_version() -> str:
 
 
 def versions_after(found: Tables, dialect: Dialect, place: str) -> range:
-    """The versions through which the tables are brought up to date; none if they are newer.
+    """The versions that an upgrade passes through; empty if the tables are new enough.
 
     Args:
         found: The tables that are there.
-        dialect: Of the database.
-        place: What to call the tables in messages.
+        dialect: The kind of the database.
+        place: The name of the tables in messages.
 
     Raises:
-        SchemaError: They are newer than this package, which must not use them.
-        OldTablesError: They are older, and this process may not change them.
+        SchemaError: The tables are newer, and this package must not use them.
+        OldTablesError: The tables are older, and this process may not change them.
     """
     newest = newest_version(dialect)
     if found.usable_from > newest:
@@ -86,21 +86,21 @@ def versions_after(found: Tables, dialect: Dialect, place: str) -> range:
 
 
 def needs_old_processes_gone(found: Tables, dialect: Dialect) -> int | None:
-    """The oldest version that live processes must know before the tables are brought up to date.
+    """The oldest version of the tables that all live processes must know before an upgrade.
 
-    None: whoever uses the tables that are there can use the newest ones.
+    None: every process that can use the present tables can use the newest ones.
     """
     needed = usable_from(dialect, newest_version(dialect))
     return needed if found.version and needed > found.version else None
 
 
 def refuse_old_processes(labels: Sequence[str], found: Tables, place: str) -> None:
-    """Refuse to change the tables while processes that could not use them then are alive.
+    """Refuse an upgrade while processes are alive that could not use the newer tables.
 
     Args:
-        labels: These processes.
+        labels: The names of these processes.
         found: The tables that are there.
-        place: What to call the tables in messages.
+        place: The name of the tables in messages.
 
     Raises:
         OldProcessesError: There is such a process.

@@ -1,4 +1,4 @@
-"""What every store's transaction has: its view, at a time that may be waited for."""
+"""The view of a transaction, the same for every store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Viewed:
-    """A view and its time, by which everything is decided and written.
+    """A view and its time. Everything in the transaction is decided and written by that time.
 
     Args:
-        view: What is true while the locks are held.
+        view: The locked rows.
     """
 
     def __init__(self, view: View) -> None:
@@ -22,9 +22,10 @@ class Viewed:
         self._seen_at = time.monotonic()
 
     def wait_until(self, at: float) -> View:
-        """Hold the locks until this time by the database's clock; the view as of then.
+        """Hold the locks until this time by the database's clock; return the view of that time.
 
-        The view was told some time after it was seen, so the clock is never behind.
+        The view reached this process some time after the database read it, so the database's clock
+        has certainly reached the time when the pause is over.
         """
         pause_seconds = at - self.view.now - (time.monotonic() - self._seen_at)
         if pause_seconds > 0:
