@@ -27,7 +27,7 @@ from dagster_lifeguard.web.actions import Actions
 from dagster_lifeguard.web.addresses import address_of
 from dagster_lifeguard.web.changes import ChangeLog
 from dagster_lifeguard.web.csv_tables import csv_of
-from dagster_lifeguard.web.deployment_reader import LOOPS, Look, Reader
+from dagster_lifeguard.web.deployment_reader import LOOPS, Reader
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
 from dagster_lifeguard.web.live import Streams
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.web.actions import DonePage
+    from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.sessions import Visitor
     from dagster_lifeguard.web.site import TargetKind
 

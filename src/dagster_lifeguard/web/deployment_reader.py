@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.durations import Durations, read_durations, terms_of_asset, uses
@@ -16,14 +16,17 @@ from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
 from dagster_lifeguard.web.limit_origins import LimitOriginReader, LimitOrigins
+from dagster_lifeguard.web.look import Look, news_since
 from dagster_lifeguard.web.recent_history import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.deployment.history import RunExecution
+
+T = TypeVar("T")
 
 _log = logging.getLogger("dagster_lifeguard.web")
 
@@ -45,8 +48,6 @@ AUDITED_SECONDS = 3600.0
 AUDIT_PAUSE_SECONDS = 300.0
 """The pause between two audits, or fifty times as long as one takes."""
 
-_AUDIT_SHARE = 50
-
 LIMITS_SECONDS = 5.0
 """The pause between two looks at what set the limits, or fifty times as long as one takes."""
 
@@ -63,41 +64,8 @@ away: with the pause between two looks, within three seconds."""
 _WATCH_SECONDS = 0.2
 _USUAL_LOOKS = 4
 _SHARE = 10
+_RARE_SHARE = 50
 _AFTER_TROUBLE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the reader knows.
-
-    Attributes:
-        number: Grows whenever anything that a page may show is not as before.
-        at: When the pools were last looked at with success.
-        settings: Of the deployment.
-        states: All pools, by name.
-        deployment: The same as something that pages can ask.
-        past: Of which percentiles and estimates are drawn.
-        news_of: For each pool the number of the look since which it is as it is; under the empty
-            name, that of what concerns all.
-        limits: What set the limits.
-        groups: The asset group of each pool, as far as the deployment tells it.
-        trouble: Why the deployment could not be looked at since ``at``; empty if it could.
-    """
-
-    number: int
-    at: float
-    settings: Settings
-    states: tuple[PoolState, ...]
-    deployment: SeenDeployment
-    past: Durations
-    news_of: Mapping[str, int]
-    limits: LimitOrigins = field(default_factory=LimitOrigins)
-    groups: Mapping[str, str] = field(default_factory=dict)
-    trouble: str = ""
-
-    def has_news(self, pool: str, number: int) -> bool:
-        """Whether a pool is not any more as in the look of this number."""
-        return max(self.news_of.get(pool, 0), self.news_of[""]) > number
 
 
 class Counts(Protocol):
@@ -141,6 +109,7 @@ class Reader:
         self._expiries = Expiries()
         self._origins = LimitOriginReader(file)
         self._grouped: float | None = None
+        self._past_read: float | None = None
         self._look: Look | None = None
         self._queue: SeenQueue | None = None
         self._failure: LifeguardError | None = None
@@ -210,16 +179,32 @@ class Reader:
             await self._looked.wait()
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        self._loop = asyncio.get_running_loop()
-        await asyncio.gather(
+        """Look until cancelled. Without a window, nothing is read of the past."""
+        again = self._again
+        loops = [
             self._look_on(),
             self._watch_on(),
-            self._queue_on(),
-            self._remember_on(),
-            self._audit_on(),
-            self._limits_on(),
-        )
+            again(
+                "the run queue", self._see_queue, self._tell_queue,
+                pause=QUEUE_SECONDS, times=_SHARE,
+            ),
+            again(
+                "what set the limits", self._read_limits, self._tell_limits,
+                pause=LIMITS_SECONDS, times=_RARE_SHARE,
+            ),
+        ]  # fmt: skip
+        if self._window:
+            loops += [
+                again(
+                    "the history", self._remember, self._tell_past,
+                    pause=HISTORY_SECONDS, times=_SHARE,
+                ),
+                again(
+                    "the audit of the last hour", self._audit, self._counts.audited,
+                    pause=AUDIT_PAUSE_SECONDS, times=_RARE_SHARE,
+                ),
+            ]  # fmt: skip
+        await asyncio.gather(*loops)
 
     async def _look_on(self) -> None:
         while True:
@@ -281,7 +266,7 @@ class Reader:
                 past=Durations(now, now) if before is None else before.past,
                 limits=LimitOrigins() if before is None else before.limits,
                 groups={} if before is None else before.groups,
-                news_of=_news_of(before, settings, states, number),
+                news_of=news_since(before, settings, states, number),
             )
         )
 
@@ -300,33 +285,49 @@ class Reader:
     def _picture(self, settings: Settings, states: tuple[PoolState, ...]) -> SeenDeployment:
         return SeenDeployment(self._deployment, settings, states, self._recent, self._queue)
 
-    async def _queue_on(self) -> None:
-        """Look at the run queue, where it is not looked at with the pools."""
-        while True:
-            pause = QUEUE_SECONDS
-            look = self._look
-            if look is not None and look.settings.granularity == "op":
-                began = time.monotonic()
-                try:
-                    queue = await asyncio.to_thread(self._see_queue, look.states)
-                except LifeguardError as error:
-                    _log.debug("the run queue could not be read: %s", error.message)
-                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
-                    _log.exception("the run queue could not be read")
-                else:
-                    self._tell_queue(queue)
-                pause = max(pause, _SHARE * (time.monotonic() - began))
-            await asyncio.sleep(pause if look is not None else LOOK_SECONDS)
+    async def _again(
+        self,
+        what: str,
+        read: Callable[[Look], T],
+        tell: Callable[[T], object],
+        *,
+        pause: float,
+        times: float,
+    ) -> None:
+        """Read something again and again, as long as the pools can be read.
 
-    def _see_queue(self, states: tuple[PoolState, ...]) -> SeenQueue:
+        Args:
+            what: What is read, for the log.
+            read: Reads it, in a thread.
+            tell: Takes what was read, in the event loop.
+            pause: The pause between two reads, in seconds.
+            times: The pause is longer where a read takes long: at least so many times as long.
+        """
+        while True:
+            look = self._look
+            if look is None or look.trouble:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            began = time.monotonic()
+            try:
+                tell(await asyncio.to_thread(read, look))
+            except LifeguardError as error:
+                _log.info("%s could not be read: %s", what, error.message)
+            except Exception:  # noqa: BLE001 - a loop that ends would show old news for ever
+                _log.exception("%s could not be read", what)
+            await asyncio.sleep(max(pause, times * (time.monotonic() - began)))
+
+    def _see_queue(self, look: Look) -> SeenQueue | None:
+        if look.settings.granularity == "run":  # It is read with the pools.
+            return None
         runs = self._deployment.unfinished_runs()
         # The pools were looked at before: a run that began to hold since then is not among these.
-        leaked = runs_leaked(self._deployment, states, runs)
+        leaked = runs_leaked(self._deployment, look.states, runs)
         return SeenQueue(runs, self._deployment.run_queue(), leaked)
 
-    def _tell_queue(self, queue: SeenQueue) -> None:
+    def _tell_queue(self, queue: SeenQueue | None) -> None:
         before, self._queue, look = self._queue, queue, self._look
-        if look is None or queue == before:
+        if look is None or queue is None or queue == before:
             return
         old = set() if before is None else set(_marks(before))
         pools = {pool for _, names in old ^ set(_marks(queue)) for pool in names}
@@ -334,54 +335,6 @@ class Reader:
         news_of = {**look.news_of, **dict.fromkeys(pools, number)}
         picture = self._picture(look.settings, look.states)
         self._tell(replace(look, number=number, deployment=picture, news_of=news_of))
-
-    async def _remember_on(self) -> None:
-        reckoned = 0.0
-        while self._window:
-            pause = HISTORY_SECONDS
-            if self._look is not None:
-                began = time.monotonic()
-                is_due = not reckoned or began - reckoned > PAST_SECONDS
-                try:
-                    await asyncio.to_thread(self._remember, self._look, is_due=is_due)
-                except LifeguardError as error:
-                    _log.info("the history could not be read: %s", error.message)
-                except Exception:  # noqa: BLE001 - the other loop tells; this one must not end
-                    _log.exception("the history could not be read")
-                else:
-                    reckoned = began if is_due else reckoned
-                pause = max(pause, _SHARE * (time.monotonic() - began))
-            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
-
-    async def _audit_on(self) -> None:
-        """Audit the last hour again and again, for the metrics; not where nothing is remembered."""
-        while self._window:
-            began = time.monotonic()
-            if self._look is not None and not self._look.trouble:
-                try:
-                    self._counts.audited(await asyncio.to_thread(self._audit))
-                except LifeguardError as error:
-                    _log.info("the last hour could not be audited: %s", error.message)
-                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
-                    _log.exception("the last hour could not be audited")
-            pause = max(AUDIT_PAUSE_SECONDS, _AUDIT_SHARE * (time.monotonic() - began))
-            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
-
-    async def _limits_on(self) -> None:
-        """Look at what set the limits, and at the groups of assets."""
-        while True:
-            began = time.monotonic()
-            if self._look is not None and not self._look.trouble:
-                try:
-                    limits, groups = await asyncio.to_thread(self._read_limits, self._look)
-                except LifeguardError as error:
-                    _log.info("what set the limits could not be read: %s", error.message)
-                except Exception:  # noqa: BLE001 - the first loop tells; this one must not end
-                    _log.exception("what set the limits could not be read")
-                else:
-                    self._tell_limits(limits, groups)
-            pause = max(LIMITS_SECONDS, _AUDIT_SHARE * (time.monotonic() - began))
-            await asyncio.sleep(pause if self._look is not None else LOOK_SECONDS)
 
     def _read_limits(self, look: Look) -> tuple[LimitOrigins, Mapping[str, str]]:
         limits = self._origins.read(self._deployment)
@@ -399,39 +352,42 @@ class Reader:
                     groups.setdefault(term.name, by_asset[asset])
         return limits, groups
 
-    def _tell_limits(self, limits: LimitOrigins, groups: Mapping[str, str]) -> None:
-        look = self._look
+    def _tell_limits(self, found: tuple[LimitOrigins, Mapping[str, str]]) -> None:
+        (limits, groups), look = found, self._look
         if look is None or (look.limits == limits and look.groups == groups):
             return
         number = look.number + 1
         news_of = {**look.news_of, "": number}
         self._tell(replace(look, number=number, limits=limits, groups=groups, news_of=news_of))
 
-    def _audit(self) -> int:
+    def _audit(self, _: Look) -> int:
         now = time.time()
         report = audit(self._deployment, since=now - AUDITED_SECONDS, until=now)
         return report.finding_count
 
-    def _remember(self, look: Look, *, is_due: bool) -> None:
-        """Read what is new of the history, and reckon percentiles anew when that is due."""
-        now = time.time()
+    def _remember(self, look: Look) -> tuple[Durations | None, set[str]]:
+        """Read what is new of the history.
+
+        Returns:
+            The past waits and holds, if it is time to compute them again; the pools of new runs.
+        """
+        now, began = time.time(), time.monotonic()
         self._counts.expired(self._expiries.read(self._deployment))
         news = self._recent.read(self._deployment, now, self._expiries.ends)
         for before, run in news:
             self._counts.executed(before, run, look.settings)
         self._expiries.forget(now - self._window, self._recent.unfinished)
         past = None
-        if is_due:
+        if self._past_read is None or began - self._past_read > PAST_SECONDS:
             # No further back than is remembered: else the whole window is read each time.
             since = max(now - self._window, self._recent.since)
             past = read_durations(look.deployment, look.settings, since, now)
-        if news or past is not None:
-            pools = {use.pool for _, run in news for use in uses(run, look.settings)}
-            self._loop.call_soon_threadsafe(self._tell_past, past, pools)
+            self._past_read = began
+        return past, {use.pool for _, run in news for use in uses(run, look.settings)}
 
-    def _tell_past(self, past: Durations | None, pools: set[str]) -> None:
-        look = self._look
-        if look is None:
+    def _tell_past(self, found: tuple[Durations | None, set[str]]) -> None:
+        (past, pools), look = found, self._look
+        if look is None or (past is None and not pools):
             return
         number = look.number + 1
         news_of = {**look.news_of, **dict.fromkeys(pools, number)}
@@ -441,21 +397,6 @@ class Reader:
 def _marks(queue: SeenQueue) -> Iterator[tuple[tuple[str, str], frozenset[str]]]:
     """What a run has to do with the queue, and the pools that it will ask for."""
     return (((run.run_id, run.status), run.pools or frozenset()) for run in queue.runs)
-
-
-def _news_of(
-    before: Look | None, settings: Settings, states: tuple[PoolState, ...], number: int
-) -> dict[str, int]:
-    """Since which look each pool, and what concerns all, is as it is."""
-    if before is None or before.settings != settings or before.trouble:
-        return {"": number}
-    old = {state.pool: state for state in before.states}
-    news_of = {"": before.news_of[""]}
-    for state in states:
-        same = old.pop(state.pool, None) == state
-        news_of[state.pool] = before.news_of.get(state.pool, 0) if same else number
-    news_of.update(dict.fromkeys(old, number))
-    return news_of
 
 
 def _silent(deployment: Deployment) -> DeploymentError:

@@ -13,7 +13,7 @@ from dagster_lifeguard.insight.waits import NOBODY, read_held_back
 from dagster_lifeguard.web.pages.window import PARTS
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.web.deployment_reader import Look
+    from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.pages.window import Period
 
 KEPT_SECONDS = 2.0

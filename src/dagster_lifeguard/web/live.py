@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from dagster_lifeguard.web.deployment_reader import Look, Reader
+    from dagster_lifeguard.web.deployment_reader import Reader
+    from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.made_pages import MadePages
     from dagster_lifeguard.web.routes import Address
     from dagster_lifeguard.web.sessions import Sessions

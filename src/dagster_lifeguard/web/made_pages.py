@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dagster_lifeguard.web.changes import ChangeLog
-    from dagster_lifeguard.web.deployment_reader import Look, Reader
+    from dagster_lifeguard.web.deployment_reader import Reader
+    from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.rendering import Templates
     from dagster_lifeguard.web.routes import Address
     from dagster_lifeguard.web.site import Site

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.deployment.history import RunExecution
-    from dagster_lifeguard.web.deployment_reader import Look, Reader
+    from dagster_lifeguard.web.deployment_reader import Reader
+    from dagster_lifeguard.web.look import Look
 
 LABELS_MAX = 200
 OTHER = "_other"

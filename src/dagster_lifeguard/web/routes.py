@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.web.changes import ChangeLog
-    from dagster_lifeguard.web.deployment_reader import Look
     from dagster_lifeguard.web.kept_sums import KeptSums
+    from dagster_lifeguard.web.look import Look
 
 Form = Literal["html", "json", "csv"]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.insight.pools import Overview, PoolSummary
     from dagster_lifeguard.web.changes import PoolChange
-    from dagster_lifeguard.web.deployment_reader import Look
     from dagster_lifeguard.web.limit_origins import LimitOrigin
+    from dagster_lifeguard.web.look import Look
 
 ROWS = 50
 """Rows on one page."""
