@@ -31,8 +31,8 @@ from dagster_lifeguard.web.deployment_reader import LOOPS, Reader
 from dagster_lifeguard.web.encoding import encode
 from dagster_lifeguard.web.errors import ErrorPage, RequestRefusedError, page_of, page_of_status
 from dagster_lifeguard.web.live import Streams
-from dagster_lifeguard.web.made_pages import AT_ONCE, MadePages
 from dagster_lifeguard.web.metrics import CONTENT_TYPE, Metrics
+from dagster_lifeguard.web.page_cache import AT_ONCE, PageCache
 from dagster_lifeguard.web.pages.window import Period
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
@@ -137,7 +137,7 @@ class _Server:
         self._metrics.attach(self._reader)
         changes = ChangeLog(serving.change_log)
         self._actions = Actions(deployment, changes)
-        self._pages = MadePages(self._reader, changes, self._templates, self._site_without_session)
+        self._pages = PageCache(self._reader, changes, self._templates, self._site_without_session)
         self._streams = Streams(self._reader, self._pages, self.sessions)
         self._room = asyncio.Semaphore(_CHANGES_AT_ONCE)
         self._version = metadata.version("dagster-lifeguard")

@@ -14,10 +14,10 @@ from dagster_lifeguard.insight.durations import Durations, read_durations, terms
 from dagster_lifeguard.insight.pools import runs_leaked
 from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from dagster_lifeguard.web.expiries import Expiries
-from dagster_lifeguard.web.last_look import SeenDeployment, SeenQueue
 from dagster_lifeguard.web.limit_origins import LimitOriginReader, LimitOrigins
 from dagster_lifeguard.web.look import Look, news_since
 from dagster_lifeguard.web.recent_history import Recent
+from dagster_lifeguard.web.seen_deployment import SeenDeployment, SeenQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.errors import RequestRefusedError
-from dagster_lifeguard.web.made_pages import is_current as is_current_page
+from dagster_lifeguard.web.page_cache import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page, refuse_long
 from dagster_lifeguard.web.sessions import visitor_of
 from dagster_lifeguard.web.site import trouble_text
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.web.deployment_reader import Reader
     from dagster_lifeguard.web.look import Look
-    from dagster_lifeguard.web.made_pages import MadePages
+    from dagster_lifeguard.web.page_cache import PageCache
     from dagster_lifeguard.web.routes import Address
     from dagster_lifeguard.web.sessions import Sessions
 
@@ -54,7 +54,7 @@ class Streams:
         sessions: Tells who has logged out meanwhile.
     """
 
-    def __init__(self, reader: Reader, pages: MadePages, sessions: Sessions) -> None:
+    def __init__(self, reader: Reader, pages: PageCache, sessions: Sessions) -> None:
         self._sessions = sessions
         self._reader = reader
         self._pages = pages

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import PoolState, Settings
     from dagster_lifeguard.insight.durations import Durations
-    from dagster_lifeguard.web.last_look import SeenDeployment
+    from dagster_lifeguard.web.seen_deployment import SeenDeployment
 
 
 @dataclass(frozen=True, slots=True)

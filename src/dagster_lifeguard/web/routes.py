@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.web.changes import ChangeLog
-    from dagster_lifeguard.web.kept_sums import KeptSums
+    from dagster_lifeguard.web.load_cache import LoadCache
     from dagster_lifeguard.web.look import Look
 
 Form = Literal["html", "json", "csv"]
@@ -55,7 +55,7 @@ class PageRequest:
     query: Mapping[str, str]
     window: float
     changes: ChangeLog
-    sums: KeptSums
+    sums: LoadCache
 
     def load(self, pool: str | None = None) -> Load:
         """The load of the period that the address asks for, of one pool or of all."""

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.insight.timeline import Timeline
     from dagster_lifeguard.web.changes import PoolChange
-    from dagster_lifeguard.web.last_look import SeenDeployment
     from dagster_lifeguard.web.pages.window import Window
+    from dagster_lifeguard.web.seen_deployment import SeenDeployment
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
 """Waits are counted between these, in seconds, and beyond the last."""

@@ -1,4 +1,4 @@
-"""What is reckoned over all pools or a whole period, kept for everybody who asks for the same."""
+"""A cache of what takes long to compute: the outline of all pools, and the load of each period."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.pages.window import Period
 
-KEPT_SECONDS = 2.0
-"""A load is read anew after so long, or after ``_SHARE`` times as long as it took to read."""
+FRESH_SECONDS = 2.0
+"""A load is used for this long, or for ``_SHARE`` times as long as it took to read."""
 
 LOADS_MAX = 50
-"""So many loads are kept, those that were asked for last."""
+"""At most this many loads are in the cache: the ones that were used last."""
 
 _SHARE = 20
 
 
-class _Kept(NamedTuple):
+class _Cached(NamedTuple):
     load: Load
     read: float
     took: float
 
 
-class KeptSums:
+class LoadCache:
     """All pools in outline, and the loads of the periods that pages show; any thread may ask.
 
     To read a load goes through every execution of its period, so that is done seldom and not with
@@ -39,15 +39,15 @@ class KeptSums:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Period, str | None], _Kept] = OrderedDict()
+        self._loads: OrderedDict[tuple[Period, str | None], _Cached] = OrderedDict()
         self._lock = Lock()
         self._outline: tuple[tuple[int, float], Overview] | None = None
 
     def outline(self, look: Look) -> Overview:
         """All pools in outline."""
-        kept, key = self._outline, (look.number, look.at)
-        if kept is not None and kept[0] == key:
-            return kept[1]
+        cached, key = self._outline, (look.number, look.at)
+        if cached is not None and cached[0] == key:
+            return cached[1]
         deployment, now = look.deployment, look.at
         held_back = deployment.held_back(now)
         if held_back is None:
@@ -66,9 +66,9 @@ class KeptSums:
         """
         key = (period, pool)
         with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None and not _is_old(kept, look):
-            return kept.load
+            cached = self._loads.get(key)
+        if cached is not None and not _is_old(cached, look):
+            return cached.load
         began = time.monotonic()
         since, until = period.bounds(look.at)
         deployment = look.deployment
@@ -85,14 +85,14 @@ class KeptSums:
         )
         read = time.monotonic()
         with self._lock:
-            self._kept[key] = _Kept(load, read, read - began)
-            self._kept.move_to_end(key)
-            while len(self._kept) > LOADS_MAX:
-                self._kept.popitem(last=False)
+            self._loads[key] = _Cached(load, read, read - began)
+            self._loads.move_to_end(key)
+            while len(self._loads) > LOADS_MAX:
+                self._loads.popitem(last=False)
         return load
 
 
-def _is_old(kept: _Kept, look: Look) -> bool:
+def _is_old(cached: _Cached, look: Look) -> bool:
     if look.trouble:  # Nothing new is known.
         return False
-    return time.monotonic() - kept.read > max(KEPT_SECONDS, _SHARE * kept.took)
+    return time.monotonic() - cached.read > max(FRESH_SECONDS, _SHARE * cached.took)

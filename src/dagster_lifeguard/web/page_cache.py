@@ -1,4 +1,4 @@
-"""Pages that were made, kept for everybody who has the same one open."""
+"""A cache of rendered pages, for all visitors who have the same page open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import DeploymentError
-from dagster_lifeguard.web.kept_sums import KeptSums
+from dagster_lifeguard.web.load_cache import LoadCache
 from dagster_lifeguard.web.routes import PageRequest
 
 if TYPE_CHECKING:
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     SiteFor = Callable[[Look, Address], Site]
 
 PAGES_MAX = 200
-"""So many pages are kept, those that were asked for last."""
+"""At most this many pages are in the cache: the ones that were used last."""
 
 AT_ONCE = 4
-"""So many pages are made at once; each may ask the deployment."""
+"""At most this many pages are rendered at once; each may ask the deployment."""
 
 STALE_SECONDS = 10.0
-"""A page without news is made anew after so long, for what grows older on it."""
+"""A page without news is rendered again after this time, because ages on it grow."""
 
 AWAY_SECONDS = 2.0
-"""While the deployment is away, nobody waits longer for a page that is not kept."""
+"""While the deployment is away, a visitor waits at most this long for a page that is not cached."""
 
 _WATCH_SECONDS = 0.2
 _LIVE_SHARE = 2
 _KEPT_SHARE = 20
-"""A page is kept for at least so many times as long as it took to make."""
+"""A page is used for at least this many times as long as it took to render."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class MadePage:
     live: dict[str, str]
 
 
-class MadePages:
+class PageCache:
     """Makes each page once, however many ask for it.
 
     Args:
@@ -80,7 +80,7 @@ class MadePages:
         self._site_for = site_for
         self._kept: OrderedDict[str, MadePage] = OrderedDict()
         self._being_made: dict[str, asyncio.Task[MadePage]] = {}
-        self._sums = KeptSums()
+        self._sums = LoadCache()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def page(self, address: Address) -> MadePage:
