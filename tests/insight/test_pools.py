@@ -124,7 +124,8 @@ class TestOverview:
         assert found.waits == Spread(20, 9.0, 18.0)
 
     def test_pools_that_were_used_in_the_window_are_listed_beside_those_in_use(self):
-        ran = executed("x", {"a": "db", "b": "used"}, 1.0, waited=3.0)
+        pools = {"a": "db", "b": "used", "c": "daily[{partition}]"}
+        ran = executed("x", pools, 1.0, waited=3.0)
         settings = replace(SETTINGS, default_limit=2)
         found = self.look(pool("db", 4, [holds("a")]), settings=settings, past=past(ran))
         busy, used = found.pools

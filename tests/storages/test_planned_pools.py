@@ -44,9 +44,10 @@ def grants(instance, pool):
     ]
 
 
-def shown(home):
+def shown(home, *options):
     """The pools that ``lifeguard status`` shows."""
-    return {pool["pool"] for pool in json.loads(home.run("lifeguard", "status", "--json"))["pools"]}
+    found = json.loads(home.run("lifeguard", "status", "--json", *options))
+    return {pool["pool"] for pool in found["pools"]}
 
 
 def test_runs_of_a_multi_asset_take_turns_where_their_selections_meet(home):
@@ -97,8 +98,9 @@ def test_runs_of_a_partitioned_asset_take_turns_where_their_partitions_meet(home
             * 2
         )
         assert ("granted", "daily", 1000) in grants(instance, "{all}daily[*]")
-        # Nobody holds, waits for or plans the pools of partitions any more.
-        assert shown(home) == {"warehouse"}
+        # No step holds, waits for or plans the pools of partitions any more: used lately, they show.
+        assert shown(home) == {"warehouse", *partitions}
+        assert shown(home, "--window", "0") == {"warehouse"}
 
 
 def test_the_run_queue_blocks_a_run_whose_partition_is_held(home):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import idle_pool, is_leaked
 from dagster_lifeguard.engine.rules.model import WaitReason, is_script
+from dagster_lifeguard.engine.rules.pool_expressions import Term
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.forecast import (
     Candidate,
@@ -211,7 +212,11 @@ def overview(
     """
     states = (*states, *held_back.unlisted)
     used = past.waits.keys() - {state.pool for state in states}
-    states += tuple(idle_pool(pool, settings.default_limit) for pool in used)
+    states += tuple(
+        idle_pool(pool, settings.default_limit)
+        for pool in used
+        if not Term.written(pool).is_by_partition  # The history does not tell the partition.
+    )
     summaries = [summarize(state, held_back, past, now) for state in states]
     summaries.sort(key=lambda s: (-s.pressure, -(s.oldest_wait or 0.0), -s.held, s.pool))
     waiting, queued = held_back.wait_for_any(states)
