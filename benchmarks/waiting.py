@@ -19,6 +19,7 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.storage.dagster_run import DagsterRun
 
 from dagster_lifeguard.insight.durations import quantile
+from engine import WAITER_REASON
 from instances import DATABASES, places, processes
 from measures import Measure
 
@@ -132,7 +133,10 @@ def measures(*, full: bool) -> Iterator[Measure]:
             stock, ours = (homes[database, storage] for storage in ("stock", "lifeguard"))
             name = f"{database}: a run that waits"
             shares = [100 * processor_share(place, seconds) for place in (ours, stock)]
-            yield Measure(f"{name}, share of a core", shares[0], "%", shares[1], WAITER_PERCENT)
+            yield Measure(
+                f"{name}, share of a core", shares[0], "%", shares[1], WAITER_PERCENT,
+                reason=WAITER_REASON[database],
+            )  # fmt: skip
             taken = [
                 sorted(1000 * seconds for seconds in handoffs(place, count))
                 for place, count in zip((ours, stock), counts, strict=True)
