@@ -8,10 +8,10 @@ from enum import Enum
 from pathlib import Path
 
 from dagster_lifeguard.insight import durations as past
-from dagster_lifeguard.insight import explanation, forecast, freeing, pools, run_queue
+from dagster_lifeguard.insight import explanation, forecast, freeing, overview, pools, run_queue
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "answers-json.md"
-MODULES = (past, forecast, pools, run_queue, explanation, freeing)
+MODULES = (past, forecast, overview, pools, run_queue, explanation, freeing)
 ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable")
 
 

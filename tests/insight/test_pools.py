@@ -14,7 +14,8 @@ from dagster_lifeguard.cli.pool_tables import overview_table
 from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.insight.durations import Durations, Sample, Spread, quantile, read_durations
-from dagster_lifeguard.insight.pools import look_into, overview, runs_in
+from dagster_lifeguard.insight.overview import overview
+from dagster_lifeguard.insight.pools import look_into, runs_in
 from dagster_lifeguard.insight.waits import NOBODY
 
 NOTHING = Durations(NOW, NOW)

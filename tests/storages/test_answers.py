@@ -242,7 +242,7 @@ class TestManyPools:
         home = make_home("sqlite", stock=True, concurrency=concurrency)
         monkeypatch.setenv("DAGSTER_HOME", str(home.path))
         shown = " ".join(lifeguard("status").stdout.split())
-        assert "No pool was in use lately or has a limit of its own." in shown
+        assert "No pool is in use or has a limit of its own." in shown
         assert f"Every pool of your assets {others}; lifeguard check lists them." in shown
 
     def test_idle_pools_are_summed_up(self, make_home, monkeypatch):

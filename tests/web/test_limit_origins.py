@@ -10,7 +10,7 @@ from web_server import serving, start_serving
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.insight.durations import Durations
-from dagster_lifeguard.insight.pools import summarize
+from dagster_lifeguard.insight.overview import summarize
 from dagster_lifeguard.insight.waits import NOBODY
 from dagster_lifeguard.web.changes import PoolChange
 from dagster_lifeguard.web.limit_origins import LimitOrigin, LimitOriginReader, LimitOrigins

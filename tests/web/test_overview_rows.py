@@ -6,7 +6,7 @@ import pytest
 from told import NOW, holds, pool, waits
 
 from dagster_lifeguard.insight.durations import Durations, Sample
-from dagster_lifeguard.insight.pools import summarize
+from dagster_lifeguard.insight.overview import summarize
 from dagster_lifeguard.insight.standing import standing_of
 from dagster_lifeguard.insight.waits import NOBODY
 from dagster_lifeguard.web.pages.overview import Choice

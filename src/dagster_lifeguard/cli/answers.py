@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.insight.explanation import Explanation
     from dagster_lifeguard.insight.forecast import Estimate
-    from dagster_lifeguard.insight.pools import Holder, PoolSummary, Waiter
+    from dagster_lifeguard.insight.overview import PoolSummary
+    from dagster_lifeguard.insight.pools import Holder, Waiter
     from dagster_lifeguard.insight.run_queue import QueuePlace
     from dagster_lifeguard.insight.step_answer import AskedPool, StepAnswer
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Settings
     from dagster_lifeguard.insight.durations import Spread
-    from dagster_lifeguard.insight.pools import Holder, Overview, Pool, PoolSummary, Waiter
+    from dagster_lifeguard.insight.overview import Overview, PoolSummary
+    from dagster_lifeguard.insight.pools import Holder, Pool, Waiter
     from dagster_lifeguard.insight.run_queue import Queued
 
 ROWS_MAX = 50
@@ -158,7 +159,7 @@ def _no_pools(found: Overview) -> str:
     limit = found.default_limit
     others = "is unlimited" if limit is None else f"has the default limit {limit:,}"
     return (
-        "No pool was in use lately or has a limit of its own. Every pool of your assets "
+        "No pool is in use or has a limit of its own. Every pool of your assets "
         f"{others}; lifeguard check lists them."
     )
 

@@ -20,7 +20,8 @@ from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import Durations, read_durations
-from dagster_lifeguard.insight.pools import find_pool, look_into, overview, runs_in
+from dagster_lifeguard.insight.overview import overview
+from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
 from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool

@@ -13,13 +13,8 @@ from dagster_lifeguard.engine.rules.pool_expressions import ticket_name
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
 from dagster_lifeguard.insight.forecast import latest_of
-from dagster_lifeguard.insight.pools import (
-    Pool,
-    PoolSummary,
-    look_into,
-    runs_in,
-    summarize,
-)
+from dagster_lifeguard.insight.overview import PoolSummary, summarize
+from dagster_lifeguard.insight.pools import Pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import BEFORE_LAUNCH, IN_QUEUE_OR_PROGRESS
 from dagster_lifeguard.insight.run_queue import QueuePlace, places_in_queue
 from dagster_lifeguard.insight.step_answer import AskedPool, State, StepAnswer

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.insight.pools import PoolSummary
+    from dagster_lifeguard.insight.overview import PoolSummary
 
 
 class Standing(str, Enum):

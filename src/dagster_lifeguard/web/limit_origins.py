@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.insight.pools import PoolSummary
+    from dagster_lifeguard.insight.overview import PoolSummary
     from dagster_lifeguard.limits.plan import PoolPlan
     from dagster_lifeguard.web.changes import PoolChange
 

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.insight.load import Load, read_load
-from dagster_lifeguard.insight.pools import Overview, overview
+from dagster_lifeguard.insight.overview import Overview, overview
 from dagster_lifeguard.insight.waits import NOBODY, read_held_back
 from dagster_lifeguard.web.pages.window import PARTS
 

@@ -36,7 +36,7 @@ from dagster_lifeguard.web.pages.window import PARTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dagster_lifeguard.insight.pools import PoolSummary
+    from dagster_lifeguard.insight.overview import PoolSummary
     from dagster_lifeguard.insight.timeline import Bar, Timeline
     from dagster_lifeguard.web.limit_origins import LimitOrigin
     from dagster_lifeguard.web.pages.window import Period

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.insight.load import Load
-    from dagster_lifeguard.insight.pools import Overview, PoolSummary
+    from dagster_lifeguard.insight.overview import Overview, PoolSummary
     from dagster_lifeguard.web.changes import PoolChange
     from dagster_lifeguard.web.limit_origins import LimitOrigin
     from dagster_lifeguard.web.look import Look

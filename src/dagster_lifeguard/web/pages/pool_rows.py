@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.insight.durations import Durations, Spread
-    from dagster_lifeguard.insight.pools import PoolSummary
+    from dagster_lifeguard.insight.overview import PoolSummary
 
 _OF_PARTITION = re.compile(r"(?P<stem>.+)\[[^\[\]]*\]")
 _PREFIX = re.compile(r"[^/_.:\-]+")
