@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import select
 import signal
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_lifeguard.engine import forks
@@ -19,6 +22,7 @@ from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.errors import StoreUnavailableError
+from places import new_sqlite
 
 ORDERS = Demand.of({"orders": 1})
 PATIENT_SECONDS = 120.0
@@ -114,6 +118,83 @@ def test_a_slot_that_a_fork_holds_is_held_for_everybody(shared_place, engine, ch
     assert fences == sorted(set(fences))
 
 
+def open_files(path):
+    """The files of this process that begin with a path."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # The listing's own is gone.
+            found.append(str(descriptor.readlink()))
+    return [file for file in found if file.startswith(path)]
+
+
+@pytest.fixture
+def no_collection():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_a_dropped_store_is_closed_at_once(tmp_path):
+    """Python keeps a dropped SQLite connection open until the next collection."""
+    place = new_sqlite(tmp_path)
+    place.store().migrate()
+    assert open_files(place.path) == []
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_a_store_that_is_dropped_at_a_bad_moment_is_closed_by_the_next(tmp_path):
+    """A collection may drop it in the thread that holds the lock of forks."""
+    place, other = new_sqlite(tmp_path), new_sqlite(tmp_path)
+    store = place.store()
+    store.migrate()
+    with forks._forks._changed:
+        del store
+        assert open_files(place.path) != []
+    other.store().migrate()
+    assert open_files(place.path) == []
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("uses", ["engine", "dropped engine", "threads", "instance"])
+def test_a_fork_inherits_no_open_file(tmp_path, child, make_home, uses):
+    """SQLite's record of the locks of an open file would be the parent's."""
+    place = new_sqlite(tmp_path)
+    place.store().migrate()
+    engine = Engine(place.store())
+    engine.change_pool("orders", limit=1)
+    done = threading.Event()
+
+    def work(name):
+        while not done.is_set():
+            fence_of(engine, name)
+            engine.release(name, "step")
+            engine.heartbeat()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    path = place.path
+    if uses == "dropped engine":
+        engine = None
+    elif uses == "threads":
+        for thread in threads:
+            thread.start()
+    elif uses == "instance":
+        home = make_home("sqlite")
+        path = str(home.path)
+        instance = dg.DagsterInstance.from_config(path)  # Never disposed of.
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        instance.get_runs()
+    try:
+        for _ in range(5):
+            forked = child(lambda: open_files(path))
+            assert forked.answer() == []
+    finally:
+        done.set()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(PATIENT_SECONDS)
+
+
 def test_forks_while_threads_are_busy_neither_hang_nor_exceed_the_limit(
     shared_place, engine, child
 ):
@@ -193,8 +274,6 @@ def test_a_fork_in_the_middle_of_a_transaction_is_refused_and_harms_nobody(share
 def test_a_thread_that_does_not_end_its_transaction_holds_a_fork_up_for_a_while_only(
     tmp_path, child, monkeypatch
 ):
-    from places import new_sqlite
-
     monkeypatch.setattr(forks, "_PATIENCE_SECONDS", 0.2)
     place = new_sqlite(tmp_path)
     place.store().migrate()
@@ -222,8 +301,6 @@ def test_a_thread_that_does_not_end_its_transaction_holds_a_fork_up_for_a_while_
 
 def test_a_fork_does_not_wait_for_a_claim_that_waits_for_another_process(tmp_path, child):
     """SQLite lets one process write at a time: a claim may wait half a minute for its turn."""
-    from places import new_sqlite
-
     place = new_sqlite(tmp_path)
     place.store().migrate()
     engine = Engine(place.store())

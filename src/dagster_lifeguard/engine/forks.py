@@ -111,6 +111,18 @@ class _Forks:
                 )
             self._depth[me] = self._depth.get(me, 0) + 1
 
+    def enter_at_once(self) -> bool:
+        if not self._changed.acquire(blocking=False):
+            return False
+        try:
+            if self.is_waiting:
+                return False
+            me = threading.get_ident()
+            self._depth[me] = self._depth.get(me, 0) + 1
+            return True
+        finally:
+            self._changed.release()
+
     def leave(self) -> None:
         me = threading.get_ident()
         with self._changed:
@@ -180,6 +192,11 @@ def require_own_process() -> None:
 def enter() -> None:
     """Begin to use SQLite files, until ``leave``; see ``using_files``."""
     _forks.enter()
+
+
+def enter_at_once() -> bool:
+    """Like ``enter``, but False instead of waiting for a lock or a fork."""
+    return _forks.enter_at_once()
 
 
 def leave() -> None:

@@ -6,7 +6,8 @@ import random
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from collections import deque
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine import forks
@@ -21,8 +22,60 @@ _LOCK_PAUSE_SECONDS = (0.0005, 0.003)
 BUSY_SECONDS = 30
 """How long to wait for another writer; Dagster waits as long."""
 
-_inherited: list[sqlite3.Connection] = []
-"""Connections that a fork found open. To close one could undo locks of the parent."""
+
+class _OpenFiles:
+    """All open connections of this process, also those whose owner was dropped.
+
+    To drop an ``sqlite3.Connection`` does not close it before the next garbage collection: it is
+    part of a cycle. A fork in between would inherit an open handle, and a collection at the wrong
+    time would close a handle while the process forks.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[sqlite3.Connection] = set()
+        self._dropped: deque[sqlite3.Connection] = deque()
+        self._inherited: list[sqlite3.Connection] = []
+        forks.watch(self)
+
+    def add(self, connection: sqlite3.Connection) -> None:
+        """A connection was opened."""
+        self._open.add(connection)
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; no fork may be under way."""
+        connection.close()
+        self._open.discard(connection)
+
+    def drop(self, connection: sqlite3.Connection) -> None:
+        """Close a connection whose owner is gone, or leave that to the next who calls.
+
+        A garbage collection calls this, in any thread at any point: it must not wait for a lock.
+        """
+        self._dropped.append(connection)
+        if forks.enter_at_once():
+            try:
+                self.close_dropped()
+            finally:
+                forks.leave()
+
+    def close_dropped(self) -> None:
+        """Close what was dropped; no fork may be under way."""
+        with suppress(IndexError):
+            while True:
+                self.close(self._dropped.popleft())
+
+    def before_fork(self) -> None:
+        """Close all."""
+        for connection in tuple(self._open):
+            self.close(connection)
+
+    def after_fork_in_child(self) -> None:
+        """Keep what is open: to close it could undo locks of the parent."""
+        self._inherited += self._open
+        self._open, self._dropped = set(), deque()
+
+
+_files = _OpenFiles()
 
 
 class SqliteConnection:
@@ -45,14 +98,16 @@ class SqliteConnection:
         self.opened = 0
         forks.watch(self)
 
+    def __del__(self) -> None:
+        if self._raw is not None:
+            _files.drop(self._raw)
+
     def before_fork(self) -> None:
         """Close; the next use opens another."""
         self.close()
 
     def after_fork_in_child(self) -> None:
         """Begin anew."""
-        if self._raw is not None:
-            _inherited.append(self._raw)
         self._raw = None
         self._mutex = threading.RLock()
 
@@ -131,10 +186,11 @@ class SqliteConnection:
         """Close; the next use opens another."""
         with self._mutex:
             if self._raw is not None:
-                self._raw.close()
+                _files.close(self._raw)
                 self._raw = None
 
     def _connect(self) -> sqlite3.Connection:
+        _files.close_dropped()
         connection = sqlite3.connect(
             self._path,
             timeout=self._busy_seconds,
@@ -147,6 +203,7 @@ class SqliteConnection:
         except BaseException:
             connection.close()
             raise
+        _files.add(connection)
         return connection
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
