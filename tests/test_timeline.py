@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.cli.svg import svg
+from dagster_lifeguard.cli.timeline_svg import svg
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.insight.timeline import (
     Bar,

@@ -27,7 +27,9 @@ def simulated(*options):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_what_the_engine_wrote_down_is_played_with_another_limit(make_home, kind, monkeypatch):
+def test_what_the_engine_wrote_down_is_played_with_another_limit(
+    make_home, kind, monkeypatch, tmp_path
+):
     home = make_home(kind)
     limit(home)
     with home.instance() as instance:
@@ -53,6 +55,10 @@ def test_what_the_engine_wrote_down_is_played_with_another_limit(make_home, kind
     waits = pool["calibration"]["recorded"]
     assert pool["after"]["waits"]["p95"] <= pool["before"]["waits"]["p95"]
     assert (waits["count"], pool["calibration"]["played"]["count"]) == (3, 3)
+    picture = tmp_path / "picture.svg"
+    written = CliRunner().invoke(main, ["simulate", "--set", "orders=2", "--svg", str(picture)])
+    assert "Wrote" in written.output
+    assert "as it would have been: limit 2" in picture.read_text()
     (free,) = simulated("--without", "orders")["pools"]
     assert (free["after"]["limit"], free["after"]["waits"]["p95"]) == (None, 0.0)
 
@@ -75,6 +81,15 @@ def test_a_mistake_in_what_is_asked_is_told_in_a_line(make_home, monkeypatch, op
     result = CliRunner().invoke(main, ["simulate", *options])
     assert result.exit_code == 2
     assert told in result.output
+
+
+def test_a_picture_of_nothing_is_refused(make_home, monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(make_home("sqlite").path))
+    picture = tmp_path / "picture.svg"
+    result = CliRunner().invoke(main, ["simulate", "--svg", str(picture)])
+    assert result.exit_code == 2
+    assert "nothing to draw" in result.output
+    assert not picture.exists()
 
 
 def test_the_pools_of_another_file_are_played(make_home, monkeypatch, tmp_path):

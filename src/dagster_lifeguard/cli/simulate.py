@@ -61,6 +61,9 @@ _QUEUE = "runs, in the run queue"
 _SETTING = re.compile(r"(?P<pool>[^=]+?)(?:\.(?P<what>limit|rate|order))?=(?P<value>.+)")
 _NONE = ("none", "null")
 
+PARTS = 240
+"""Into how many parts a picture divides its window."""
+
 
 @click.command("simulate")
 @click.option(
@@ -91,6 +94,12 @@ _NONE = ("none", "null")
     type=click.IntRange(-1),
     help="Play with so many runs at once; -1: with any number.",
 )
+@click.option(
+    "--svg",
+    "svg_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a picture to this file, too: the pools as they were, and as they would have been.",
+)
 @recording_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @deployment_options
@@ -100,6 +109,7 @@ def simulate_command(
     without: tuple[str, ...],
     config_path: Path | None,
     runs_max: int | None,
+    svg_path: Path | None,
     since: float,
     by: Any,
     *,
@@ -117,7 +127,7 @@ def simulate_command(
       lifeguard simulate --set warehouse=4 --since 7d
       lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
       lifeguard simulate --config other-lifeguard.yaml
-      lifeguard simulate --max-concurrent-runs 20
+      lifeguard simulate --max-concurrent-runs 20 --svg before-and-after.svg
       lifeguard simulate --without warehouse --json | jq '.pools[0].after'
 
     Exit code: 0, or 2 for a mistake in what was asked.
@@ -140,11 +150,39 @@ def simulate_command(
             f"{deployment.name} has no run queue, so nothing limits how many runs go on at once.",
             remedy="Leave out --max-concurrent-runs.",
         )
-    answer = simulate(recording, wanted, runs_max=runs_max, patience_seconds=patience)
+    answer = simulate(
+        recording,
+        wanted,
+        runs_max=runs_max,
+        patience_seconds=patience,
+        parts=PARTS if svg_path else 0,
+    )
+    if svg_path is not None:
+        _write_picture(answer, wanted, svg_path)
     if as_json:
         click.echo(json.dumps(answer_as_json(answer, deployment.name, wanted), indent=2))
     else:
         print_answer(answer, deployment.name, wanted)
+        if svg_path is not None:
+            click.echo(f"\nWrote {svg_path}.")
+
+
+def _write_picture(answer: Answer, wanted: Collection[str], path: Path) -> None:
+    from dagster_lifeguard.cli.picture import save  # noqa: PLC0415 - not for each command
+    from dagster_lifeguard.cli.simulation_svg import svg  # noqa: PLC0415 - as above
+
+    shown = _touched(answer, wanted) or answer.pools
+    if not shown:
+        raise ConfigError(
+            "Nothing asked for a pool in this window, so there is nothing to draw.",
+            remedy="Look further back with --since, or leave out --svg.",
+        )
+    save(path, svg(shown, answer.since, answer.until))
+
+
+def _touched(answer: Answer, wanted: Collection[str]) -> list[PoolAnswer]:
+    """The pools that were asked about, and those that are used in another way."""
+    return [f for f in answer.pools if f.pool in wanted or f.before != f.after]
 
 
 def _declared(config: Config, deployment: Deployment) -> dict[str, dict[str, object]]:
@@ -215,7 +253,7 @@ def print_answer(answer: Answer, deployment: str, wanted: Collection[str]) -> No
         click.secho("How well the play fits what really happened", bold=True)
         console.print(_calibration_table(answer))
         click.echo()
-    touched = [f for f in answer.pools if f.pool in wanted or f.before != f.after]
+    touched = _touched(answer, wanted)
     is_queue_touched = answer.queue is not None and answer.queue.before != answer.queue.after
     if touched or is_queue_touched:
         click.secho("With what was in force, and with what was asked for", bold=True)

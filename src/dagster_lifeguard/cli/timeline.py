@@ -14,7 +14,6 @@ import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.duration_option import read_duration
-from dagster_lifeguard.cli.file_changes import FileChange, read
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool, pool_or_asset
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.timeline import Bar, Timeline
 
 _RUN_ID_LETTERS = 8
-_TICKS = 5
-_DAY = 86400.0
 
 
 @click.command("timeline")
@@ -102,15 +99,16 @@ def timeline_command(
 
 
 def _write_picture(found: Timeline, title: str, path: Path) -> None:
-    from dagster_lifeguard.cli.svg import svg  # noqa: PLC0415 - not for each command
+    from dagster_lifeguard.cli.picture import moments, save  # noqa: PLC0415 - not for each command
+    from dagster_lifeguard.cli.timeline_svg import svg  # noqa: PLC0415 - as above
 
     text = svg(
         found,
         f"{title}, {_moment(found.since)} to {_moment(found.until)}",
         [_label(bar) for bar in found.bars],
-        _ticks(found),
+        moments(found.since, found.until),
     )
-    FileChange(path, read(path) if path.exists() else None, text).write()
+    save(path, text)
     click.echo(f"Wrote {path}.")
 
 
@@ -146,14 +144,6 @@ def _label(bar: Bar) -> str:
     step = f" {bar.step_key}" if bar.step_key else ""
     again = f" (try {bar.attempt})" if bar.attempt > 1 else ""
     return printable(f"{run}{step}{again}")
-
-
-def _ticks(found: Timeline) -> list[str]:
-    """Moments along the axis, brief enough to stand beside each other; the title has the days."""
-    length = found.until - found.since
-    written = "%H:%M:%S" if length < _DAY else "%m-%d %H:%M"
-    moments = (found.since + length * index / (_TICKS - 1) for index in range(_TICKS))
-    return [time.strftime(written, time.localtime(moment)) for moment in moments]
 
 
 def _moment(at: float) -> str:

@@ -10,6 +10,7 @@ from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.insight.durations import quantile
 from dagster_lifeguard.insight.simulation.backfills import compare_backfills
+from dagster_lifeguard.insight.simulation.curves import Curve, Parts, curve_of
 from dagster_lifeguard.insight.simulation.doubts import Doubt
 from dagster_lifeguard.insight.simulation.world import play
 
@@ -85,12 +86,14 @@ class Side:
             the time of the run in the run queue counts too.
         utilisation: The share of its slots that was held, 0 to 1; None if it was unlimited.
         most: The most slots held at once.
+        curve: Who waited and what was held through the window; None where it was not asked for.
     """
 
     settings: PoolSettings
     waits: Waits
     utilisation: float | None
     most: int
+    curve: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,8 @@ def simulate(
     *,
     runs_max: int | None = None,
     patience_seconds: float | None = None,
+    before: Play | None = None,
+    parts: int = 0,
 ) -> Answer:
     """Play the past as it was, and once more with other settings.
 
@@ -202,11 +207,13 @@ def simulate(
             any, only the calibration is of interest.
         runs_max: How many runs may be in progress; None: as many as today.
         patience_seconds: How long a ticket lets later ones pass; None: the default.
+        before: The past as it was, if it has been played already.
+        parts: Into how many parts the window of curves is divided; 0: without curves.
     """
     is_changed = bool(wanted) or runs_max is not None
     changed = recording.with_settings(wanted).with_runs_max(runs_max)
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
-    before = play_recording(recording, patience)
+    before = before or play_recording(recording, patience)
     after = play_recording(changed, patience) if is_changed else before
     places: dict[str, list[int]] = defaultdict(list)
     for place, arrival in enumerate(recording.arrivals):
@@ -221,8 +228,8 @@ def simulate(
                 {place: before.waited(place) for place in places[pool]},
                 _wait_min(recording),
             ),
-            _side(recording, before, pool, places[pool]),
-            _side(changed, after, pool, places[pool]),
+            _side(recording, before, pool, places[pool], parts),
+            _side(changed, after, pool, places[pool], parts),
         )
         for pool in sorted(places, key=lambda pool: (pool not in wanted, pool))
     )
@@ -268,7 +275,7 @@ def _spread(waits: Iterable[float | None]) -> Waits:
     )
 
 
-def _side(past: Recording, played: Play, pool: str, places: Sequence[int]) -> Side:
+def _side(past: Recording, played: Play, pool: str, places: Sequence[int], parts: int) -> Side:
     use = played.use.get(pool)
     last = past.settings.get(pool, NOTHING_SET)
     for change in past.changes:
@@ -279,6 +286,14 @@ def _side(past: Recording, played: Play, pool: str, places: Sequence[int]) -> Si
         waits=_spread(map(played.waited, places)),
         utilisation=None if use is None else use.share,
         most=0 if use is None else use.most,
+        curve=curve_of(
+            Parts(past.since, past.until, parts),
+            ((place, past.arrivals[place]) for place in places),
+            pool,
+            played,
+        )
+        if parts
+        else None,
     )
 
 
