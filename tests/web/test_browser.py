@@ -27,6 +27,7 @@ PAGES = {
     "hostile": f"/pools?{urlencode({'name': HOSTILE})}",
     "asset": "/assets/sales/orders",
     "run": "/runs/r1",
+    "nothing to play": "/simulate",
     "audit": "/audit",
     "doctor": "/doctor",
     "limit": "/change/limit",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.insight.simulation.answer import PoolAnswer, Side
     from dagster_lifeguard.insight.timeline import Bar
 
 _NICE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 43200, 86400)
@@ -155,6 +156,75 @@ def plots_of(load: Load) -> tuple[Plot, ...]:
             ),
             f"{sum(load.throttled):,} of {number(sum(load.starts), 'start')}",
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPlot:
+    """A pool in one of two simulations, which are drawn at one scale.
+
+    Attributes:
+        key: Its name in the page.
+        title: Its name for people.
+        held: The slots held, the mean of each part.
+        asked: The slots held and who waits, one upon the other.
+        limit: The limit, once for each part; None for none.
+        top: The value at the upper edge.
+        top_text: What stands there.
+        texts: What each part says.
+        rest: What the whole chart says in a few words.
+        summary: What the chart says, for who does not see it.
+    """
+
+    key: str
+    title: str
+    held: tuple[float, ...]
+    asked: tuple[float, ...]
+    limit: tuple[int | None, ...]
+    top: float
+    top_text: str
+    texts: tuple[str, ...]
+    rest: str
+    summary: str
+
+
+def simulated_plots(found: PoolAnswer) -> tuple[SimulatedPlot, ...]:
+    """A pool as it was, and as it would have been; see ``simulate`` for its curves."""
+    sides = (("before", "As it was", found.before), ("after", "With these limits", found.after))
+    asked = [_asked(side) for _, _, side in sides]
+    limits = [side.settings.limit or 0 for _, _, side in sides]
+    top = max(nice_count(max(map(max, asked))), *limits)
+    return tuple(
+        _simulated_plot(f"{key}-{found.pool}", title, side, both, top)
+        for (key, title, side), both in zip(sides, asked, strict=True)
+    )
+
+
+def _asked(side: Side) -> tuple[float, ...]:
+    assert side.curve is not None
+    return tuple(map(sum, zip(side.curve.held, side.curve.waiting, strict=True)))
+
+
+def _simulated_plot(
+    key: str, title: str, side: Side, asked: tuple[float, ...], top: float
+) -> SimulatedPlot:
+    assert side.curve is not None
+    waits = side.waits
+    rest = "nobody started" if waits.p95 is None else f"wait p95 {duration_text(waits.p95)}"
+    return SimulatedPlot(
+        key=key,
+        title=title,
+        held=side.curve.held,
+        asked=asked,
+        limit=(side.settings.limit,) * len(asked),
+        top=top,
+        top_text=_count(top),
+        texts=tuple(
+            f"{_count(held)} held, {_count(waiting)} waiting"
+            for held, waiting in zip(side.curve.held, side.curve.waiting, strict=True)
+        ),
+        rest=rest,
+        summary=f"{title}: {rest}",
     )
 
 

@@ -15,6 +15,7 @@ from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
 from dagster_lifeguard.web.pages.pool import pool_page
 from dagster_lifeguard.web.pages.run import run_page
+from dagster_lifeguard.web.pages.simulation import SimulationPage, simulation_page
 from dagster_lifeguard.web.pages.window import ALL_ROWS, Period, Window
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.load_cache import LoadCache
     from dagster_lifeguard.web.look import Look
+    from dagster_lifeguard.web.recording_cache import RecordingCache
 
 Form = Literal["html", "json", "csv"]
 
@@ -47,6 +49,7 @@ class PageRequest:
         window: The seconds of the past that the server remembers.
         changes: What was changed here.
         sums: What is reckoned over all pools, once for everybody.
+        recordings: What can be played with other limits.
     """
 
     look: Look
@@ -56,6 +59,7 @@ class PageRequest:
     window: float
     changes: ChangeLog
     sums: LoadCache
+    recordings: RecordingCache
 
     def load(self, pool: str | None = None) -> Load:
         """The load of the period that the address asks for, of one pool or of all."""
@@ -93,6 +97,13 @@ class Route:
         return self.template == "pool"
 
 
+def _simulation(asked: PageRequest) -> SimulationPage:
+    """The last day, where the address asks for no period."""
+    window = Window.of({"period": "24h", **asked.query})
+    past = asked.recordings.played(asked.deployment, window.period)
+    return simulation_page(past, window, asked.query)
+
+
 PAGES: Mapping[str, Route] = {
     "": Route(
         "overview",
@@ -112,6 +123,7 @@ PAGES: Mapping[str, Route] = {
     "doctor": Route(
         "doctor", lambda asked: doctor_page(asked.deployment, time.time()), kept_seconds=10.0
     ),
+    "simulate": Route("simulation", _simulation, kept_seconds=10.0),
 }
 """Pages about the deployment, by their path."""
 

@@ -83,6 +83,11 @@ class Site:
         """The address of a run's page."""
         return address_of("runs", run_id)
 
+    def what_if(self, pool: str, limit: int | None) -> str:
+        """The address where other limits of a pool are played."""
+        text = urlencode({f"limit.{pool}": limit}, errors="surrogatepass")
+        return "/simulate" + ("" if limit is None else f"?{text}")
+
     @property
     def home(self) -> str:
         """The address of the overview."""

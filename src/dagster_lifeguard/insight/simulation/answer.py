@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
@@ -248,6 +248,26 @@ def simulate(
         queue=_queue(recording, changed, before, after),
         backfills=compare_backfills(recording, before, after),
     )
+
+
+class PlayedRecording(NamedTuple):
+    """A recording and its play, to be compared with plays under other settings.
+
+    Attributes:
+        recording: What happened.
+        play: Its play with the settings that were in force.
+        patience_seconds: How long a ticket lets later ones pass.
+    """
+
+    recording: Recording
+    play: Play
+    patience_seconds: float
+
+    @classmethod
+    def of(cls, recording: Recording, patience_seconds: float | None) -> PlayedRecording:
+        """Play a recording as it is; with the usual patience for None."""
+        patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        return cls(recording, play_recording(recording, patience), patience)
 
 
 def play_recording(past: Recording, patience_seconds: float) -> Play:

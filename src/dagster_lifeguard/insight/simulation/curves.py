@@ -84,4 +84,13 @@ def curve_of(parts: Parts, arrivals: Iterable[tuple[int, Arrival]], pool: str, p
     return Curve(parts.means(waits), parts.means(holds))
 
 
+def most_at_once(spans: Iterable[tuple[float, float, float]]) -> float:
+    """The largest sum of weights that go on at one moment; see ``Parts.means``."""
+    # What ends at a moment has ended before what begins at it.
+    edges = sorted(
+        edge for began, ended, weight in spans for edge in ((began, 1, weight), (ended, 0, -weight))
+    )
+    return max(accumulate((weight for _, _, weight in edges), initial=0.0))
+
+
 _FOREVER = float("inf")

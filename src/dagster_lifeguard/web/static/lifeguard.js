@@ -144,6 +144,21 @@
     document.body.addEventListener("htmx:sseMessage", draw);
   });
 
+  // ---- sliders say where they stand before the answer comes, and go back to what is in force ----
+
+  addEventListener("input", ({ target }) => {
+    if (target.matches && target.matches("input[type=range]")) target.nextElementSibling.value = target.value;
+  });
+  addEventListener("reset", (event) => {
+    if (!event.target.matches(".sliders")) return;
+    event.preventDefault();
+    for (const slider of event.target.querySelectorAll("input[type=range]")) {
+      slider.value = slider.dataset.now;
+      slider.nextElementSibling.value = slider.value;
+    }
+    event.target.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
   // ---- boxes that are ticked stay so when rows are sent anew ----
 
   const ticked = new Set();
