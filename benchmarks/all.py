@@ -2,7 +2,8 @@
 
     python benchmarks/all.py                       # all of them, short: under 5 minutes when idle
     python benchmarks/all.py --only engine         # one; may be given several times
-    python benchmarks/all.py --full                # all of them, long; writes BASELINE.md
+    python benchmarks/all.py --full                # all of them, long; the figures are kept
+    python benchmarks/all.py --full --only engine  # one of them, long; kept as well
     python benchmarks/all.py --json figures.json
 
 Each benchmark is a module here with a function ``measures(full=...)``. One that fails does not keep
@@ -26,7 +27,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measures import json_of, page_of, table_of
+import baseline
+from measures import json_of, table_of
 
 if TYPE_CHECKING:
     from measures import Measure
@@ -47,7 +49,6 @@ BENCHMARKS = (
 """Memory is measured first: Linux counts for a process what its parent had at the fork."""
 LONG = ("foreseen", "long_life")
 """Part of ``--full`` only; ``--only`` runs them short."""
-BASELINE = Path(__file__).with_name("BASELINE.md")
 BUSY_LOAD_PER_CORE = 0.3
 
 
@@ -84,7 +85,7 @@ def _commit() -> str:
 def main() -> int:
     """Run what was asked for, and print; return 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description="Run the benchmarks and print one table.")
-    parser.add_argument("--full", action="store_true", help="run them long; writes BASELINE.md")
+    parser.add_argument("--full", action="store_true", help="run them long, and keep the figures")
     parser.add_argument("--only", choices=BENCHMARKS + LONG, action="append", help="run this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     options = parser.parse_args()
@@ -92,11 +93,12 @@ def main() -> int:
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     run, wanted = facts(), options.only or BENCHMARKS + (LONG if options.full else ())
     found: list[Measure] = []
-    failed = []
+    failed: list[str] = []
     for number, name in enumerate(wanted, start=1):
         print(f"[{number}/{len(wanted)}] {name} ...", file=sys.stderr, flush=True)
         began = time.monotonic()
         try:
+            first = len(found)
             for measure in importlib.import_module(name).measures(full=options.full):
                 found.append(measure)
                 print("    " + "  ".join(measure.cells[:3]), file=sys.stderr, flush=True)
@@ -106,6 +108,11 @@ def main() -> int:
         except Exception:  # noqa: BLE001 - the figures of the others are wanted all the same
             failed.append(name)
             traceback.print_exc()
+        else:
+            if options.full:
+                seconds = round(time.monotonic() - began)
+                baseline.keep(name, found[first:], {**run, "seconds": seconds})
+                baseline.write_pages(BENCHMARKS + LONG)
         print(f"    {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     run["load at the end"] = f"{os.getloadavg()[0]:.1f}"
 
@@ -117,8 +124,6 @@ def main() -> int:
         options.json.write_text(json_of(found, run))
     if failed:
         print(f"Failed, so figures are missing: {', '.join(failed)}", file=sys.stderr)
-    elif options.full and not options.only:
-        BASELINE.write_text(page_of(found, run))
     return int(bool(failed))
 
 

@@ -88,20 +88,10 @@ def json_of(measures: Sequence[Measure], run: Mapping[str, object]) -> str:
     return json.dumps({"run": dict(run), "measures": found}, indent=2) + "\n"
 
 
-def page_of(measures: Sequence[Measure], run: Mapping[str, object]) -> str:
-    """A page in Markdown."""
-    goals = [measure for measure in measures if measure.met is not None]
-    lines = [
-        "# Baseline",
-        "",
-        "The last full run of all benchmarks. `make bench OPTIONS=--full` writes this file when",
-        "it has run all of them to the end: run it on an idle machine, and commit the file.",
-        "",
-        *(f"- {name}: {value}" for name, value in run.items()),
-        f"- goals: {sum(bool(each.met) for each in goals)} of {len(goals)} met",
-        "",
+def rows_of(measures: Sequence[Measure]) -> list[str]:
+    """A table in Markdown."""
+    return [
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
         *(f"| {' | '.join(measure.cells)} |" for measure in measures),
     ]
-    return "\n".join(lines) + "\n"

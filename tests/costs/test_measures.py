@@ -12,7 +12,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import all as face
-from measures import HEADINGS, Measure, json_of, page_of, table_of
+import baseline
+from measures import HEADINGS, Measure, json_of, table_of
 
 FASTER = Measure("claims", 400.0, "/s", stock=20.0, goal=300.0, better="higher")
 SLOWER = Measure("a claim", 12.5, "ms", goal=10.0)
@@ -49,11 +50,34 @@ def test_json_has_the_figures_as_measured():
     ]  # fmt: skip
 
 
-def test_the_page_has_the_run_and_a_row_for_each_measure():
-    lines = page_of(MEASURES, {"commit": "abc"}).splitlines()
+def test_figures_are_kept_by_benchmark(tmp_path):
+    path = tmp_path / "baseline.json"
+    assert baseline.read(path) == {}
+    baseline.keep("engine", MEASURES[:1], {"commit": "old"}, path)
+    baseline.keep("web", MEASURES[2:], {"commit": "abc"}, path)
+    baseline.keep("engine", MEASURES[:2], {"commit": "new"}, path)
+    assert baseline.read(path) == {
+        "engine": ({"commit": "new"}, tuple(MEASURES[:2])),
+        "web": ({"commit": "abc"}, tuple(MEASURES[2:])),
+    }
+
+
+def test_the_pages_have_all_figures_and_those_with_a_goal():
+    run = {"commit": "abc", "machine": "2 cores"}
+    kept = {"engine": baseline.Kept(run, tuple(MEASURES))}
+    lines = baseline.page_of(kept, ("engine", "web")).splitlines()
     assert "- commit: abc" in lines
-    assert "- goals: 1 of 2 met" in lines
-    assert lines[-3:] == [f"| {' | '.join(row)} |" for row in ROWS]
+    assert [f"| {' | '.join(row)} |" for row in ROWS] == lines[-7:-4]
+    assert lines[-3:] == ["## web", "", "No full run was kept yet."]
+    lines = baseline.goals_page_of(kept, ("engine", "web")).splitlines()
+    assert "1 of 2 goals are met." in lines
+    assert lines[-2:] == [f"| {' | '.join(row)} |" for row in ROWS[:2]]
+
+
+def test_the_pages_are_those_of_the_figures_that_are_kept():
+    kept, order = baseline.read(), face.BENCHMARKS + face.LONG
+    assert baseline.PAGE.read_text() == baseline.page_of(kept, order)
+    assert baseline.GOALS_PAGE.read_text() == baseline.goals_page_of(kept, order)
 
 
 def run_face(monkeypatch, folder, benchmarks, *arguments):
@@ -68,7 +92,9 @@ def run_face(monkeypatch, folder, benchmarks, *arguments):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(face, "BENCHMARKS", benchmarks)
     monkeypatch.setattr(face, "LONG", ())
-    monkeypatch.setattr(face, "BASELINE", folder / "BASELINE.md")
+    monkeypatch.setattr(baseline, "KEPT", folder / "baseline.json")
+    monkeypatch.setattr(baseline, "PAGE", folder / "BASELINE.md")
+    monkeypatch.setattr(baseline, "GOALS_PAGE", folder / "benchmarks.md")
     monkeypatch.setattr(sys, "argv", ["all.py", "--json", str(folder / "found.json"), *arguments])
     with warnings.catch_warnings():
         code = face.main()
@@ -79,17 +105,18 @@ def run_face(monkeypatch, folder, benchmarks, *arguments):
 def test_a_benchmark_that_fails_does_not_keep_others_from_running(monkeypatch, tmp_path, capsys):
     assert run_face(monkeypatch, tmp_path, ("bad", "good"), "--full") == (1, {"good": 2.0})
     assert "Failed, so figures are missing: bad" in capsys.readouterr().err
-    assert not (tmp_path / "BASELINE.md").exists()
+    assert list(json.loads((tmp_path / "baseline.json").read_text())) == ["good"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_written"),
-    [(["--full"], True), ([], False), (["--full", "--only", "good"], False)],
+    ("arguments", "is_kept"),
+    [(["--full"], True), ([], False), (["--full", "--only", "good"], True)],
 )
-def test_only_a_full_run_of_all_writes_the_baseline(monkeypatch, tmp_path, arguments, is_written):
+def test_a_full_run_is_kept_also_in_pieces(monkeypatch, tmp_path, arguments, is_kept):
     code, _ = run_face(monkeypatch, tmp_path, ("good",), *arguments)
     assert code == 0
-    assert (tmp_path / "BASELINE.md").exists() == is_written
+    assert (tmp_path / "baseline.json").exists() == is_kept
+    assert (tmp_path / "benchmarks.md").exists() == is_kept
 
 
 def test_each_benchmark_is_a_module_that_gives_measures():
