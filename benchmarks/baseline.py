@@ -28,11 +28,11 @@ The last full run of each benchmark, made by `make bench OPTIONS=--full` or in p
 `make bench OPTIONS="--full --only engine"`. Run it on an idle machine, and commit the files.
 """.strip()
 _ABOUT_GOALS = """
-Each benchmark has goals. This page has the figures of the last full run beside the goals and, where a
-goal is not met, the reason. `ours` is Dagster with this package, `stock` is Dagster without it. The
-figures are from {machines}. [benchmarks/BASELINE.md](../../benchmarks/BASELINE.md) has the commit, the
-date and the load of each run, and the figures without a goal. `make bench` prints the table of a short
-run on your machine.
+Each benchmark has goals. This page has the figures of the last full run beside the goals and, where
+a goal is not met, the reason. `ours` is Dagster with this package, `stock` is Dagster without it.
+The figures are from {machines}. [benchmarks/BASELINE.md](../../benchmarks/BASELINE.md) has the
+commit, the date and the load of each run, and the figures without a goal. `make bench` prints the
+table of a short run on your machine.
 """.strip()
 
 
