@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import dagster as dg
 from dagster import _record
 from dagster._core.instance.config import PoolConfig
+from dagster._core.storage import sqlite_storage
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.base import EventLogStorage, PoolLimit
 from dagster._core.storage.runs import RunStorage, SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.concurrency import (
@@ -41,6 +44,7 @@ __all__ = [
     "SqlEventLogStorage",
     "SqliteEventLogStorage",
     "SqliteRunStorage",
+    "SqliteScheduleStorage",
 ]
 
 Slot = tuple[str, str]
@@ -60,24 +64,47 @@ def wipe_all_but_limits(event_log: SqlEventLogStorage) -> None:
     cast("Any", event_log)._wipe_index()
 
 
-def put_parts(storage: Any, *, event_log: object, runs: object) -> None:
-    """Give a unified storage another event log storage and run storage.
+def assemble(
+    storage: DagsterStorage,
+    *,
+    runs: object,
+    event_log: object,
+    schedules: object,
+    inst_data: ConfigurableClassData | None,
+) -> None:
+    """Give a unified storage its parts, in place of its stock initializer.
 
-    Relies on: ``_event_log_storage`` and ``_run_storage`` of ``DagsterSqliteStorage`` and
-    ``DagsterPostgresStorage`` (1.10.0).
+    That would make stock parts first, each of which connects to its database.
+
+    Relies on: ``_run_storage``, ``_event_log_storage``, ``_schedule_storage`` and ``_inst_data`` of
+    ``DagsterSqliteStorage`` and ``DagsterPostgresStorage``, and no other private one (1.10.0).
     """
-    assert isinstance(storage._event_log_storage, EventLogStorage)
-    assert isinstance(storage._run_storage, RunStorage)
-    storage._event_log_storage = event_log
-    storage._run_storage = runs
+    made = cast("Any", storage)
+    made._run_storage = runs
+    made._event_log_storage = event_log
+    made._schedule_storage = schedules
+    made._inst_data = inst_data
+    cast("Any", DagsterStorage).__init__(storage)
 
 
-def sqlite_directories(storage: Any) -> tuple[str, str]:
-    """The directory of the event logs and the connection string of the runs.
+class SqliteDirectories(NamedTuple):
+    """Where the stock SQLite storage keeps its files.
 
-    Relies on: ``SqliteEventLogStorage._base_dir``, ``SqliteRunStorage._conn_string`` (1.10.0).
+    Relies on: the functions of ``dagster._core.storage.sqlite_storage`` (1.10.0).
     """
-    return storage._event_log_storage._base_dir, storage._run_storage._conn_string
+
+    runs: str
+    event_logs: str
+    schedules: str
+
+    @classmethod
+    def of(cls, base_dir: str) -> SqliteDirectories:
+        """Those of a storage with this ``base_dir``."""
+        return cls(
+            sqlite_storage._runs_directory(base_dir),
+            sqlite_storage._event_logs_directory(base_dir),
+            sqlite_storage._schedule_directory(base_dir),
+        )
 
 
 def make_directory(path: str) -> None:

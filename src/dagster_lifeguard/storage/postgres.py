@@ -8,6 +8,7 @@ import sqlalchemy as db
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
+from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.store.postgres.connection import Statement, connector
@@ -109,13 +110,23 @@ class LifeguardPostgresStorage(DagsterPostgresStorage):
     """
 
     def __init__(
-        self, *arguments: Any, options: StorageOptions | None = None, **keywords: Any
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,  # noqa: FBT001, FBT002 - as in Dagster
+        inst_data: storages.ConfigurableClassData | None = None,
+        options: StorageOptions | None = None,
+        **token: Any,
     ) -> None:
-        super().__init__(*arguments, **keywords)
-        keywords.pop("inst_data", None)
-        event_log = LifeguardPostgresEventLogStorage(*arguments, options=options, **keywords)
-        runs = LifeguardPostgresRunStorage(*arguments, **keywords)
-        storages.put_parts(self, event_log=event_log, runs=runs)
+        self.postgres_url = postgres_url
+        self.should_autocreate_tables = should_autocreate_tables
+        of_part = (postgres_url, should_autocreate_tables)
+        storages.assemble(
+            self,
+            runs=LifeguardPostgresRunStorage(*of_part, **token),
+            event_log=LifeguardPostgresEventLogStorage(*of_part, options=options, **token),
+            schedules=PostgresScheduleStorage(*of_part, **token),
+            inst_data=inst_data,
+        )
 
     @classmethod
     def config_type(cls) -> Any:

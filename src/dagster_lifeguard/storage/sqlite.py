@@ -100,10 +100,15 @@ class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
         inst_data: storages.ConfigurableClassData | None = None,
         options: StorageOptions | None = None,
     ) -> None:
-        super().__init__(base_dir, inst_data=inst_data)
-        logs, runs = storages.sqlite_directories(self)
-        event_log = LifeguardSqliteEventLogStorage(logs, options=options)
-        storages.put_parts(self, event_log=event_log, runs=LifeguardSqliteRunStorage(runs))
+        self.base_dir = base_dir
+        directories = storages.SqliteDirectories.of(base_dir)
+        storages.assemble(
+            self,
+            runs=LifeguardSqliteRunStorage.from_local(directories.runs),
+            event_log=LifeguardSqliteEventLogStorage(directories.event_logs, options=options),
+            schedules=storages.SqliteScheduleStorage.from_local(directories.schedules),
+            inst_data=inst_data,
+        )
 
     @classmethod
     def config_type(cls) -> Any:
