@@ -128,9 +128,8 @@ def measures(*, full: bool) -> Iterator[Measure]:
                     reason = f"{dearer:.1f} ms more for each asset"
                     if executor == "multiprocess":
                         reason += (
-                            "; the process of its step imports the package, which takes "
-                            f"{1000 * _import_seconds(database):.0f} ms of a processor, and opens a "
-                            "session"
+                            "; the process of its step opens a session, and imports the package: "
+                            f"{1000 * _import_seconds(database):.0f} ms of a processor"
                         )
                     name = f"{database}: a run of {count} assets, {executor}"
                     for kind, text, most in (
