@@ -9,7 +9,7 @@ from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG, PoolSetti
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.insight.simulation.advice import Blocked, Target
 from dagster_lifeguard.insight.simulation.advising import advise
-from dagster_lifeguard.insight.simulation.other_ways import PARTITION_TAG
+from dagster_lifeguard.insight.simulation.arrivals import PARTITION_TAG
 from dagster_lifeguard.insight.simulation.recording import Recorded, Recording, in_order
 
 END = 10_000.0

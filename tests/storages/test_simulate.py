@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import dagster as dg
@@ -81,6 +82,48 @@ def test_a_mistake_in_what_is_asked_is_told_in_a_line(make_home, monkeypatch, op
     result = CliRunner().invoke(main, ["simulate", *options])
     assert result.exit_code == 2
     assert told in result.output
+
+
+TWO_ASSETS = """
+import dagster as dg
+
+
+@dg.asset(pool="orders")
+def orders(): ...
+
+
+@dg.asset(pool="customers")
+def customers(): ...
+
+
+defs = dg.Definitions([orders, customers])
+"""
+
+
+def test_the_rules_of_another_file_are_played(make_home, monkeypatch, tmp_path):
+    home = make_home("sqlite")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    code, file = tmp_path / "two_assets.py", tmp_path / "other.yaml"
+    code.write_text(TWO_ASSETS)
+    file.write_text(
+        "engine: lifeguard\npools:\n  shared: 2\nrules:\n"
+        "  - {assets: '*', pools: [shared], override: true}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    two_assets = importlib.import_module("two_assets")
+    with home.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        instance.event_log_storage.set_concurrency_slots("customers", 1)
+        assert dg.materialize([two_assets.orders, two_assets.customers], instance=instance).success
+    found = simulated("--config", str(file), "-f", str(code))
+    pools = {pool["pool"]: pool for pool in found["pools"]}
+    assert set(pools) == {"orders", "customers", "shared"}
+    assert pools["shared"]["after"]["waits"]["count"] == 2
+    assert pools["shared"]["after"]["limit"] == 2
+    assert pools["orders"]["after"]["waits"]["count"] == 0
+    refused = CliRunner().invoke(main, ["simulate", "-f", str(code)])
+    assert refused.exit_code == 2
+    assert "--config" in refused.output
 
 
 def test_a_picture_of_nothing_is_refused(make_home, monkeypatch, tmp_path):

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
+from dagster_lifeguard.cli.definitions_options import DefinitionsNamed, definitions_options
 from dagster_lifeguard.cli.recording_options import recording_options, recording_text
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
+    NOTHING_SET,
     PoolSettings,
     limit_in_force,
     parse_order,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         Waits,
     )
     from dagster_lifeguard.insight.simulation.backfills import BackfillAnswer
+    from dagster_lifeguard.insight.simulation.other_rules import OtherDemands
     from dagster_lifeguard.insight.simulation.recording import Recording
 
 STEPS_MAX = 10
@@ -86,8 +89,10 @@ PARTS = 240
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Play with the settings of all pools in this lifeguard.yaml; --set goes before it.",
+    help="Play with the settings of all pools in this lifeguard.yaml; --set goes before it. With "
+    "-m, -f or -w its rules are played too, on the assets of these definitions.",
 )
+@definitions_options
 @click.option(
     "--max-concurrent-runs",
     "runs_max",
@@ -105,6 +110,7 @@ PARTS = 240
 @deployment_options
 def simulate_command(
     deployment: Deployment,
+    definitions: DefinitionsNamed,
     texts: tuple[str, ...],
     without: tuple[str, ...],
     config_path: Path | None,
@@ -126,7 +132,7 @@ def simulate_command(
       lifeguard simulate
       lifeguard simulate --set warehouse=4 --since 7d
       lifeguard simulate --set stripe.rate=50/minute --set "reports.order=fair(backfill)"
-      lifeguard simulate --config other-lifeguard.yaml
+      lifeguard simulate --config other-lifeguard.yaml -m my_project.definitions
       lifeguard simulate --max-concurrent-runs 20 --svg before-and-after.svg
       lifeguard simulate --without warehouse --json | jq '.pools[0].after'
 
@@ -134,12 +140,20 @@ def simulate_command(
     """
     from dagster_lifeguard.insight.simulation.answer import simulate  # noqa: PLC0415 - slow
     from dagster_lifeguard.insight.simulation.history import read_recording  # noqa: PLC0415 - slow
+    from dagster_lifeguard.insight.simulation.other_rules import (  # noqa: PLC0415 - slow
+        NO_OTHER_DEMANDS,
+    )
 
     given = [_parsed(text) for text in texts]
     config = None if config_path is None else Config.from_yaml(config_path)
     now = time.time()
     recording = read_recording(deployment, since=now - since, until=now, by=by)
-    wanted = {} if config is None else _declared(config, deployment)
+    other = NO_OTHER_DEMANDS
+    if definitions.is_any:
+        if config is None:
+            raise click.UsageError("-m, -f and -w are for the rules of --config.")
+        other = _under_rules(config, definitions, recording, deployment)
+    wanted = {} if config is None else _declared(config, deployment, other)
     for text, what, value in given:
         wanted.setdefault(_pool(deployment, recording, text), {})[what] = value
     for text in without:
@@ -154,6 +168,7 @@ def simulate_command(
         recording,
         wanted,
         runs_max=runs_max,
+        other=other,
         patience_seconds=patience,
         parts=PARTS if svg_path else 0,
     )
@@ -185,18 +200,46 @@ def _touched(answer: Answer, wanted: Collection[str]) -> list[PoolAnswer]:
     return [f for f in answer.pools if f.pool in wanted or f.before != f.after]
 
 
-def _declared(config: Config, deployment: Deployment) -> dict[str, dict[str, object]]:
-    """The settings of the pools of a file, with the limit that would be in force."""
+def _under_rules(
+    config: Config, definitions: DefinitionsNamed, recording: Recording, deployment: Deployment
+) -> OtherDemands:
+    """What executions would have asked for under the rules of a file."""
+    from dagster_lifeguard.insight.simulation.other_rules import under_rules  # noqa: PLC0415 - slow
+    from dagster_lifeguard.inspections.check.inspection import (  # noqa: PLC0415 - slow
+        inspect_locations,
+    )
+
+    granularity = deployment.settings().granularity
+    texts: dict[str, str | None] = {}
+    for location in inspect_locations(definitions.find(), config, granularity):
+        for found in location.assignments:
+            if found.steps == 1:
+                texts[found.asset] = next(iter(found.pools), None)
+    return under_rules(recording, texts, deployment.planned_steps)
+
+
+def _declared(
+    config: Config, deployment: Deployment, other: OtherDemands
+) -> dict[str, dict[str, object]]:
+    """The settings of the pools of a file and of its rules, with the limit that would be in force.
+
+    A pool that only a rule names has what is set of it today.
+    """
     for error in config.pools_beyond_stock():
         raise error
     default_limit = deployment.settings().default_limit
+    found = {pool: spec.settings for pool, spec in config.pools.items()}
+    live = deployment.pool_settings()
+    for demand in other.demands.values():
+        for pool in () if demand is None else demand.pools:
+            found.setdefault(pool, live.get(pool, NOTHING_SET))
     return {
         pool: {
-            "limit": limit_in_force(pool, spec.settings.limit, default_limit),
-            "rate": spec.settings.rate,
-            "fair_by": spec.settings.fair_by,
+            "limit": limit_in_force(pool, settings.limit, default_limit),
+            "rate": settings.rate,
+            "fair_by": settings.fair_by,
         }
-        for pool, spec in config.pools.items()
+        for pool, settings in found.items()
     }
 
 

@@ -124,11 +124,27 @@ def asked(run_id: str, step_key: str, text: str, plan: RunPlan) -> StepDemand:
             remedy="Launch the run through Dagster, which stores its plan.",
             names=[step_key],
         )
-    listed = plan.partitions
-    slots = _filled(text, step.members, listed)
-    if listed is not None and len(slots) > POOLS_PER_DEMAND_MAX:
-        slots = _filled(text, step.members, None)
-    return StepDemand(_ticket(run_id, step_key, text), Demand.of(slots) if slots else None)
+    demand = demand_for(text, step.members, plan.partitions)
+    return StepDemand(_ticket(run_id, step_key, text), demand)
+
+
+def demand_for(
+    text: str, assets: Iterable[AssetKey], partitions: tuple[str, ...] | None
+) -> Demand | None:
+    """What a step asks for whose pool is this text; None when there is nothing to ask for.
+
+    Args:
+        text: A pool or an expression.
+        assets: The assets that the step makes or checks.
+        partitions: The partitions for which its run executes; None if they cannot be listed.
+    """
+    if not is_deferred(text):
+        return demand_of(text)
+    keys = tuple(assets)
+    slots = _filled(text, keys, partitions)
+    if partitions is not None and len(slots) > POOLS_PER_DEMAND_MAX:
+        slots = _filled(text, keys, None)
+    return Demand.of(slots) if slots else None
 
 
 def _ticket(run_id: str, step_key: str, text: str) -> TicketKey:

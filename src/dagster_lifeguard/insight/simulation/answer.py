@@ -12,6 +12,8 @@ from dagster_lifeguard.insight.durations import quantile
 from dagster_lifeguard.insight.simulation.backfills import compare_backfills
 from dagster_lifeguard.insight.simulation.curves import Curve, Parts, curve_of
 from dagster_lifeguard.insight.simulation.doubts import Doubt
+from dagster_lifeguard.insight.simulation.other_rules import NO_OTHER_DEMANDS, OtherDemands
+from dagster_lifeguard.insight.simulation.recording import UNLIMITED
 from dagster_lifeguard.insight.simulation.world import play
 
 if TYPE_CHECKING:
@@ -195,6 +197,7 @@ def simulate(
     wanted: Mapping[str, Mapping[str, object]],
     *,
     runs_max: int | None = None,
+    other: OtherDemands = NO_OTHER_DEMANDS,
     patience_seconds: float | None = None,
     before: Play | None = None,
     parts: int = 0,
@@ -206,20 +209,17 @@ def simulate(
         wanted: By pool, the settings that are given, by the names of ``PoolSettings``. Without
             any, only the calibration is of interest.
         runs_max: How many runs may be in progress; None: as many as today.
+        other: What executions would ask for under other rules.
         patience_seconds: How long a ticket lets later ones pass; None: the default.
         before: The past as it was, if it has been played already.
         parts: Into how many parts the window of curves is divided; 0: without curves.
     """
-    is_changed = bool(wanted) or runs_max is not None
-    changed = recording.with_settings(wanted).with_runs_max(runs_max)
+    is_changed = bool(wanted) or bool(other.demands) or runs_max is not None
+    changed = recording.with_settings(wanted).with_runs_max(runs_max).with_demands(other.demands)
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     before = before or play_recording(recording, patience)
     after = play_recording(changed, patience) if is_changed else before
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, arrival in enumerate(recording.arrivals):
-        if recording.waited[place] is not None:
-            for pool in arrival.demand.pools:
-                places[pool].append(place)
+    places, new_places = _places(recording), _places(changed)
     pools = tuple(
         PoolAnswer(
             pool,
@@ -229,9 +229,12 @@ def simulate(
                 _wait_min(recording),
             ),
             _side(recording, before, pool, places[pool], parts),
-            _side(changed, after, pool, places[pool], parts),
+            _side(changed, after, pool, new_places[pool], parts),
         )
-        for pool in sorted(places, key=lambda pool: (pool not in wanted, pool))
+        for pool in sorted(
+            (places.keys() | new_places.keys()) - set(UNLIMITED.pools),
+            key=lambda pool: (pool not in wanted, pool),
+        )
     )
     steps = _steps(recording, before, after) if is_changed else []
     gaining = (s for s in steps if s.after - s.before <= -CHANGED_MIN)
@@ -244,10 +247,20 @@ def simulate(
         pools=pools,
         gaining=tuple(sorted(gaining, key=lambda s: (s.change, s.step_key))),
         losing=tuple(sorted(losing, key=lambda s: (-s.change, s.step_key))),
-        doubts=(*recording.doubts, *_doubts(recording, pools, wanted)),
+        doubts=(*recording.doubts, *other.doubts, *_doubts(recording, pools, wanted)),
         queue=_queue(recording, changed, before, after),
         backfills=compare_backfills(recording, before, after),
     )
+
+
+def _places(past: Recording) -> dict[str, list[int]]:
+    """The executions that count and ask for a pool, by pool."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, arrival in enumerate(past.arrivals):
+        if past.waited[place] is not None:
+            for pool in arrival.demand.pools:
+                places[pool].append(place)
+    return places
 
 
 class PlayedRecording(NamedTuple):

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import Demand, TicketKey
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 
+PARTITION_TAG = "dagster/partition"
+"""The tag with the partition of a run."""
+
 _NO_TAGS: Mapping[str, str] = {}
 
 

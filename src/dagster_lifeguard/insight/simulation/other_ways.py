@@ -10,6 +10,7 @@ from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import BACKFILL_TAG
 from dagster_lifeguard.insight.durations import quantile
 from dagster_lifeguard.insight.simulation.advice import OtherWay
+from dagster_lifeguard.insight.simulation.arrivals import PARTITION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.simulation.limit_search import Search
     from dagster_lifeguard.insight.simulation.recording import Recording
 
-PARTITION_TAG = "dagster/partition"
 
 OTHER_WAYS_MAX = 5
 """For this many pools, those with the longest waits, other ways than a larger limit are played."""

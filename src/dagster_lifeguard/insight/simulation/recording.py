@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
     PoolSettings,
@@ -18,7 +19,7 @@ from dagster_lifeguard.insight.simulation.run_queue import QueuePlay
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+    from dagster_lifeguard.engine.rules.model import TicketKey
     from dagster_lifeguard.insight.simulation.doubts import Doubt
     from dagster_lifeguard.insight.simulation.past_runs import PastQueue, PastRun
 
@@ -131,12 +132,55 @@ class Recording:
             changes=tuple(c._replace(settings=changed(c.pool, c.settings)) for c in self.changes),
         )
 
+    def with_demands(self, demands: Mapping[int, Demand | None]) -> Recording:
+        """The same executions, of which some ask for other pools.
+
+        Args:
+            demands: By the place of the arrival; None for nothing.
+        """
+        if not demands:
+            return self
+        arrivals = tuple(
+            arrival._replace(demand=demands[place] or UNLIMITED) if place in demands else arrival
+            for place, arrival in enumerate(self.arrivals)
+        )
+        queue = self.queue
+        if queue is not None:
+            asked: dict[int, list[Arrival]] = defaultdict(list)
+            for arrival in arrivals:
+                if arrival.run is not None:
+                    asked[arrival.run].append(arrival)
+            submissions = tuple(
+                _asking(submission, asked[run]) for run, submission in enumerate(queue.submissions)
+            )
+            queue = queue._replace(submissions=submissions)
+        return replace(self, arrivals=arrivals, queue=queue)
+
     def with_runs_max(self, runs_max: int | None) -> Recording:
         """The same with another number of runs at once; None: with the same."""
         if self.queue is None or runs_max is None:
             return self
         rules = replace(self.queue.rules, runs_max=runs_max)
         return replace(self, queue=self.queue._replace(rules=rules))
+
+
+UNLIMITED = Demand.of({"(no pool)": 1})
+"""Stands for a step that asks for nothing."""
+
+
+def _asking(submission: Submission, arrivals: Sequence[Arrival]) -> Submission:
+    """The run, if its steps ask for these pools."""
+    limited = [arrival for arrival in arrivals if arrival.demand != UNLIMITED]
+    first = [arrival for arrival in arrivals if arrival.after is None]
+    pools, first_pools = submission.pools, submission.first_pools
+    if pools is not None:
+        pools = frozenset(pool for arrival in limited for pool in arrival.demand.pools)
+    if first_pools is not None:
+        slots: Counter[str] = Counter()
+        for arrival in first:
+            slots.update({term.name: term.slots for term in arrival.demand.terms})
+        first_pools = None if any(a.demand == UNLIMITED for a in first) else slots
+    return submission._replace(pools=pools, first_pools=first_pools)
 
 
 class Ordered(NamedTuple):
