@@ -61,7 +61,7 @@ def build(version: str, into: Path, scratch: Path) -> Path:
         text=True,
     )
     if done.returncode != 0:
-        raise BuildError(done.stdout)
+        raise BuildError(done.stdout.partition("Traceback")[0])
     target = into / version
     shutil.rmtree(target, ignore_errors=True)
     # These two need to know the address of the site. There is none: it may lie anywhere.

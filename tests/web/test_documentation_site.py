@@ -90,7 +90,7 @@ def test_search_finds_a_page(site, asked):
     page = asked((site / "dev" / "index.html").as_uri())
     page.keyboard.press("/")
     page.keyboard.type("granularity")
-    found = page.locator('a[href*="pools-and-granularity"]:visible').first
+    found = page.locator('dialog a[href*="pools-and-granularity"]').first
     expect(found).to_be_visible()
     found.click()
     page.wait_for_url("**/concepts/pools-and-granularity.html*")
