@@ -61,12 +61,19 @@ bench: $(READY)  ## Measure everything beside Dagster and the goals (5 minutes; 
 docs: $(READY)  ## Check the docs: links, commands, generated pages, every block of the README
 	$(BIN)/python -m pytest tests/docs
 
+site: $(READY)  ## Build the documentation as a site, and print where it is (Python 3.11; OPTIONS="--version 0.2.0")
+	$(BIN)/python -m website.build $(OPTIONS)
+
+recordings: $(READY)  ## Record the terminal and the page anew from real runs (chromium and ffmpeg, 10 minutes)
+	$(BIN)/python -m website.record $(OPTIONS)
+
 dist: $(READY)  ## Build wheel and sdist, check them, and try the wheel in a bare environment (through nox, 5 minutes)
 	$(BIN)/nox --session dist
 
 lock:  ## Resolve the development environment anew into constraints/ (needs uv)
-	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
-	  --no-annotate --no-header --upgrade pyproject.toml --output-file constraints/newest.txt
+	uv pip compile --quiet --universal --python-version 3.10 --extra dev --extra site \
+	  --no-emit-index-url --no-annotate --no-header --upgrade pyproject.toml \
+	  --output-file constraints/newest.txt
 	uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-emit-index-url \
 	  --no-annotate --no-header --upgrade --constraint constraints/oldest.in pyproject.toml \
 	  --output-file constraints/oldest.txt
@@ -78,7 +85,7 @@ lock:  ## Resolve the development environment anew into constraints/ (needs uv)
 	  --output-file constraints/celery.txt
 
 clean:  ## Remove the environment and the caches
-	rm -rf .venv .nox dist .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .nox dist build site .dagster-tests .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The environment is made once and made anew only when what it is made from changes.
 $(READY): pyproject.toml constraints/newest.txt
@@ -88,7 +95,7 @@ $(READY): pyproject.toml constraints/newest.txt
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module is incomplete; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/newest.txt \
-	  --progress-bar on --editable '.[dev]'
+	  --progress-bar on --editable '.[dev,site]'
 	@touch $(READY)
 
 # What Dagster's own tests need besides is kept out of the development environment.
@@ -100,4 +107,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs dist lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs site recordings dist lock clean
