@@ -187,7 +187,7 @@ def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
         assert "search=o" in page.url
         found = parse_qs(urlsplit(page.url).query)
         assert 1800 <= float(found["to"][0]) - float(found["from"][0]) <= 1900
-        page.get_by_role("link", name="orders").click()
+        page.get_by_role("link", name="orders", exact=True).click()
         page.wait_for_url("**/pools/orders?from=*")
         page.get_by_role("link", name="6 h").click()
         page.wait_for_url("**period=6h*")
@@ -236,7 +236,7 @@ def test_pools_are_found_and_opened_with_the_keyboard_alone(browser):
         page.keyboard.type("order")
         expect(page.locator(".pools th[scope=row] a")).to_have_count(1)
         page.keyboard.press("ArrowDown")
-        expect(page.get_by_role("link", name="orders")).to_be_focused()
+        expect(page.get_by_role("link", name="orders", exact=True)).to_be_focused()
         page.keyboard.press("ArrowUp")
         expect(page.get_by_label("Search")).to_be_focused()
         page.keyboard.press("ArrowDown")
@@ -244,6 +244,21 @@ def test_pools_are_found_and_opened_with_the_keyboard_alone(browser):
         page.wait_for_url("**/pools/orders")
         page.keyboard.press("ArrowDown")
         expect(page.locator(".flows .run a").first).to_be_focused()
+    context.close()
+
+
+def test_an_asset_is_found_and_opened_with_the_keyboard_where_no_pool_matches(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(url)
+        page.keyboard.press("/")
+        page.keyboard.type("sales")
+        expect(page.get_by_role("link", name="sales/orders")).to_be_visible()
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_role("link", name="sales/orders")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/assets/sales/orders*")
     context.close()
 
 

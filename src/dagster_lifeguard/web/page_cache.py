@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.web.asset_names import AssetNames
 from dagster_lifeguard.web.load_cache import LoadCache
 from dagster_lifeguard.web.routes import PageRequest
 
@@ -81,6 +82,7 @@ class PageCache:
         self._kept: OrderedDict[str, MadePage] = OrderedDict()
         self._being_made: dict[str, asyncio.Task[MadePage]] = {}
         self._sums = LoadCache()
+        self._assets = AssetNames()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def page(self, address: Address) -> MadePage:
@@ -148,6 +150,7 @@ class PageCache:
             self._reader.window,
             self._changes,
             self._sums,
+            self._assets,
         )
         began = time.monotonic()
         page = route.make(asked)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.web.asset_names import AssetNames
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.load_cache import LoadCache
     from dagster_lifeguard.web.look import Look
@@ -47,6 +48,7 @@ class PageRequest:
         window: The seconds of the past that the server remembers.
         changes: What was changed here.
         sums: What is reckoned over all pools, once for everybody.
+        assets: The names of the assets, for a search.
     """
 
     look: Look
@@ -56,6 +58,7 @@ class PageRequest:
     window: float
     changes: ChangeLog
     sums: LoadCache
+    assets: AssetNames
 
     def load(self, pool: str | None = None) -> Load:
         """The load of the period that the address asks for, of one pool or of all."""
@@ -102,6 +105,7 @@ PAGES: Mapping[str, Route] = {
             asked.load(),
             Choice.of(asked.query),
             asked.changes.last_limits(),
+            asked.assets.matching(asked.look.deployment, asked.query.get("search", "")),
         ),
     ),
     "audit": Route(

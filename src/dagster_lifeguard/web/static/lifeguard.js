@@ -163,6 +163,7 @@
   // ---- the keyboard: / searches, arrows go from row to row, enter follows ----
 
   const ROWS = ".pools th[scope=row] a, .flows .run > a:first-child, .bars a.bar";
+  const FOUND = ".found-assets a"; // where a search finds assets and no pool
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const field = event.target instanceof Element && event.target.closest("input, select, textarea, summary");
@@ -177,7 +178,8 @@
     }
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || (field && field !== search)) return;
-    const rows = [...document.querySelectorAll(ROWS)];
+    const known = document.querySelectorAll(ROWS);
+    const rows = [...(known.length ? known : document.querySelectorAll(FOUND))];
     const at = rows.indexOf(document.activeElement);
     if (!rows.length || (at < 0 && (step < 0 || !(field || document.activeElement === document.body)))) return;
     event.preventDefault();
