@@ -133,6 +133,29 @@ def test_a_pool_that_is_paused_elsewhere_can_be_resumed_on_an_open_page(browser)
     context.close()
 
 
+def test_the_field_of_the_limit_follows_until_it_is_touched(browser):
+    told = Reachable(states=[pool("orders", 2)])
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(told, allow_changes=True) as url:
+        page.goto(f"{url}/pools/orders")
+        expect(page.locator("#live")).to_have_text("live")
+        field, meanwhile = page.get_by_label("Limit", exact=True), page.locator("#limit-now")
+        told.states = [pool("orders", 3)]
+        expect(field).to_have_value("3")
+        expect(meanwhile).to_be_hidden()
+        field.fill("7")
+        told.states = [pool("orders", 5)]
+        expect(meanwhile).to_have_text("changed to 5 meanwhile")
+        expect(field).to_have_value("7")
+        told.states = [pool("orders", None)]
+        expect(meanwhile).to_have_text("changed to no limit meanwhile")
+        field.fill("3")  # As it was: untouched again.
+        expect(field).to_have_value("")
+        expect(meanwhile).to_be_hidden()
+    context.close()
+
+
 def test_names_are_shown_and_never_executed(browser):
     context = browser.new_context()
     page = context.new_page()

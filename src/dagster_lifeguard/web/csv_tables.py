@@ -116,6 +116,31 @@ def _run_queue(page: Any) -> Iterable[Mapping[str, Any]]:
         }
 
 
+def _upstream(page: Any) -> Iterable[Mapping[str, Any]]:
+    for one in page.upstream:
+        yield {
+            "obstacle": one.obstacle.value,
+            "name": one.name,
+            "limit": one.limit,
+            "taken": one.taken,
+            "queued_runs": one.queued,
+            "waiting_steps": one.steps,
+        }
+
+
+def _trend(page: Any) -> Iterable[Mapping[str, Any]]:
+    found = () if page.trend is None else (page.trend.now, page.trend.before)
+    for one in filter(None, found):
+        yield {
+            "since": one.since,
+            "until": one.until,
+            "started": 0 if one.waits is None else one.waits.count,
+            **_spread("wait", one.waits),
+            "released": 0 if one.holds is None else one.holds.count,
+            **_spread("held", one.holds),
+        }
+
+
 def _limits(page: Any) -> Iterable[Mapping[str, Any]]:
     for change in () if page.account is None else page.account.changes:
         yield {"at": change.at, "limit": change.limit}
@@ -260,7 +285,24 @@ TABLES: Mapping[
             _queue,
         ),
         "run-queue": (("position", "run_id", *_ABOUT, "waited_seconds", "kept_by"), _run_queue),
+        "upstream": (
+            ("obstacle", "name", "limit", "taken", "queued_runs", "waiting_steps"),
+            _upstream,
+        ),
         "executions": (_OF_EXECUTIONS, _executions),
+        "trend": (
+            (
+                "since",
+                "until",
+                "started",
+                "wait_p50_seconds",
+                "wait_p95_seconds",
+                "released",
+                "held_p50_seconds",
+                "held_p95_seconds",
+            ),
+            _trend,
+        ),
         "limits": (("at", "limit"), _limits),
     },
     "asset": {"executions": (_OF_EXECUTIONS, _executions)},

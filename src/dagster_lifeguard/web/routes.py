@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.insight.trend import Trend
     from dagster_lifeguard.web.asset_names import AssetNames
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.load_cache import LoadCache
@@ -63,6 +64,10 @@ class PageRequest:
     def load(self, pool: str | None = None) -> Load:
         """The load of the period that the address asks for, of one pool or of all."""
         return self.sums.load(self.look, Period.of(self.query), pool)
+
+    def trend(self, pool: str) -> Trend | None:
+        """The trend of a pool in that period; None where the server remembers nothing."""
+        return self.sums.trend(self.look, Period.of(self.query), pool) if self.window else None
 
     @property
     def now(self) -> float:
@@ -129,6 +134,7 @@ PAGES_OF: Mapping[str, Route] = {
             Window.of(asked.query),
             asked.now,
             load=asked.load(asked.name),
+            trend=asked.trend(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
         ),

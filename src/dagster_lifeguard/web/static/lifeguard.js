@@ -160,6 +160,23 @@
     for (const name of ["htmx:afterSwap", "htmx:sseMessage"]) document.body.addEventListener(name, tick);
   });
 
+  // ---- the field of the limit follows the limit, until somebody changes the field ----
+
+  function followLimit() {
+    const field = document.querySelector(".head #limit");
+    const told = document.getElementById("limit-now");
+    if (!field || !told) return;
+    const limit = told.dataset.limit;
+    if (field.value === field.defaultValue) field.value = field.defaultValue = limit;
+    told.textContent =
+      limit === field.defaultValue ? "" : `changed to ${limit === "" ? "no limit" : limit} meanwhile`;
+  }
+  addEventListener("DOMContentLoaded", () => {
+    followLimit();
+    document.getElementById("limit")?.addEventListener("input", followLimit);
+    for (const name of ["htmx:afterSwap", "htmx:sseMessage"]) document.body.addEventListener(name, followLimit);
+  });
+
   // ---- the keyboard: / searches, arrows go from row to row, enter follows ----
 
   const ROWS = ".pools th[scope=row] a, .flows .run > a:first-child, .bars a.bar";
