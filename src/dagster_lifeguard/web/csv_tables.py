@@ -163,6 +163,16 @@ def _executions(page: Any) -> Iterable[Mapping[str, Any]]:
         }
 
 
+def _dropped(page: Any) -> Iterable[Mapping[str, Any]]:
+    for one in page.dropped.last:
+        yield {
+            "run_id": one.run_id,
+            "dropped": one.ended,
+            "partition": one.partition,
+            "kept_run_id": one.kept,
+        }
+
+
 def _findings(page: Any) -> Iterable[Mapping[str, Any]]:
     for group, findings in page.groups.items():
         for one in findings:
@@ -305,7 +315,10 @@ TABLES: Mapping[
         ),
         "limits": (("at", "limit"), _limits),
     },
-    "asset": {"executions": (_OF_EXECUTIONS, _executions)},
+    "asset": {
+        "executions": (_OF_EXECUTIONS, _executions),
+        "dropped": (("run_id", "dropped", "partition", "kept_run_id"), _dropped),
+    },
     "run": {"executions": (_OF_EXECUTIONS, _executions)},
     "audit": {
         "excesses": (("pool", "held", "limit", "started", "ended", "runs"), _excesses),
