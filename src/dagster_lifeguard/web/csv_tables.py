@@ -208,6 +208,96 @@ def _excesses(page: Any) -> Iterable[Mapping[str, Any]]:
         }
 
 
+def _rates(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.early:
+        yield {
+            "pool": found.pool,
+            "rate": found.rate,
+            "started": found.occupant.started,
+            "too_early_seconds": found.seconds,
+            "run_id": found.occupant.run_id,
+            "step_key": found.occupant.step_key,
+        }
+
+
+def _fences(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.stale:
+        yield {
+            "pool": found.pool,
+            "fence": found.fence,
+            "largest_before": found.largest,
+            "started": found.occupant.started,
+            "run_id": found.occupant.run_id,
+            "step_key": found.occupant.step_key,
+            "first_run_id": found.first.run_id,
+            "first_step_key": found.first.step_key,
+        }
+
+
+def _leases(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.outlived:
+        yield {
+            "pools": " ".join(found.pools),
+            "run_id": found.run_id,
+            "step_key": found.step_key,
+            "fence": found.fence,
+            "granted": found.granted,
+            "expired": found.expired,
+            "went_on_seconds": found.seconds,
+            "last_event": found.event,
+            "last_event_at": found.wrote,
+        }
+
+
+def _duplicates(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.executions.duplicates:
+        yield {
+            "asset": found.lane.name,
+            "partition": found.lane.partition,
+            "runs_at_once": found.held,
+            "started": found.started,
+            "ended": found.ended,
+            "runs": " ".join(who.run_id for who in found.occupants),
+        }
+
+
+def _histogram(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.waits:
+        yield {
+            "at_least_seconds": found.at_least,
+            "below_seconds": found.below,
+            "count": found.count,
+        }
+
+
+def _changes(page: Any) -> Iterable[Mapping[str, Any]]:
+    for change in page.changes:
+        yield {
+            "at": change.at,
+            "what": change.what,
+            "before": change.before,
+            "after": change.after,
+            "run_id": change.run_id,
+            "step_key": change.step_key,
+            "forced": change.forced,
+            "who": change.who,
+        }
+
+
+def _steps(page: Any) -> Iterable[Mapping[str, Any]]:
+    for step in page.explanation.steps:
+        place = step.queue_place
+        yield {
+            "run_id": step.run_id,
+            "step_key": step.step_key,
+            "assets": " ".join(step.assets),
+            "state": step.state.value,
+            "seconds": step.seconds,
+            "pools": " ".join(asked.pool.pool for asked in step.pools),
+            "queue_position": None if place is None else place.position,
+        }
+
+
 def _about(label: RunLabel | None, step_key: str) -> dict[str, Any]:
     if label is None:
         return dict.fromkeys(_ABOUT)
@@ -228,6 +318,7 @@ def _spread(name: str, spread: Spread | None) -> dict[str, Any]:
 
 
 _ABOUT = ("job", "assets", "partition", "backfill", "tags")
+_OF_STEPS = ("run_id", "step_key", "assets", "state", "seconds", "pools", "queue_position")
 _OF_EXECUTIONS = (
     "run_id",
     "step_key",
@@ -313,15 +404,56 @@ TABLES: Mapping[
             ),
             _trend,
         ),
+        "waits": (("at_least_seconds", "below_seconds", "count"), _histogram),
         "limits": (("at", "limit"), _limits),
+        "changes": (
+            ("at", "what", "before", "after", "run_id", "step_key", "forced", "who"),
+            _changes,
+        ),
     },
     "asset": {
         "executions": (_OF_EXECUTIONS, _executions),
+        "steps": (_OF_STEPS, _steps),
         "dropped": (("run_id", "dropped", "partition", "kept_run_id"), _dropped),
     },
-    "run": {"executions": (_OF_EXECUTIONS, _executions)},
+    "run": {"executions": (_OF_EXECUTIONS, _executions), "steps": (_OF_STEPS, _steps)},
     "audit": {
         "excesses": (("pool", "held", "limit", "started", "ended", "runs"), _excesses),
+        "rates": (
+            ("pool", "rate", "started", "too_early_seconds", "run_id", "step_key"),
+            _rates,
+        ),
+        "fences": (
+            (
+                "pool",
+                "fence",
+                "largest_before",
+                "started",
+                "run_id",
+                "step_key",
+                "first_run_id",
+                "first_step_key",
+            ),
+            _fences,
+        ),
+        "leases": (
+            (
+                "pools",
+                "run_id",
+                "step_key",
+                "fence",
+                "granted",
+                "expired",
+                "went_on_seconds",
+                "last_event",
+                "last_event_at",
+            ),
+            _leases,
+        ),
+        "duplicates": (
+            ("asset", "partition", "runs_at_once", "started", "ended", "runs"),
+            _duplicates,
+        ),
         "waits": (("pool", "run_id", "step_key", "waited_seconds", "ended"), _waits),
     },
     "doctor": {"findings": (("group", "code", "severity", "message", "remedy"), _findings)},

@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 from dagster_lifeguard.web.addresses import CSV, JSON
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.pages.asset import asset_page
-from dagster_lifeguard.web.pages.audit import audit_page
+from dagster_lifeguard.web.pages.audit import SHOWN_MAX, audit_page
 from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
 from dagster_lifeguard.web.pages.pool import pool_page
 from dagster_lifeguard.web.pages.run import run_page
-from dagster_lifeguard.web.pages.window import ALL_ROWS, Period, Window
+from dagster_lifeguard.web.pages.window import ALL_ROWS, ROWS_MAX, Period, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,7 +115,12 @@ PAGES: Mapping[str, Route] = {
     ),
     "audit": Route(
         "audit",
-        lambda asked: audit_page(asked.deployment, asked.window or AUDIT_SECONDS, time.time()),
+        lambda asked: audit_page(
+            asked.deployment,
+            asked.window or AUDIT_SECONDS,
+            time.time(),
+            ROWS_MAX if asked.query.get("rows") == ALL_ROWS else SHOWN_MAX,
+        ),
         kept_seconds=30.0,
     ),
     "doctor": Route(
