@@ -219,25 +219,104 @@ def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
     context.close()
 
 
-def test_a_bar_tells_of_itself_on_focus_and_leads_to_its_run_in_dagster(browser):
+def test_charts_tell_of_the_moment_under_the_mouse_and_rest_when_it_leaves(browser):
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     told = busy()
-    began = time.time() - 600
+    told.past = [executed_by_orders(time.time())]
+    with serving(told) as url:
+        page.goto(f"{url}/pools/orders")
+        expect(page.locator("#live")).to_have_text("live")
+        plots = page.locator(".plots")
+        times = plots.get_attribute("data-times").split("|")
+        ground = page.locator(".plot-ground svg").first.bounding_box()
+        bar = page.locator(".bar svg").first.bounding_box()
+        # A bar has the axis of time of the charts above it.
+        for box in (ground, bar):
+            page.mouse.move(box["x"] + box["width"] * 0.755, box["y"] + box["height"] / 2)
+            for readout in page.locator(".readout").all():
+                expect(readout).to_contain_text(times[45])
+        crosses = page.locator(".cross")
+        place = {cross.get_attribute("x1") for cross in crosses.all()}
+        assert len(place) == 1
+        # News do not take the moment away.
+        told.states = [pool("orders", 7), *told.states[1:]]
+        expect(page.locator(".stats dd").first).to_contain_text("of 7")
+        for readout in page.locator(".readout").all():
+            expect(readout).to_contain_text(times[45])
+        assert {cross.get_attribute("x1") for cross in crosses.all()} == place
+        page.mouse.move(5, 5)
+        for plot in page.locator(".plot").all():
+            expect(plot.locator(".readout")).to_have_text(plot.get_attribute("data-rest"))
+    context.close()
+
+
+def test_only_a_drag_with_the_first_button_zooms_and_escape_ends_it(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    with serving(busy()) as url:
+        page.goto(f"{url}/?search=o&page=2")
+        before = page.url
+        box = page.locator(".plot-ground svg").first.bounding_box()
+        brush = page.locator(".brush").first
+
+        def to(share: float) -> None:
+            page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+
+        to(0.5)
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        to(0.2)
+        page.mouse.down(button="right")
+        to(0.8)
+        page.mouse.up(button="right")
+        to(0.2)
+        page.mouse.down()
+        to(0.8)
+        expect(brush).not_to_have_attribute("width", "0")
+        width = page.evaluate("document.querySelector('.plot-ground svg').viewBox.baseVal.width")
+        assert float(brush.get_attribute("width")) == pytest.approx(0.6 * width, rel=0.02)
+        page.keyboard.press("Escape")
+        expect(brush).to_have_attribute("width", "0")
+        page.mouse.up()
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert page.url == before
+        to(0.8)
+        page.mouse.down()
+        to(0.2)  # From right to left is the same.
+        page.mouse.up()
+        page.wait_for_url("**from=*")
+        query = parse_qs(urlsplit(page.url).query)
+        assert set(query) == {"search", "from", "to"}
+        assert 2160 <= float(query["to"][0]) - float(query["from"][0]) <= 2260
+    context.close()
+
+
+def executed_by_orders(now: float) -> RunExecution:
+    began = now - 600
     step = StepExecution(
         "r1", "orders", (AssetKey(["sales", "orders"]),), 1, began + 30, began + 75,
         Outcome.FAILURE, pool="orders", partitions=("2026-11-07",), waiting=began + 10,
     )  # fmt: skip
-    told.past = [
-        RunExecution(
-            "r1", "__ASSET_JOB", "FAILURE", began, began + 5, began + 10, began + 80, (step,), ("orders",)
-        )
-    ]  # fmt: skip
+    return RunExecution(
+        "r1", "__ASSET_JOB", "FAILURE", began, began + 5, began + 10, began + 80, (step,), ("orders",)
+    )  # fmt: skip
+
+
+def test_a_bar_tells_of_itself_on_focus_and_leads_to_its_run_in_dagster(browser):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    told = busy()
+    told.past = [executed_by_orders(time.time())]
     with serving(told, dagster_url="http://localhost:3000") as url:
         page.goto(f"{url}/pools/orders")
         bar = page.locator("a.bar").first
         tip = page.locator(".tip").first
         expect(tip).to_be_hidden()
+        bar.hover()
+        expect(tip).to_be_visible()
+        page.mouse.move(5, 5)
+        expect(tip).to_be_hidden()
+        page.keyboard.press("ArrowDown")  # So that the focus is one of the keyboard.
         bar.focus()
         expect(tip).to_be_visible()
         for text in ("sales/orders", "2026-11-07", "5.0s", "20s", "45s", "r1", "failure"):
@@ -267,6 +346,43 @@ def test_pools_are_found_and_opened_with_the_keyboard_alone(browser):
         page.wait_for_url("**/pools/orders")
         page.keyboard.press("ArrowDown")
         expect(page.locator(".flows .run a").first).to_be_focused()
+    context.close()
+
+
+def test_keys_go_from_row_to_row_and_leave_fields_alone(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    told = busy()
+    told.past = [executed_by_orders(time.time())]
+    with serving(told) as url:
+        page.goto(url)
+        rows = page.locator(".pools th[scope=row] a")
+        page.keyboard.press("Control+/")
+        expect(page.get_by_label("Search")).not_to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(rows.nth(0)).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(rows.nth(1)).to_be_focused()
+        page.keyboard.press("Control+ArrowDown")
+        expect(rows.nth(1)).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        expect(rows.nth(0)).to_be_focused()
+        sort = page.get_by_label("Sort by")
+        sort.focus()
+        page.keyboard.press("ArrowDown")
+        expect(sort).to_be_focused()
+        page.get_by_label("Search").focus()
+        page.keyboard.type("a/b")
+        expect(page.get_by_label("Search")).to_have_value("a/b")
+
+        page.goto(f"{url}/pools/orders")
+        found = page.locator(".flows .run > a:first-child, .bars a.bar")
+        for place in range(found.count()):
+            page.keyboard.press("ArrowDown")
+            expect(found.nth(place)).to_be_focused()
+        expect(page.locator("a.bar").last).to_be_focused()
+        page.keyboard.press("/")
+        page.wait_for_url(f"{url}/")
     context.close()
 
 
