@@ -12,8 +12,10 @@ from playwright.sync_api import expect
 from told import Told, pool, run
 from web_server import serving
 
+from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep, WaitingStep
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG
 from dagster_lifeguard.errors import DeploymentError
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -21,6 +23,7 @@ HOSTILE = "<script>document.title='owned'</script>\"' onload=x \u202e" + "x" * 1
 PAGES = {
     "overview": "/",
     "no match": "/?search=nothing",
+    "assets found": "/?search=sales",
     "pool": "/pools/orders",
     "paused": "/pools/paused",
     "draining": "/pools/draining",
@@ -34,6 +37,14 @@ PAGES = {
     "grouped": "/?group=prefix&period=24h",
     "unknown": "/pools/unknown",
 }
+
+
+SECTIONS = {
+    "pool": ("upstream", "trend", "limit-now"),
+    "asset": ("dropped", "past"),
+    "assets found": ("pools",),
+}
+"""What has to be on a page for it to be looked at in full."""
 
 
 class Reachable(Told):
@@ -68,10 +79,23 @@ def busy() -> Reachable:
     )
 
 
+def full() -> Reachable:
+    """With every section that a page may have."""
+    told, now = busy(), time.time()
+    both = frozenset({"paused", "orders"})
+    told.past = [executed_by_orders(now), executed_by_orders(now - 3600)]
+    told.told_queue = RunQueue(-1, (("team", "sales", False, 0),), heeds_pools=True, buffer=0)
+    told.all_runs += [
+        run("queued", "QUEUED", pools=both, first_pools={"paused": 1}, tags={"team": "sales"}),
+        run("dropped", "CANCELED", assets=("sales/orders",), ended=now, tags={DUPLICATE_TAG: "r1"}),
+    ]
+    return told
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_every_page_is_readable_by_anybody(browser, width, scheme):
-    with serving(busy(), allow_changes=True, dagster_url="http://localhost:3000") as url:
+    with serving(full(), allow_changes=True, dagster_url="http://localhost:3000") as url:
         # The checker is put into the page, which the page's own policy would refuse.
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
@@ -80,6 +104,10 @@ def test_every_page_is_readable_by_anybody(browser, width, scheme):
         found = {}
         for name, address in PAGES.items():
             page.goto(url + address)
+            for summary in page.locator("main details:not(.custom) > summary").all():
+                summary.click()
+            for section in SECTIONS.get(name, ()):
+                expect(page.locator(f"#{section}")).to_have_count(1)
             page.add_script_tag(path=AXE)
             rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
             result = page.evaluate("rules => axe.run(document, rules)", rules)
@@ -220,7 +248,7 @@ def test_charts_tell_of_one_moment_together_and_a_drag_zooms(browser):
 
 
 def test_charts_tell_of_the_moment_under_the_mouse_and_rest_when_it_leaves(browser):
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = browser.new_context(viewport={"width": 1440, "height": 2400})
     page = context.new_page()
     told = busy()
     told.past = [executed_by_orders(time.time())]

@@ -75,6 +75,7 @@ def dropped_of(
         if asset in assets:
             kept = run.tags.get(DUPLICATE_TAG, "")
             found.append(DroppedRun(run.run_id, run.ended, label_of(run).partition or "", kept))
+    found.sort(key=lambda one: -one.ended)
     return Dropped(len(found), tuple(found[:last_max]))
 
 
