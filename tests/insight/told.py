@@ -17,6 +17,7 @@ from dagster_lifeguard.deployment.contract import (
 )
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 from dagster_lifeguard.deployment.judgement import judge
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 
 NOW = 1_000_000.0
@@ -138,6 +139,12 @@ class Told:
 
     def runs_between(self, since, until=None):
         return tuple(run for run in self.all_runs if run.ended is None or run.ended >= since)
+
+    def dropped_runs(self, since, count_max):
+        dropped = [
+            r for r in self.all_runs if r.tags.get(DUPLICATE_TAG, NO_DUPLICATE) != NO_DUPLICATE
+        ]
+        return tuple(r for r in dropped if r.ended is not None and r.ended >= since)[-count_max:]
 
     def find_runs(self, prefix, count_max):
         return tuple(r for r in self.all_runs if r.run_id.startswith(prefix))[:count_max]

@@ -22,6 +22,7 @@ from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.deployment.history import Outcome
 from dagster_lifeguard.deployment.open import open_deployment, open_instance
 from dagster_lifeguard.deployment.webserver import is_dagster_plus
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError, DeploymentError, UnknownNameError
@@ -167,6 +168,24 @@ def test_runs_tell_their_steps_and_their_history(deployment, home):
             assert (one.started, one.ended) == pytest.approx((two.started, two.ended), abs=0.002)
     with pytest.raises(UnknownNameError, match="no run nowhere"):
         deployment.planned_steps("nowhere")
+
+
+@dg.job
+def nothing() -> None: ...
+
+
+def test_dropped_runs_are_told_by_their_tag(deployment, home):
+    with home.instance() as instance:
+        runs = [
+            instance.create_run_for_job(nothing, tags=tags)
+            for tags in ({DUPLICATE_TAG: "kept"}, {DUPLICATE_TAG: NO_DUPLICATE}, {})
+        ]
+        for run in runs:
+            instance.report_run_canceled(run)
+    (found,) = deployment.dropped_runs(0.0, 10)
+    assert (found.run_id, found.tags[DUPLICATE_TAG]) == (runs[0].run_id, "kept")
+    assert deployment.dropped_runs(found.ended + 1.0, 10) == ()
+    assert deployment.dropped_runs(0.0, 0) == ()
 
 
 def test_steps_tell_the_pool_of_the_use_of_their_op(deployment, home):

@@ -14,6 +14,7 @@ from homes import eventually
 
 from dagster_lifeguard.deployment.contract import HoldingStep, PlannedStep
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.errors import ConfigError, DeploymentError, UnknownNameError
@@ -64,6 +65,10 @@ def orders() -> None: ...
 
 @dg.asset(deps=[orders])
 def notes() -> None: ...
+
+
+@dg.job
+def nothing() -> None: ...
 
 
 def materialize(deployment, **options) -> str:
@@ -223,6 +228,22 @@ def test_runs_tell_what_they_are(new_deployment):
     assert deployment.find_runs(first[:-1], 5) == (one,)
     assert deployment.find_runs("", 1) == (two,)
     assert deployment.find_runs("%", 5) == ()
+
+
+def test_dropped_runs_are_told_by_their_tag(new_deployment):
+    deployment = new_deployment()
+    kept = materialize(deployment)
+    first, second, restarted, _ = (
+        deployment.instance.create_run_for_job(nothing, tags={DUPLICATE_TAG: value})
+        for value in (kept, kept, NO_DUPLICATE, kept)
+    )
+    for run in (first, second, restarted):
+        deployment.instance.report_run_canceled(run)
+    found = deployment.dropped_runs(0.0, 10)
+    assert [run.run_id for run in found] == [first.run_id, second.run_id]
+    assert {run.tags[DUPLICATE_TAG] for run in found} == {kept}
+    assert [run.run_id for run in deployment.dropped_runs(0.0, 1)] == [second.run_id]
+    assert deployment.dropped_runs(found[-1].ended + 1.0, 10) == ()
 
 
 def test_runs_tell_their_steps_and_assets(new_deployment):

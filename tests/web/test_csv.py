@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ from told import Told, executed, holds, pool, run, waits
 from web_server import serving
 
 from dagster_lifeguard.compat.health import RunQueue
-from dagster_lifeguard.web.csv_tables import TABLES
+from dagster_lifeguard.deployment.contract import PlannedStep
+from dagster_lifeguard.web.changes import PoolChange
+from dagster_lifeguard.web.csv_tables import TABLES, csv_of
 
 
 def rows_of(url: str) -> list[dict[str, str]]:
@@ -92,3 +95,26 @@ def test_a_pool_whose_name_ends_like_a_table_has_a_page():
         found = httpx.get(f"{url}/pools.json").json()["rows"][0]["pool"]["pool"]
         assert found == "orders.csv"
         assert httpx.get(f"{url}/pools?name=orders.csv").status_code == 200
+
+
+def test_steps_waits_and_changes_have_their_rows():
+    told = Told(
+        states=[pool("orders", 1, [holds("h", "a__b")], [waits("w", "a__b")])],
+        all_runs=[run("h", assets=("a/b",)), run("w", assets=("a/b",))],
+        plans={one: [PlannedStep("a__b", "orders", ("a/b",))] for one in ("h", "w")},
+        asset_pools={"a/b": ("orders",)},
+        past=[executed("e", {"a__b": "orders"}, 5.0, waited=2.0)],
+    )
+    with serving(told) as url:
+        found = rows_of(f"{url}/assets/a/b.csv?table=steps")
+        assert {(row["run_id"], row["state"], row["pools"]) for row in found} == {
+            ("h", "holding", "orders"),
+            ("w", "waiting", "orders"),
+        }
+        assert rows_of(f"{url}/runs/w.csv?table=steps")[0]["state"] == "waiting"
+        assert [row["at_least_seconds"] for row in rows_of(f"{url}/pools/orders.csv?table=waits")][
+            :3
+        ] == ["0.000", "0.100", "1.000"]
+    change = PoolChange(1.0, "somebody", "limit", "orders", 2, 3)
+    text = csv_of("pool", SimpleNamespace(changes=[change]), "changes")
+    assert text.splitlines()[1] == "1.000,limit,2,3,,,False,somebody"

@@ -7,26 +7,32 @@ import json
 import re
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from homes import eventually, free_port
+from homes import eventually, free_port, limit, stopped
 from told import Told, executed, pool, run
 from web_server import serving
 
 from dagster_lifeguard.compat.health import RunQueue
+from dagster_lifeguard.deployment import history
 from dagster_lifeguard.deployment.contract import HoldingStep, WaitingStep
+from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.inspections.alerts.rules import RULES
+from dagster_lifeguard.web import deployment_reader
 from debian import program
 
 ALERTS = Path(__file__).parents[2] / "monitoring" / "alerts.yaml"
 SHORTER = (
     (r"\[\d+(?:s|m)\]", "[3s]"),
     (r"offset 1m", "offset 2s"),
+    (r"offset 10m", "offset 4s"),
     (r" for: \d+s", " for: 1s"),
     (r"> 1800", "> 2"),
     (r"> 60", "> 3"),
@@ -135,6 +141,47 @@ def test_each_alert_fires_once_its_cause_is_made(told, tmp_path):
         eventually(lambda: ("LookStale", "") in firing(url))
         told.is_gone = False
         eventually(lambda: ("LookStale", "") not in firing(url))
+
+
+def test_a_lost_lease_and_a_step_that_goes_on_fire_their_alerts(make_home, monkeypatch, tmp_path):
+    """On a real engine: a step is stopped until another takes its slot, and works on after that."""
+    monkeypatch.setattr(deployment_reader, "AUDIT_PAUSE_SECONDS", 0.5)
+    home = make_home("sqlite", lease_seconds=3, on_lease_lost="warn")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    limit(home)
+    with (
+        closing(open_deployment()) as deployment,
+        serving(deployment) as server,
+        prometheus(tmp_path, server.removeprefix("http://")) as url,
+        home.instance() as instance,
+    ):
+        # An audit is over, and it found nothing.
+        eventually(
+            lambda: answer(url, "query", query="lifeguard_audit_findings == 0").get("result")
+        )
+        first = home.materialize("held", EXECUTOR="multiprocess")
+        ((run_id, step_pid),) = home.started().items()
+        with stopped(instance, run_id, "held", {first.popen.pid, step_pid}):
+            successor = home.materialize("second")
+            home.started(asset="second")
+        eventually(lambda: ("SlotExpired", "orders") in firing(url))
+        assert ("AuditFinding", "") not in firing(url)
+
+        (lost,) = instance.event_log_storage.lifeguard.engine.store.entries(kind=EntryKind.EXPIRED)
+        began = history.read_runs(instance, [run_id])[0].steps[0].started
+        # Until it has been at work for longer than it held its slot, which proves what it did.
+        eventually(lambda: time.time() > began + lost.seconds)
+        for process, asset in ((first, "held"), (successor, "second")):
+            home.go(asset)
+            assert process.wait() == 0, process.output()
+        eventually(lambda: ("AuditFinding", "") in firing(url))
+
+
+def test_each_rule_is_fired_by_its_cause():
+    """A rule that is added to the alerts has to be fired above too."""
+    rules = {rule.name.removeprefix("Lifeguard") for rule in RULES}
+    fired = set(re.findall(r'\("([A-Z]\w+)", "\w*"\)', Path(__file__).read_text()))
+    assert rules == fired
 
 
 def test_the_dashboard_asks_for_each_metric_and_is_answered(told, tmp_path):

@@ -45,6 +45,9 @@ NOTHING_FOUND: Mapping[Subject, str] = {
 }
 """What stands above caveats where there is nothing else."""
 
+CSV_TABLES = ("excesses", "rates", "fences", "leases", "duplicates", "waits")
+"""What can be printed as CSV."""
+
 SHOWN_MAX = 10
 """So many findings of a kind are shown as text; JSON has the first 1,000."""
 
@@ -72,6 +75,9 @@ SHOWN_MAX = 10
     help="Report waits of at least this long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--csv", "table", type=click.Choice(CSV_TABLES), help="Print one kind of finding as CSV."
+)
 @quiet_deployment_options
 def audit_command(
     deployment: Deployment,
@@ -81,6 +87,7 @@ def audit_command(
     long_wait: float,
     *,
     as_json: bool,
+    table: str | None,
 ) -> None:
     """Check past runs: was any limit or rate exceeded?
 
@@ -92,13 +99,17 @@ def audit_command(
     Examples:
       lifeguard audit
       lifeguard audit --since 24h --pool warehouse
+      lifeguard audit --csv leases > leases.csv
       lifeguard audit --json | jq '.limits.exceeded'
 
     Exit codes: 0 nothing exceeded; 1 a limit or a rate was exceeded, a fence did not grow, or a
     step continued after its lease; 2 usage error.
     """
     from dagster_lifeguard.inspections.audit.deployment_audit import FOUND, audit  # noqa: PLC0415 - slow
+    from dagster_lifeguard.web.csv_tables import csv_of  # noqa: PLC0415 - slow
 
+    if as_json and table is not None:
+        raise click.UsageError("Give --json or --csv, not both.")
     if pool is not None:
         pool = known_pool(deployment, pool)
     now = time.time()
@@ -112,7 +123,9 @@ def audit_command(
             long_seconds=long_wait,
             progress=lambda what, count: line(f"reading {what}: {count:,}"),
         )
-    if as_json:
+    if table is not None:
+        click.echo(csv_of("audit", report, table), nl=False)
+    elif as_json:
         click.echo(json.dumps(report_as_json(report), indent=2))
     else:
         print_report(report, long_wait)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as db
 from dagster import DagsterRun
 from dagster._core.storage.runs import SqlRunStorage
-from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._serdes import deserialize_value
 
 from dagster_lifeguard.compat.runs import (
@@ -132,6 +132,46 @@ def runs_changed_since(
     with storage.connect() as connection:
         numbers = [number for (number,) in connection.execute(query).fetchall()]
     return _read(storage, runs.id, sorted(numbers))
+
+
+def runs_with_tag(
+    instance: dg.DagsterInstance,
+    key: str,
+    statuses: Collection[str],
+    since: float,
+    *,
+    but: str,
+    count_max: int,
+) -> list[StoredRun]:
+    """The newest runs that have a tag and changed since then, the oldest of them first.
+
+    Args:
+        instance: Where to read.
+        key: The tag.
+        statuses: Only runs with one of these.
+        since: Seconds since the epoch.
+        but: Runs with this value of the tag are left out.
+        count_max: At most this many.
+
+    Relies on: ``RunTagsTable`` and its index by key and value (1.10.0).
+    """
+    runs, tags = RunsTable.c, RunTagsTable.c
+    query = (
+        db.select(runs.id)
+        .select_from(RunsTable.join(RunTagsTable, runs.run_id == tags.run_id))
+        .where(
+            tags.key == key,
+            tags.value != but,
+            runs.status.in_(sorted(statuses)),
+            runs.update_timestamp > _moment(since - 1.0),
+        )
+        .order_by(runs.id.desc())
+        .limit(count_max)
+    )
+    storage = _storage(instance)
+    with storage.connect() as connection:
+        numbers = [number for (number,) in connection.execute(query).fetchall()]
+    return list(_read(storage, runs.id, sorted(numbers)))
 
 
 def latest_run_ids(

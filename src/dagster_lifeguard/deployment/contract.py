@@ -357,6 +357,12 @@ class Deployment(Protocol):
             until: Seconds since the epoch; None for now.
         """
 
+    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
+        """The runs that ended after ``since`` because another run does their work, oldest first.
+
+        Each names that run in the tag ``DUPLICATE_TAG``. Of more runs, the newest ``count_max``.
+        """
+
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         """The newest runs whose id begins with this prefix."""
 

@@ -30,6 +30,7 @@ from dagster_lifeguard.deployment.contract import (
 from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.instance_pools import with_runs
 from dagster_lifeguard.deployment.judgement import judge
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
@@ -275,6 +276,18 @@ class EndpointDeployment:
 
     def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
         return tuple(self._runs_between(since, until, None))
+
+    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
+        """A webserver finds no runs by the name of a tag alone: the canceled runs are read."""
+        canceled = self._runs({"statuses": ["CANCELED"], "updatedAfter": since})
+        found = (
+            run
+            for run in canceled
+            if run.tags.get(DUPLICATE_TAG, NO_DUPLICATE) != NO_DUPLICATE
+            and run.ended is not None
+            and run.ended >= since
+        )
+        return tuple(islice(found, count_max))[::-1]
 
     def _runs_between(
         self, since: float, until: float | None, latest: int | None, *, queued: bool = True

@@ -19,6 +19,7 @@ from dagster_lifeguard.compat.stored_runs import (
     runs_changed_since,
     runs_with_ids,
     runs_with_status,
+    runs_with_tag,
 )
 from dagster_lifeguard.deployment import history
 from dagster_lifeguard.deployment.contract import (
@@ -32,6 +33,7 @@ from dagster_lifeguard.deployment.contract import (
 )
 from dagster_lifeguard.deployment.instance_pools import EnginePools, pools_of, with_runs
 from dagster_lifeguard.deployment.judgement import judge
+from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER, LaunchOrder, priority_of
 from dagster_lifeguard.engine.rules.pool_settings import limits_of
 from dagster_lifeguard.errors import (
@@ -163,6 +165,13 @@ class InstanceDeployment:
         with self._refusing():
             found = runs_changed_since(self.instance, since, OVER, created_before=until)
             return tuple(map(_run, (r for r in found if r.ended is None or r.ended >= since)))
+
+    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
+        with self._refusing():
+            found = runs_with_tag(
+                self.instance, DUPLICATE_TAG, OVER, since, but=NO_DUPLICATE, count_max=count_max
+            )
+            return tuple(_run(run) for run in found if run.ended is not None and run.ended >= since)
 
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         with self._refusing():

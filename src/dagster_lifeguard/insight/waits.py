@@ -58,6 +58,25 @@ class PoolWaits:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleWaits:
+    """The runs that one rule of the run queue holds back.
+
+    Attributes:
+        obstacle: A tag limit, or the number of runs at once.
+        name: The tag as ``key=value``; empty for the number of runs.
+        limit: The largest number of runs at once.
+        taken: How many runs count there.
+        runs: The runs that are held back, in the order in which the daemon looks at them.
+    """
+
+    obstacle: Obstacle
+    name: str
+    limit: int
+    taken: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HeldBack:
     """The runs that Dagster's run queue holds back because of pools.
 
@@ -71,12 +90,14 @@ class HeldBack:
             when it looks next, for each pool of their first steps.
         unlisted: The pools of runs in the queue that the deployment does not list, since nothing
             but the default limit is known of them.
+        by_rule: The runs that other rules of the run queue hold back.
     """
 
     by_pool: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     in_queue: int = 0
     launchable: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     unlisted: tuple[PoolState, ...] = ()
+    by_rule: tuple[RuleWaits, ...] = ()
 
     def waits_for(self, state: PoolState) -> PoolWaits:
         """Who waits for a pool."""
@@ -128,11 +149,17 @@ def read_held_back(
     look = QueueLook(unfinished, known.values(), deployment.run_queue(), settings, now)
     by_pool: dict[str, list[Run]] = defaultdict(list)
     launchable: dict[str, list[Run]] = defaultdict(list)
+    by_rule: dict[tuple[Obstacle, str], list[Run]] = defaultdict(list)
+    taken: dict[tuple[Obstacle, str], tuple[int, int]] = {}
     for run in line:
         kept = tuple(look.keeps(run))
         for keeper in kept:
             if keeper.obstacle is Obstacle.POOL:
                 by_pool[keeper.name].append(run)
+            else:
+                rule = keeper.obstacle, keeper.name
+                by_rule[rule].append(run)
+                taken[rule] = keeper.limit, len(keeper.runs)
         if not kept:
             look.launch(run)
             for pool in run.first_pools or ():
@@ -142,6 +169,9 @@ def read_held_back(
         in_queue=len(line),
         launchable={pool: tuple(runs) for pool, runs in launchable.items()},
         unlisted=tuple(state for state in unlisted if state.pool in by_pool),
+        by_rule=tuple(
+            RuleWaits(*rule, *taken[rule], tuple(runs)) for rule, runs in by_rule.items()
+        ),
     )
 
 

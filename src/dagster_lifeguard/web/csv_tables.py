@@ -116,6 +116,31 @@ def _run_queue(page: Any) -> Iterable[Mapping[str, Any]]:
         }
 
 
+def _upstream(page: Any) -> Iterable[Mapping[str, Any]]:
+    for one in page.upstream:
+        yield {
+            "obstacle": one.obstacle.value,
+            "name": one.name,
+            "limit": one.limit,
+            "taken": one.taken,
+            "queued_runs": one.queued,
+            "waiting_steps": one.steps,
+        }
+
+
+def _trend(page: Any) -> Iterable[Mapping[str, Any]]:
+    found = () if page.trend is None else (page.trend.now, page.trend.before)
+    for one in filter(None, found):
+        yield {
+            "since": one.since,
+            "until": one.until,
+            "started": 0 if one.waits is None else one.waits.count,
+            **_spread("wait", one.waits),
+            "released": 0 if one.holds is None else one.holds.count,
+            **_spread("held", one.holds),
+        }
+
+
 def _limits(page: Any) -> Iterable[Mapping[str, Any]]:
     for change in () if page.account is None else page.account.changes:
         yield {"at": change.at, "limit": change.limit}
@@ -135,6 +160,16 @@ def _executions(page: Any) -> Iterable[Mapping[str, Any]]:
             "waited_seconds": bar.seconds_in(Phase.WAITING),
             "executed_seconds": bar.seconds_in(Phase.EXECUTING),
             "outcome": bar.result,
+        }
+
+
+def _dropped(page: Any) -> Iterable[Mapping[str, Any]]:
+    for one in page.dropped.last:
+        yield {
+            "run_id": one.run_id,
+            "dropped": one.ended,
+            "partition": one.partition,
+            "kept_run_id": one.kept,
         }
 
 
@@ -173,6 +208,96 @@ def _excesses(page: Any) -> Iterable[Mapping[str, Any]]:
         }
 
 
+def _rates(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.early:
+        yield {
+            "pool": found.pool,
+            "rate": found.rate,
+            "started": found.occupant.started,
+            "too_early_seconds": found.seconds,
+            "run_id": found.occupant.run_id,
+            "step_key": found.occupant.step_key,
+        }
+
+
+def _fences(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.stale:
+        yield {
+            "pool": found.pool,
+            "fence": found.fence,
+            "largest_before": found.largest,
+            "started": found.occupant.started,
+            "run_id": found.occupant.run_id,
+            "step_key": found.occupant.step_key,
+            "first_run_id": found.first.run_id,
+            "first_step_key": found.first.step_key,
+        }
+
+
+def _leases(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.limits.outlived:
+        yield {
+            "pools": " ".join(found.pools),
+            "run_id": found.run_id,
+            "step_key": found.step_key,
+            "fence": found.fence,
+            "granted": found.granted,
+            "expired": found.expired,
+            "went_on_seconds": found.seconds,
+            "last_event": found.event,
+            "last_event_at": found.wrote,
+        }
+
+
+def _duplicates(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.executions.duplicates:
+        yield {
+            "asset": found.lane.name,
+            "partition": found.lane.partition,
+            "runs_at_once": found.held,
+            "started": found.started,
+            "ended": found.ended,
+            "runs": " ".join(who.run_id for who in found.occupants),
+        }
+
+
+def _histogram(page: Any) -> Iterable[Mapping[str, Any]]:
+    for found in page.waits:
+        yield {
+            "at_least_seconds": found.at_least,
+            "below_seconds": found.below,
+            "count": found.count,
+        }
+
+
+def _changes(page: Any) -> Iterable[Mapping[str, Any]]:
+    for change in page.changes:
+        yield {
+            "at": change.at,
+            "what": change.what,
+            "before": change.before,
+            "after": change.after,
+            "run_id": change.run_id,
+            "step_key": change.step_key,
+            "forced": change.forced,
+            "who": change.who,
+        }
+
+
+def _steps(page: Any) -> Iterable[Mapping[str, Any]]:
+    for step in page.explanation.steps:
+        place = step.queue_place
+        yield {
+            "run_id": step.run_id,
+            "step_key": step.step_key,
+            "assets": " ".join(step.assets),
+            "state": step.state.value,
+            "seconds": step.seconds,
+            "pools": " ".join(asked.pool.pool for asked in step.pools),
+            "queue_position": None if place is None else place.position,
+        }
+
+
 def _about(label: RunLabel | None, step_key: str) -> dict[str, Any]:
     if label is None:
         return dict.fromkeys(_ABOUT)
@@ -193,6 +318,7 @@ def _spread(name: str, spread: Spread | None) -> dict[str, Any]:
 
 
 _ABOUT = ("job", "assets", "partition", "backfill", "tags")
+_OF_STEPS = ("run_id", "step_key", "assets", "state", "seconds", "pools", "queue_position")
 _OF_EXECUTIONS = (
     "run_id",
     "step_key",
@@ -260,13 +386,74 @@ TABLES: Mapping[
             _queue,
         ),
         "run-queue": (("position", "run_id", *_ABOUT, "waited_seconds", "kept_by"), _run_queue),
+        "upstream": (
+            ("obstacle", "name", "limit", "taken", "queued_runs", "waiting_steps"),
+            _upstream,
+        ),
         "executions": (_OF_EXECUTIONS, _executions),
+        "trend": (
+            (
+                "since",
+                "until",
+                "started",
+                "wait_p50_seconds",
+                "wait_p95_seconds",
+                "released",
+                "held_p50_seconds",
+                "held_p95_seconds",
+            ),
+            _trend,
+        ),
+        "waits": (("at_least_seconds", "below_seconds", "count"), _histogram),
         "limits": (("at", "limit"), _limits),
+        "changes": (
+            ("at", "what", "before", "after", "run_id", "step_key", "forced", "who"),
+            _changes,
+        ),
     },
-    "asset": {"executions": (_OF_EXECUTIONS, _executions)},
-    "run": {"executions": (_OF_EXECUTIONS, _executions)},
+    "asset": {
+        "executions": (_OF_EXECUTIONS, _executions),
+        "steps": (_OF_STEPS, _steps),
+        "dropped": (("run_id", "dropped", "partition", "kept_run_id"), _dropped),
+    },
+    "run": {"executions": (_OF_EXECUTIONS, _executions), "steps": (_OF_STEPS, _steps)},
     "audit": {
         "excesses": (("pool", "held", "limit", "started", "ended", "runs"), _excesses),
+        "rates": (
+            ("pool", "rate", "started", "too_early_seconds", "run_id", "step_key"),
+            _rates,
+        ),
+        "fences": (
+            (
+                "pool",
+                "fence",
+                "largest_before",
+                "started",
+                "run_id",
+                "step_key",
+                "first_run_id",
+                "first_step_key",
+            ),
+            _fences,
+        ),
+        "leases": (
+            (
+                "pools",
+                "run_id",
+                "step_key",
+                "fence",
+                "granted",
+                "expired",
+                "went_on_seconds",
+                "last_event",
+                "last_event_at",
+            ),
+            _leases,
+        ),
+        "duplicates": (
+            ("asset", "partition", "runs_at_once", "started", "ended", "runs"),
+            _duplicates,
+        ),
         "waits": (("pool", "run_id", "step_key", "waited_seconds", "ended"), _waits),
     },
     "doctor": {"findings": (("group", "code", "severity", "message", "remedy"), _findings)},

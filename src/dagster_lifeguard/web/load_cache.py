@@ -1,4 +1,4 @@
-"""A cache of what takes long to compute: the outline of all pools, and the load of each period."""
+"""A cache of what takes long to compute: the outline of all pools, loads and trends of periods."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.insight.load import Load, read_load
 from dagster_lifeguard.insight.overview import Overview, overview
+from dagster_lifeguard.insight.trend import Trend, read_trend
 from dagster_lifeguard.insight.waits import NOBODY, read_held_back
 from dagster_lifeguard.web.pages.window import PARTS
 
@@ -22,11 +23,20 @@ FRESH_SECONDS = 2.0
 LOADS_MAX = 50
 """At most this many loads are in the cache: the ones that were used last."""
 
+TREND_SECONDS = 15.0
+"""A trend is used for this long, or for ``_SHARE`` times as long as it took to read."""
+
 _SHARE = 20
 
 
 class _Cached(NamedTuple):
     load: Load
+    read: float
+    took: float
+
+
+class _CachedTrend(NamedTuple):
+    trend: Trend
     read: float
     took: float
 
@@ -40,6 +50,7 @@ class LoadCache:
 
     def __init__(self) -> None:
         self._loads: OrderedDict[tuple[Period, str | None], _Cached] = OrderedDict()
+        self._trends: OrderedDict[tuple[Period, str], _CachedTrend] = OrderedDict()
         self._lock = Lock()
         self._outline: tuple[tuple[int, float], Overview] | None = None
 
@@ -91,8 +102,34 @@ class LoadCache:
                 self._loads.popitem(last=False)
         return load
 
+    def trend(self, look: Look, period: Period, pool: str) -> Trend | None:
+        """The waits and holds of a pool in a period, beside those of the period before.
 
-def _is_old(cached: _Cached, look: Look) -> bool:
+        None until the server has read its history: until then it would be read for each page.
+        """
+        if look.past.until <= look.past.since:
+            return None
+        key = (period, pool)
+        with self._lock:
+            cached = self._trends.get(key)
+        if cached is not None and not _is_old(cached, look, TREND_SECONDS):
+            return cached.trend
+        began = time.monotonic()
+        since, until = period.bounds(look.at)
+        known = look.deployment.remembered_since(2 * since - until)
+        trend = read_trend(
+            look.deployment, look.settings, pool, since=since, until=until, known_since=known
+        )
+        read = time.monotonic()
+        with self._lock:
+            self._trends[key] = _CachedTrend(trend, read, read - began)
+            self._trends.move_to_end(key)
+            while len(self._trends) > LOADS_MAX:
+                self._trends.popitem(last=False)
+        return trend
+
+
+def _is_old(cached: _Cached | _CachedTrend, look: Look, fresh: float = FRESH_SECONDS) -> bool:
     if look.trouble:  # Nothing new is known.
         return False
-    return time.monotonic() - cached.read > max(FRESH_SECONDS, _SHARE * cached.took)
+    return time.monotonic() - cached.read > max(fresh, _SHARE * cached.took)

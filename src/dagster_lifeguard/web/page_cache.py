@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.errors import DeploymentError
+from dagster_lifeguard.web.asset_names import AssetNames
 from dagster_lifeguard.web.load_cache import LoadCache
 from dagster_lifeguard.web.recording_cache import RecordingCache
 from dagster_lifeguard.web.routes import PageRequest
@@ -83,6 +84,7 @@ class PageCache:
         self._being_made: dict[str, asyncio.Task[MadePage]] = {}
         self._sums = LoadCache()
         self._recordings = RecordingCache()
+        self._assets = AssetNames()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def page(self, address: Address) -> MadePage:
@@ -151,6 +153,7 @@ class PageCache:
             self._changes,
             self._sums,
             self._recordings,
+            self._assets,
         )
         began = time.monotonic()
         page = route.make(asked)

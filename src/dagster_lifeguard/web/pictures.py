@@ -234,6 +234,14 @@ def anchor(name: str) -> str:
     return "n-" + quote(name, safe="", errors="replace").replace("%", "_")
 
 
+def change_text(now: float | None, before: float | None) -> str:
+    """How much more or less a value is than before; a dash where that cannot be told."""
+    if now is None or not before:
+        return "\N{EN DASH}"
+    share = round(100 * (now / before - 1))
+    return "the same" if share == 0 else f"{share:+,d} %".replace("-", "\N{MINUS SIGN}")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "anchor": anchor,
     "area": area,
@@ -246,6 +254,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "plot_line": plot_line,
     "bar_facts": bar_facts,
     "bar_text": bar_text,
+    "change": change_text,
     "clock": clock_text,
     "date": date_text,
     "duration": duration_text,

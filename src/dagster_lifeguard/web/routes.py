@@ -10,19 +10,21 @@ from urllib.parse import urlencode
 from dagster_lifeguard.web.addresses import CSV, JSON
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.pages.asset import asset_page
-from dagster_lifeguard.web.pages.audit import audit_page
+from dagster_lifeguard.web.pages.audit import SHOWN_MAX, audit_page
 from dagster_lifeguard.web.pages.doctor import doctor_page
 from dagster_lifeguard.web.pages.overview import Choice, overview_page
 from dagster_lifeguard.web.pages.pool import pool_page
 from dagster_lifeguard.web.pages.run import run_page
 from dagster_lifeguard.web.pages.simulation import SimulationPage, simulation_page
-from dagster_lifeguard.web.pages.window import ALL_ROWS, Period, Window
+from dagster_lifeguard.web.pages.window import ALL_ROWS, ROWS_MAX, Period, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.load import Load
+    from dagster_lifeguard.insight.trend import Trend
+    from dagster_lifeguard.web.asset_names import AssetNames
     from dagster_lifeguard.web.changes import ChangeLog
     from dagster_lifeguard.web.load_cache import LoadCache
     from dagster_lifeguard.web.look import Look
@@ -50,6 +52,7 @@ class PageRequest:
         changes: What was changed here.
         sums: What is reckoned over all pools, once for everybody.
         recordings: What can be played with other limits.
+        assets: The names of the assets, for a search.
     """
 
     look: Look
@@ -60,10 +63,15 @@ class PageRequest:
     changes: ChangeLog
     sums: LoadCache
     recordings: RecordingCache
+    assets: AssetNames
 
     def load(self, pool: str | None = None) -> Load:
         """The load of the period that the address asks for, of one pool or of all."""
         return self.sums.load(self.look, Period.of(self.query), pool)
+
+    def trend(self, pool: str) -> Trend | None:
+        """The trend of a pool in that period; None where the server remembers nothing."""
+        return self.sums.trend(self.look, Period.of(self.query), pool) if self.window else None
 
     @property
     def now(self) -> float:
@@ -113,11 +121,17 @@ PAGES: Mapping[str, Route] = {
             asked.load(),
             Choice.of(asked.query),
             asked.changes.last_limits(),
+            asked.assets.matching(asked.look.deployment, asked.query.get("search", "")),
         ),
     ),
     "audit": Route(
         "audit",
-        lambda asked: audit_page(asked.deployment, asked.window or AUDIT_SECONDS, time.time()),
+        lambda asked: audit_page(
+            asked.deployment,
+            asked.window or AUDIT_SECONDS,
+            time.time(),
+            ROWS_MAX if asked.query.get("rows") == ALL_ROWS else SHOWN_MAX,
+        ),
         kept_seconds=30.0,
     ),
     "doctor": Route(
@@ -137,6 +151,7 @@ PAGES_OF: Mapping[str, Route] = {
             Window.of(asked.query),
             asked.now,
             load=asked.load(asked.name),
+            trend=asked.trend(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
         ),

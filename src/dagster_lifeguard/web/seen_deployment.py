@@ -150,6 +150,9 @@ class SeenDeployment:
     def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
         return self._deployment.runs_between(since, until)
 
+    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
+        return self._deployment.dropped_runs(since, count_max)
+
     def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
         return self._deployment.find_runs(prefix, count_max)
 

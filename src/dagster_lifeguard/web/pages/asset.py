@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.deployment.history import Outcome
 from dagster_lifeguard.engine.rules.shown_names import terms_text
 from dagster_lifeguard.errors import UnknownNameError
+from dagster_lifeguard.insight.dropped import LAST_MAX, RUNS_MAX, Dropped, dropped_of
 from dagster_lifeguard.insight.durations import Sample, terms_of_asset
 from dagster_lifeguard.insight.explanation import explain
 from dagster_lifeguard.insight.subject import asset_or_run
@@ -47,6 +48,7 @@ class AssetPage:
         plots: The charts of the window.
         rivals: For each of its pools, the other assets that ask for it; the first ``RIVALS_MAX``.
         rival_counts: For each of its pools, how many there are in all.
+        dropped: The runs of it that were dropped in the window, as another run does their work.
     """
 
     name: str
@@ -60,6 +62,7 @@ class AssetPage:
     plots: tuple[Plot, ...]
     rivals: Mapping[str, tuple[str, ...]]
     rival_counts: Mapping[str, int]
+    dropped: Dropped
 
 
 def asset_page(
@@ -96,6 +99,13 @@ def asset_page(
         plots=asset_plots(found.bars, since, until, PARTS),
         rivals={pool: others[:RIVALS_MAX] for pool, others in rivals.items()},
         rival_counts={pool: len(others) for pool, others in rivals.items()},
+        dropped=dropped_of(
+            deployment,
+            name,
+            since=since,
+            until=until,
+            last_max=RUNS_MAX if window.shows_all else LAST_MAX,
+        ),
     )
 
 

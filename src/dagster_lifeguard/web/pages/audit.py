@@ -27,7 +27,7 @@ class AuditPage:
     Attributes:
         verdict: ``no-evidence`` when there was nothing to judge, which proves nothing.
         sentence: The verdict and its evidence.
-        limits: Whether limits were kept; of what was found the first ``SHOWN_MAX``.
+        limits: Whether limits were kept; of what was found the first ``SHOWN_MAX``, or more.
         executions: Whether two runs made one asset at once; the same.
         caveats: What the history does not tell, by what is judged.
         seconds: How far back it looked.
@@ -41,20 +41,23 @@ class AuditPage:
     seconds: float
 
 
-def audit_page(deployment: Deployment, seconds: float, now: float) -> AuditPage:
+def audit_page(
+    deployment: Deployment, seconds: float, now: float, shown_max: int = SHOWN_MAX
+) -> AuditPage:
     """Audit a deployment.
 
     Args:
         deployment: The deployment itself, where its ledger is.
         seconds: How far back to look.
         now: Until when.
+        shown_max: Of what was found so many are told one by one; all are counted.
     """
     report = audit(deployment, since=now - seconds, until=now)
     return AuditPage(
         verdict=report.verdict,
         sentence=verdict_text(report),
-        limits=_shown(report.limits),
-        executions=_shown(report.executions),
+        limits=_shown(report.limits, shown_max),
+        executions=_shown(report.executions, shown_max),
         caveats={
             subject: tuple(c.sentence(count) for c, count in report.caveats(subject).items())
             for subject in SUBJECTS
@@ -63,13 +66,13 @@ def audit_page(deployment: Deployment, seconds: float, now: float) -> AuditPage:
     )
 
 
-def _shown(found: Audit) -> Audit:
+def _shown(found: Audit, count_max: int) -> Audit:
     return replace(
         found,
-        excesses=found.excesses[:SHOWN_MAX],
-        early=found.early[:SHOWN_MAX],
-        stale=found.stale[:SHOWN_MAX],
-        outlived=found.outlived[:SHOWN_MAX],
-        duplicates=found.duplicates[:SHOWN_MAX],
-        waits=found.waits[:SHOWN_MAX],
+        excesses=found.excesses[:count_max],
+        early=found.early[:count_max],
+        stale=found.stale[:count_max],
+        outlived=found.outlived[:count_max],
+        duplicates=found.duplicates[:count_max],
+        waits=found.waits[:count_max],
     )

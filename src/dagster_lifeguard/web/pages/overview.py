@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ROWS = 50
 """Rows on one page."""
 
+ASSETS_SHOWN = 10
+"""Of the assets that a search finds so many are told."""
+
 _ROWS_MAX = 1_000_000
 
 FILTERS: Mapping[str, tuple[str, Callable[[PoolSummary], bool]]] = {
@@ -174,6 +177,8 @@ class OverviewPage:
         until: Its end.
         known_since: Since when the server remembers what happened, if later than ``since``.
         plots: The charts of the whole deployment.
+        assets: The assets that the search finds, the first ``ASSETS_SHOWN``.
+        asset_count: How many assets it finds.
     """
 
     overview: Overview
@@ -194,6 +199,8 @@ class OverviewPage:
     until: float
     known_since: float
     plots: tuple[Plot, ...]
+    assets: tuple[str, ...]
+    asset_count: int
 
 
 def overview_page(
@@ -202,6 +209,7 @@ def overview_page(
     load: Load,
     choice: Choice,
     changes: Mapping[str, PoolChange],
+    assets: tuple[str, ...] = (),
 ) -> OverviewPage:
     """The pools that were asked for, in outline.
 
@@ -211,6 +219,7 @@ def overview_page(
         load: Of the period.
         choice: Which pools.
         changes: For each pool the newest change of its limit over this server.
+        assets: The assets that the search finds.
     """
     limits = look.limits
     text, (_, is_wanted), (_, order) = (
@@ -256,6 +265,8 @@ def overview_page(
         until=load.until,
         known_since=look.deployment.remembered_since(load.since),
         plots=plots_of(load),
+        assets=assets[:ASSETS_SHOWN],
+        asset_count=len(assets),
     )
 
 

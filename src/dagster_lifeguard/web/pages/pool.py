@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.insight.limit_history import limits_over_time
 from dagster_lifeguard.insight.pool_account import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
+from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
 from dagster_lifeguard.insight.run_label import RunLabel, label_of
 from dagster_lifeguard.insight.run_queue import queued_for
 from dagster_lifeguard.insight.subject import known_pool
 from dagster_lifeguard.insight.timeline import timeline_of_pool
+from dagster_lifeguard.insight.upstream import Upstream, upstream_of
 from dagster_lifeguard.insight.waits import read_held_back
 from dagster_lifeguard.web.pages.window import BARS_MAX, PARTS, readable
 from dagster_lifeguard.web.plots import Plot, pool_plots
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
     from dagster_lifeguard.insight.timeline import Timeline
+    from dagster_lifeguard.insight.trend import Trend
     from dagster_lifeguard.web.changes import PoolChange
     from dagster_lifeguard.web.pages.window import Window
     from dagster_lifeguard.web.seen_deployment import SeenDeployment
@@ -79,6 +82,9 @@ class PoolPage:
         past_seconds: How much of the past that is.
         account: What the engine's ledger tells; None without a ledger.
         changes: What was changed over this server, newest first.
+        upstream: What holds up the runs that use the pool before they come to it.
+        trend: Waits and holds of the period beside the period before; None where the server
+            remembers nothing.
     """
 
     name: str
@@ -101,6 +107,8 @@ class PoolPage:
     past_seconds: float
     account: Account | None
     changes: tuple[PoolChange, ...]
+    upstream: tuple[Upstream, ...] = ()
+    trend: Trend | None = None
 
 
 def pool_page(
@@ -113,6 +121,7 @@ def pool_page(
     load: Load,
     source: Deployment,
     changes: Sequence[PoolChange] = (),
+    trend: Trend | None = None,
 ) -> PoolPage:
     """One pool.
 
@@ -125,6 +134,7 @@ def pool_page(
         load: Of the pool, in the period.
         source: The deployment itself, where its ledger is.
         changes: What was changed over this server, newest first.
+        trend: Of the pool, in the period.
 
     Raises:
         UnknownNameError: There is no such pool.
@@ -132,7 +142,9 @@ def pool_page(
     known_pool(deployment, name)
     settings = deployment.settings()
     state = find_pool(deployment, name)
-    held_back = read_held_back(deployment, settings, [state], now)
+    held_back = deployment.held_back(now)
+    if held_back is None:
+        held_back = read_held_back(deployment, settings, [state], now)
     runs = runs_in(deployment, [state])
     found = look_into(state, held_back, runs, past, now)
     since, until = load.since, load.until
@@ -176,6 +188,10 @@ def pool_page(
         past_seconds=past.until - past.since,
         account=account,
         changes=tuple(changes[:CHANGES_MAX]),
+        upstream=upstream_of(
+            state, deployment.pools(), held_back, deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+        ),
+        trend=trend,
     )
 
 

@@ -35,7 +35,9 @@ BARS_MAX = 2000
 ALL_ROWS = "all"
 """How an address asks for all rows of a list."""
 
-_ROWS_MAX = 100_000
+ROWS_MAX = 100_000
+"""So many rows are all."""
+
 _DONE_SHOWN = 24
 _WAITING_SHOWN = 8
 _FORMS = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
@@ -129,13 +131,13 @@ class Window:
         """What the query of an address asks for; what it cannot ask for is passed over."""
         return cls(
             period=Period.of(query),
-            rows={"500": 500, ALL_ROWS: _ROWS_MAX}.get(query.get("rows", ""), cls().rows),
+            rows={"500": 500, ALL_ROWS: ROWS_MAX}.get(query.get("rows", ""), cls().rows),
         )
 
     @property
     def shows_all(self) -> bool:
         """Whether nothing is left out, however long a list is."""
-        return self.rows == _ROWS_MAX
+        return self.rows == ROWS_MAX
 
     def bounds(self, now: float) -> tuple[float, float]:
         """The beginning and the end of the period."""

@@ -175,9 +175,27 @@
     for (const name of ["htmx:afterSwap", "htmx:sseMessage"]) document.body.addEventListener(name, tick);
   });
 
+  // ---- the field of the limit follows the limit, until somebody changes the field ----
+
+  function followLimit() {
+    const field = document.querySelector(".head #limit");
+    const told = document.getElementById("limit-now");
+    if (!field || !told) return;
+    const limit = told.dataset.limit;
+    if (field.value === field.defaultValue) field.value = field.defaultValue = limit;
+    told.textContent =
+      limit === field.defaultValue ? "" : `changed to ${limit === "" ? "no limit" : limit} meanwhile`;
+  }
+  addEventListener("DOMContentLoaded", () => {
+    followLimit();
+    document.getElementById("limit")?.addEventListener("input", followLimit);
+    for (const name of ["htmx:afterSwap", "htmx:sseMessage"]) document.body.addEventListener(name, followLimit);
+  });
+
   // ---- the keyboard: / searches, arrows go from row to row, enter follows ----
 
   const ROWS = ".pools th[scope=row] a, .flows .run > a:first-child, .bars a.bar";
+  const FOUND = ".found-assets a"; // where a search finds assets and no pool
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const field = event.target instanceof Element && event.target.closest("input, select, textarea, summary");
@@ -192,7 +210,8 @@
     }
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || (field && field !== search)) return;
-    const rows = [...document.querySelectorAll(ROWS)];
+    const known = document.querySelectorAll(ROWS);
+    const rows = [...(known.length ? known : document.querySelectorAll(FOUND))];
     const at = rows.indexOf(document.activeElement);
     if (!rows.length || (at < 0 && (step < 0 || !(field || document.activeElement === document.body)))) return;
     event.preventDefault();
