@@ -183,7 +183,8 @@ class Member:
             early = 0.0 if verdict.ahead else DUE_SECONDS / 2
             pause = min(pause, max(0.0, verdict.ready_at - view.now - early))
         # Nobody wakes it when a temporary limit ends.
-        rises = rises_at(view.pools[verdict.pool].settings, verdict.ahead)
+        pool = view.pools.get(verdict.pool)
+        rises = None if pool is None else rises_at(pool.settings, verdict.ahead)
         if rises is not None:
             pause = min(pause, max(0.0, rises - view.now))
         return pause

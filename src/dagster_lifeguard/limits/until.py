@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+from datetime import datetime, timedelta
 
 from dagster_lifeguard.errors import ConfigError
 
@@ -25,15 +25,10 @@ def read_until(text: str, now: float) -> float:
         ConfigError: It is neither, or it is over.
     """
     written = text.strip()
-    until: float | None = None
-    if found := _FOR.fullmatch(written.lower()):
-        until = now + float(found[1]) * _UNITS[found[2]]
-    elif found := _CLOCK.fullmatch(written):
-        today = time.localtime(now)
-        ends = (_moment(*today[:2], day, *found.groups("0")) for day in (today[2], today[2] + 1))
-        until = next((end for end in ends if end is None or end > now), None)
-    elif found := _DATE.fullmatch(written):
-        until = _moment(*found.groups("0"))
+    try:
+        until = _read(written.lower(), now)
+    except (ValueError, OverflowError):  # The calendar has no such moment.
+        until = None
     if until is None:
         raise ConfigError(
             f"{text[:50]!r} is no end of a limit.",
@@ -44,12 +39,18 @@ def read_until(text: str, now: float) -> float:
     return until
 
 
-def _moment(*parts: str | int) -> float | None:
-    """A moment of this machine's clock; None if its calendar has no such moment."""
-    year, month, day, hour, minute, second = map(int, parts)
-    try:
-        found = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
-    except (OverflowError, ValueError):
-        return None
-    is_valid = hour < 24 and minute < 60 and second < 60  # noqa: PLR2004
-    return found if is_valid and time.localtime(found)[5] == second else None
+def _read(text: str, now: float) -> float | None:
+    if found := _FOR.fullmatch(text):
+        return now + float(found[1]) * _UNITS[found[2]]
+    if found := _CLOCK.fullmatch(text):
+        hour, minute, second = map(int, found.groups("0"))
+        today = datetime.fromtimestamp(now).replace(  # noqa: DTZ006 - as this machine's clock
+            hour=hour, minute=minute, second=second, microsecond=0
+        )
+        return next(
+            (at for day in (0, 1) if (at := (today + timedelta(day)).timestamp()) > now), None
+        )
+    if found := _DATE.fullmatch(text.replace("t", " ")):
+        year, month, day, hour, minute, second = map(int, found.groups("0"))
+        return datetime(year, month, day, hour, minute, second).timestamp()  # noqa: DTZ001
+    return None

@@ -65,6 +65,7 @@ def _pools(page: Any) -> Iterable[Mapping[str, Any]]:
             "state": row.standing.value,
             "held": pool.held,
             "limit": pool.limit,
+            "limit_until": None if pool.fall_back is None else pool.fall_back.at,
             "limit_set_by": "" if row.origin is None else row.origin.source,
             "limit_set_at": None if row.origin is None else row.origin.at,
             "drift": "" if row.origin is None else row.origin.drift,
@@ -118,7 +119,7 @@ def _run_queue(page: Any) -> Iterable[Mapping[str, Any]]:
 
 def _limits(page: Any) -> Iterable[Mapping[str, Any]]:
     for change in () if page.account is None else page.account.changes:
-        yield {"at": change.at, "limit": change.limit}
+        yield {"at": change.at, "limit": change.limit, "until": change.until}
 
 
 def _executions(page: Any) -> Iterable[Mapping[str, Any]]:
