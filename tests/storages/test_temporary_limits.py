@@ -64,6 +64,26 @@ def test_a_step_starts_after_the_end_although_nobody_wakes_it(make_home, kind):
         assert instance.event_log_storage.get_concurrency_info("orders").slot_count == 1
 
 
+def test_a_waiting_step_knows_the_end_and_explain_tells_it(make_home, kind, monkeypatch):
+    home = make_home(kind)
+    limit(home, 2)
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.limit_until("orders", 0, soon(log.lifeguard.engine, HOUR))
+        run = home.materialize("held")
+        home.go("held")
+        ((run_id, step_key),) = eventually(lambda: waiters(instance))
+        told = lifeguard(home, monkeypatch, "explain", f"{run_id}:{step_key}").output
+        assert "0 until " in told, told
+        assert ", then 2" in told
+        until = soon(log.lifeguard.engine, 2.0)
+        log.limit_until("orders", 0, until)
+        assert run.wait() == 0, run.output()
+        ledger = log.lifeguard.engine.store.ledger(pool="orders")
+        (granted,) = (entry for entry in ledger if entry.kind is EntryKind.GRANTED)
+        assert granted.at >= until
+
+
 def test_dagster_is_told_the_limit_in_force(engine_of):
     _home, instance, engine = engine_of
     log = instance.event_log_storage
