@@ -366,3 +366,21 @@ def test_what_waits_and_holds_is_told_with_the_limit_in_force(engine_of):
     (state,) = deployment.pools(["orders"])
     assert (state.limit, state.settings.lasting_limit, state.from_default) == (0, 1, False)
     assert isinstance(instance, dg.DagsterInstance)
+
+
+def test_the_doctor_tells_when_a_pause_ends(make_home, kind, monkeypatch):
+    home = make_home(kind)
+    limit(home, 2)
+    with home.instance() as instance:
+        log = instance.event_log_storage
+        log.limit_until("orders", 0, soon(log.lifeguard.engine, HOUR))
+        run = home.materialize("held")
+        home.go("held")
+        eventually(lambda: waiters(instance))
+        told = json.loads(lifeguard(home, monkeypatch, "doctor", "--json").output)
+        (paused,) = (found for found in told["findings"] if found["code"] == "limit-zero")
+        assert paused["message"].startswith("The limit of orders is 0 until ")
+        assert paused["commands"] == ["lifeguard limit orders --back"]
+        back = lifeguard(home, monkeypatch, "limit", "orders", "--back", "--yes")
+        assert back.exit_code == 0
+        assert run.wait() == 0, run.output()
