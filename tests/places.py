@@ -157,6 +157,21 @@ def age_rate(place: Place, pool: str, seconds: float) -> None:
         place.sql(f"UPDATE lifeguard_pools SET due_ns = due_ns - {ns} WHERE pool = '{pool}'")
 
 
+def age_temporary_limit(place: Place, pool: str, seconds: float) -> None:
+    """Move the end of a temporary limit into the past, as if so much time had gone by."""
+    if isinstance(place, MemoryPlace):
+        settings = place.store().rows.settings
+        fall_back = settings[pool].fall_back
+        assert fall_back is not None, f"{pool} has no temporary limit"
+        earlier = replace(fall_back, at=fall_back.at - seconds)
+        settings[pool] = replace(settings[pool], fall_back=earlier)
+    else:
+        place.sql(
+            f"UPDATE lifeguard_pools SET temporary_until = temporary_until - {seconds} "
+            f"WHERE pool = '{pool}'"
+        )
+
+
 def set_clock_back(place: Place, pool: str, seconds: float) -> None:
     """Leave what a rate counts with so far ahead, as a clock that is set back does."""
     age_rate(place, pool, -seconds)
@@ -166,7 +181,7 @@ def write_limit_as_another_would(place: Place, pool: str, limit: int) -> None:
     """Write Dagster's table behind the engine's back, as a stock process does."""
     if isinstance(place, MemoryPlace):
         settings = place.store().rows.settings
-        settings[pool] = replace(settings.get(pool, NOTHING_SET), limit=limit)
+        settings[pool] = settings.get(pool, NOTHING_SET).with_lasting_limit(limit)
     else:
         place.sql(f"DELETE FROM concurrency_limits WHERE concurrency_key = '{pool}'")
         place.sql(

@@ -66,6 +66,17 @@ def clock_text(at: float, now: float) -> str:
     return time.strftime(form, moment)
 
 
+def until_text(at: float, now: float) -> str:
+    """An end, as ``clock_text`` writes it, without seconds if it has none: ``06:00``."""
+    text = clock_text(at, now)
+    return text.removesuffix(":00")
+
+
+def temporary_text(limit: int | None, at: float, then: int | None, now: float) -> str:
+    """A temporary limit in one line: ``12 until 06:00, then 2``."""
+    return f"{limit_text(limit)} until {until_text(at, now)}, then {limit_text(then)}"
+
+
 def date_text(at: float) -> str:
     """A moment by this machine's clock, with its date."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

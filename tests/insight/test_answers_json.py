@@ -7,11 +7,12 @@ import re
 from enum import Enum
 from pathlib import Path
 
+from dagster_lifeguard.engine.rules import pool_settings
 from dagster_lifeguard.insight import durations as past
 from dagster_lifeguard.insight import explanation, forecast, freeing, overview, pools, run_queue
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "answers-json.md"
-MODULES = (past, forecast, overview, pools, run_queue, explanation, freeing)
+MODULES = (pool_settings, past, forecast, overview, pools, run_queue, explanation, freeing)
 ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable")
 
 

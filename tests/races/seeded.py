@@ -1,8 +1,8 @@
 """The whole engine in one thread, by seed: processes, one store, and a clock that a seed moves.
 
 A seed is a list of steps. Each says what a process does, or what happens to it: it claims, releases,
-adopts, beats, pauses, dies, hears no wake-ups, or reaches no database; a limit changes, the clock is
-set. Engines, sessions, leases and heartbeats are the real ones; only threads and clocks are not. So
+adopts, beats, pauses, dies, hears no wake-ups, or reaches no database; a limit changes, for good or
+until a time, the clock is set. Engines, sessions, leases and heartbeats are the real ones; only threads and clocks are not. So
 the same steps always end in the same way, and nothing sleeps.
 
 After each step the ``Oracle`` checks what must always be true, by the rows of the store and by what
@@ -366,7 +366,8 @@ class World:
     @property
     def limits(self):
         """The limits in force: one that is being changed is the old one until the commit."""
-        return {pool: found.limit for pool, found in self.store.rows.settings.items()}
+        now = self.clock.database()
+        return {pool: found.at(now).limit for pool, found in self.store.rows.settings.items()}
 
     @staticmethod
     def key(run):
@@ -480,13 +481,19 @@ class World:
     def _limit(self, process, value):
         pool = sorted(SETTINGS)[value % len(SETTINGS)]
         limit = (0, 1, 2, 3, 2, 3)[value // 10 % 6]
+        seconds = (None, 2.0, 4.0, 15.0)[value // 100 % 4]
         if not process.wire.is_cut:
-            process.engine.change_pool(pool, limit=limit)
+            if seconds is None:
+                process.engine.change_pool(pool, limit=limit)
+            else:
+                process.engine.limit_until(pool, limit, self.clock.database() + seconds)
             assert self.limits[pool] == limit, f"the limit of {pool} was not set"
 
     def _clock(self, process, value):
         del process
         if self.has_clock_steps:
+            if any(found.fall_back for found in self.store.rows.settings.values()):
+                self.trouble()  # An end that comes earlier is found by the next look.
             self.clock.ahead += (-30.0, -1.0, 1.0, 30.0)[value % 4]
             self.oracle.clock_was_set()
 

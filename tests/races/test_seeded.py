@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from seeded import BrokenPromiseError, broken, play, shortest, steps_of
 
-from dagster_lifeguard.engine import bookkeeping, lease
+from dagster_lifeguard.engine import bookkeeping, lease, session_member
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.session_member import Member
@@ -169,6 +169,10 @@ def a_rate_is_forgotten():
     return patch.object(Rate, "due_after_start", lambda self, due_ns, now_ns: due_ns)
 
 
+def nobody_looks_at_the_end():
+    return patch.object(session_member, "rises_at", lambda settings, ahead: None)
+
+
 BREAKS = {
     a_lock_is_skipped: "slot",
     a_lease_is_trusted_too_long: "L4",
@@ -199,6 +203,19 @@ def test_a_break_on_purpose_is_found(made):
     with made():
         _, found = first_found()
     assert BREAKS[made] in str(found)
+
+
+def calm(seed):
+    """A seed without troubles, after which a waiter may be late by one look."""
+    kinds = {"time", "ask", "release", "limit"}
+    return [step for step in steps_of(seed, STEPS) if step[0] in kinds]
+
+
+def test_waiters_that_look_too_late_for_the_end_of_a_temporary_limit_are_found():
+    assert [broken(calm(seed), seed=1) for seed in range(4)] == [None] * 4
+    with nobody_looks_at_the_end():
+        found = [broken(calm(seed), seed=1) for seed in BREAK_SEEDS]
+    assert any("L1" in str(why) for why in found if why is not None)
 
 
 def test_what_breaks_is_shortened_and_played_again():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
+import time
 from contextlib import ExitStack, closing
 
 import dagster as dg
@@ -15,7 +17,7 @@ from web_server import TOKEN, serving
 
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.engine.rules.model import Demand
-from dagster_lifeguard.engine.rules.pool_settings import own_limits
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, own_limits
 
 BEARER = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json"}
 
@@ -209,6 +211,101 @@ def test_several_pools_are_paused_and_resumed_together(world, home, deployment):
         assert [(each["before"], each["after"]) for each in found] == [(0, 4), (4, 0)]
         assert browser.confirm(stale).status_code == 409
         assert own_limits(deployment.pool_settings()) == after
+
+
+def test_a_limit_until_a_time_is_shown_set_and_ended(world, deployment, tmp_path):
+    log = tmp_path / "changes.jsonl"
+    with serving(deployment, allow_changes=True, change_log=log) as url:
+        browser = Browser(url)
+        asked = {"pool": "orders", "limit": "3", "until": "2h"}
+        if world != "engine":
+            answer = browser.client.get("/change/limit.json", params=asked)
+            assert answer.status_code >= 400
+            assert "A limit until a time needs the engine" in answer.json()["error"]["message"]
+            assert 'name="until"' not in browser.page("/change/limit", pool="orders")
+            assert 'name="until"' not in browser.page("/pools/orders")
+            assert own_limits(deployment.pool_settings()) == {"orders": 1}
+            return
+        assert 'name="until"' in browser.page("/pools/orders")
+        page = browser.page("/change/limit", **asked)
+        assert re.search(r"limit 1 becomes 3 until [\d: -]+, then 1\.", page)
+        assert re.search(r"Set the limit to 3 until [\d: -]+</button>", page)
+        assert browser.confirm(page).status_code == 303
+        settings = deployment.pool_settings()["orders"]
+        assert (settings.limit, settings.lasting_limit) == (3, 1)
+        assert settings.fall_back.at == pytest.approx(time.time() + 7200.0, abs=900.0)
+        assert browser.confirm(page).status_code == 409  # What it shows is not what is there.
+
+        eventually(
+            lambda: re.search(
+                r"Temporary limit: 3 until [\d: -]+, then 1\.", browser.page("/pools/orders")
+            )
+        )
+        told = browser.client.get("/pools/orders.json").json()
+        assert told["pool"]["summary"]["fall_back"] == {"at": settings.fall_back.at, "limit": 1}
+        assert told["changes"][0]["until"] == settings.fall_back.at
+        assert told["account"]["changes"][0]["until"] == settings.fall_back.at
+        assert "The limit 3 is temporary" in browser.page("/")
+        eventually(lambda: "temporary limit" in browser.page("/"))  # What set it is read rarely.
+        (row,) = csv.DictReader(browser.client.get("/pools.csv").text.splitlines())
+        assert float(row["limit_until"]) == pytest.approx(settings.fall_back.at, abs=0.01)
+
+        page = browser.page("/change/limit", pool="orders", limit="back")
+        assert "End the temporary limit</button>" in page
+        assert browser.confirm(page).status_code == 303
+        assert deployment.pool_settings() == {"orders": PoolSettings(1)}
+        eventually(lambda: "Temporary limit" not in browser.page("/pools/orders"))
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(t["before"], t["after"], t["until"] is None) for t in told] == [
+        (1, 3, False),
+        (3, 1, True),
+    ]
+
+
+def test_a_pause_until_a_time_is_resumed_by_hand_too(world, deployment):
+    if world != "engine":
+        return
+    with serving(deployment, allow_changes=True) as url:
+        browser = Browser(url)
+        deployment.set_limit("api", 4)
+        page = browser.page("/change/several", do="pause", pool=["orders", "new", "api"])
+        assert 'name="until"' in page
+        page = browser.page(
+            "/change/several", do="pause", pool=["orders", "new", "api"], until="45m"
+        )
+        assert re.search(r"Pause 3 pools until [\d: -]+</button>", page)
+        assert re.search(r"orders: limit 1 becomes 0 until [\d: -]+, then 1\.", page)
+        assert browser.confirm(page).headers["location"] == "/"
+        found = deployment.pool_settings()
+        lasting = {"api": 4, "new": None, "orders": 1}
+        assert {pool: s.lasting_limit for pool, s in found.items()} == lasting
+        assert {s.limit for s in found.values()} == {0}
+        assert len({s.fall_back.at for s in found.values()}) == 1
+        page = browser.page("/pools/orders")
+        assert re.search(r"Paused: no step starts until [\d: -]+\.", page)
+
+        # The limits before the pause are known, whoever paused the pools.
+        page = browser.page("/change/resume", pool="api")
+        assert browser.confirm(page).status_code == 303
+        page = browser.page("/change/several", do="resume", pool=["orders", "new"])
+        assert browser.confirm(page).status_code == 303
+        assert deployment.pool_settings() == {"api": PoolSettings(4), "orders": PoolSettings(1)}
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "2001-01-01 06:00"])
+def test_what_is_no_end_of_a_limit_is_the_visitors_mistake(world, deployment, until):
+    if world != "engine":
+        return
+    with serving(deployment, token=TOKEN, allow_changes=True) as url:
+        query = {"pool": "orders", "limit": "3", "until": until}
+        for answer in (
+            httpx.get(f"{url}/change/limit.json", params=query, headers=BEARER, timeout=60),
+            httpx.post(f"{url}/change/limit", data=query, headers=BEARER, timeout=60),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "config-invalid")
+        query["until"] = "2h"
+        done = httpx.post(f"{url}/change/limit", data=query, headers=BEARER, timeout=60)
+        assert done.json()["changes"][0]["until"] is not None
 
 
 def test_what_is_no_choice_of_pools_is_told(world, deployment):

@@ -27,6 +27,7 @@ COMMANDS = {
     "Operate": {
         "status": "Show which pools are full, which steps wait, and for how long.",
         "explain": "Show why a step waits, which steps are ahead, and when it may start.",
+        "limit": "Set the limit of a pool, for good or until a time.",
         "free": "Free slots whose holder is dead.",
         "doctor": "Find out why a pool does not work, and how to fix it.",
         "timeline": "Draw when steps executed and when they waited.",

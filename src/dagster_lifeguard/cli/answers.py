@@ -19,7 +19,15 @@ from dagster_lifeguard.insight.wording import (
     lost_text,
     reason_text,
 )
-from dagster_lifeguard.texts import clock_text, duration_text, number, printable, short, window_text
+from dagster_lifeguard.texts import (
+    clock_text,
+    duration_text,
+    number,
+    printable,
+    short,
+    temporary_text,
+    window_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -255,6 +263,10 @@ def _of_pool(
 ) -> Iterator[tuple[str, str]]:
     slots = f"{asked.slots} slots of " if asked.slots != 1 else ""
     yield "pool", f"{slots}{_pool(asked.pool)}"
+    fall_back = asked.pool.fall_back
+    if fall_back is not None:
+        text = temporary_text(asked.pool.limit, fall_back.at, fall_back.limit, found.at)
+        yield "limit", text
     for holder in asked.holders:
         if holder.lost is not None and (holder.run_id, holder.step_key) == answer.key:
             yield "dead", lost_text(holder.lost)

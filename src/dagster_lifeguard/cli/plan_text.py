@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.texts import printable
+from dagster_lifeguard.texts import printable, until_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,6 +84,9 @@ def plan_as_json(plan: LimitsPlan, deployment: str) -> dict[str, Any]:
                 "action": row.action,
                 "after": row.after,
                 "held": row.held,
+                "temporary": None
+                if row.fall_back is None
+                else {"limit": row.live, "until": row.fall_back.at, "then": row.fall_back.limit},
                 "drains": row.drains,
                 "lets_in": row.lets_in,
                 **{name: asdict(kept) for name, kept in row.kept.items()},
@@ -122,7 +126,7 @@ def print_plan(plan: LimitsPlan, *, source: str, deployment: str, show_all: bool
         f"{source} beside {deployment}: Dagster {settings.dagster_version}, "
         f"default limit {_limit(settings.default_limit)}, granularity {settings.granularity}\n"
     )
-    rows = [row for row in plan.pools if show_all or not row.is_as_declared]
+    rows = [row for row in plan.pools if show_all or row.fall_back or not row.is_as_declared]
     if rows:
         new_console().print(_table(rows))
         click.echo()
@@ -145,14 +149,20 @@ def _table(rows: Sequence[PoolPlan]) -> WholeTable:
         table.add_row(
             cell(pool_text(row.pool)),
             cell("-" if row.origin == "undeclared" else _limit(row.declared)),
-            cell(
-                _limit(row.live) + ("" if row.own is not None or row.live is None else " (default)")
-            ),
+            cell(_live(row)),
             cell(str(row.held or "-")),
             cell(str(len(row.waiting) or "-")),
             cell(_to_do(row), styles.get(row.action, "")),
         )
     return table
+
+
+def _live(row: PoolPlan) -> str:
+    by_default = row.own is None and row.lasting is not None
+    text = _limit(row.lasting) + (" (default)" if by_default else "")
+    if row.fall_back is None:
+        return text
+    return f"{text}, temporarily {row.live} until {until_text(row.fall_back.at, time.time())}"
 
 
 def _limit(limit: int | None) -> str:
@@ -187,6 +197,12 @@ def _remarks(plan: LimitsPlan) -> Iterator[str]:
             f"{_limit(plan.settings.default_limit)}. It is a setting of the instance: change "
             "concurrency.pools.default_limit in its dagster.yaml (lifeguard init adds one), or "
             "the deployment settings of Dagster+."
+        )
+    later = [row.pool for row in plan.pools if row.is_later and row.action in ("set", "delete")]
+    if later:
+        yield (
+            f"The new limit is in force once the temporary limit ends: {', '.join(later)}. "
+            "apply leaves a temporary limit alone; lifeguard limit POOL --back ends it."
         )
     impossible = [row.pool for row in plan.pools if row.action == "impossible"]
     if impossible:

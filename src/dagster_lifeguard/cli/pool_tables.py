@@ -17,7 +17,16 @@ from dagster_lifeguard.insight.wording import (
     short_estimate,
     spread_text,
 )
-from dagster_lifeguard.texts import clock_text, duration_text, number, printable, short, window_text
+from dagster_lifeguard.texts import (
+    clock_text,
+    duration_text,
+    number,
+    printable,
+    short,
+    temporary_text,
+    until_text,
+    window_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -85,7 +94,7 @@ def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> 
         cells = [cell(pool_text(pool.pool))]
         if wide:
             cells.append(_bar(pool))
-        cells.append(_held(pool))
+        cells.append(_held(pool) + Text(_until(pool, found.at)))
         cells.append(_count(pool.waiting))
         if has_queued:
             cells.append(_count(pool.queued))
@@ -115,6 +124,10 @@ def _held(pool: PoolSummary) -> Text:
     if pool.limit == 0:
         return Text(f"{pool.held:,}, paused" if pool.held else "paused", style="yellow")
     return Text(f"{pool.held:,} of {pool.limit:,}", style=_colour(pool))
+
+
+def _until(pool: PoolSummary, now: float) -> str:
+    return "" if pool.fall_back is None else f" until {until_text(pool.fall_back.at, now)}"
 
 
 def _colour(pool: PoolSummary) -> str:
@@ -207,7 +220,7 @@ def pool_report(
     summary = pool.summary
     by_run = settings.granularity == "run"
     parts: list[RenderableType] = [Text(printable(name), style="dim"), _head(summary)]
-    facts = [("limit", _limit(summary))]
+    facts = [("limit", _limit(summary, now))]
     facts += summary.settings.items()
     if window:
         last = window_text(window)
@@ -253,7 +266,9 @@ def _head(summary: PoolSummary) -> Text:
     return head
 
 
-def _limit(summary: PoolSummary) -> str:
+def _limit(summary: PoolSummary, now: float) -> str:
+    if summary.fall_back is not None:
+        return temporary_text(summary.limit, summary.fall_back.at, summary.fall_back.limit, now)
     if summary.limit is None:
         return "none: unlimited"
     return f"{summary.limit:,}" + (" (the default)" if summary.from_default else "")

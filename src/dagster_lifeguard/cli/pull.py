@@ -66,7 +66,7 @@ def pull_command(
             change.write()
         unseen = dict.fromkeys(NOTHING_SET.texts)
         pools = {
-            pool: {"limit": of_pool.limit, **(of_pool.texts if tells_all else unseen)}
+            pool: {"limit": of_pool.lasting_limit, **(of_pool.texts if tells_all else unseen)}
             for pool, of_pool in sorted(live.items())
         }
         found = {

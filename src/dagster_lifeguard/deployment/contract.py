@@ -6,7 +6,7 @@ seconds since the epoch. None stands for what a deployment does not tell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dagster_lifeguard.engine.rules.launch_order import OVER
@@ -15,8 +15,8 @@ from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
     is_by_default,
-    limit_in_force,
     limits_of,
+    settings_in_force,
 )
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError, DeploymentError
@@ -205,9 +205,8 @@ def idle_pool(pool: str, default_limit: int | None, own: PoolSettings = NOTHING_
         default_limit: The limit of pools without a limit of their own.
         own: What is set of this pool.
     """
-    in_force = limit_in_force(pool, own.limit, default_limit)
     by_default = is_by_default(pool, own.limit, default_limit)
-    return PoolState(pool, replace(own, limit=in_force), from_default=by_default)
+    return PoolState(pool, settings_in_force(pool, own, default_limit), from_default=by_default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +275,11 @@ def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int |
     """The limits of these settings, for a deployment that can keep only limits.
 
     Raises:
-        DeploymentError: A rate or an order is set too.
+        DeploymentError: A rate, an order or a temporary limit is set too.
     """
+    for pool, found in settings.items():
+        if found is not None and found.fall_back is not None:
+            raise temporary_needs_engine(pool)
     more = sorted(pool for pool, found in settings.items() if found and found.texts_set)
     if more:
         raise DeploymentError(
@@ -287,6 +289,16 @@ def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int |
             names=more,
         )
     return limits_of(settings)
+
+
+def temporary_needs_engine(pool: str) -> DeploymentError:
+    """The error of a deployment that cannot keep a temporary limit."""
+    return DeploymentError(
+        f"A limit until a time needs the engine, and is set where DAGSTER_HOME is: "
+        f"{pool_text(pool)} keeps its limit.",
+        remedy="Leave out the time, or see lifeguard engine enable.",
+        names=[pool],
+    )
 
 
 class Deployment(Protocol):
@@ -328,8 +340,16 @@ class Deployment(Protocol):
         ``Settings.engine`` is None, only limits are known.
         """
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
-        """Set the limit of a pool; None deletes it. The pool's other settings stay."""
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
+        """Set the limit of a pool; None deletes it. The pool's other settings stay.
+
+        Args:
+            pool: The pool.
+            limit: The limit.
+            until: When the limit falls back to the present lasting one, in seconds since the epoch
+                by the clock of the database; needs the engine. None: the limit lasts, and a
+                temporary one ends.
+        """
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
         """Replace the settings of these pools; None deletes them. Yields the name of each pool set.

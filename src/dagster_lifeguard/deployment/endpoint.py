@@ -26,6 +26,7 @@ from dagster_lifeguard.deployment.contract import (
     Settings,
     WaitingStep,
     limits_alone,
+    temporary_needs_engine,
 )
 from dagster_lifeguard.deployment.history.executions import READ, put_together
 from dagster_lifeguard.deployment.instance_pools import with_runs
@@ -145,7 +146,9 @@ class EndpointDeployment:
             if not row["usingDefaultLimit"]
         }
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
+        if until is not None:
+            raise temporary_needs_engine(pool)
         list(self._set_limits({pool: limit}))
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:

@@ -112,13 +112,16 @@ class InstanceDeployment:
         with self._refusing():
             return self._pools.settings()
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
         self.settings().refuse({pool: limit})
         with self._refusing():
-            self._pools.set_limit(pool, limit)
+            self._pools.set_limit(pool, limit, until)
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:
-        self.settings().refuse(limits_of(settings))
+        lasting = {pool: found and found.lasting for pool, found in settings.items()}
+        bounds = self.settings()
+        for limits in (limits_of(settings), limits_of(lasting)):
+            bounds.refuse(limits)
         with self._refusing():
             self._pools.set_pools(settings)
         yield from settings

@@ -14,6 +14,7 @@ from dagster_lifeguard.deployment.contract import (
     WaitingStep,
     idle_pool,
     limits_alone,
+    temporary_needs_engine,
 )
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
 from dagster_lifeguard.engine.rules.model import Holding
@@ -53,7 +54,7 @@ class Pools(Protocol):
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
         """As ``Deployment.set_pools``, all or nothing."""
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
         """As ``Deployment.set_limit``."""
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:
@@ -125,8 +126,11 @@ class EnginePools:
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
         self._event_log.set_pools(settings)
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
-        self._event_log.change_pool(pool, limit=limit)
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
+        if limit is None or until is None:
+            self._event_log.change_pool(pool, limit=limit)
+        else:
+            self._event_log.limit_until(pool, limit, until)
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:
         store = self._event_log.lifeguard.engine.store
@@ -221,7 +225,9 @@ class StockPools:
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> None:
         stock.set_limits(self._event_log, limits_alone(settings))
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
+        if until is not None:
+            raise temporary_needs_engine(pool)
         stock.set_limits(self._event_log, {pool: limit})
 
     def has_any(self, run_id: str, step_key: str | None) -> bool:

@@ -16,8 +16,13 @@ from dagster_lifeguard.engine.rules.model import (
     Verdict,
     View,
 )
-from dagster_lifeguard.engine.rules.order import turns_after, turns_of_new_groups
-from dagster_lifeguard.engine.rules.pool_settings import PoolSettings, limit_in_force
+from dagster_lifeguard.engine.rules.order import queue_of, turns_after, turns_of_new_groups
+from dagster_lifeguard.engine.rules.pool_settings import (
+    PoolSettings,
+    limit_in_force,
+    rises_at,
+    settings_in_force,
+)
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.engine.store.contract import Changes
 
@@ -30,10 +35,10 @@ if TYPE_CHECKING:
 def with_limits_in_force(view: View, default_limit: int | None) -> View:
     """The view with the limit in force of each pool in place of the pool's own limit."""
     pools = {
-        name: replace(pool, settings=replace(pool.settings, limit=limit))
+        name: replace(pool, settings=settings)
         for name, pool in view.pools.items()
-        for own in (pool.settings.limit,)
-        if (limit := limit_in_force(name, own, default_limit)) != own
+        for own in (pool.settings,)
+        if (settings := settings_in_force(name, own, default_limit)) is not own
     }
     if not pools:
         return view
@@ -44,7 +49,7 @@ def presumed(seen: Mapping[str, PoolSettings], default_limit: int | None) -> Vie
     """Pools as they are when nobody else wants them.
 
     Args:
-        seen: The pools, without a rate or a fair order.
+        seen: The pools, without a rate, a fair order or a temporary limit.
         default_limit: The limit of a pool that has none of its own.
     """
     pools = {}
@@ -78,9 +83,17 @@ def claimed(
         return Granted(holding.slots, holding.fence), adopted(view, session)
     ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
-    limits = ((pool.pool, pool.settings.limit, pool.limit_known) for pool in view.pools.values())
-    known = tuple((pool, limit) for pool, limit, limit_known in limits if limit_known != limit)
-    noticed = tuple(_limit_entry(view.pools[pool], limit, session) for pool, limit in known)
+    known = tuple(
+        (pool.pool, limit)
+        for pool in view.pools.values()
+        for limit in (pool.settings.lasting_limit,)
+        if pool.limit_known != limit
+    )
+    noticed = tuple(
+        _limit_entry(pool, pool.settings, session)
+        for name, _ in known
+        for pool in (view.pools[name],)
+    )
     if isinstance(verdict, Granted):
         due = tuple(
             (pool.pool, rate.due_after_start(pool.due_ns, nanoseconds(view.now)))
@@ -245,13 +258,14 @@ def configured(
         change: Maps a pool and its present settings to its new settings.
         session: The session that changes them, for the ledger.
     """
-    wanted = ((pool, change(pool.pool, pool.settings)) for pool in view.pools.values())
+    # A temporary limit that was read a while ago may be over by now.
+    wanted = ((pool, change(pool.pool, pool.settings).at(view.now)) for pool in view.pools.values())
     changed = [(pool, after) for pool, after in wanted if after != pool.settings]
     if not changed:
         return None
     now_ns = nanoseconds(view.now)
     entries = (
-        _limit_entry(pool, after.limit, session)
+        _limit_entry(pool, after, session)
         if kind is EntryKind.LIMIT
         else _entry_of(kind, pool.pool, after, session)
         for pool, after in changed
@@ -271,14 +285,28 @@ def configured(
 def _kinds_of_change(before: PoolSettings, after: PoolSettings) -> Iterator[EntryKind]:
     old = before.texts
     yield from (EntryKind(name) for name, text in after.texts.items() if text != old[name])
-    if after.limit != before.limit:
+    if (after.limit, after.fall_back) != (before.limit, before.fall_back):
         yield EntryKind.LIMIT
 
 
 def to_be_told(view: View, patience_seconds: float) -> Changes | None:
     """The wake-ups of all waiters that may start, now or at a known time; None without any."""
-    told = next_in_line(view.pools.values(), view.now, patience_seconds=patience_seconds)
-    return Changes(wake=told) if told else None
+    told = {
+        waiter.number: waiter
+        for waiters in (
+            next_in_line(view.pools.values(), view.now, patience_seconds=patience_seconds),
+            *map(_to_be_told_of_end, view.pools.values()),
+        )
+        for waiter in waiters
+    }
+    return Changes(wake=tuple(told.values())) if told else None
+
+
+def _to_be_told_of_end(pool: PoolView) -> Iterator[QueuedTicket]:
+    """The waiters that can start when the temporary limit ends: nobody wakes them then."""
+    for ahead, (_, waiter) in enumerate(queue_of(pool)):
+        if rises_at(pool.settings, ahead) is not None:
+            yield waiter
 
 
 def _to_wake(
@@ -329,8 +357,15 @@ def _entries(
         yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
 
 
-def _limit_entry(pool: PoolView, limit: int | None, session: str) -> Entry:
-    return Entry(EntryKind.LIMIT, pool.pool, fence=pool.fence, session=session, limit=limit)
+def _limit_entry(pool: PoolView, settings: PoolSettings, session: str) -> Entry:
+    return Entry(
+        EntryKind.LIMIT,
+        pool.pool,
+        fence=pool.fence,
+        session=session,
+        limit=settings.limit,
+        detail=None if settings.fall_back is None else str(settings.fall_back),
+    )
 
 
 def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str) -> Entry:

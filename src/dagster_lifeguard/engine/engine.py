@@ -25,23 +25,23 @@ from dagster_lifeguard.engine.rules.model import (
 )
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
+    PoolSettings,
     is_by_default,
-    limit_in_force,
     refuse_out_of_bounds,
+    settings_in_force,
 )
 from dagster_lifeguard.engine.session import Session
 from dagster_lifeguard.engine.session_member import Member
 from dagster_lifeguard.engine.store.contract import Scope, TryAgainError
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.engine.transactions import Transactions
-from dagster_lifeguard.errors import StoreUnavailableError
+from dagster_lifeguard.errors import ConfigError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.engine_options import Point
     from dagster_lifeguard.engine.rules.model import Demand, Granted
-    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -270,6 +270,8 @@ class Engine:
     def change_pool(self, pool: str, **changes: Any) -> None:
         """Change some settings of a pool, by the names of ``PoolSettings``; the others stay.
 
+        A new limit lasts: it also ends a temporary one.
+
         The change takes effect at once. A higher limit wakes waiters; a lower limit drains the pool
         and never revokes a slot. A rate holds for any span of time after the change, and waiters
         get their new start time. With a new order, present holders count for the empty group, and
@@ -279,11 +281,37 @@ class Engine:
             ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``.
         """
         refuse_out_of_bounds(pool, replace(NOTHING_SET, **changes))
-        retry(
-            lambda: self._transactions.configure(
-                (pool,), lambda _pool, before: replace(before, **changes)
+        if "limit" in changes:
+            changes.setdefault("fall_back", None)
+        self._change(pool, lambda before: replace(before, **changes))
+
+    def limit_until(self, pool: str, limit: int, until: float) -> None:
+        """Set a limit that falls back by itself to the present lasting limit.
+
+        The end needs no process: the store's clock decides in each read which limit is in force.
+        Waiters that can start then look again by themselves. A limit that falls drains the pool.
+
+        Args:
+            pool: The pool.
+            limit: The limit until then; 0 pauses the pool.
+            until: The end, in seconds since the epoch by the store's clock.
+
+        Raises:
+            ConfigError: The limit is not between 0 (paused) and ``LIMIT_MAX``, or the end is not in
+                the future.
+        """
+        refuse_out_of_bounds(pool, PoolSettings(limit))
+        late = retry(self.store.now) - until
+        if late >= 0:
+            raise ConfigError(
+                f"The limit of {pool!r} was to end {late:.0f} s ago, by the clock of the database.",
+                remedy="Give an end in the future.",
+                names=[pool],
             )
-        )
+        self._change(pool, lambda before: before.with_limit(limit, until))
+
+    def _change(self, pool: str, change: Callable[[PoolSettings], PoolSettings]) -> None:
+        retry(lambda: self._transactions.configure((pool,), lambda _pool, before: change(before)))
 
     def snapshot(self, pool: str) -> PoolSnapshot:
         """The holders and waiters of one pool, and the limit in force."""
@@ -297,9 +325,7 @@ class Engine:
         return tuple(
             replace(
                 s,
-                settings=replace(
-                    s.settings, limit=limit_in_force(s.pool, s.settings.limit, default)
-                ),
+                settings=settings_in_force(s.pool, s.settings, default),
                 from_default=is_by_default(s.pool, s.settings.limit, default),
             )
             for s in found

@@ -9,6 +9,7 @@ from weakref import ref
 from dagster_lifeguard.engine import forks
 from dagster_lifeguard.engine.engine_options import DUE_SECONDS
 from dagster_lifeguard.engine.rules.model import Waiting, WaitReason
+from dagster_lifeguard.engine.rules.pool_settings import rises_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -181,6 +182,11 @@ class Member:
         if verdict.ready_at is not None:
             early = 0.0 if verdict.ahead else DUE_SECONDS / 2
             pause = min(pause, max(0.0, verdict.ready_at - view.now - early))
+        # Nobody wakes it when a temporary limit ends.
+        pool = view.pools.get(verdict.pool)
+        rises = None if pool is None else rises_at(pool.settings, verdict.ahead)
+        if rises is not None:
+            pause = min(pause, max(0.0, rises - view.now))
         return pause
 
     def waits(self, key: TicketKey) -> bool:

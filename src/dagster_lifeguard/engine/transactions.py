@@ -52,6 +52,9 @@ def _due_soon(verdict: Verdict, view: View) -> float | None:
     # At a high rate some transaction would wait while it holds the locks nearly all the time.
     if rate is None or rate.interval_ns < nanoseconds(5 * DUE_SECONDS):
         return None
+    ends = (pool.settings.fall_back for pool in view.pools.values())
+    if any(end is not None and end.at <= verdict.ready_at for end in ends):
+        return None  # The view shows the limits and waiters of before.
     return verdict.ready_at if verdict.ready_at - view.now <= DUE_SECONDS else None
 
 
@@ -97,7 +100,7 @@ class Transactions:
         """Decide on idle pools, and have it written if idle they are: in one message, mostly."""
         default_limit = self._options.default_limit
         seen = self._seen(ticket)
-        if any(of_pool.rate or of_pool.fair_by for of_pool in seen.values()):
+        if any(of_pool.rate or of_pool.fair_by or of_pool.fall_back for of_pool in seen.values()):
             return None
         presumed = bookkeeping.presumed(seen, default_limit)
         session = self._own.open()

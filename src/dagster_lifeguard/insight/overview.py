@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dagster_lifeguard.deployment.contract import PoolState, Settings
+    from dagster_lifeguard.engine.rules.pool_settings import FallBack
     from dagster_lifeguard.insight.durations import Durations, Sample, Spread
     from dagster_lifeguard.insight.waits import HeldBack
 
@@ -24,6 +25,7 @@ class PoolSummary:
     Attributes:
         limit: The limit in force; 0: paused, None: unlimited.
         from_default: Whether ``limit`` is the default limit.
+        fall_back: If ``limit`` is temporary: when it ends, and the limit after that.
         held: Slots that are held.
         waiting: How many wait: steps at the pool, and runs that the run queue holds back for it.
             Under granularity ``run``: the runs in the queue.
@@ -45,6 +47,7 @@ class PoolSummary:
     pool: str
     limit: int | None
     from_default: bool
+    fall_back: FallBack | None
     held: int
     waiting: int
     queued: int
@@ -153,6 +156,7 @@ def summarize(state: PoolState, held_back: HeldBack, past: Durations, now: float
         pool=state.pool,
         limit=state.limit,
         from_default=state.from_default,
+        fall_back=state.settings.fall_back,
         held=state.held,
         waiting=waits.count,
         queued=len(waits.runs),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.engine.rules.model import EntryKind
+from dagster_lifeguard.engine.rules.fall_backs import FallBacks
+from dagster_lifeguard.engine.rules.model import Entry, EntryKind
+from dagster_lifeguard.engine.rules.pool_settings import FallBack
+from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.storage.switch import store_of
 
 if TYPE_CHECKING:
@@ -23,15 +26,17 @@ CHANGES_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class LimitChange:
-    """A limit was set.
+    """A limit was set, or fell back by itself.
 
     Attributes:
         at: When, in seconds since the epoch.
         limit: To what; 0 paused, None deleted.
+        until: When it was to fall back, if it was set until a time.
     """
 
     at: float
     limit: int | None
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,14 @@ def account_of(
     with open_ledger(deployment, settings) as store:
         if store is None:
             return None
-        limits = [
-            LimitChange(entry.at, entry.limit)
-            for entry in read_ledger(store, pool=pool, kind=EntryKind.LIMIT)
-        ]
+        ends = FallBacks()
+        told = [*ends.among(read_ledger(store, pool=pool, kind=EntryKind.LIMIT))]
+        told += ends.rest(retry(store.now))
+        limits = [LimitChange(entry.at, entry.limit, _until(entry)) for entry in told]
         expired = read_ledger(store, pool=pool, kind=EntryKind.EXPIRED, since=since)
         expiries = tuple(Expiry(entry.at, entry.run_id, entry.step_key) for entry in expired)
         return Account(tuple(reversed(limits[-CHANGES_MAX:])), expiries)
+
+
+def _until(entry: Entry) -> float | None:
+    return FallBack.read(entry.detail).at if entry.detail else None

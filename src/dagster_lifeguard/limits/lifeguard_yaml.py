@@ -41,8 +41,8 @@ def with_live_limits(
     Args:
         text: The file as it is; None for a new one.
         source: What to call it in messages.
-        live: What is set of pools. All but limits is left out of a file whose engine is the stock
-            one, which cannot declare it.
+        live: What is set of pools; of a temporary limit, what is in force after it. All but limits
+            is left out of a file whose engine is the stock one, which cannot declare it.
         default_limit: Of the deployment; written to a new file, or where the file states one.
         tells_all: Whether more than limits is told; else what the file says of that stays.
 
@@ -51,6 +51,7 @@ def with_live_limits(
     """
     yaml = new_yaml()
     before = Config.from_text(text or "", source)
+    live = {pool: found.lasting for pool, found in live.items()}
     limits = own_limits(live)
     of_file = {pool: spec.settings for pool, spec in before.pools.items()}
     kept = {pool: s for pool, s in (live if tells_all else of_file).items() if s.texts_set}

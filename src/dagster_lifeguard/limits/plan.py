@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
+from dagster_lifeguard.deployment.contract import temporary_needs_engine
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, FallBack, PoolSettings
 from dagster_lifeguard.engine.rules.shown_names import nearest, pool_named, pool_text
 from dagster_lifeguard.errors import UnknownNameError
 from dagster_lifeguard.policy.config import PoolSpec
-from dagster_lifeguard.texts import number
+from dagster_lifeguard.texts import limit_text, number, temporary_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -58,14 +59,17 @@ class PoolPlan:
         origin: What names the pool: the file's ``pools``, its ``rules``, or nothing in it.
         declared: The limit that the file declares; None: unlimited, or undeclared.
         live: The limit in force; None: unlimited.
-        own: The pool's own limit; None if it has none, and the default is in force.
+        own: The pool's own lasting limit; None if it has none, and the default is in force.
         action: Set the declared limit, delete the own one, or nothing. ``impossible``: it cannot
             be unlimited while the deployment has a default limit.
-        after: The limit in force once it is done.
+        after: The limit in force once it is done, and once a temporary limit that stays is over.
         holding: Who holds slots now.
         waiting: Who waits now.
         kept: The settings besides the limit, by name; see ``PoolSettings.texts``.
         wanted: Everything that is set of the pool once it is done.
+        fall_back: If the limit in force is temporary: when it ends, and the limit after that.
+        until: When the limit that is to be set falls back; None: it lasts.
+        is_later: Whether the change is in force only after the present temporary limit.
     """
 
     pool: str
@@ -79,6 +83,14 @@ class PoolPlan:
     waiting: tuple[WaitingStep, ...] = ()
     kept: Mapping[str, KeptSetting] = field(default_factory=dict)
     wanted: PoolSettings = NOTHING_SET
+    fall_back: FallBack | None = None
+    until: float | None = None
+    is_later: bool = False
+
+    @property
+    def lasting(self) -> int | None:
+        """The limit in force without the temporary one."""
+        return self.live if self.fall_back is None else self.fall_back.limit
 
     @property
     def kept_actions(self) -> tuple[KeptAction, ...]:
@@ -103,13 +115,13 @@ class PoolPlan:
     @property
     def drains(self) -> bool:
         """Whether more slots are held than the new limit allows: no step starts for a while."""
-        changes = self.action in ("set", "delete")
+        changes = self.action in ("set", "delete") and not self.is_later
         return changes and self.after is not None and self.after < self.held
 
     @property
     def lets_in(self) -> int:
         """How many of those who wait can go in once it is done, by the slots they ask for."""
-        if self.action not in ("set", "delete"):
+        if self.action not in ("set", "delete") or self.is_later:
             return 0
         free = None if self.after is None else self.after - self.held
         count = 0
@@ -210,12 +222,14 @@ def make_plan(
         after = before
         if prune or said.origin != "undeclared":
             after = config.pools.get(pool, PoolSpec()).settings
-        found = _row(states[pool], said, before.limit, settings, prune=prune)
+        found = _row(states[pool], said, before.lasting_limit, settings, prune=prune)
         limit = {"set": found.declared, "delete": None}.get(found.action, found.own)
+        wanted = after if has_engine else before
+        wanted = replace(wanted, limit=before.limit, fall_back=before.fall_back)
         return replace(
             found,
             kept=_kept(after, before, has_engine=has_engine),
-            wanted=replace(after if has_engine else before, limit=limit),
+            wanted=wanted.with_lasting_limit(limit),
         )
 
     rows = tuple(map(row, asked))
@@ -291,7 +305,7 @@ def _row(
 ) -> PoolPlan:
     default = settings.default_limit
     action: Action = "none"
-    after = state.limit
+    after = lasting = state.settings.lasting_limit
     if declared.origin == "undeclared":
         if prune and own is not None:
             action, after = "delete", default
@@ -301,7 +315,7 @@ def _row(
         elif own is not None:
             action, after = "delete", None
     elif own != declared.limit and (
-        own is not None or declared.needs_own or {state.limit, default} != {declared.limit}
+        own is not None or declared.needs_own or {lasting, default} != {declared.limit}
     ):
         action, after = "set", declared.limit
     return PoolPlan(
@@ -314,25 +328,35 @@ def _row(
         after=after,
         holding=state.holding,
         waiting=state.waiting,
+        fall_back=state.settings.fall_back,
+        is_later=state.settings.fall_back is not None,
     )
 
 
-def plan_limit(deployment: Deployment, pool: str, limit: int | None) -> PoolPlan:
+def plan_limit(
+    deployment: Deployment, pool: str, limit: int | None, until: float | None = None
+) -> PoolPlan:
     """What it would do to give one pool this limit of its own, or with None to take that away.
 
     Args:
         deployment: Where to look; nothing is changed.
         pool: The pool, which may be new.
         limit: Its limit.
+        until: When the limit falls back; None: it lasts, and a temporary one ends.
 
     Raises:
-        DeploymentError: It does not answer, or the limit is out of its bounds.
+        DeploymentError: It does not answer, the limit is out of its bounds, or the deployment
+            cannot keep a temporary limit.
     """
     settings = deployment.settings()
     settings.refuse({pool: limit})
-    own = deployment.pool_settings().get(pool, NOTHING_SET).limit
+    if until is not None and not settings.engine:
+        raise temporary_needs_engine(pool)
+    before = deployment.pool_settings().get(pool, NOTHING_SET)
+    own = before.lasting_limit
     (state,) = deployment.pools([pool])
-    action: Action = "none" if own == limit else "delete" if limit is None else "set"
+    is_as_it_is = before.with_limit(limit, until) == before
+    action: Action = "none" if is_as_it_is else "delete" if limit is None else "set"
     return PoolPlan(
         pool=pool,
         origin="pools",
@@ -343,10 +367,29 @@ def plan_limit(deployment: Deployment, pool: str, limit: int | None) -> PoolPlan
         after=settings.default_limit if limit is None else limit,
         holding=state.holding,
         waiting=state.waiting,
+        fall_back=state.settings.fall_back,
+        until=until,
     )
 
 
 # ---- in words ------------------------------------------------------------------------------------
+
+
+def consequences(plan: PoolPlan, now: float) -> tuple[str, ...]:
+    """What it would do to set one limit, in sentences."""
+    if plan.action == "none":
+        return (f"{pool_text(plan.pool)} has this limit already.",)
+    before, after = limit_text(plan.live), limit_text(plan.after)
+    if plan.fall_back is not None:
+        before = temporary_text(plan.live, plan.fall_back.at, plan.lasting, now)
+    if plan.until is not None:
+        after = temporary_text(plan.after, plan.until, plan.lasting, now)
+    first = f"{pool_text(plan.pool)}: limit {before} becomes {after}."
+    pause = (
+        ("No step starts while the limit is 0; running steps continue.",) if not plan.after else ()
+    )
+    return (first, *pause, *affected(plan))
+
 
 _STEPS_SHOWN = 3
 _ID_SHOWN = 8

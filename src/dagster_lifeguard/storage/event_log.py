@@ -285,7 +285,7 @@ class PoolMethods(OfTheEngine):
         return {found.pool: _key_info(found) for found in parts.engine.snapshots(pools)}
 
     def set_concurrency_slots(self, concurrency_key: str, num: int) -> None:
-        """Set a pool's limit. What is held beyond it is not taken away.
+        """Set a pool's limit. What is held beyond it is not taken away. A temporary limit ends.
 
         Raises:
             LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
@@ -324,6 +324,19 @@ class PoolMethods(OfTheEngine):
         if changed != NOTHING_SET:
             _refuse(pool, changed)
         self.lifeguard.engine.change_pool(pool, **changes)
+        self._told_of_change([pool])
+
+    def limit_until(self, pool: str, limit: int, until: float) -> None:
+        """Set a limit that falls back by itself; see ``Engine.limit_until``.
+
+        Dagster's table keeps the lasting limit meanwhile, so nobody has to write it at the end.
+
+        Raises:
+            ConfigError: Out of bounds, in the past, or the name is a pool expression or of all
+                partitions.
+        """
+        _refuse(pool, PoolSettings(limit))
+        self.lifeguard.engine.limit_until(pool, limit, until)
         self._told_of_change([pool])
 
     def _told_of_change(self, pools: Iterable[str]) -> None:
@@ -420,10 +433,10 @@ class PoolMethods(OfTheEngine):
 
 
 def _refuse(pool: str, settings: PoolSettings) -> None:
-    if settings.limit is not None and settings.limit > storages.limit_max():
+    most = max(settings.limit or 0, settings.lasting_limit or 0)
+    if most > storages.limit_max():
         raise ConfigError(
-            f"{settings.limit} is more than {storages.limit_max()}, the most slots that a pool "
-            "may have.",
+            f"{most} is more than {storages.limit_max()}, the most slots that a pool may have.",
             remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
             names=[pool],
         )

@@ -7,7 +7,7 @@ what the server's reader saw last.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
@@ -15,8 +15,9 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
-from dagster_lifeguard.limits.plan import PoolPlan, affected, plan_limit
-from dagster_lifeguard.texts import limit_text
+from dagster_lifeguard.limits.plan import PoolPlan, consequences, plan_limit
+from dagster_lifeguard.limits.until import read_until
+from dagster_lifeguard.texts import date_text, limit_text
 from dagster_lifeguard.web.changes import ChangeLog, PoolChange
 from dagster_lifeguard.web.errors import RequestRefusedError
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.sessions import Visitor
 
 POOL_NAME_MAX = 500
+
+_BACK = "back"
+"""What a form says in place of a limit to end a temporary one."""
 
 POOLS_MAX = 200
 """So many pools can be changed at once."""
@@ -47,6 +51,9 @@ class LimitPage:
         limit_before_pause: What a paused pool can be given back; None if that is not known, or
             if the pool is not paused.
         seen: The pool's own limit as it is now, or empty; the form sends it back.
+        until: When the limit is to fall back, as the form sends it back; empty if it lasts.
+        takes_until: Whether the deployment can keep a limit until a time.
+        back: Whether a temporary limit is to end now.
     """
 
     pool: str
@@ -57,6 +64,9 @@ class LimitPage:
     limit_max: int
     limit_before_pause: int | None
     seen: str
+    until: str = ""
+    takes_until: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class SeveralPage:
         consequences: The same in sentences.
         left: The pools that it would not change, and why.
         seen: Each pool's own limit as it is now; the form sends it back.
+        until: When paused pools are to be resumed by themselves; empty: never.
+        takes_until: Whether the deployment can keep a limit until a time.
     """
 
     action: str
@@ -76,6 +88,8 @@ class SeveralPage:
     consequences: tuple[str, ...]
     left: Mapping[str, str]
     seen: str
+    until: str = ""
+    takes_until: bool = False
 
     @property
     def pools(self) -> str:
@@ -118,36 +132,52 @@ class Actions:
         self._log = log
 
     def show_limit(self, query: Mapping[str, str]) -> LimitPage:
-        """What the limit that ``pool`` and ``limit`` say would do."""
+        """What the limit that ``pool``, ``limit`` and ``until`` say would do.
+
+        The limit ``back`` is the lasting one, in place of a temporary one.
+        """
         pool = query.get("pool", "")
         text = query.get("limit", "").strip()
         settings = self._deployment.settings()
+        now = time.time()
+        until = _until(query, now) if text != _BACK else None
         plan = None
         seen = ""
         is_paused = False
+        limit = None
         if pool:
             _refuse_name(pool)
-            plan = plan_limit(self._deployment, pool, _limit(text) if text else None)
+            limit = self._limit(pool, text) if text else None
+            plan = plan_limit(self._deployment, pool, limit, until if text else None)
             seen = _seen(plan)
             is_paused = plan.live == 0
+        elif text and text != _BACK:
+            limit = _limit(text)
         return LimitPage(
             pool=pool,
-            limit=_limit(text) if text else None,
+            limit=limit,
             plan=plan if text else None,
-            consequences=_consequences(plan) if plan is not None and text else (),
+            consequences=consequences(plan, now) if plan is not None and text else (),
             limit_min=settings.limit_min,
             limit_max=settings.limit_max,
             limit_before_pause=self._log.limit_before_pause(pool) if is_paused else None,
             seen=seen,
+            until="" if until is None else date_text(until),
+            takes_until=bool(settings.engine),
+            back=text == _BACK,
         )
 
     def show_pause(self, query: Mapping[str, str]) -> LimitPage:
         """What it would do to pause a pool."""
-        return self.show_limit({"pool": query.get("pool", ""), "limit": "0"})
+        return self.show_limit(
+            {"pool": query.get("pool", ""), "limit": "0", "until": query.get("until", "")}
+        )
 
     def show_resume(self, query: Mapping[str, str]) -> LimitPage:
         """What it would do to give a paused pool its limit back, where that is known."""
         pool = query.get("pool", "")
+        if pool in self._temporary():
+            return self.show_limit({"pool": pool, "limit": _BACK})
         before = self._log.limit_before_pause(pool)
         return self.show_limit({"pool": pool, "limit": "" if before is None else str(before)})
 
@@ -157,9 +187,11 @@ class Actions:
         Raises:
             RequestRefusedError: The limit is not any more what it was when the form was made.
         """
-        pool, limit = form.get("pool", ""), _limit(form.get("limit", ""))
+        pool, text = form.get("pool", ""), form.get("limit", "")
         _refuse_name(pool)
-        plan = plan_limit(self._deployment, pool, limit)
+        limit = self._limit(pool, text)
+        until = _until(form, time.time()) if text != _BACK else None
+        plan = plan_limit(self._deployment, pool, limit, until)
         if "seen" in form and form["seen"] != _seen(plan):
             raise RequestRefusedError(
                 409,
@@ -170,8 +202,12 @@ class Actions:
         if plan.action == "none":
             return DonePage(())
         self._log.refuse_full()
-        self._deployment.set_limit(pool, limit)
-        change = PoolChange(time.time(), visitor.who, "limit", pool, plan.live, limit)
+        if until is None:
+            self._deployment.set_limit(pool, limit)
+        else:
+            self._deployment.set_limit(pool, limit, until)
+        after = plan.after if text == _BACK else limit
+        change = PoolChange(time.time(), visitor.who, "limit", pool, plan.live, after, until=until)
         self._log.add(change)
         return DonePage((change,))
 
@@ -190,6 +226,9 @@ class Actions:
                 400, f"{len(names)} pools are chosen.", remedy=f"Choose at most {POOLS_MAX}."
             )
         plans, left = [], {}
+        now = time.time()
+        until = _until(query, now) if action == "pause" else None
+        temporary = self._temporary() if action == "resume" else {}
         for pool in names:
             _refuse_name(pool)
             (state,) = self._deployment.pools([pool])
@@ -202,18 +241,22 @@ class Actions:
                 if state.limit != 0:
                     left[pool] = "it is not paused"
                     continue
-                if limit is None:
+                if pool in temporary:
+                    limit = temporary[pool].lasting_limit
+                elif limit is None:
                     left[pool] = (
                         "its limit before the pause is not known: set it on the pool's page"
                     )
                     continue
-            plans.append(plan_limit(self._deployment, pool, limit))
+            plans.append(plan_limit(self._deployment, pool, limit, until))
         return SeveralPage(
             action,
             tuple(plans),
-            tuple(line for plan in plans for line in _consequences(plan)),
+            tuple(line for plan in plans for line in consequences(plan, now)),
             left,
             "\n".join(map(_seen, plans)),
+            "" if until is None else date_text(until),
+            takes_until=bool(self._deployment.settings().engine),
         )
 
     def set_several(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
@@ -232,14 +275,22 @@ class Actions:
         self._log.refuse_full()
         settings = self._deployment.pool_settings()
         wanted: dict[str, PoolSettings | None] = {
-            plan.pool: replace(settings.get(plan.pool, NOTHING_SET), limit=plan.after)
+            plan.pool: settings.get(plan.pool, NOTHING_SET).with_limit(plan.declared, plan.until)
             for plan in page.plans
         }
-        before = {plan.pool: plan.live for plan in page.plans}
+        plans = {plan.pool: plan for plan in page.plans}
         done = []
         for pool in self._deployment.set_pools(wanted) if wanted else ():
-            after = {plan.pool: plan.after for plan in page.plans}[pool]
-            change = PoolChange(time.time(), visitor.who, "limit", pool, before[pool], after)
+            plan = plans[pool]
+            change = PoolChange(
+                time.time(),
+                visitor.who,
+                "limit",
+                pool,
+                plan.live,
+                plan.after,
+                until=plan.until,
+            )
             self._log.add(change)
             done.append(change)
         return DonePage(tuple(done))
@@ -295,6 +346,17 @@ class Actions:
             )
         return DonePage(tuple(done))
 
+    def _temporary(self) -> dict[str, PoolSettings]:
+        """The settings of the pools that have a temporary limit."""
+        found = self._deployment.pool_settings().items()
+        return {pool: settings for pool, settings in found if settings.fall_back is not None}
+
+    def _limit(self, pool: str, text: str) -> int | None:
+        """The limit that a form says; None: the pool has none of its own."""
+        if text != _BACK:
+            return _limit(text)
+        return self._deployment.pool_settings().get(pool, NOTHING_SET).lasting_limit
+
     def _find(self, subject: str) -> tuple[Freeable, ...]:
         return find_freeable(self._deployment, pool_or_run(self._deployment, subject), time.time())
 
@@ -316,17 +378,11 @@ def _refuse_name(pool: str) -> None:
         )
 
 
+def _until(form: Mapping[str, str], now: float) -> float | None:
+    text = form.get("until", "").strip()
+    return read_until(text, now) if text else None
+
+
 def _seen(plan: PoolPlan) -> str:
-    return "" if plan.own is None else str(plan.own)
-
-
-def _consequences(plan: PoolPlan) -> tuple[str, ...]:
-    if plan.action == "none":
-        return (f"{pool_text(plan.pool)} has this limit already.",)
-    first = (
-        f"{pool_text(plan.pool)}: limit {limit_text(plan.live)} becomes {limit_text(plan.after)}."
-    )
-    pause = (
-        ("No step starts while the limit is 0; running steps continue.",) if not plan.after else ()
-    )
-    return (first, *pause, *affected(plan))
+    own = "" if plan.own is None else str(plan.own)
+    return own if plan.fall_back is None else f"{own} after {plan.live} {plan.fall_back.at}"

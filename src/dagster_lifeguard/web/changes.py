@@ -40,6 +40,7 @@ class PoolChange:
         pool: The pool; empty for slots of several.
         before: The limit in force before; None if it was unlimited.
         after: The limit that was set.
+        until: When it falls back by itself; None if it lasts.
         run_id: Whose slots were freed; empty for a limit.
         step_key: The same.
         forced: Whether they were freed although somebody may still have worked under them.
@@ -54,6 +55,7 @@ class PoolChange:
     run_id: str = ""
     step_key: str = ""
     forced: bool = False
+    until: float | None = None
 
 
 class _Account(RotatingFileHandler):

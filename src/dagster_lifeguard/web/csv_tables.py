@@ -65,6 +65,7 @@ def _pools(page: Any) -> Iterable[Mapping[str, Any]]:
             "state": row.standing.value,
             "held": pool.held,
             "limit": pool.limit,
+            "limit_until": None if pool.fall_back is None else pool.fall_back.at,
             "limit_set_by": "" if row.origin is None else row.origin.source,
             "limit_set_at": None if row.origin is None else row.origin.at,
             "drift": "" if row.origin is None else row.origin.drift,
@@ -143,7 +144,7 @@ def _trend(page: Any) -> Iterable[Mapping[str, Any]]:
 
 def _limits(page: Any) -> Iterable[Mapping[str, Any]]:
     for change in () if page.account is None else page.account.changes:
-        yield {"at": change.at, "limit": change.limit}
+        yield {"at": change.at, "limit": change.limit, "until": change.until}
 
 
 def _executions(page: Any) -> Iterable[Mapping[str, Any]]:
@@ -345,6 +346,7 @@ TABLES: Mapping[
                 "state",
                 "held",
                 "limit",
+                "limit_until",
                 "limit_set_by",
                 "limit_set_at",
                 "drift",
@@ -405,7 +407,7 @@ TABLES: Mapping[
             _trend,
         ),
         "waits": (("at_least_seconds", "below_seconds", "count"), _histogram),
-        "limits": (("at", "limit"), _limits),
+        "limits": (("at", "limit", "until"), _limits),
         "changes": (
             ("at", "what", "before", "after", "run_id", "step_key", "forced", "who"),
             _changes,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dagster_lifeguard.deployment.history import read_ledger
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind
+from dagster_lifeguard.engine.rules.pool_settings import FallBack
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.limits.plan import make_plan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.limits.plan import PoolPlan
     from dagster_lifeguard.web.changes import PoolChange
 
-Source = Literal["file", "own", "default", "none"]
+Source = Literal["file", "own", "temporary", "default", "none"]
 
 _SAME_CHANGE_SECONDS = 60.0
 """A change of this server and one in the ledger are the same if they are not farther apart."""
@@ -38,8 +39,8 @@ class LimitOrigin:
 
     Attributes:
         source: ``file``: the pool's own limit, which is the one that the file declares. ``own``:
-            its own limit. ``default``: it has none, and the default limit is in force. ``none``:
-            it is unlimited.
+            its own limit. ``temporary``: a limit that falls back by itself. ``default``: it has
+            none, and the default limit is in force. ``none``: it is unlimited.
         at: When it was set; None if that is not known.
         who: Who set it over this server; empty if that is not known.
         drift: How the pool differs from the file: ``the file says 4``; empty if it does not.
@@ -83,8 +84,9 @@ class LimitOrigins:
             return LimitOrigin("default" if pool.from_default else "none", drift=drift)
         is_declared = pool.pool in self.declared and not drift
         source: Source = "file" if is_declared else "own"
-        entry = self.changed.get(pool.pool)
-        at = None if entry is None or entry.limit != pool.limit else entry.at
+        if pool.fall_back is not None:
+            source = "temporary"
+        at = _since(self.changed.get(pool.pool), pool.limit)
         if change is None or change.after != pool.limit:
             return LimitOrigin(source, at, drift=drift)
         if at is None:
@@ -145,6 +147,16 @@ class LimitOriginReader:
                 if before is None or before.number < entry.number:
                     self._changed[entry.pool] = entry
         self._after = max(newest[0].number - LATE_MAX, 0) if newest else 0
+
+
+def _since(entry: Entry | None, limit: int) -> float | None:
+    """Since when this limit is in force, by the newest change of it that the ledger tells."""
+    if entry is None:
+        return None
+    if entry.limit == limit:
+        return entry.at
+    fall_back = FallBack.read(entry.detail) if entry.detail else None
+    return fall_back.at if fall_back is not None and fall_back.limit == limit else None
 
 
 def _drift(plan: PoolPlan) -> str:

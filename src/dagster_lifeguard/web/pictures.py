@@ -29,6 +29,8 @@ from dagster_lifeguard.texts import (
     number,
     printable,
     short,
+    temporary_text,
+    until_text,
     window_text,
 )
 from dagster_lifeguard.web.pages.window import PARTS
@@ -138,9 +140,15 @@ def input_text(at: float) -> str:
 
 def origin_text(origin: LimitOrigin, now: float) -> str:
     """What set a limit, and when and by whom as far as that is known."""
-    words = {"file": "lifeguard.yaml", "own": "own limit", "default": "default limit", "none": ""}
+    words = {
+        "file": "lifeguard.yaml",
+        "own": "own limit",
+        "temporary": "temporary limit",
+        "default": "default limit",
+        "none": "",
+    }
     parts = [words[origin.source]]
-    if origin.source in ("file", "own") and origin.at is not None:
+    if origin.source in ("file", "own", "temporary") and origin.at is not None:
         parts.append(moment_text(origin.at, now, 3600.0))
     if origin.who:
         parts.append(f"by {printable(origin.who)}")
@@ -273,8 +281,10 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "spans": spans_of,
     "spread": spread_text,
     "step_of": step_of,
+    "temporary": temporary_text,
     "the_limit": limit_text,
     "ticks": ticks_of,
+    "until": until_text,
     "tone": tone_of,
     "window": window_text,
     "x": x_of,

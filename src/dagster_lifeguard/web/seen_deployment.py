@@ -171,8 +171,8 @@ class SeenDeployment:
     def pool_settings(self) -> Mapping[str, PoolSettings]:
         return self._deployment.pool_settings()
 
-    def set_limit(self, pool: str, limit: int | None) -> None:
-        del limit
+    def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
+        del limit, until
         raise _refusal([pool])
 
     def set_pools(self, settings: Mapping[str, PoolSettings | None]) -> Iterator[str]:

@@ -209,7 +209,8 @@ class PoolView:
             more slots than the limit.
         whole: Whether ``queue`` is the whole queue and not just its front.
         fence: The largest fence given so far.
-        limit_known: The limit that the engine last saw or set; another program may have changed it.
+        limit_known: The lasting limit that the engine last saw or set; another program may have
+            changed it.
         due_ns: When the next start of the rate is due, in nanoseconds; see ``rate``.
         holders: If the order is fair: for each held slot, the group that holds it.
         turn: If the order is fair: the pool's turn, in 1/1000 of a slot; see ``order``.
@@ -413,9 +414,11 @@ class Entry:
             fence until then, so that grants and changes of a pool are in order of their fences.
         seconds: For a grant: seconds waited. For a release or expiry: seconds held. Else None.
         limit: For a limit entry: the new limit; None if the limit was deleted.
-        detail: For a rate entry: the new rate, such as ``100/minute, burst 10``; None if it was
-            deleted. If the clock was set back and ``due_ns`` was corrected, the entry repeats the
-            rate. For an order entry: the new order, such as ``fair(tag:team)`` or ``fifo``.
+        detail: For a limit entry: if the limit is temporary, its end, as ``FallBack`` writes it.
+            The end itself has no entry: see ``fall_backs``. For a rate entry: the new rate, such as
+            ``100/minute, burst 10``; None if it was deleted. If the clock was set back and
+            ``due_ns`` was corrected, the entry repeats the rate. For an order entry: the new order,
+            such as ``fair(tag:team)`` or ``fifo``.
         number: Larger for a later entry of the same pool, in the order of their commits, even if
             the clock is set back; filled in by the store. For entries of different pools,
             PostgreSQL may commit the larger number first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_lifeguard.engine.rules.model import (
@@ -19,7 +20,7 @@ from dagster_lifeguard.engine.rules.model import (
     TicketKey,
 )
 from dagster_lifeguard.engine.rules.order import line, members_to_see, queue_of, turns_in_force
-from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings, most_slots
 from dagster_lifeguard.engine.rules.rate import Rate
 
 if TYPE_CHECKING:
@@ -55,18 +56,19 @@ def holdings(
     )
 
 
-def pool_view(pool: str, row: Sequence[Any], taken: Iterable[int]) -> PoolView:
+def pool_view(pool: str, row: Sequence[Any], taken: Iterable[int], now: float) -> PoolView:
     """The view of a pool without its queue.
 
     Args:
         pool: The pool.
         row: Its row: fence, limit_known, due_ns, turn, and the columns of its settings.
         taken: Numbers of the slots that are held.
+        now: The store's clock.
     """
     fence, limit_known, due_ns, turn, *of_settings = row
     return PoolView(
         pool=pool,
-        settings=settings(of_settings),
+        settings=settings(of_settings, now),
         taken=frozenset(taken),
         fence=fence,
         limit_known=limit_known,
@@ -87,13 +89,17 @@ def fair_view(
         found: The view without its queue.
         holders: The group that holds each slot.
         heads: The first of each line, of those lines of each size that are ranked best: where the
-            turn of its group begins, if that is known, and the row of a waiter.
+            turn of its group begins, if that is known, and the row of a waiter. Perhaps also of
+            lines that ask for more slots than the limit.
         asking: Where the turn of the group that asks begins, if it is known.
     """
+    most = most_slots(found.pool, found.settings.limit, found.limit_known)
     turns = dict(asking)
     firsts: dict[str, QueuedTicket] = {}
     for begins, *row in heads:
         head = waiter(row)
+        if head.slots > most:
+            continue
         if begins is not None:
             turns[head.group] = begins
         first = firsts.setdefault(head.group, head)
@@ -127,10 +133,12 @@ def with_queue(found: PoolView, queue: Iterable[Sequence[Any]]) -> PoolView:
     Args:
         found: The view with some of its queue, or none.
         queue: The others of the best-ranked waiters, one more than are seen if there are so many,
-            and perhaps some that are not: rows (number, priority, slots, since, run_id, step_key,
-            session, group).
+            and perhaps some that are not, or that ask for more slots than the limit: rows (number,
+            priority, slots, since, run_id, step_key, session, group).
     """
-    everybody = replace(found, queue=(*found.queue, *map(waiter, queue)))
+    most = most_slots(found.pool, found.settings.limit, found.limit_known)
+    others = (other for other in map(waiter, queue) if other.slots <= most)
+    everybody = replace(found, queue=(*found.queue, *others))
     ranked = [waiter for _, waiter in queue_of(everybody)]
     whole = len(ranked) <= WAITERS_SEEN_MAX
     return replace(everybody, queue=tuple(ranked[:WAITERS_SEEN_MAX]), whole=whole)
@@ -205,32 +213,49 @@ def waiter(row: Sequence[Any]) -> QueuedTicket:
     )
 
 
-def settings(row: Sequence[Any]) -> PoolSettings:
-    """The settings of a row (limit, rate_starts, rate_seconds, rate_burst, fair_by)."""
-    limit, starts, seconds, burst, fair_by = row
-    return PoolSettings(limit, None if starts is None else Rate(starts, seconds, burst), fair_by)
+def settings(row: Sequence[Any], now: float) -> PoolSettings:
+    """The settings in force at this time, by a row of the columns of settings.
+
+    Args:
+        row: limit, rate_starts, rate_seconds, rate_burst, fair_by, temporary_limit,
+            temporary_until.
+        now: The store's clock.
+    """
+    limit, starts, seconds, burst, fair_by, temporary, until = row
+    rate = None if starts is None else Rate(starts, seconds, burst)
+    lasting = PoolSettings(limit, rate, fair_by)
+    return lasting if until is None else lasting.with_limit(temporary, until).at(now)
+
+
+def all_settings(found: Iterable[Sequence[Any]], now: float) -> dict[str, PoolSettings]:
+    """The settings of the pools that have any, of rows (pool, and the columns of settings)."""
+    read = ((pool, settings(row, now)) for pool, *row in sorted(found, key=itemgetter(0)))
+    return {pool: of_pool for pool, of_pool in read if of_pool != NOTHING_SET}
 
 
 def kept_settings(found: PoolSettings) -> dict[str, object]:
-    """The columns of the engine's own table for these settings; Dagster's has the limit."""
+    """The columns of the engine's own table for these settings; Dagster's has the lasting limit."""
     rate = found.rate
     return {
         "rate_starts": rate and rate.starts,
         "rate_seconds": rate and rate.seconds,
         "rate_burst": rate and rate.burst,
         "fair_by": found.fair_by,
+        "temporary_limit": None if found.fall_back is None else found.limit,
+        "temporary_until": None if found.fall_back is None else found.fall_back.at,
     }
 
 
 def set_settings(changes: Changes) -> Iterator[tuple[str, dict[str, object]]]:
     """Statements that write the settings of pools, with their arguments."""
     for pool, before, after in changes.settings:
-        if after.limit != before.limit:
-            if after.limit is None:
+        limit = after.lasting_limit
+        if limit != before.lasting_limit:
+            if limit is None:
                 yield "delete_limit", {"pool": pool}
             else:
-                yield "set_limit", {"pool": pool, "limit": after.limit}
-            yield "know_limit", {"pool": pool, "limit": after.limit}
+                yield "set_limit", {"pool": pool, "limit": limit}
+            yield "know_limit", {"pool": pool, "limit": limit}
         yield "set_settings", {"pool": pool, **kept_settings(after)}
         if after.fair_by != before.fair_by:
             yield "regroup", {"pool": pool, "group": None if after.fair_by is None else ""}

@@ -43,7 +43,7 @@ def read_recording(
         DeploymentError: It cannot be read, has no ledger, or pools have no effect.
     """
     settings = deployment.settings()
-    live = deployment.pool_settings()
+    live = {pool: found.lasting for pool, found in deployment.pool_settings().items()}
     rules = deployment.run_queue()
     if settings.granularity == "run":
         if rules is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.fall_backs import FallBacks
 from dagster_lifeguard.engine.rules.launch_order import priority_of
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -58,6 +59,7 @@ class _Ledger:
         self.changes: list[Change] = []
         self.reordered: set[str] = set()
         self._limit_told: set[str] = set()
+        self._ends = FallBacks()
 
     def _settings(self, pool: str) -> PoolSettings:
         if pool not in self.now:
@@ -69,7 +71,7 @@ class _Ledger:
         return self.now[pool]
 
     def look(self, entries: Iterable[Entry], *, before: bool) -> None:
-        for entry in entries:
+        for entry in self._ends.among(entries):
             settings = self._settings(entry.pool)
             if entry.kind is EntryKind.GRANTED:
                 self._granted(entry, before=before)
@@ -79,6 +81,11 @@ class _Ledger:
                     grant.ended = grant.at + (entry.seconds or 0.0)
             else:
                 self._changed(entry, settings, before=before)
+
+    def end(self, until: float) -> None:
+        """Take the ends of temporary limits that no entry of their pools came after."""
+        for entry in self._ends.rest(until):
+            self._changed(entry, self._settings(entry.pool), before=False)
 
     def _granted(self, entry: Entry, *, before: bool) -> None:
         name = (entry.run_id, entry.step_key, entry.fence)
@@ -133,6 +140,7 @@ def from_ledger(
     read = _Ledger(past, live, default_limit)
     read.look(past.before, before=True)
     read.look(past.since, before=False)
+    read.end(until)
     tags = tags_of({grant.key.run_id for grant in read.grants.values()})
     runs = queue.past_runs(since, until)
     executions = (
@@ -156,7 +164,7 @@ def from_ledger(
         in_order(executions, runs),
         {**settings_in_force(live, default_limit, queue.pools), **read.first},
         queue,
-        tuple(read.changes),
+        tuple(sorted(read.changes, key=lambda change: change.at)),
         doubts=(
             *general_doubts(unended),
             *queue.doubts(),

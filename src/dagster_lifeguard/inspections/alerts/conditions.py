@@ -9,6 +9,7 @@ import json
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
@@ -167,7 +168,8 @@ class _Sight:
             self.over[state.pool] = (state.limit, over)
             limit, before = self._memory.over.get(state.pool, (None, 0))
             is_told = f"{rules.OVER_LIMIT.name}/{state.pool}" in self._memory.told
-            if limit == state.limit and (over > before or is_told):
+            rises = over > before and state.pool not in self._limits_set
+            if limit == state.limit and (rises or is_told):
                 yield rules.OVER_LIMIT, over
         elif state.limit is not None:
             self.over[state.pool] = (state.limit, 0)
@@ -186,6 +188,18 @@ class _Sight:
             self.standing[state.pool] = (moved, since)
             if self._now - since >= rules.STANDING_SECONDS:
                 yield rules.QUEUE_STANDS, count
+
+    @cached_property
+    def _limits_set(self) -> frozenset[str]:
+        """The pools whose limit was set since the look before: a short-lived limit may be over."""
+        deployment, entry = self._deployment, self._memory.entry
+        if entry is None or not isinstance(deployment, InstanceDeployment):
+            return frozenset()
+        if not deployment.settings().engine:
+            return frozenset()
+        with closing(store_of(deployment.instance.event_log_storage)) as store:
+            entries = read_ledger(store, kind=EntryKind.LIMIT, first=entry + 1)
+            return frozenset(entry.pool for entry in entries)
 
     def _expired(self) -> Mapping[str, int]:
         """For each pool how often slots were taken back since the look before."""

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from dagster_lifeguard.compat.events import read_event_rows
 from dagster_lifeguard.deployment.history import read_span
 from dagster_lifeguard.deployment.instance import InstanceDeployment
-from dagster_lifeguard.engine.rules.pool_settings import own_limits
+from dagster_lifeguard.engine.rules.pool_settings import (
+    LIMIT_MAX,
+    limit_in_force,
+    own_limits,
+)
 from dagster_lifeguard.errors import DeploymentError
 from dagster_lifeguard.insight.pool_account import open_ledger
 from dagster_lifeguard.inspections.audit.audit_result import Caveat
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
+    from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.rules.rate import Rate
     from dagster_lifeguard.inspections.audit.audit_result import Audit, Source, Subject
 
@@ -128,7 +133,7 @@ def _audit(
         by = "ledger" if with_ledger else "event-logs"
     live = deployment.pool_settings()
     limits = Limits(
-        own_limits(live),
+        _own_limits(live, settings.default_limit),
         settings.default_limit,
         per_run=settings.granularity == "run",
         expressions=settings.engine is not False,
@@ -159,6 +164,19 @@ def _audit(
     for subject in _ENGINES:
         judged = _with_caveat(judged, subject, Caveat.LEDGER_ONLY, int(bool(settings.engine)))
     return AuditReport(judged, judged)
+
+
+def _own_limits(live: Mapping[str, PoolSettings], default_limit: int | None) -> dict[str, int]:
+    """The limits of today; of a pool with a temporary limit, the higher of its two.
+
+    Which of them was in force when is only known by a ledger that tells when it was set.
+    """
+    found = own_limits(live)
+    for pool, settings in live.items():
+        if settings.fall_back is not None:
+            lasting = limit_in_force(pool, settings.lasting_limit, default_limit)
+            found[pool] = LIMIT_MAX if lasting is None else max(found[pool], lasting)
+    return found
 
 
 _ENGINES: tuple[Subject, ...] = ("fences", "leases")

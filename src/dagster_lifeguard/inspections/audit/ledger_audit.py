@@ -1,13 +1,15 @@
 """An audit of the engine's ledger: every grant, release, limit and rate, as they were committed.
 
 Nothing is estimated. Of one pool, the order of the entries is the order in which the engine
-decided, whatever the clocks say: a pool is locked while an entry of it is written.
+decided, whatever the clocks say: a pool is locked while an entry of it is written. Only the end of
+a temporary limit has no entry: it comes before the first entry that the engine wrote after it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.fall_backs import FallBacks
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.rules.rate import Rate
@@ -50,6 +52,7 @@ def audit_ledger(
     judged = _Judged(past, default_limit, LongWaits(long_seconds))
     judged.look(past.before, judging=False)
     judged.look(past.since, judging=True)
+    judged.end(until)
     return judged.audit(past.begin, since, until, events_of)
 
 
@@ -59,6 +62,7 @@ class _Judged:
     def __init__(self, past: LedgerSpan, default_limit: int | None, waits: LongWaits) -> None:
         self._sweep = Sweep({Lane("pool", pool): limit for pool, limit in past.limits.items()})
         self._starts = Starts(past.rates)
+        self._ends = FallBacks()
         self._fences = Fences()
         self._leases = Leases()
         self._clock = ClockSteps()
@@ -79,13 +83,12 @@ class _Judged:
         sweep = self._sweep
         sweep.judging = judging
         last: tuple[str, str, int] | None = None
-        for entry in entries:
+        for entry in self._ends.among(entries):
             lane = Lane("pool", entry.pool)
             if judging:
                 self._clock.entry(entry.pool, entry.at)
             if entry.kind is EntryKind.LIMIT:
-                limit = limit_in_force(entry.pool, entry.limit, self._default_limit)
-                sweep.set_limit(lane, entry.at, limit)
+                self._limit(entry)
                 continue
             if entry.kind is EntryKind.RATE:
                 rate = Rate.read(entry.detail) if entry.detail else None
@@ -106,6 +109,15 @@ class _Judged:
                     self._caveats["limits"][Caveat.BEGAN_BEFORE] += 1
                 if judging and entry.kind is EntryKind.EXPIRED:
                     self._leases.expired(entry)
+
+    def end(self, until: float) -> None:
+        """Take the ends of temporary limits that no entry of their pools came after."""
+        for entry in self._ends.rest(until):
+            self._limit(entry)
+
+    def _limit(self, entry: Entry) -> None:
+        limit = limit_in_force(entry.pool, entry.limit, self._default_limit)
+        self._sweep.set_limit(Lane("pool", entry.pool), entry.at, limit)
 
     def _granted(self, entry: Entry, occupant: Occupant) -> None:
         self._starts.start(entry.pool, occupant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from dagster_lifeguard.engine.rules.pool_expressions import is_held_by_asset
 from dagster_lifeguard.engine.rules.pool_settings import own_limits
 from dagster_lifeguard.engine.rules.shown_names import enumerate_some, pool_text, pools_text
 from dagster_lifeguard.inspections.doctor.check import Told, check
+from dagster_lifeguard.texts import temporary_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,12 +63,18 @@ def limit_zero(subject: Examined) -> Iterator[Told]:
         state = states.get(pool)
         if (subject.settings.default_limit if state is None else state.limit) == 0:
             waiting = 0 if state is None else subject.held_back.waits_for(state).count
+            end = None if state is None else state.settings.fall_back
+            limit = "0" if end is None else temporary_text(0, end.at, end.limit, time.time())
+            back = shlex.join(["lifeguard", "limit", pool, "--back"])
             yield Told(
-                f"The limit of {pool_text(pool)} is 0: it is paused, and what asks for it waits.",
-                "Give it a limit, if that is not meant.",
+                f"The limit of {pool_text(pool)} is {limit}: it is paused, and what asks for it "
+                "waits.",
+                "Give it a limit, if that is not meant."
+                if end is None
+                else "The pause ends by itself. End it now, if it is not meant.",
                 names=[pool],
                 evidence=[f"{waiting} waiting", *_users(subject, [pool])],
-                commands=[_set(pool)],
+                commands=[_set(pool) if end is None else back],
             )
 
 

@@ -142,7 +142,9 @@ class MemoryStore(ByLook):
 
     def settings(self) -> Mapping[str, PoolSettings]:
         with self._lock:
-            return dict(sorted(self.rows.settings.items()))
+            now = self._clock()
+            found = ((pool, kept.at(now)) for pool, kept in sorted(self.rows.settings.items()))
+            return {pool: settings for pool, settings in found if settings != NOTHING_SET}
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self._lock:
@@ -171,7 +173,7 @@ class MemoryStore(ByLook):
     def _snapshot(self, pool: str) -> PoolSnapshot:
         everything = PoolSnapshot(
             pool=pool,
-            settings=self.rows.settings.get(pool, NOTHING_SET),
+            settings=self.rows.settings.get(pool, NOTHING_SET).at(self._clock()),
             holdings=tuple(
                 replace(
                     holding,
@@ -333,7 +335,7 @@ class MemoryStore(ByLook):
 
     def _pool_view(self, pool: str, now: float) -> PoolView:
         rows = self.rows
-        settings = rows.settings.get(pool, NOTHING_SET)
+        settings = rows.settings.get(pool, NOTHING_SET).at(now)
         holders = {
             number: rows.holdings[key].groups.get(pool, "")
             for (name, number), key in rows.slots.items()

@@ -108,8 +108,8 @@ class MemoryTables:
             self.settings[pool] = after
             if after == NOTHING_SET:
                 del self.settings[pool]
-            if after.limit != before.limit:
-                self.limits_known[pool] = after.limit
+            if after.lasting_limit != before.lasting_limit:
+                self.limits_known[pool] = after.lasting_limit
             if after.fair_by not in (None, before.fair_by):
                 self._ungroup(pool)
         self.limits_known.update(changes.limits_known)

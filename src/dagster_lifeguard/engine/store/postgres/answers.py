@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def pool_view(found: Sequence[Any]) -> PoolView:
+def pool_view(found: Sequence[Any], now: float) -> PoolView:
     """A pool, and those of its queue that decisions look at unless its order is fair."""
     pool, *row, taken, queue = found
-    view = rows.pool_view(pool, row, taken or ())
+    view = rows.pool_view(pool, row, taken or (), now)
     return view if view.settings.fair_by is not None else rows.with_queue(view, queue or ())
 
 
 def snapshot(found: Sequence[Any]) -> PoolSnapshot:
     """A pool with everybody who holds or waits."""
-    pool, *of_settings = found[:6]
-    (due_ns, held, waiting, turn, holders, turns, groups) = found[6:-3]
+    pool, now, *of_settings = found[:9]
+    (due_ns, held, waiting, turn, holders, turns, groups) = found[9:-3]
     over_holdings, over_tickets, lost_steps = found[-3:]
     seen = PoolSnapshot(
         pool=pool,
-        settings=rows.settings(of_settings),
+        settings=rows.settings(of_settings, now),
         holdings=holdings(held),
         waiting=tickets(waiting),
         due_ns=due_ns or 0,

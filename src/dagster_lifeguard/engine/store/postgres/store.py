@@ -125,7 +125,7 @@ class PostgresStore:
                 now=now,
                 session_alive=True,
                 lease_ends=None,
-                pools=self._pool_views(views, {}),
+                pools=self._pool_views(views, {}, now),
                 holdings=(Holding(key, grant.slots, grant.fence, since=since),),
             )
             notifications = wake_ups(next_up(view))
@@ -191,16 +191,16 @@ class PostgresStore:
             now=now,
             session_alive=alive,
             lease_ends=lease_ends,
-            pools=self._pool_views(pools, groups or {}),
+            pools=self._pool_views(pools, groups or {}, now),
             holdings=answers.holdings(held),
             tickets=answers.tickets(waiting),
             sessions=sessions,
         )
 
     def _pool_views(
-        self, found: Sequence[Any] | None, groups: Mapping[str, str]
+        self, found: Sequence[Any] | None, groups: Mapping[str, str], now: float
     ) -> dict[str, PoolView]:
-        views = {pool[0]: answers.pool_view(pool) for pool in found or ()}
+        views = {pool[0]: answers.pool_view(pool, now) for pool in found or ()}
         for name, view in views.items():
             if view.settings.fair_by is not None:
                 views[name] = self._fair_view(view, groups.get(name))
@@ -275,7 +275,8 @@ class PostgresStore:
         return rows.pools_of(view.holdings, view.tickets)
 
     def settings(self) -> Mapping[str, PoolSettings]:
-        return {pool: rows.settings(row) for pool, *row in sorted(self._run("all_settings"))}
+        found = self._run("all_settings")
+        return rows.all_settings((row for _, *row in found), found[0][0]) if found else {}
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         return tuple(map(answers.snapshot, self._run("snapshots", list(pools))))

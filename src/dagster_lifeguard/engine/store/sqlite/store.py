@@ -116,7 +116,7 @@ class SqliteStore(ByLook):
             row = connection.execute(_SQL["pool"], (pool,)).fetchone()
         is_asked_for, *of_pool = row
         taken = [number for (number,) in connection.execute(_SQL["taken"], (pool,))]
-        view = rows.pool_view(pool, of_pool, taken)
+        view = rows.pool_view(pool, of_pool, taken, now)
         is_fair = view.settings.fair_by is not None
         if not (is_asked_for or is_fair):
             return view
@@ -265,8 +265,7 @@ class SqliteStore(ByLook):
 
     def settings(self) -> Mapping[str, PoolSettings]:
         with self.connection.reading() as connection:
-            found = sorted(connection.execute(_SQL["all_settings"]))
-            return {pool: rows.settings(row) for pool, *row in found}
+            return rows.all_settings(connection.execute(_SQL["all_settings"]), clock())
 
     def snapshots(self, pools: Sequence[str]) -> tuple[PoolSnapshot, ...]:
         with self.connection.reading() as connection:
@@ -278,7 +277,7 @@ class SqliteStore(ByLook):
                 TicketKey(run_id, step_key): label
                 for run_id, step_key, label in connection.execute(_SQL["lost_steps"], {"now": now})
             }
-            found = tuple(self._snapshot(connection, pool, *over, lost) for pool in pools)
+            found = tuple(self._snapshot(connection, pool, now, *over, lost) for pool in pools)
             connection.execute("COMMIT")
             return found
 
@@ -294,6 +293,7 @@ class SqliteStore(ByLook):
         self,
         connection: sqlite3.Connection,
         pool: str,
+        now: float,
         over_holdings: Collection[tuple[str, str]],
         over_tickets: Collection[int],
         lost: Mapping[TicketKey, str],
@@ -305,7 +305,7 @@ class SqliteStore(ByLook):
         waiting = list(connection.execute(_SQL["tickets_of_pool"], {"pool": pool}))
         found = PoolSnapshot(
             pool=pool,
-            settings=rows.settings(of_settings),
+            settings=rows.settings(of_settings, now),
             holdings=self._holdings(connection, held),
             waiting=self._tickets(connection, waiting),
             due_ns=due_ns or 0,

@@ -88,7 +88,7 @@ SELECT ({holdings} WHERE h.run_id = $1::text AND h.step_key = $2::text),
           WHERE t.run_id = $1::text AND t.step_key = $2::text AND t.number IN ({over_tickets}));
 
 -- name: snapshots
-SELECT asked.pool, {settings}, p.due_ns,
+SELECT asked.pool, ({read_clock}), {settings}, p.due_ns,
   ({holdings} WHERE h.pool = asked.pool),
   ({tickets} JOIN lifeguard_queue q ON q.number = t.number WHERE q.pool = asked.pool),
   p.turn,
@@ -116,18 +116,20 @@ LEFT JOIN concurrency_limits l
 LEFT JOIN lifeguard_pools p ON p.pool = asked.pool
 ORDER BY asked.place;
 
--- What is set of a pool: its limit in Dagster's table, and the rest.
+-- What is set of a pool: its lasting limit in Dagster's table, and the rest.
 -- part: settings
-l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by;
+l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by,
+  p.temporary_limit, p.temporary_until;
 
 -- part: state
 EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = $2::text AND lease_until > 0),
 (SELECT min(lease_until) FROM lifeguard_sessions);
 
--- The most slots that can be had of a pool at once, as far as the engine has seen its limit.
+-- The most slots that can be had of a pool at once, as far as the engine has seen its limit. A
+-- temporary limit may be over; who reads the queue knows that, by the clock of the view.
 -- part: most
 CASE WHEN starts_with(p.pool, {all_partitions}) THEN {slots_max}
-  ELSE coalesce(l."limit", p.limit_known, {slots_max}) END;
+  ELSE greatest(p.temporary_limit, coalesce(l."limit", p.limit_known, {slots_max})) END;
 
 -- Of the session of a ticket. Looked up by its key: a join may begin at all sessions that live.
 -- part: lease
@@ -256,6 +258,7 @@ WITH idle AS (
   WHERE l."limit" IS NOT DISTINCT FROM presumed."limit"
     AND p.rate_starts IS NULL
     AND p.fair_by IS NULL
+    AND (p.temporary_until IS NULL OR p.temporary_until <= ({read_clock}))
     AND NOT EXISTS (SELECT 1 FROM lifeguard_holdings h WHERE h.pool = presumed.pool)
     AND NOT EXISTS (SELECT 1 FROM lifeguard_queue q WHERE q.pool = presumed.pool AND q.queued)
   HAVING count(*) = cardinality($1::text[])
@@ -381,7 +384,7 @@ UPDATE lifeguard_pools SET limit_known = $2::integer WHERE pool = $1::text;
 -- name: set_settings
 UPDATE lifeguard_pools
 SET rate_starts = $2::integer, rate_seconds = $3::integer, rate_burst = $4::integer,
-  fair_by = $5::text
+  fair_by = $5::text, temporary_limit = $6::integer, temporary_until = $7::double precision
 WHERE pool = $1::text;
 
 -- Nobody's group by one tag says anything about another.
@@ -415,14 +418,15 @@ DELETE FROM lifeguard_groups WHERE pool = $1::text AND NOT in_line AND begins <=
 UPDATE lifeguard_pools SET due_ns = $2::bigint WHERE pool = $1::text;
 
 -- name: all_settings
-SELECT l.concurrency_key, {settings}
+SELECT ({read_clock}), l.concurrency_key, {settings}
 FROM concurrency_limits l LEFT JOIN lifeguard_pools p ON p.pool = l.concurrency_key
 WHERE l.using_default_limit IS NOT TRUE
 UNION ALL
-SELECT p.pool, {settings}
+SELECT ({read_clock}), p.pool, {settings}
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
-WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL) AND l.concurrency_key IS NULL;
+WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL OR p.temporary_until IS NOT NULL)
+  AND l.concurrency_key IS NULL;
 
 -- name: add_entry
 INSERT INTO lifeguard_ledger

@@ -5,7 +5,7 @@ CREATE TABLE lifeguard_schema (version INTEGER NOT NULL, usable_from INTEGER NOT
 
 -- One row for each pool ever claimed. The largest fence given, and the limit last seen. Its rate,
 -- if it has one, and what that counts with. The tag by which it is fair, if it is,
--- and its turn.
+-- and its turn. A temporary limit and its end, which counts while the clock is before that end.
 CREATE TABLE lifeguard_pools (
   pool TEXT NOT NULL PRIMARY KEY,
   fence BIGINT NOT NULL DEFAULT 0,
@@ -15,10 +15,12 @@ CREATE TABLE lifeguard_pools (
   rate_burst INTEGER,
   due_ns BIGINT NOT NULL DEFAULT 0,
   fair_by TEXT,
+  temporary_limit INTEGER,
+  temporary_until DOUBLE PRECISION,
   turn BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX lifeguard_pools_set ON lifeguard_pools (pool)
-  WHERE rate_starts IS NOT NULL OR fair_by IS NOT NULL;
+  WHERE rate_starts IS NOT NULL OR fair_by IS NOT NULL OR temporary_until IS NOT NULL;
 
 -- One row for each live process: the version of its package, and of the tables that it knows.
 CREATE TABLE lifeguard_sessions (

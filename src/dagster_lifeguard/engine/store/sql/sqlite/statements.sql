@@ -2,9 +2,10 @@
 SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_until > 0),
        (SELECT min(lease_until) FROM lifeguard_sessions);
 
--- What is set of a pool: its limit in Dagster's table, and the rest.
+-- What is set of a pool: its lasting limit in Dagster's table, and the rest.
 -- part: settings
-l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by;
+l."limit", p.rate_starts, p.rate_seconds, p.rate_burst, p.fair_by,
+  p.temporary_limit, p.temporary_until;
 
 -- name: pool
 SELECT EXISTS (SELECT 1 FROM lifeguard_queue q WHERE q.pool = p.pool),
@@ -216,7 +217,8 @@ UPDATE lifeguard_pools SET limit_known = :limit WHERE pool = :pool;
 
 -- name: set_settings
 UPDATE lifeguard_pools SET rate_starts = :rate_starts, rate_seconds = :rate_seconds,
-  rate_burst = :rate_burst, fair_by = :fair_by
+  rate_burst = :rate_burst, fair_by = :fair_by,
+  temporary_limit = :temporary_limit, temporary_until = :temporary_until
 WHERE pool = :pool;
 
 -- Nobody's group by one tag says anything about another.
@@ -258,7 +260,8 @@ UNION ALL
 SELECT p.pool, {settings}
 FROM lifeguard_pools p
 LEFT JOIN concurrency_limits l ON l.concurrency_key = p.pool AND l.using_default_limit IS NOT TRUE
-WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL) AND l.concurrency_key IS NULL;
+WHERE (p.rate_starts IS NOT NULL OR p.fair_by IS NOT NULL OR p.temporary_until IS NOT NULL)
+  AND l.concurrency_key IS NULL;
 
 -- name: settings_of_pool
 SELECT p.due_ns, p.turn, {settings}
