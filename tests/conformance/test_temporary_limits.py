@@ -157,10 +157,13 @@ def test_dagsters_own_table_keeps_the_lasting_limit(place, engine):
     if isinstance(place, MemoryPlace):
         return  # There is no table of Dagster's.
     engine.change_pool("api", limit=2)
-    set_until(engine, 5)
+    until = set_until(engine, 5)
     assert place.sql('SELECT "limit" FROM concurrency_limits') == [(2,)]
     assert ask(engine, "a").granted
-    assert limit_entries(engine)[0] == (2, None)
+    age_temporary_limit(place, "api", HOUR)
+    assert ask(engine, "b").granted
+    # Neither the beginning nor the end is taken for a change by another program.
+    assert limit_entries(engine) == [(2, None), (5, f"until {until!r}, then 2")]
 
 
 def test_another_program_that_writes_dagsters_table_changes_the_lasting_limit(place, engine):
@@ -259,12 +262,17 @@ def test_waiters_too_large_for_a_limit_that_has_fallen_crowd_out_nobody(place, e
     """Of the queue a decision sees the first: those that ask for more than the limit are not."""
     engine.set_pools({"api": PoolSettings(2, fair_by=fair_by)})
     set_until(engine, 6)
-    assert ask(engine, "holds", "api*6").granted
+
+    def claim(run_id, slots):
+        tags = {"team": run_id}  # Each is a group of its own.
+        return engine.claim(run_id, "step", Demand.of({"api": slots}), 0, lambda: tags)
+
+    assert claim("holds", 6).granted
     for number in range(40):
-        assert not ask(engine, f"large{number}", "api*5").granted
+        assert not claim(f"large{number}", 5).granted
     age_temporary_limit(place, "api", HOUR)
     engine.release("holds", "step")
-    assert ask(engine, "small").granted
+    assert claim("small", 1).granted
 
 
 def test_a_fair_pool_counts_with_the_limit_in_force(place, engine):
@@ -283,19 +291,21 @@ def test_a_fair_pool_counts_with_the_limit_in_force(place, engine):
     assert not claim.granted
 
 
-def test_no_step_waits_under_the_locks_for_a_time_beyond_the_end(new_engine):
+def test_no_step_waits_under_the_locks_for_a_time_beyond_the_end():
     """The view shows the limits of before: a grant would be above the limit of its time."""
-    engine = new_engine()
-    engine.change_pool("api", limit=9, rate=Rate(1, 1))
+    now = [1000.0]
+    engine = Engine(MemoryStore(clock=lambda: now[0]), EngineOptions())
+    engine.change_pool("api", limit=9)
+    engine.change_pool("api", rate=Rate(1, 1))
     assert ask(engine, "a").granted
-    start = engine.store.ledger(pool="api", count_max=1)[0].at + 1.0
-    engine.limit_until("api", 0, start + HOUR)
-    engine.set_pools({"api": PoolSettings(9, Rate(1, 1), fall_back=FallBack(start - 1e-4, 0))})
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while engine.store.now() < start and time.monotonic() < deadline:
-        ask(engine, "b")
+    engine.change_pool("api", limit=0)
+    now[0] = 1000.999
+    engine.limit_until("api", 9, 1000.9995)
+    verdict = ask(engine, "b")  # Its start is due in a millisecond, and the pool is paused then.
+    assert (verdict.reason, verdict.ready_at) == (WaitReason.RATE, 1001.0)
+    now[0] = 1001.0
     assert ask(engine, "b").reason is WaitReason.PAUSED
-    assert len(engine.snapshot("api").holdings) == 1
+    engine.close()
 
 
 # ---- a claim by a guess --------------------------------------------------------------------------
