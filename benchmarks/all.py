@@ -45,7 +45,7 @@ BENCHMARKS = (
     "web",
 )
 """Memory is measured first: Linux counts for a process what its parent had at the fork."""
-LONG = ("foreseen", "long_life")
+LONG = ("foreseen", "estimates", "long_life")
 """Part of ``--full`` only; ``--only`` runs them short."""
 BASELINE = Path(__file__).with_name("BASELINE.md")
 BUSY_LOAD_PER_CORE = 0.3
@@ -92,7 +92,7 @@ def main() -> int:
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     run, wanted = facts(), options.only or BENCHMARKS + (LONG if options.full else ())
     found: list[Measure] = []
-    failed = []
+    failed: list[str] = []
     for number, name in enumerate(wanted, start=1):
         print(f"[{number}/{len(wanted)}] {name} ...", file=sys.stderr, flush=True)
         began = time.monotonic()

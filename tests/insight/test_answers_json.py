@@ -8,11 +8,12 @@ from enum import Enum
 from pathlib import Path
 
 from dagster_lifeguard.insight import durations as past
-from dagster_lifeguard.insight import explanation, forecast, freeing, overview, pools, run_queue
+from dagster_lifeguard.insight import estimate, explanation, freeing, overview, pools, run_queue
+from dagster_lifeguard.insight.simulation import track_record
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "answers-json.md"
-MODULES = (past, forecast, overview, pools, run_queue, explanation, freeing)
-ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable")
+MODULES = (past, estimate, overview, pools, run_queue, explanation, freeing, track_record)
+ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable", "TrackRecord")
 
 
 def documented() -> dict[str, list[str]]:

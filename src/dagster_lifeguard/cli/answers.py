@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from dagster_lifeguard.insight.estimate import Estimate
     from dagster_lifeguard.insight.explanation import Explanation
-    from dagster_lifeguard.insight.forecast import Estimate
     from dagster_lifeguard.insight.overview import PoolSummary
     from dagster_lifeguard.insight.pools import Holder, Waiter
     from dagster_lifeguard.insight.run_queue import QueuePlace

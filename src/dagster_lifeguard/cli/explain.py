@@ -16,8 +16,9 @@ from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.errors import LifeguardError, UnknownNameError
-from dagster_lifeguard.insight.durations import Durations, read_durations
+from dagster_lifeguard.insight.durations import Durations
 from dagster_lifeguard.insight.explanation import Explanation, explain
+from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.subject import Subject, asset_or_run
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ def explain_command(
             ) from None
         meant = Subject("asset", subject, texts=declared, never_ran=True)
     now = time.time()
-    past = (
-        read_durations(deployment, settings, now - window, now) if window else Durations(now, now)
-    )
+    past = read_past(deployment, settings, now - window, now) if window else Durations(now, now)
     found = explain(deployment, meant, settings, past, time.time())
     if as_json:
         click.echo(json.dumps(_as_json(found, deployment.name), indent=2))

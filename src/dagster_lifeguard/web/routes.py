@@ -127,6 +127,7 @@ PAGES_OF: Mapping[str, Route] = {
             load=asked.load(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
+            record=asked.look.record,
         ),
     ),
     "assets": Route(
