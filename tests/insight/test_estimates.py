@@ -9,11 +9,11 @@ from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
-from dagster_lifeguard.insight.estimate import Estimate, NoEstimate
+from dagster_lifeguard.insight.estimate import PLAYS, Estimate, NoEstimate
 from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.shapes import Shape, Shapes, ShapeStep
-from dagster_lifeguard.insight.simulation.estimating import PLAYS, TICKETS_MAX, estimate
+from dagster_lifeguard.insight.simulation.estimating import TICKETS_MAX, estimate
 from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
 from dagster_lifeguard.insight.wording import estimate_text
 

@@ -18,7 +18,6 @@ from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.errors import LifeguardError, UnknownNameError
 from dagster_lifeguard.insight.durations import Durations
 from dagster_lifeguard.insight.explanation import Explanation, explain
-from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.subject import Subject, asset_or_run
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def explain_command(
 
     Exit codes: 0 shown, 2 usage error.
     """
+    from dagster_lifeguard.insight.past import read_past  # noqa: PLC0415 - slow
+
     settings = deployment.settings()
     try:
         meant = asset_or_run(deployment, subject)

@@ -22,7 +22,6 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import Durations, read_durations
 from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.overview import overview
-from dagster_lifeguard.insight.past import read_past_and_record
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
 from dagster_lifeguard.insight.run_queue import queued_for
@@ -215,6 +214,8 @@ class _Look:
         return _Sight(text, described, (state, [run.run_id for run in queued.first]))
 
     def _past_until(self, now: float, pool: str | None = None) -> Durations:
+        from dagster_lifeguard.insight.past import read_past_and_record  # noqa: PLC0415 - slow
+
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
             since = now - self._window
             if pool is None:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+PLAYS = (199, 99, 49, 19, 9)
+"""How many plays an estimate may come from: one more than these is a multiple of ten, for the
+reason in ``simulation.estimating``."""
+
+WORK = 15_000
+"""So many tickets and runs are played for estimates, or a little more, in about half a second."""
+
 
 class NoEstimate(str, Enum):
     """Why there is no estimate."""

@@ -11,8 +11,8 @@ from dagster_lifeguard.deployment.contract import is_leaked
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+from dagster_lifeguard.insight.estimate import WORK
 from dagster_lifeguard.insight.queue_look import in_line
-from dagster_lifeguard.insight.simulation.estimating import WORK, estimate
 from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
 
 if TYPE_CHECKING:
@@ -51,23 +51,25 @@ class Outlook:
         """When these waiting steps start, and perhaps when others do."""
         unknown = set(keys) - self._steps.keys()
         if unknown:
-            found, _ = estimate(self._present, self._shapes, unknown, work=self._work)
-            self._steps |= found
+            self._steps |= self._estimate(unknown, ())[0]
         return self._steps
 
     def of_runs(self, run_ids: Iterable[str]) -> Mapping[str, Estimate]:
         """When these queued runs leave the queue, and perhaps when others do."""
         unknown = set(run_ids) - self._runs.keys()
         if unknown:
-            _, found = estimate(self._present, self._shapes, (), unknown, work=self._work)
-            self._runs |= found
+            self._runs |= self._estimate((), unknown)[1]
         return self._runs
 
-    @property
-    def _present(self) -> Present:
+    def _estimate(
+        self, keys: Collection[TicketKey], run_ids: Collection[str]
+    ) -> tuple[dict[TicketKey, Estimate], dict[str, Estimate]]:
+        # A shell that completes a name does without it, and so without Dagster.
+        from dagster_lifeguard.insight.simulation.estimating import estimate  # noqa: PLC0415
+
         if self._told is None:
             self._told = self._tell()
-        return self._told
+        return estimate(self._told, self._shapes, keys, run_ids, work=self._work)
 
 
 def read_outlook(

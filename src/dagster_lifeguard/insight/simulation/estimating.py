@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.insight.durations import quantile
-from dagster_lifeguard.insight.estimate import Estimate, NoEstimate
+from dagster_lifeguard.insight.estimate import PLAYS, WORK, Estimate, NoEstimate
 from dagster_lifeguard.insight.simulation.drawing import Futures
 from dagster_lifeguard.insight.simulation.world import play
 
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import TicketKey
     from dagster_lifeguard.insight.shapes import Shapes
     from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
-
-PLAYS = (199, 99, 49, 19, 9)
-"""How many plays there may be: one more than these is a multiple of ten, see above."""
-
-WORK = 15_000
-"""So many tickets and runs are played in all, or a little more, in about half a second."""
 
 TICKETS_MAX = 2_000
 """Of the tickets at pools only so many are played, those that asked first."""

@@ -17,8 +17,9 @@ from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.launch_order import by_priority
 from dagster_lifeguard.engine.rules.rate import nanoseconds
 from dagster_lifeguard.insight.durations import quantile
+from dagster_lifeguard.insight.estimate import PLAYS
 from dagster_lifeguard.insight.shapes import Shapes
-from dagster_lifeguard.insight.simulation.estimating import PLAYS, estimate
+from dagster_lifeguard.insight.simulation.estimating import estimate
 from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
 from dagster_lifeguard.insight.simulation.recent_past import launching_share
 
