@@ -47,7 +47,7 @@ BENCHMARKS = (
     "web",
 )
 """Memory is measured first: Linux counts for a process what its parent had at the fork."""
-LONG = ("foreseen", "long_life")
+LONG = ("foreseen", "estimates", "long_life")
 """Part of ``--full`` only; ``--only`` runs them short."""
 BUSY_LOAD_PER_CORE = 0.3
 

@@ -9,11 +9,22 @@ from pathlib import Path
 
 from dagster_lifeguard.engine.rules import pool_settings
 from dagster_lifeguard.insight import durations as past
-from dagster_lifeguard.insight import explanation, forecast, freeing, overview, pools, run_queue
+from dagster_lifeguard.insight import estimate, explanation, freeing, overview, pools, run_queue
+from dagster_lifeguard.insight.simulation import track_record
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "answers-json.md"
-MODULES = (pool_settings, past, forecast, overview, pools, run_queue, explanation, freeing)
-ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable")
+MODULES = (
+    pool_settings,
+    past,
+    estimate,
+    overview,
+    pools,
+    run_queue,
+    explanation,
+    freeing,
+    track_record,
+)
+ROOTS = ("Overview", "Pool", "Queued", "Explanation", "Freeable", "TrackRecord")
 
 
 def documented() -> dict[str, list[str]]:

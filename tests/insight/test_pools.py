@@ -13,8 +13,10 @@ from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 from dagster_lifeguard.cli.pool_tables import overview_table
 from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
-from dagster_lifeguard.insight.durations import Durations, Sample, Spread, quantile, read_durations
+from dagster_lifeguard.insight.durations import Durations, Sample, Spread, quantile
+from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.overview import overview
+from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.pools import look_into, runs_in
 from dagster_lifeguard.insight.waits import NOBODY
 
@@ -22,7 +24,7 @@ NOTHING = Durations(NOW, NOW)
 
 
 def past(*executions, settings=SETTINGS) -> Durations:
-    return read_durations(Told(past=list(executions)), settings, NOW - 86400, NOW)
+    return read_past(Told(past=list(executions)), settings, NOW - 86400, NOW)
 
 
 class TestPast:
@@ -35,7 +37,6 @@ class TestPast:
         assert found.holds["db"].seconds == (10.0, 30.0)
         assert found.holds["api"].seconds == (30.0,)
         assert found.own_holds["db", "load"].seconds == (10.0, 30.0)
-        assert found.run_seconds["job"].seconds == (10.0, 30.0)
 
     def test_what_goes_on_has_waited_and_not_held(self):
         found = past(executed("a", {"load": "db"}, 10.0, waited=4.0, ended=False))
@@ -152,7 +153,9 @@ class TestOverview:
 
 class TestPool:
     def look(self, state, *runs, past=NOTHING):
-        return look_into(state, NOBODY, {r.run_id: r for r in runs}, past, NOW)
+        told = Told([state], list(runs))
+        outlook = read_outlook(told, SETTINGS, [state], past, NOW, told.unfinished_runs())
+        return look_into(state, NOBODY, {r.run_id: r for r in runs}, past, NOW, outlook)
 
     def test_holders_and_queue(self):
         executions = [executed(f"x{n}", {"step": "db"}, 30.0) for n in range(5)]

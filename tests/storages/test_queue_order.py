@@ -19,6 +19,7 @@ except ImportError:  # before 1.11
 
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.insight.durations import Durations
+from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.queue_look import in_line
 from dagster_lifeguard.insight.run_queue import places_in_queue
 from dagster_lifeguard.storage.queue_rules import queue_rules, remembered_turns
@@ -258,7 +259,8 @@ def test_what_is_told_of_the_queue_is_the_order_in_which_the_daemon_launches(
         assert told[: len(found)] == [run.run_id for run in found]
         assert len(told) == len(set(told))
         unfinished, settings = deployment.unfinished_runs(), deployment.settings()
-        places = places_in_queue(deployment, told, unfinished, settings, Durations(0, 0), 0)
+        outlook = read_outlook(deployment, settings, (), Durations(0, 0), 0, unfinished)
+        places = places_in_queue(deployment, told, unfinished, settings, 0, outlook)
         assert [places[run_id].position for run_id in told] == list(range(1, len(told) + 1))
         launch(instance, found[0])
         end(instance, found[0])

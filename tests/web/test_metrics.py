@@ -17,6 +17,8 @@ from web_server import serving
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.deployment.open import open_deployment
+from dagster_lifeguard.insight.simulation.track_record import TrackRecord
+from dagster_lifeguard.web import deployment_reader
 from dagster_lifeguard.web.expiries import Expiries
 from dagster_lifeguard.web.metrics import LABELS_MAX, OTHER, Metrics
 
@@ -51,6 +53,22 @@ def test_gauges_tell_each_pool_as_it_was_seen():
     assert found["lifeguard_pool_held_slots", "free"] == 0
     assert ("lifeguard_pool_limit_slots", "free") not in found
     assert found["lifeguard_pools", ""] == 2
+
+
+def test_how_often_estimates_held_is_told_once_it_is_known(monkeypatch):
+    told = Told(states=[pool("orders", 1, [holds("a")], [waits("b")])])
+    record = TrackRecord(0.0, waits=200, held=156)
+    monkeypatch.setattr(deployment_reader, "read_record", lambda *_: record)
+    with serving(told, window=3600) as url:
+        name = "lifeguard_estimates_held_ratio"
+        eventually(lambda: name in httpx.get(f"{url}/metrics").text)
+        found = samples(httpx.get(f"{url}/metrics").text)
+        assert found[name, ""] == 0.78
+        assert found["lifeguard_estimates_judged_waits", ""] == 200
+        page = httpx.get(f"{url}/pools/orders").text
+        assert "of 200 waits of the last week, 78 % started within the estimated range" in page
+        assert httpx.get(f"{url}/pools/orders.json").json()["record"]["held"] == 156
+    assert not [name for name, _ in metrics_of(told, window=0) if "estimates" in name]
 
 
 def test_ten_thousand_pools_are_few_series():

@@ -12,6 +12,7 @@ from dagster_lifeguard.cli.tables import Facts
 from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.deadline import deadline_text
+from dagster_lifeguard.insight.estimate import PLAYS
 from dagster_lifeguard.insight.step_answer import State
 from dagster_lifeguard.insight.wording import (
     blockage_text,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from dagster_lifeguard.insight.estimate import Estimate
     from dagster_lifeguard.insight.explanation import Explanation
-    from dagster_lifeguard.insight.forecast import Estimate
     from dagster_lifeguard.insight.overview import PoolSummary
     from dagster_lifeguard.insight.pools import Holder, Waiter
     from dagster_lifeguard.insight.run_queue import QueuePlace
@@ -333,6 +334,8 @@ def _drawn(estimate: Estimate, found: Explanation) -> str:
     if estimate.missing is None and estimate.samples:
         executions = number(estimate.samples, "execution")
         text += f", drawn from {executions} of the last {window_text(found.window)}"
+    if 0 < estimate.plays < PLAYS[0]:
+        text += f"; simulated only {estimate.plays} times, as much is ahead"
     return text
 
 

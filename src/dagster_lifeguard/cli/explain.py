@@ -16,7 +16,7 @@ from dagster_lifeguard.cli.duration_option import read_duration
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.errors import LifeguardError, UnknownNameError
-from dagster_lifeguard.insight.durations import Durations, read_durations
+from dagster_lifeguard.insight.durations import Durations
 from dagster_lifeguard.insight.explanation import Explanation, explain
 from dagster_lifeguard.insight.subject import Subject, asset_or_run
 
@@ -73,6 +73,8 @@ def explain_command(
 
     Exit codes: 0 shown, 2 usage error.
     """
+    from dagster_lifeguard.insight.past import read_past  # noqa: PLC0415 - slow
+
     settings = deployment.settings()
     try:
         meant = asset_or_run(deployment, subject)
@@ -86,9 +88,7 @@ def explain_command(
             ) from None
         meant = Subject("asset", subject, texts=declared, never_ran=True)
     now = time.time()
-    past = (
-        read_durations(deployment, settings, now - window, now) if window else Durations(now, now)
-    )
+    past = read_past(deployment, settings, now - window, now) if window else Durations(now, now)
     found = explain(deployment, meant, settings, past, time.time())
     if as_json:
         click.echo(json.dumps(_as_json(found, deployment.name), indent=2))

@@ -13,6 +13,7 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.wording import (
     MISSING,
     reason_text,
+    record_text,
     short_blockage,
     short_estimate,
     spread_text,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.overview import Overview, PoolSummary
     from dagster_lifeguard.insight.pools import Holder, Pool, Waiter
     from dagster_lifeguard.insight.run_queue import Queued
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
 
 ROWS_MAX = 50
 """Of holders and of a queue only so many are listed, unless --all asks for each."""
@@ -205,6 +207,7 @@ def pool_report(
     window: float,
     settings: Settings,
     rows_max: int | None,
+    record: TrackRecord | None = None,
 ) -> RenderableType:
     """One pool with everyone in it.
 
@@ -216,6 +219,7 @@ def pool_report(
         window: Seconds of the past that durations are of.
         settings: Of the deployment.
         rows_max: How many holders, and how many of the queue, to list; None for all.
+        record: How well estimates fitted; None if that was not looked at.
     """
     summary = pool.summary
     by_run = settings.granularity == "run"
@@ -230,6 +234,8 @@ def pool_report(
             told = f"p50 {duration_text(of_that.p50)}, p95 {duration_text(of_that.p95)}"
             facts.append(("of that", f"{told} in the run queue"))
         facts.append(("holds", f"{spread_text(pool.holds)} in the last {last}"))
+    if record is not None:
+        facts.append(("estimates", record_text(record)))
     parts += [Facts(facts), Text()]
     if pool.holders:
         parts += _listed(_holders(pool.holders[:rows_max], now, by_run=by_run),

@@ -20,6 +20,7 @@ from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.durations import Durations, read_durations
+from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.overview import overview
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dagster_lifeguard.deployment.contract import Deployment
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
 
 _AROUND_ROWS = 10
 """Lines of a screen that pools are not listed in: the rest of the table, sums, long names."""
@@ -45,6 +47,9 @@ _LISTED_MAX = 100
 
 _PAST_AGAIN_SECONDS = 60.0
 """While watching, percentiles are read anew so often: it costs more than to look at the pools."""
+
+_RECORD_WORK = 10_000
+"""How much is played to see how well estimates fitted: some tenths of a second."""
 
 _INTERVAL_MIN = 0.1
 
@@ -143,6 +148,7 @@ class _Look:
         self._window = window
         self._settings = deployment.settings()
         self._past = Durations(0.0, 0.0)
+        self._record: TrackRecord | None = None
 
     def at_all(self, pattern: str | None, *, show_all: bool, on_screen: bool) -> _Sight:
         states, now = self._deployment.pools(), time.time()
@@ -175,14 +181,14 @@ class _Look:
     def at_one(self, name: str, *, show_all: bool) -> _Sight:
         state, now = find_pool(self._deployment, name), time.time()
         runs = runs_in(self._deployment, [state])
-        past = self._past_until(now)
+        past = self._past_until(now, name)
         settings = self._settings
-        by_run = settings.granularity == "run"
-        line = () if by_run else self._deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+        line = self._deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
         held_back = read_held_back(self._deployment, settings, [state], now, line)
-        found = look_into(state, held_back, runs, past, now)
+        outlook = read_outlook(self._deployment, settings, [state], past, now, line)
+        found = look_into(state, held_back, runs, past, now, outlook)
         queued_max = None if show_all else QUEUED_MAX
-        queued = queued_for(self._deployment, name, settings, past, now, queued_max, line)
+        queued = queued_for(self._deployment, name, settings, now, queued_max, line, outlook)
         text = pool_report(
             found,
             queued,
@@ -191,7 +197,9 @@ class _Look:
             window=past.until - past.since,
             settings=self._settings,
             rows_max=None if show_all else ROWS_MAX,
+            record=self._record,
         )
+        record = None if self._record is None else asdict(self._record)
         seen = {
             "at": now,
             "granularity": self._settings.granularity,
@@ -200,14 +208,22 @@ class _Look:
         }
 
         def described() -> dict[str, Any]:
-            return self._named(seen | asdict(found) | {"queued": asdict(queued)})
+            more = {"queued": asdict(queued), "record": record}
+            return self._named(seen | asdict(found) | more)
 
         return _Sight(text, described, (state, [run.run_id for run in queued.first]))
 
-    def _past_until(self, now: float) -> Durations:
+    def _past_until(self, now: float, pool: str | None = None) -> Durations:
+        from dagster_lifeguard.insight.past import read_past_and_record  # noqa: PLC0415 - slow
+
         if self._window and now - self._past.until > _PAST_AGAIN_SECONDS:
             since = now - self._window
-            self._past = read_durations(self._deployment, self._settings, since, now)
+            if pool is None:
+                self._past = read_durations(self._deployment, self._settings, since, now)
+            else:
+                self._past, self._record = read_past_and_record(
+                    self._deployment, self._settings, since, now, pool, _RECORD_WORK
+                )
         return self._past
 
     def _named(self, found: dict[str, Any]) -> dict[str, Any]:

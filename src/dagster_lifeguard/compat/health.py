@@ -46,6 +46,7 @@ class RunQueue:
         heeds_pools: Whether it holds back runs that would wait for a pool.
         buffer: How many runs more than a pool has slots it lets go.
         interval_seconds: How often its daemon looks; Dagster's default where that is not told.
+        launches_at_once: How many runs its daemon launches at once; 1 where that is not told.
     """
 
     runs_max: int
@@ -53,6 +54,7 @@ class RunQueue:
     heeds_pools: bool
     buffer: int
     interval_seconds: float = 5.0
+    launches_at_once: int = 1
 
 
 @dataclass(frozen=True)

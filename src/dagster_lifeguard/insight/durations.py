@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dagster_lifeguard.engine.rules.pool_expressions import Term, asked_by, of_assets
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.graphs import as_holders
+from dagster_lifeguard.insight.shapes import SAMPLES_MIN, Shapes
 from dagster_lifeguard.policy.partitions import of_partitions
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.deployment.history import RunExecution, StepExecution
+    from dagster_lifeguard.insight.shapes import RunSoFar
 
 _Key = TypeVar("_Key")
 
@@ -27,9 +29,6 @@ SAMPLES_MAX = 1000
 RUNS_MAX = 500
 """Of the runs that ended only so many of the latest are read, and as many of those under way: what
 a look at the past costs does not grow with the window, or with how much runs."""
-
-SAMPLES_MIN = 3
-"""With fewer past executions than this there is no estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,8 @@ class Durations:
         pool_waits: For each pool, how long of that they waited at the pool, in their run's time.
         holds: For each pool, how long it was held.
         own_holds: The same for each pool and step, or, under granularity ``run``, pool and job.
-        run_seconds: For each job, how long its runs took from leaving the queue to their end.
+        shapes: What runs and holds were like, for estimates.
+        so_far: How far the runs in progress had come at the end of the window, by run id.
     """
 
     since: float
@@ -100,7 +100,8 @@ class Durations:
     pool_waits: Mapping[str, Sample] = field(default_factory=dict)
     holds: Mapping[str, Sample] = field(default_factory=dict)
     own_holds: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
-    run_seconds: Mapping[str, Sample] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=Shapes)
+    so_far: Mapping[str, RunSoFar] = field(default_factory=dict)
 
     def holds_of(self, pool: str, name: str) -> Sample | None:
         """How long this step (or job), or else any step, holds the pool; None: not known."""
@@ -121,23 +122,31 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(rank, 1) - 1]
 
 
+def read_history(deployment: Deployment, since: float, until: float) -> tuple[RunExecution, ...]:
+    """The runs of a window, or of the end of it where these are many."""
+    return tuple(deployment.history(since, until, latest=RUNS_MAX))
+
+
 def read_durations(
     deployment: Deployment, settings: Settings, since: float, until: float
 ) -> Durations:
     """Look at the executions of a window, or of the end of it where these are many."""
+    return durations_of(read_history(deployment, since, until), settings, since, until)
+
+
+def durations_of(
+    history: Iterable[RunExecution], settings: Settings, since: float, until: float
+) -> Durations:
+    """What these runs tell of a window."""
     waits: dict[str, deque[float]] = defaultdict(_newest)
     queue_waits: dict[str, deque[float]] = defaultdict(_newest)
     pool_waits: dict[str, deque[float]] = defaultdict(_newest)
     holds: dict[str, deque[float]] = defaultdict(_newest)
     own_holds: dict[tuple[str, str], deque[float]] = defaultdict(_newest)
-    run_seconds: dict[str, deque[float]] = defaultdict(_newest)
     ends = []
-    for run in deployment.history(since, until, latest=RUNS_MAX):
+    for run in history:
         if run.ended is not None:
             ends.append(run.ended)
-        left_queue = run.dequeued or run.started
-        if left_queue is not None and run.ended is not None:
-            run_seconds[run.job_name].append(run.ended - left_queue)
         for use in uses(run, settings):
             waits[use.pool].append(use.waited)
             queue_waits[use.pool].append(use.queued)
@@ -153,7 +162,6 @@ def read_durations(
         pool_waits=_samples(pool_waits),
         holds=_samples(holds),
         own_holds=_samples(own_holds),
-        run_seconds=_samples(run_seconds),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
@@ -12,7 +13,7 @@ from dagster_lifeguard.engine.rules.model import TicketKey
 from dagster_lifeguard.engine.rules.pool_expressions import ticket_name
 from dagster_lifeguard.insight.deadline import Deadline, deadline_of
 from dagster_lifeguard.insight.durations import terms_of, terms_of_asset, terms_of_step
-from dagster_lifeguard.insight.forecast import latest_of
+from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.overview import PoolSummary, summarize
 from dagster_lifeguard.insight.pools import Pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import BEFORE_LAUNCH, IN_QUEUE_OR_PROGRESS
@@ -237,9 +238,12 @@ class _Look:
         if not unfinished:
             unfinished = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
         self.held_back = read_held_back(deployment, settings, found, now, unfinished)
+        self._outlook = read_outlook(deployment, settings, found, past, now, unfinished)
         queued = {run.run_id for run in runs if run.status == "QUEUED"}
         self._places = (
-            places_in_queue(deployment, queued, unfinished, settings, past, now, self.states)
+            places_in_queue(
+                deployment, queued, unfinished, settings, now, self._outlook, self.states
+            )
             if queued
             else {}
         )
@@ -327,7 +331,12 @@ class _Look:
         if state is State.QUEUED and place is not None:
             estimate = place.estimate
         elif state is State.WAITING:
-            estimate = latest_of(waiter.estimate for waiter in waiting)
+            # One that waits at several pools has one estimate. Its step may wait with several
+            # tickets, of slots inside it.
+            estimate = max(
+                (waiter.estimate for waiter in waiting),
+                key=lambda e: inf if e.missing is not None else e.typical or 0.0,
+            )
         return StepAnswer(
             run_id=run.run_id,
             job_name=run.job_name,
@@ -374,7 +383,7 @@ class _Look:
         if name not in self._looked_into:
             state = self.states[name]
             self._looked_into[name] = look_into(
-                state, self.held_back, self._runs, self._past, self._now
+                state, self.held_back, self._runs, self._past, self._now, self._outlook
             )
         return self._looked_into[name]
 

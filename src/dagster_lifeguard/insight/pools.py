@@ -7,19 +7,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
-from dagster_lifeguard.engine.rules.model import WaitReason, is_script
+from dagster_lifeguard.engine.rules.model import TicketKey, WaitReason, is_script
 from dagster_lifeguard.engine.rules.rate import nanoseconds
-from dagster_lifeguard.insight.forecast import (
-    Candidate,
-    Estimate,
-    ForecastHolder,
-    forecast,
-    later_of,
-)
+from dagster_lifeguard.insight.estimate import Estimate, NoEstimate
 from dagster_lifeguard.insight.overview import PoolSummary, spread_of, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.deployment.contract import (
         Deployment,
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
         WaitingStep,
     )
     from dagster_lifeguard.insight.durations import Durations, Spread
+    from dagster_lifeguard.insight.outlook import Outlook
     from dagster_lifeguard.insight.waits import HeldBack
 
 
@@ -164,7 +159,12 @@ def startable(states: Iterable[PoolState], held_back: HeldBack, now: float) -> d
 
 
 def look_into(
-    state: PoolState, held_back: HeldBack, runs: Mapping[str, Run], past: Durations, now: float
+    state: PoolState,
+    held_back: HeldBack,
+    runs: Mapping[str, Run],
+    past: Durations,
+    now: float,
+    outlook: Outlook,
 ) -> Pool:
     """One pool with everyone in it.
 
@@ -172,15 +172,13 @@ def look_into(
         state: The pool.
         held_back: The runs that the run queue holds back.
         runs: The runs in it; see ``runs_in``.
-        past: For estimates and typical durations.
+        past: For typical durations.
         now: When the pool was looked at.
+        outlook: For estimates.
     """
     holders = tuple(_holder(state.pool, step, runs, past, now) for step in state.holding)
     starts = _starts(state, now)
-    estimates = [
-        later_of(estimate, Estimate(start, start, start))
-        for estimate, start in zip(_estimates(state, holders, runs, past), starts, strict=True)
-    ]
+    estimates = _estimates(state, outlook)
     return Pool(
         summary=summarize(state, held_back, past, now),
         holders=holders,
@@ -246,7 +244,7 @@ def _waiter(
     )
 
 
-def _name(step: HoldingStep | WaitingStep, run: Run | None) -> str:
+def _name(step: HoldingStep, run: Run | None) -> str:
     """By what the past knows it: its step, or, where the run holds, its job."""
     return step.step_key or ("" if run is None else run.job_name)
 
@@ -286,22 +284,12 @@ def _reasons(state: PoolState, starts: Sequence[float]) -> list[WaitReason]:
     return reasons
 
 
-def _estimates(
-    state: PoolState, holders: Collection[Holder], runs: Mapping[str, Run], past: Durations
-) -> tuple[Estimate, ...]:
-    if state.limit is None:  # It waited before the limit went, and looks again soon.
-        return (Estimate(0.0, 0.0, 0.0),) * len(state.waiting)
-    occupants = [
-        ForecastHolder(
-            slots=holder.slots,
-            elapsed=holder.elapsed or 0.0,
-            sample=past.holds_of(state.pool, holder.step_key or holder.job_name or ""),
-            is_stuck=holder.is_leaked,
-        )
-        for holder in holders
-    ]
-    line = [
-        Candidate(step.slots, past.holds_of(state.pool, _name(step, runs.get(step.run_id))))
-        for step in state.waiting
-    ]
-    return forecast(state.limit, occupants, line)
+def _estimates(state: PoolState, outlook: Outlook) -> list[Estimate]:
+    """When each waiter starts, in queue order."""
+    steps = outlook.of_steps(TicketKey(s.run_id, s.step_key) for s in state.waiting if s.step_key)
+    runs = outlook.of_runs(s.run_id for s in state.waiting if not s.step_key)
+    found = (
+        steps.get(TicketKey(s.run_id, s.step_key)) if s.step_key else runs.get(s.run_id)
+        for s in state.waiting
+    )
+    return [estimate or Estimate(missing=NoEstimate.NO_HISTORY) for estimate in found]

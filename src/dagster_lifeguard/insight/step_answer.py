@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster_lifeguard.insight.forecast import Estimate
+    from dagster_lifeguard.insight.estimate import Estimate
     from dagster_lifeguard.insight.overview import PoolSummary
     from dagster_lifeguard.insight.pools import Holder, Waiter
     from dagster_lifeguard.insight.run_queue import QueuePlace

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.model import WaitReason
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.insight.forecast import Estimate, NoEstimate
+from dagster_lifeguard.insight.estimate import Estimate, NoEstimate
 from dagster_lifeguard.insight.queue_look import Obstacle
 from dagster_lifeguard.texts import duration_text, number
 
 if TYPE_CHECKING:
     from dagster_lifeguard.insight.durations import Spread
     from dagster_lifeguard.insight.run_queue import Blockage
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
 
 MISSING = {
     NoEstimate.NO_HISTORY: "too little history for the holders or for the steps ahead",
@@ -64,6 +65,19 @@ def estimate_text(estimate: Estimate) -> str:
     if estimate.latest is not None and estimate.latest < 1.0:
         return "any moment"
     return f"in about {duration_text(estimate.typical)} ({_range(estimate)})"
+
+
+def record_text(record: TrackRecord) -> str:
+    """How well estimates fitted: ``of 200 waits of the last week, 78 % started within ...``."""
+    if record.share is None:
+        return "none of the last week can be judged: too few waits, or too little before them"
+    text = (
+        f"of {number(record.waits, 'wait')} of the last week, {100 * record.share:.0f} % started "
+        "within the estimated range"
+    )
+    if record.error is not None:
+        text += f"; half of them within {100 * record.error:.0f} % of its middle"
+    return text
 
 
 def short_estimate(estimate: Estimate) -> str:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
-from dagster_lifeguard.insight.durations import Durations, read_durations, terms_of_asset, uses
+from dagster_lifeguard.insight.durations import Durations, terms_of_asset, uses
+from dagster_lifeguard.insight.past import read_past, read_record
 from dagster_lifeguard.insight.pools import runs_leaked
 from dagster_lifeguard.inspections.audit.deployment_audit import audit
 from dagster_lifeguard.web.expiries import Expiries
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.deployment.history import RunExecution
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
 
 T = TypeVar("T")
 
@@ -44,6 +46,9 @@ HISTORY_SECONDS = 2.0
 
 AUDITED_SECONDS = 3600.0
 """So much of the past is audited for the metrics."""
+
+RECORD_PAUSE_SECONDS = 300.0
+"""The pause between two judgements of estimates, or fifty times as long as one takes."""
 
 AUDIT_PAUSE_SECONDS = 300.0
 """The pause between two audits, or fifty times as long as one takes."""
@@ -203,6 +208,10 @@ class Reader:
                     "the audit of the last hour", self._audit, self._counts.audited,
                     pause=AUDIT_PAUSE_SECONDS, times=_RARE_SHARE,
                 ),
+                again(
+                    "the record of estimates", self._judge, self._tell_record,
+                    pause=RECORD_PAUSE_SECONDS, times=_RARE_SHARE,
+                ),
             ]  # fmt: skip
         await asyncio.gather(*loops)
 
@@ -266,6 +275,7 @@ class Reader:
                 past=Durations(now, now) if before is None else before.past,
                 limits=LimitOrigins() if before is None else before.limits,
                 groups={} if before is None else before.groups,
+                record=None if before is None else before.record,
                 news_of=news_since(before, settings, states, number),
             )
         )
@@ -365,6 +375,17 @@ class Reader:
         report = audit(self._deployment, since=now - AUDITED_SECONDS, until=now)
         return report.finding_count
 
+    def _judge(self, look: Look) -> TrackRecord:
+        return read_record(self._deployment, look.settings, time.time())
+
+    def _tell_record(self, record: TrackRecord) -> None:
+        look = self._look
+        if look is None or look.record == record:
+            return
+        number = look.number + 1
+        news_of = {**look.news_of, "": number}
+        self._tell(replace(look, number=number, record=record, news_of=news_of))
+
     def _remember(self, look: Look) -> tuple[Durations | None, set[str]]:
         """Read what is new of the history.
 
@@ -381,7 +402,7 @@ class Reader:
         if self._past_read is None or began - self._past_read > PAST_SECONDS:
             # No further back than is remembered: else the whole window is read each time.
             since = max(now - self._window, self._recent.since)
-            past = read_durations(look.deployment, look.settings, since, now)
+            past = read_past(look.deployment, look.settings, since, now, self._deployment)
             self._past_read = began
         return past, {use.pool for _, run in news for use in uses(run, look.settings)}
 

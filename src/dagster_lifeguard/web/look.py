@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import PoolState, Settings
     from dagster_lifeguard.insight.durations import Durations
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
     from dagster_lifeguard.web.seen_deployment import SeenDeployment
 
 
@@ -29,6 +30,7 @@ class Look:
         news_of: For each pool, the number of the look in which it last changed. Under the empty
             name: the number of the look in which something changed that concerns all pools.
         limits: What set the limits.
+        record: How well estimates of the last week fitted; None if that is not known yet.
         groups: The asset group of each pool, as far as the deployment tells it.
         trouble: Why the deployment could not be read since ``at``; empty if it could.
     """
@@ -43,6 +45,7 @@ class Look:
     limits: LimitOrigins = field(default_factory=LimitOrigins)
     groups: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
+    record: TrackRecord | None = None
 
     def has_news(self, pool: str, number: int) -> bool:
         """Whether a pool has changed since the look of this number."""

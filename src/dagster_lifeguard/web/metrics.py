@@ -164,6 +164,19 @@ class Metrics(Collector):
             )
             audited.add_metric((), self._audit_findings)
             yield audited
+        if look.record is not None and look.record.share is not None:
+            judged = GaugeMetricFamily(
+                "lifeguard_estimates_judged_waits",
+                "Waits of the last week whose estimated range is compared with what came.",
+            )
+            judged.add_metric((), look.record.waits)
+            yield judged
+            ratio = GaugeMetricFamily(
+                "lifeguard_estimates_held_ratio",
+                "The share of these waits that ended within the estimated range; 0.8 is aimed at.",
+            )
+            ratio.add_metric((), look.record.share)
+            yield ratio
         values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))

@@ -18,6 +18,7 @@ from dagster_lifeguard.insight.wording import (
     MISSING,
     estimate_text,
     reason_text,
+    record_text,
     short_estimate,
     spread_text,
 )
@@ -267,6 +268,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "date": date_text,
     "duration": duration_text,
     "estimate": estimate_text,
+    "record": record_text,
     "ground": ground_of,
     "held_text": held_text,
     "line": line,

@@ -154,6 +154,7 @@ PAGES_OF: Mapping[str, Route] = {
             trend=asked.trend(asked.name),
             source=asked.deployment,
             changes=asked.changes.newest(asked.name),
+            record=asked.look.record,
         ),
     ),
     "assets": Route(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import Demand
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Changes
-    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Start
     from dagster_lifeguard.insight.simulation.events import Events
     from dagster_lifeguard.insight.simulation.outcome import Play
 
@@ -84,16 +84,39 @@ class Admission:
             for name in asking.places:
                 self._leave_queue(asking, name, self._window[1])
 
+    def resume(self, start: Start, arrivals: Sequence[Arrival]) -> None:
+        """Let tickets hold and wait that do so at the start, whatever the rules say of holders.
+
+        The waiters look in the order of their ranks, so those that can start do.
+        """
+        for name, due_ns in start.due_ns.items():
+            self.pool(name).due_ns = due_ns
+        for place in start.holding:
+            self._let_in(self._asking_of(place, arrivals[place]), start.at)
+        waiting = []
+        for place, since in start.waiting:
+            asking = self._asking_of(place, arrivals[place])
+            self._play.asked[place] = since
+            self._enter(asking, since, start.at)
+            waiting.append(asking)
+        for asking in sorted(waiting, key=lambda a: (-a.arrival.priority, a.number)):
+            left = self._decide(asking, start.at)
+            if left:
+                self._settle(dict.fromkeys(left, _NOBODY), start.at)
+
     def ask(self, place: int, arrival: Arrival, now: float) -> None:
         """Let an arrival ask for its slots."""
+        self._play.asked[place] = now
+        left = self._decide(self._asking_of(place, arrival), now)
+        if left:
+            self._settle(dict.fromkeys(left, _NOBODY), now)
+
+    def _asking_of(self, place: int, arrival: Arrival) -> Asking:
         terms = self._terms.get(arrival.demand)
         if terms is None:
             terms = tuple((self.pool(t.name), t.slots) for t in arrival.demand.terms)
             self._terms[arrival.demand] = terms
-        self._play.asked[place] = now
-        left = self._decide(Asking(place, arrival, terms), now)
-        if left:
-            self._settle(dict.fromkeys(left, _NOBODY), now)
+        return Asking(place, arrival, terms)
 
     def release(self, asking: Asking, now: float) -> None:
         """Let a ticket give back its slots."""
@@ -293,16 +316,10 @@ class Admission:
 
     def _stand(self, asking: Asking, queue_at: Sequence[str], now: float) -> list[Pool] | None:
         if asking.since is None:
-            self._last_number += 1
-            asking.number, asking.since = self._last_number, now
-            self._asking[asking.number] = asking
-            for pool, _ in asking.terms:
-                pool.waiting += 1
-            if len(asking.terms) > 1:
-                # Out of patience is more than that long.
-                self._at_patience(asking, math.nextafter(now + self._patience, math.inf))
+            self._enter(asking, now, now)
         elif asking.places.keys() == set(queue_at):
             return None
+        assert asking.since is not None
         left = [self._pools[name] for name in asking.places if name not in queue_at]
         for pool in left:
             pool.leave(asking.places.pop(pool.name))
@@ -323,6 +340,18 @@ class Admission:
                 asking.places[pool.name] = waiter
                 pool.stand(waiter)
         return left
+
+    def _enter(self, asking: Asking, since: float, now: float) -> None:
+        """Give a ticket its number: it waits since then, and stands nowhere yet."""
+        self._last_number += 1
+        asking.number, asking.since = self._last_number, since
+        self._asking[asking.number] = asking
+        for pool, _ in asking.terms:
+            pool.waiting += 1
+        if len(asking.terms) > 1:
+            # Out of patience is more than that long.
+            moment = max(now, math.nextafter(since + self._patience, math.inf))
+            self._at_patience(asking, moment)
 
     def _leave_queue(self, asking: Asking, pool: str, now: float) -> None:
         stood = self._play.stood.setdefault(asking.place, {})
@@ -349,6 +378,7 @@ class Admission:
         place = asking.place
         self._holding[place] = asking
         self._play.granted[place] = now
+        self._play.awaited.discard(place)
         self._play.order.append(place)
         self._play.fences[place] = fence
         self._events.at(now + asking.arrival.seconds, END, asking)

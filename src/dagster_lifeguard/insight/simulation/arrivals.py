@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import Demand, TicketKey
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
@@ -14,6 +14,7 @@ PARTITION_TAG = "dagster/partition"
 """The tag with the partition of a run."""
 
 _NO_TAGS: Mapping[str, str] = {}
+_NO_RATES: Mapping[str, int] = {}
 
 
 class Submission(NamedTuple):
@@ -31,6 +32,7 @@ class Submission(NamedTuple):
         first_pools: The slots for which its first steps will ask, by pool; None where that is not
             known, or where one of these steps asks for none.
         is_queued: Whether it goes through the queue; else it is launched at once.
+        launching: For how many seconds its launch keeps the daemon from launching others.
     """
 
     run_id: str
@@ -42,6 +44,7 @@ class Submission(NamedTuple):
     pools: frozenset[str] | None = None
     first_pools: Mapping[str, int] | None = None
     is_queued: bool = True
+    launching: float = 0.0
 
 
 class Arrival(NamedTuple):
@@ -75,3 +78,32 @@ class Change(NamedTuple):
     at: float
     pool: str
     settings: PoolSettings
+
+
+class Start(NamedTuple):
+    """A moment in the middle, from which a play goes on.
+
+    Attributes:
+        at: When, in seconds since the epoch.
+        holding: The places of the arrivals that hold then. Each holds for ``seconds`` from then on;
+            infinite: for ever.
+        waiting: The places of the arrivals that wait then, in the order in which they asked, and
+            since when each waits.
+        due_ns: The state of the rate of each pool that has one; see ``rate``.
+        phase: The daemon looks at the run queue at multiples of its interval plus this.
+        awaited: The play ends when these have started.
+        awaited_runs: And when these have been launched, by their places among the submissions.
+    """
+
+    at: float
+    holding: Sequence[int] = ()
+    waiting: Sequence[tuple[int, float]] = ()
+    due_ns: Mapping[str, int] = _NO_RATES
+    phase: float = 0.0
+    awaited: Collection[int] = ()
+    awaited_runs: Collection[int] = ()
+
+    @property
+    def placed(self) -> set[int]:
+        """The places of the arrivals that hold or wait then."""
+        return {*self.holding, *(place for place, _ in self.waiting)}

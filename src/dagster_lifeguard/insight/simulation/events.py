@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 (
@@ -32,7 +33,9 @@ class Events:
         return len(self._heap)
 
     def at(self, moment: float, kind: int, what: object) -> None:
-        """Let something happen at a moment."""
+        """Let something happen at a moment; nothing happens at an infinite one."""
+        if moment == inf:
+            return
         self._added += 1
         heappush(self._heap, (moment, kind, self._added, what))
 

@@ -42,6 +42,8 @@ class Play:
             ``RUN_QUEUE``.
         launched: When each run was launched; None if it never was.
         runs_most: The most runs in progress at once.
+        awaited: The places of the arrivals that are awaited and have not started.
+        awaited_runs: The places of the runs that are awaited and have not been launched.
     """
 
     asked: list[float | None]
@@ -53,6 +55,8 @@ class Play:
     stood: dict[int, dict[str, float]] = field(default_factory=dict)
     launched: list[float | None] = field(default_factory=list)
     runs_most: int = 0
+    awaited: set[int] = field(default_factory=set)
+    awaited_runs: set[int] = field(default_factory=set)
 
     def waited(self, place: int) -> float | None:
         """How long an arrival waited, in the run queue and at its pools; None: it never started."""

@@ -4,7 +4,9 @@ The daemon looks at the queue every few seconds. A look goes down the line, as `
 describes it. Runs that the same limits hold back form one line, since a look that keeps the first
 of them keeps all of them. Where a pool is fair, the order is that of ``launch_order``.
 
-The daemon looks at multiples of its interval, and not while nothing has happened.
+The daemon looks at multiples of its interval, or so long after them, and not while nothing has
+happened. It launches the runs of a look one after the other, or several at once, and looks again
+once all are launched.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import math
 from bisect import insort
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.engine.rules.launch_order import LaunchOrder, QueueRules, counted_for
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.engine.rules.launch_order import Turns
     from dagster_lifeguard.insight.simulation.admission import Admission
-    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Submission
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Start, Submission
     from dagster_lifeguard.insight.simulation.events import Events
     from dagster_lifeguard.insight.simulation.outcome import Play
 
@@ -82,6 +84,7 @@ class WorldQueue:
         admission: The pools.
         events: The clock.
         play: Where it is written down what happens.
+        start: Where the play begins, if it begins in the middle.
     """
 
     def __init__(
@@ -91,8 +94,11 @@ class WorldQueue:
         admission: Admission,
         events: Events,
         play: Play,
+        start: Start | None = None,
     ) -> None:
         self._submissions, self._rules, self._by_run = played
+        self._phase = 0.0 if start is None else start.phase
+        placed = () if start is None else start.placed
         self._arrivals = arrivals
         self._admission = admission
         self._events = events
@@ -103,7 +109,7 @@ class WorldQueue:
         for place, arrival in enumerate(arrivals):
             if arrival.run is not None:
                 self._unended[arrival.run] += 1
-                if arrival.after is None:
+                if arrival.after is None and place not in placed:
                     self._first[arrival.run].append(place)
         self._lines: dict[object, _Line] = {}
         self._entered: dict[int, tuple[_Line, dict[str, float]]] = {}
@@ -112,6 +118,8 @@ class WorldQueue:
         self._promised: Counter[str] = Counter()
         self._turns: Mapping[str, Turns] = {}
         self._looked = -math.inf
+        self._launchers = [-math.inf] * max(1, self._rules.launches_at_once)
+        self._busy_until = -math.inf
         self._is_looking = False
         for run, submission in enumerate(self._submissions):
             events.at(submission.at, SUBMIT, run)
@@ -140,7 +148,9 @@ class WorldQueue:
         if self._entered and not self._is_looking:
             self._is_looking = True
             interval = max(self._rules.interval_seconds, 0.1)
-            self._events.at((math.floor(now / interval) + 1) * interval, LOOK_AT_QUEUE, None)
+            passed = math.floor((now - self._phase) / interval)
+            look_at = (passed + 1) * interval + self._phase
+            self._events.at(max(look_at, self._busy_until), LOOK_AT_QUEUE, None)
 
     def begun(self, run: int, now: float) -> None:
         """Let the first steps of a run no longer count as if they were about to ask."""
@@ -246,6 +256,10 @@ class WorldQueue:
 
     def _launch(self, run: int, line: _Line, now: float) -> None:
         submission = self._submissions[run]
+        if submission.is_queued:
+            now = max(now, heappop(self._launchers))
+            heappush(self._launchers, now + submission.launching)
+        self._busy_until = max(self._busy_until, now + submission.launching)
         if run in self._entered:
             self._note_queued(run, now - submission.at)
             rank = -submission.priority, run
@@ -254,13 +268,15 @@ class WorldQueue:
             else:
                 line.waiting.remove(rank)
         self._play.launched[run] = now
+        self._play.awaited_runs.discard(run)
         self._in_progress[run] = submission
         self._play.runs_most = max(self._play.runs_most, len(self._in_progress))
         self._tagged.update(tag for tag, _ in line.tags)
         if line.asks:
             self._promised.update(dict(line.asks))
             if not self._by_run:
-                self._events.at(now + submission.starts + ALLOTTED_SECONDS, BEGUN, run)
+                begun = now + max(0.0, submission.starts + ALLOTTED_SECONDS)
+                self._events.at(begun, BEGUN, run)
         for place in self._first.get(run, ()):
             self._events.at(now + self._arrivals[place].at, ARRIVE, place)
         if not self._unended[run]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
+    from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Start
 
 _NO_QUEUE = QueuePlay((), RunQueue(-1, (), heeds_pools=False, buffer=0))
 
@@ -45,6 +45,7 @@ def play(
     window: tuple[float, float],
     patience_seconds: float = PATIENCE_SECONDS,
     queue: QueuePlay | None = None,
+    start: Start | None = None,
 ) -> Play:
     """Let arrivals ask, wait, hold and release, until no event is left.
 
@@ -57,12 +58,15 @@ def play(
         window: The beginning and end of the time in which the use of pools is counted.
         patience_seconds: How long a ticket lets later ones pass.
         queue: The runs that go through the run queue, and its rules; None if there is no queue.
+        start: The state in which the play begins; None: nobody holds or waits. With a start, the
+            play ends once all that it awaits has started.
     """
     events = Events()
     followers: dict[int, list[int]] = {}
+    placed = () if start is None else start.placed
     for place, arrival in enumerate(arrivals):
         if arrival.after is None:
-            if arrival.run is None:
+            if arrival.run is None and place not in placed:
                 events.at(arrival.at, ARRIVE, place)
         else:
             assert arrival.after < place, f"{arrival.key} follows a later arrival"
@@ -72,8 +76,12 @@ def play(
     count = len(arrivals)
     played = Play([None] * count, [None] * count, fences=[0] * count, queued=[0.0] * count)
     admission = Admission(settings, window, patience_seconds, events, played)
-    runs = WorldQueue(queue or _NO_QUEUE, arrivals, admission, events, played)
-    while events:
+    runs = WorldQueue(queue or _NO_QUEUE, arrivals, admission, events, played, start)
+    if start is not None:
+        played.awaited.update(start.awaited)
+        played.awaited_runs.update(start.awaited_runs)
+        admission.resume(start, arrivals)
+    while events and (start is None or played.awaited or played.awaited_runs):
         now, kind, _, what = events.next()
         if kind == ARRIVE:
             admission.ask(what, arrivals[what], now)

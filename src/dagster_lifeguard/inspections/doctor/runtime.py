@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.compat import health
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.insight.durations import SAMPLES_MIN, read_durations, terms_of
+from dagster_lifeguard.insight.durations import read_durations, terms_of
+from dagster_lifeguard.insight.shapes import SAMPLES_MIN
 from dagster_lifeguard.inspections.doctor.check import Told, check
 from dagster_lifeguard.inspections.doctor.phrases import duration
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.limit_history import limits_over_time
+from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.pool_account import CHANGES_MAX, account_of
 from dagster_lifeguard.insight.pools import find_pool, look_into, runs_in
 from dagster_lifeguard.insight.queue_look import IN_QUEUE_OR_PROGRESS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.pool_account import Account
     from dagster_lifeguard.insight.pools import Pool
     from dagster_lifeguard.insight.run_queue import Queued
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
     from dagster_lifeguard.insight.timeline import Timeline
     from dagster_lifeguard.insight.trend import Trend
     from dagster_lifeguard.web.changes import PoolChange
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
 """Waits are counted between these, in seconds, and beyond the last."""
+
+_WORK = 5_000
+"""So much is played for the estimates of a page: see ``estimating``. It is made anew often."""
 
 QUEUED_SHOWN = 10
 """Of the runs in the run queue so many are told."""
@@ -85,6 +90,7 @@ class PoolPage:
         upstream: What holds up the runs that use the pool before they come to it.
         trend: Waits and holds of the period beside the period before; None where the server
             remembers nothing.
+        record: How well estimates of the last week fitted, of all pools; None if that is not known.
     """
 
     name: str
@@ -109,6 +115,7 @@ class PoolPage:
     changes: tuple[PoolChange, ...]
     upstream: tuple[Upstream, ...] = ()
     trend: Trend | None = None
+    record: TrackRecord | None = None
 
 
 def pool_page(
@@ -122,6 +129,7 @@ def pool_page(
     source: Deployment,
     changes: Sequence[PoolChange] = (),
     trend: Trend | None = None,
+    record: TrackRecord | None = None,
 ) -> PoolPage:
     """One pool.
 
@@ -135,6 +143,7 @@ def pool_page(
         source: The deployment itself, where its ledger is.
         changes: What was changed over this server, newest first.
         trend: Of the pool, in the period.
+        record: How well estimates of the last week fitted.
 
     Raises:
         UnknownNameError: There is no such pool.
@@ -146,7 +155,9 @@ def pool_page(
     if held_back is None:
         held_back = read_held_back(deployment, settings, [state], now)
     runs = runs_in(deployment, [state])
-    found = look_into(state, held_back, runs, past, now)
+    line = deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
+    outlook = read_outlook(deployment, settings, deployment.pools(), past, now, line, work=_WORK)
+    found = look_into(state, held_back, runs, past, now, outlook)
     since, until = load.since, load.until
     timeline = timeline_of_pool(
         deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
@@ -160,9 +171,8 @@ def pool_page(
         until=until,
         count=PARTS,
     )
-    queued = queued_for(
-        deployment, name, settings, past, now, window.rows if window.shows_all else QUEUED_SHOWN
-    )
+    queued_max = window.rows if window.shows_all else QUEUED_SHOWN
+    queued = queued_for(deployment, name, settings, now, queued_max, line, outlook)
     holders, queue = found.holders[: window.rows], found.queue[: window.rows]
     shown = {h.run_id for h in holders} | {w.run_id for w in queue}
     labels = {run_id: label_of(runs[run_id]) for run_id in shown & runs.keys()}
@@ -188,10 +198,9 @@ def pool_page(
         past_seconds=past.until - past.since,
         account=account,
         changes=tuple(changes[:CHANGES_MAX]),
-        upstream=upstream_of(
-            state, deployment.pools(), held_back, deployment.unfinished_runs(IN_QUEUE_OR_PROGRESS)
-        ),
+        upstream=upstream_of(state, deployment.pools(), held_back, line),
         trend=trend,
+        record=record,
     )
 
 
