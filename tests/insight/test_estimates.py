@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from told import NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
-from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+from dagster_lifeguard.engine.rules.pool_settings import FallBack, PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.insight.estimate import PLAYS, Estimate, NoEstimate
 from dagster_lifeguard.insight.outlook import read_outlook
 from dagster_lifeguard.insight.past import read_past
 from dagster_lifeguard.insight.shapes import Shape, Shapes, ShapeStep
+from dagster_lifeguard.insight.simulation.arrivals import Change
 from dagster_lifeguard.insight.simulation.estimating import TICKETS_MAX, estimate
 from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
 from dagster_lifeguard.insight.wording import estimate_text
@@ -67,6 +70,24 @@ class TestAtAPool:
     def test_a_lowered_limit_drains_first(self):
         now = present(1, [ticket("a", ago=9.0), ticket("b", ago=4.0)], [ticket("c"), ticket("d")])
         assert starts(now, self.TENS) == [6.0, 16.0]
+
+    def test_the_end_of_a_temporary_limit_is_foreseen(self):
+        later = (Change(NOW + 30.0, "db", PoolSettings(3)),)
+        waiting = [ticket(name) for name in "bcd"]
+        assert starts(present(0, (), waiting), self.TENS) == ["paused"] * 3
+        assert starts(present(0, (), waiting, changes=later), self.TENS) == [30.0] * 3
+        large = [ticket("b", slots=3)]
+        assert starts(present(1, (), large, changes=later), self.TENS) == [30.0]
+
+    def test_the_default_limit_is_what_a_temporary_limit_falls_back_to(self):
+        paused = PoolSettings(0, fall_back=FallBack(NOW + 30.0, None))
+        states = [replace(pool("db", 0, (), [waits("b")]), settings=paused)]
+        told = Told(states, [run("b")], past=[executed("old", {"step": "db"}, 10.0)])
+        settings = replace(SETTINGS, default_limit=2)
+        look = read_outlook(
+            told, settings, states, read_past(told, settings, NOW - 86400, NOW), NOW, told.all_runs
+        )
+        assert look.of_steps([TicketKey("b", "step")])[TicketKey("b", "step")].typical == 30.0
 
     def test_a_small_demand_passes_a_large_one_until_patience_is_over(self):
         holding = [ticket("a", ago=4.0), ticket("b", "long")]

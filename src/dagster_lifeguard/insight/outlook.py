@@ -5,18 +5,21 @@ All estimates of one look come from plays of the same present: see ``simulation.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import is_leaked
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.insight.estimate import WORK
 from dagster_lifeguard.insight.queue_look import in_line
+from dagster_lifeguard.insight.simulation.arrivals import Change
 from dagster_lifeguard.insight.simulation.present import Present, PresentRun, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.deployment.contract import (
@@ -150,7 +153,17 @@ def present_of(
         by_run=by_run,
         due_ns={s.pool: s.due_ns for s in states if s.settings.rate is not None},
         patience_seconds=PATIENCE_SECONDS if patience is None else patience,
+        changes=tuple(_falls_back(states, settings.default_limit)),
     )
+
+
+def _falls_back(states: Iterable[PoolState], default_limit: int | None) -> Iterator[Change]:
+    """The ends of temporary limits."""
+    for state in states:
+        end = state.settings.fall_back
+        if end is not None:
+            limit = limit_in_force(state.pool, end.limit, default_limit)
+            yield Change(end.at, state.pool, replace(state.settings.lasting, limit=limit))
 
 
 def _standing(

@@ -75,6 +75,7 @@ def estimate(
         played = play(
             future.arrivals,
             cut.settings,
+            cut.changes,
             window=(cut.at, cut.at),
             patience_seconds=cut.patience_seconds,
             queue=future.queue,
@@ -128,13 +129,10 @@ def _range(moments: list[float], samples: int, never: NoEstimate) -> Estimate:
 
 def _never(present: Present, ticket: Standing) -> NoEstimate | None:
     """Why a ticket starts in no play; None if it may."""
-    limits = [
-        (slots, present.settings.get(pool, NOTHING_SET).limit)
-        for pool, slots in ((term.name, term.slots) for term in ticket.demand.terms)
-    ]
-    if any(limit == 0 for _, limit in limits):
+    asked = [(term.slots, present.limits_to_come(term.name)) for term in ticket.demand.terms]
+    if any(set(limits) == {0} for _, limits in asked):
         return NoEstimate.PAUSED
-    if any(limit is not None and slots > limit for slots, limit in limits):
+    if any(all(limit is not None and slots > limit for limit in limits) for slots, limits in asked):
         return NoEstimate.TOO_LARGE
     return None
 
@@ -151,8 +149,8 @@ def _reason(present: Present, futures: Futures, pools: Iterable[str]) -> NoEstim
 
 def _reason_of_run(present: Present, futures: Futures, run: PresentRun) -> NoEstimate:
     pools = run.pools or frozenset()
-    limits = [present.settings.get(pool, NOTHING_SET).limit for pool in run.first_pools or pools]
-    if limits and (any if present.by_run else all)(limit == 0 for limit in limits):
+    limits = [present.limits_to_come(pool) for pool in run.first_pools or pools]
+    if limits and (any if present.by_run else all)(set(found) == {0} for found in limits):
         return NoEstimate.PAUSED
     return _reason(present, futures, pools)
 

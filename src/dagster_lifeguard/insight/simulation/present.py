@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.engine.rules.admission import PATIENCE_SECONDS
+from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.engine.rules.model import Demand, TicketKey
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+    from dagster_lifeguard.insight.simulation.arrivals import Change
 
 _NO_TAGS: Mapping[str, str] = {}
 _NOTHING_DONE: Mapping[str, float] = {}
@@ -73,6 +75,7 @@ class Present:
         by_run: Whether the granularity is ``run``.
         due_ns: The state of the rate of each pool that has one.
         patience_seconds: How long a ticket lets later ones pass.
+        changes: The ends of temporary limits, and what is in force from then on.
     """
 
     at: float
@@ -85,6 +88,12 @@ class Present:
     by_run: bool = False
     due_ns: Mapping[str, int] = field(default_factory=dict)
     patience_seconds: float = PATIENCE_SECONDS
+    changes: tuple[Change, ...] = ()
+
+    def limits_to_come(self, pool: str) -> list[int | None]:
+        """The limit of a pool that is in force, and those that will be."""
+        later = (change.settings.limit for change in self.changes if change.pool == pool)
+        return [self.settings.get(pool, NOTHING_SET).limit, *later]
 
     def joined(self, pools: Collection[str]) -> set[str]:
         """These pools, and those that tickets join to them: one ticket asks for both."""
