@@ -21,7 +21,6 @@ _READS = {
     "unfinished_runs": "the runs that are not over",
     "runs": "runs",
     "runs_between": "past runs, without their events",
-    "dropped_runs": "runs that were dropped",
     "find_runs": "runs",
     "assets": "the assets",
     "history": "past runs",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.durations import pools_of_run, quantile, terms_used, uses
+from dagster_lifeguard.insight.pool_users import PoolUsers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -78,7 +79,8 @@ def read_load(
     held: dict[str, list[float]] = defaultdict(parts.zeros)
     backlog = parts.zeros()
     waited: list[list[float]] = [[] for _ in range(count)]
-    for run in deployment.history(since, end):
+    runs = deployment.history(since, end)
+    for run in runs if only is None else PoolUsers(only, settings).among(runs):
         for pool, slots, began, ended in _holdings(run, settings, end):
             if only in (None, pool) and ended > since and began < until:
                 parts.add(held[pool], began, ended, slots)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.durations import Sample, uses
+from dagster_lifeguard.insight.pool_users import PoolUsers
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Settings
@@ -66,7 +67,8 @@ def read_trend(
     reaches_back = known_since <= begin
     waits: tuple[list[float], list[float]] = ([], [])  # of the period before, and of this one
     holds: tuple[list[float], list[float]] = ([], [])
-    for run in deployment.history(begin if reaches_back else max(since, known_since), until):
+    runs = deployment.history(begin if reaches_back else max(since, known_since), until)
+    for run in PoolUsers(pool, settings).among(runs):
         for use in uses(run, settings):
             if use.pool != pool:
                 continue
