@@ -48,8 +48,8 @@ _LISTED_MAX = 100
 _PAST_AGAIN_SECONDS = 60.0
 """While watching, percentiles are read anew so often: it costs more than to look at the pools."""
 
-_RECORD_WORK = 10_000
-"""How much is played to see how well estimates fitted: some tenths of a second."""
+_RECORD_WORK = 25_000
+"""How much is played to see how well estimates fitted: at most about a second."""
 
 _INTERVAL_MIN = 0.1
 

@@ -197,7 +197,9 @@ def _usual_size(past: RecentPast, waits: list[_Wait]) -> int:
     sizes = [1]
     for wait in _spread(waits, WAITS_FEW):
         now = wait.began
-        runs = sum(run.submitted <= now < run.ended for run in past.runs)
+        runs = 0
+        if wait.run is not None:  # A step at a pool is seldom passed by what is in the queue.
+            runs = sum(run.submitted <= now < run.ended for run in past.runs)
         tickets = sum(one.asked <= now < one.ended for one in past.executions)
         sizes.append(tickets + runs * (2 + len(past.executions) // max(1, len(past.runs))))
     return max(1, sum(sizes) // len(sizes))
