@@ -142,7 +142,9 @@ def fill(place: SharedPlace, shape: Shape, count: int, lease_seconds: float = NE
 
 
 def engine_on(place: SharedPlace, shape: Shape) -> Engine:
-    engine = Engine(place.store(), EngineOptions(look_again_seconds=NEVER))
+    # With a long lease: a heartbeat would be counted as work.
+    options = EngineOptions(lease_seconds=3600.0, look_again_seconds=NEVER)
+    engine = Engine(place.store(), options)
     engine.store.migrate()
     orders = PoolSettings(shape.limit, fair_by=shape.fair_by or None)
     engine.set_pools({"orders": orders, "idle": PoolSettings(1)})
