@@ -56,7 +56,10 @@ def test_gauges_tell_each_pool_as_it_was_seen():
 
 
 def test_how_often_estimates_held_is_told_once_it_is_known(monkeypatch):
-    told = Told(states=[pool("orders", 1, [holds("a")], [waits("b")])])
+    told = Told(
+        states=[pool("orders", 1, [holds("a")], [waits("b")])],
+        asset_pools={"sales/orders": ("orders",)},
+    )
     record = TrackRecord(0.0, waits=200, held=156)
     monkeypatch.setattr(deployment_reader, "read_record", lambda *_: record)
     with serving(told, window=3600) as url:
@@ -65,8 +68,9 @@ def test_how_often_estimates_held_is_told_once_it_is_known(monkeypatch):
         found = samples(httpx.get(f"{url}/metrics").text)
         assert found[name, ""] == 0.78
         assert found["lifeguard_estimates_judged_waits", ""] == 200
-        page = httpx.get(f"{url}/pools/orders").text
-        assert "of 200 waits of the last week, 78 % started within the estimated range" in page
+        for path in ("pools/orders", "assets/sales/orders"):
+            page = httpx.get(f"{url}/{path}").text
+            assert "of 200 waits of the last week, 78 % started within the estimated range" in page
         assert httpx.get(f"{url}/pools/orders.json").json()["record"]["held"] == 156
     assert not [name for name, _ in metrics_of(told, window=0) if "estimates" in name]
 

@@ -165,6 +165,7 @@ PAGES_OF: Mapping[str, Route] = {
             asked.look.past,
             Window.of(asked.query),
             asked.now,
+            asked.look.record,
         ),
     ),
     "runs": Route(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.insight.durations import Durations, Spread
     from dagster_lifeguard.insight.explanation import Explanation
+    from dagster_lifeguard.insight.simulation.track_record import TrackRecord
     from dagster_lifeguard.insight.timeline import Bar, Timeline
     from dagster_lifeguard.web.pages.window import Window
 
@@ -49,6 +50,7 @@ class AssetPage:
         rivals: For each of its pools, the other assets that ask for it; the first ``RIVALS_MAX``.
         rival_counts: For each of its pools, how many there are in all.
         dropped: The runs of it that were dropped in the window, as another run does their work.
+        record: How well estimates of the last week fitted, of all pools; None if that is not known.
     """
 
     name: str
@@ -63,12 +65,26 @@ class AssetPage:
     rivals: Mapping[str, tuple[str, ...]]
     rival_counts: Mapping[str, int]
     dropped: Dropped
+    record: TrackRecord | None = None
 
 
 def asset_page(
-    deployment: Deployment, name: str, past: Durations, window: Window, now: float
+    deployment: Deployment,
+    name: str,
+    past: Durations,
+    window: Window,
+    now: float,
+    record: TrackRecord | None = None,
 ) -> AssetPage:
     """One asset.
+
+    Args:
+        deployment: The deployment as it was seen.
+        name: The asset.
+        past: For percentiles and estimates.
+        window: What to show.
+        now: When it was looked at.
+        record: How well estimates of the last week fitted.
 
     Raises:
         UnknownNameError: There is no such asset.
@@ -106,6 +122,7 @@ def asset_page(
             until=until,
             last_max=RUNS_MAX if window.shows_all else LAST_MAX,
         ),
+        record=record,
     )
 
 
