@@ -166,6 +166,7 @@ class SimulatedPlot:
     Attributes:
         key: Its name in the page.
         title: Its name for people.
+        hint: What it shows, in a sentence.
         held: The slots held, the mean of each part.
         asked: The slots held and who waits, one upon the other.
         limit: The limit, once for each part; None for none.
@@ -178,6 +179,7 @@ class SimulatedPlot:
 
     key: str
     title: str
+    hint: str
     held: tuple[float, ...]
     asked: tuple[float, ...]
     limit: tuple[int | None, ...]
@@ -195,7 +197,7 @@ def simulated_plots(found: PoolAnswer) -> tuple[SimulatedPlot, ...]:
     limits = [side.settings.limit or 0 for _, _, side in sides]
     top = max(nice_count(max(map(max, asked))), *limits)
     return tuple(
-        _simulated_plot(f"{key}-{found.pool}", title, side, both, top)
+        _simulated_plot(key, title, side, both, top)
         for (key, title, side), both in zip(sides, asked, strict=True)
     )
 
@@ -214,6 +216,7 @@ def _simulated_plot(
     return SimulatedPlot(
         key=key,
         title=title,
+        hint="Slots held, and above them the executions that wait. The dashed line is the limit",
         held=side.curve.held,
         asked=asked,
         limit=(side.settings.limit,) * len(asked),
