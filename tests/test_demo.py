@@ -100,7 +100,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
     code, _, _ = played.outcome()
     assert code not in (0, 2)
     assert list(tmp_path.glob("lifeguard-demo-*")) == []
-    assert processes_about(tmp_path) == []
+    wait_for(lambda: not processes_about(tmp_path), "the end of its processes", 60.0)
 
 
 def one_run(run_id, started, outcome=Outcome.SUCCESS, error=None):

@@ -28,6 +28,8 @@ MANY = Crowd(pools=1000, waiting=1000, queued=1000, over=1000)
 UNFINISHED = MANY.pools + MANY.waiting + MANY.queued
 PAST = 2 * 500
 """The runs whose past is read: those that ended last, and those under way."""
+RECORD = 2 * 500
+"""The runs whose waits are judged, for how often estimates held: those that ended last, and others."""
 SHOWN = 10
 """The runs at the pool, or those that the command shows."""
 LATEST = 600
@@ -85,7 +87,7 @@ COMMANDS = {
     "engine status": 0,
     "plan --config {home}/lifeguard.yaml": 0,
     "status": UNFINISHED + PAST,
-    "status {pool}": UNFINISHED + PAST,
+    "status {pool}": UNFINISHED + PAST + RECORD,
     "explain {pool}": UNFINISHED + PAST + LATEST,
     "explain {run}": UNFINISHED + PAST + LATEST,
     "doctor": UNFINISHED + LATEST,

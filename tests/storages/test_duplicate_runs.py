@@ -8,6 +8,8 @@ import dagster as dg
 import pytest
 from contests import ASSET_JOB, Site, create, site
 
+from dagster_lifeguard.engine.rules.duplicates import NO_DUPLICATE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -241,7 +243,7 @@ class TestCancelRunning:
         failed = f"Run {first.run_id} could not be terminated in favour of run {new.run_id}."
         assert failed in at.said(new.run_id)
         assert failed in at.said(first.run_id)
-        assert at.duplicate_of(first.run_id) is None
+        assert at.duplicate_of(first.run_id) == NO_DUPLICATE
 
     def test_with_replace_queued_what_both_allow(self, at: Site):
         queued, running = at.launch("latest"), at.launch("fresh", "latest")

@@ -45,6 +45,7 @@ ADDED = {
     "lifeguard",
     "set_pools",
     "change_pool",
+    "limit_until",
     "require_same_database",
     "pools_by_default",
     "step_progress",

@@ -207,10 +207,14 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
 
         A run whose worker the launcher does not reach before it has begun is marked as canceled,
         as Dagster's UI does by force.
+
+        The tag comes first: Dagster writes all of a run to change a tag or its status, so the end
+        that the run's process writes and a later tag could undo each other.
         """
         message = (
             f"Terminated in favour of run {run.run_id}, which does all that this run asks for."
         )
+        self._instance.add_run_tags(other.run_id, {DUPLICATE_TAG: run.run_id})
         submissions.tell(self._instance, other, f"{message} {_BECAUSE}", other=run.run_id)
         done, failure = False, None
         try:
@@ -219,11 +223,11 @@ class LifeguardRunCoordinator(dg.QueuedRunCoordinator):
             _logger.exception("Run %s could not be terminated", other.run_id)
             failure = error
         if done:
-            self._instance.add_run_tags(other.run_id, {DUPLICATE_TAG: run.run_id})
             self._tell_successor(run, other)
         elif submissions.has_not_begun(self._instance, other.run_id):
             self._cancel(submissions.reloaded(self._instance, other.run_id), run)
         else:
+            self._instance.add_run_tags(other.run_id, {DUPLICATE_TAG: NO_DUPLICATE})
             self._tell_of_failure(run, other, failure)
 
     def _tell_successor(self, run: dg.DagsterRun, other: dg.DagsterRun) -> None:
