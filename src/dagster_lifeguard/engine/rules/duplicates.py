@@ -29,8 +29,8 @@ DUPLICATE_TAG = "lifeguard/duplicate_of"
 """On a run that was dropped: the id of the run that does the work."""
 
 NO_DUPLICATE = "none"
-"""The value of that tag on a run that was not dropped after all: it could not be terminated, or took
-the tag over from its parent."""
+"""The value of that tag on a run that was not dropped after all: it could not be terminated, or
+took the tag over from its parent."""
 
 Droppable = Literal["new", "queued", "running"]
 """A run, by where it stands when the new one is submitted."""
