@@ -67,6 +67,9 @@ site: $(READY)  ## Build the documentation as a site, and print where it is (Pyt
 recordings: $(READY)  ## Record the terminal and the page anew from real runs (chromium and ffmpeg, 10 minutes)
 	$(BIN)/python -m website.record $(OPTIONS)
 
+screenshots: $(READY)  ## Take the pictures of the page anew from a real deployment (chromium, 5 minutes)
+	$(BIN)/python -m website.record --only screenshots $(OPTIONS)
+
 dist: $(READY)  ## Build wheel and sdist, check them, and try the wheel in a bare environment (through nox, 5 minutes)
 	$(BIN)/nox --session dist
 
@@ -107,4 +110,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs site recordings dist lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs site recordings screenshots dist lock clean

@@ -81,6 +81,8 @@ class TestBuilt:
         assert {"images/terminal.svg", "images/page.webm", "images/page.png"} <= set(fetched)
         fetched = checking.read_page(site / "how-to" / "serve-a-page.html").fetched
         assert {"../images/page-overview.png", "../images/page-pool.png"} <= set(fetched)
+        fetched = checking.read_page(site / "how-to" / "try-other-limits.html").fetched
+        assert "../images/page-what-if.png" in fetched
 
     def test_every_page_can_be_found(self, site: Path) -> None:
         index = json.loads(site.joinpath("search.json").read_text(encoding="utf-8"))

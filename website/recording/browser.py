@@ -1,4 +1,4 @@
-"""A visit to the page of ``lifeguard serve``, recorded from a real browser as a WebM."""
+"""The page of ``lifeguard serve`` in a real browser: visits as a WebM, and pictures of pages."""
 
 from __future__ import annotations
 
@@ -102,26 +102,52 @@ class Film:
 
 
 @contextmanager
+def opened(address: str, height: int = HEIGHT) -> Iterator[Page]:
+    """A page in chromium, in light colours.
+
+    Raises:
+        MissingProgramError: There is no ``chromium``.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_program("chromium"), args=list(FLAGS))
+        context = browser.new_context(
+            viewport={"width": WIDTH, "height": height}, bypass_csp=True, color_scheme="light"
+        )
+        page = context.new_page()
+        page.goto(address)
+        yield page
+        browser.close()
+
+
+@contextmanager
 def filming(address: str, scratch: Path) -> Iterator[Film]:
-    """Open the page in chromium.
+    """Open a page to be filmed.
 
     Raises:
         MissingProgramError: There is no ``chromium`` or no ``ffmpeg``.
     """
-    for program in ("chromium", "ffmpeg"):
-        if shutil.which(program) is None:
-            raise MissingProgramError(f"Install {program}: apt-get install {program}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=list(FLAGS)
-        )
-        context = browser.new_context(
-            viewport={"width": WIDTH, "height": HEIGHT}, bypass_csp=True, color_scheme="light"
-        )
-        page = context.new_page()
-        page.goto(address)
+    _program("ffmpeg")
+    with opened(address) as page:
         yield Film(page, scratch)
-        browser.close()
+
+
+def photograph(address: str, file: Path, height: int) -> None:
+    """Take a picture of the top of a page, so many pixels, once it follows the deployment.
+
+    Raises:
+        MissingProgramError: There is no ``chromium``.
+    """
+    with opened(address, height) as page:
+        page.locator(".dot").wait_for()
+        page.wait_for_timeout(2000)
+        page.screenshot(path=file)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise MissingProgramError(f"Install {name}: apt-get install {name}")
+    return found
 
 
 def write_webm(film: Film, file: Path) -> None:
