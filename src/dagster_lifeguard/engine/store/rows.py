@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 Grouped = TypeVar("Grouped", Holding, Ticket, Holding | Ticket)
 
 
-def holdings(
-    held: Iterable[Sequence[Any]], owners: Mapping[TicketKey, Collection[str]]
-) -> tuple[Holding, ...]:
-    """Holdings of rows (pool, slot_no, run_id, step_key, fence, priority, since), in order."""
+def holdings(held: Iterable[Sequence[Any]]) -> tuple[Holding, ...]:
+    """Holdings of rows of their slots, in order.
+
+    Args:
+        held: Rows (pool, slot_no, run_id, step_key, fence, priority, since, owners). The owners are
+            the sessions that own it; None for none.
+    """
     slots: dict[TicketKey, dict[str, list[int]]] = {}
     first: dict[TicketKey, Sequence[Any]] = {}
     for row in held:
@@ -50,7 +53,7 @@ def holdings(
             fence=row[4],
             priority=row[5],
             since=row[6],
-            owners=frozenset(owners.get(key, ())),
+            owners=frozenset(row[7] or ()),
         )
         for key, row in first.items()
     )

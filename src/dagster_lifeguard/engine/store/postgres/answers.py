@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.engine.rules.model import (
-    Holding,
     PoolSnapshot,
     PoolView,
     Ticket,
@@ -32,7 +31,7 @@ def snapshot(found: Sequence[Any]) -> PoolSnapshot:
     seen = PoolSnapshot(
         pool=pool,
         settings=rows.settings(of_settings, now),
-        holdings=holdings(held),
+        holdings=rows.holdings(held or ()),
         waiting=tickets(waiting),
         due_ns=due_ns or 0,
     )
@@ -42,13 +41,6 @@ def snapshot(found: Sequence[Any]) -> PoolSnapshot:
     if seen.settings.fair_by is None:
         return seen
     return rows.fair_snapshot(seen, holders or (), turn, turns or (), groups or ())
-
-
-def holdings(found: Sequence[Any] | None) -> tuple[Holding, ...]:
-    """The holdings of an array of their slots, each with its owners last; None for none."""
-    if not found:
-        return ()
-    return rows.holdings(found, {TicketKey(row[2], row[3]): row[7] for row in found})
 
 
 def tickets(found: Sequence[Any] | None) -> tuple[Ticket, ...]:

@@ -192,7 +192,7 @@ class PostgresStore:
             session_alive=alive,
             lease_ends=lease_ends,
             pools=self._pool_views(pools, groups or {}, now),
-            holdings=answers.holdings(held),
+            holdings=rows.holdings(held or ()),
             tickets=answers.tickets(waiting),
             sessions=sessions,
         )
@@ -283,7 +283,7 @@ class PostgresStore:
 
     def ticket(self, key: TicketKey) -> Ticket | Holding | None:
         ((held, waiting, holding_is_over, ticket_is_over),) = self._run("ticket", *key)
-        for holding in answers.holdings(held):
+        for holding in rows.holdings(held or ()):
             return replace(holding, is_over=holding_is_over)
         for ticket in answers.tickets(waiting):
             return replace(ticket, is_over=ticket_is_over)

@@ -167,20 +167,16 @@ class SqliteConnection:
         that two who wait do not stay in step.
         """
         deadline = time.monotonic() + self._busy_seconds
-        connection.execute("PRAGMA busy_timeout = 0")
-        try:
-            while True:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    is_late = time.monotonic() >= deadline or forks.is_fork_waiting()
-                    if not _is_busy(error) or is_late:
-                        raise
-                    time.sleep(random.uniform(*_LOCK_PAUSE_SECONDS))  # noqa: S311 - no secret
-                else:
-                    return
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {int(self._busy_seconds * 1000)}")
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                is_late = time.monotonic() >= deadline or forks.is_fork_waiting()
+                if not _is_busy(error) or is_late:
+                    raise
+                time.sleep(random.uniform(*_LOCK_PAUSE_SECONDS))  # noqa: S311 - no secret
+            else:
+                return
 
     def close(self) -> None:
         """Close; the next use opens another."""
@@ -193,7 +189,7 @@ class SqliteConnection:
         _files.close_dropped()
         connection = sqlite3.connect(
             self._path,
-            timeout=self._busy_seconds,
+            timeout=0,  # See ``lock``.
             isolation_level=None,  # Transactions begin and end where the store says so.
             check_same_thread=False,  # The mutex sees to it.
         )

@@ -87,13 +87,16 @@ class SqliteStore(ByLook):
     def _view(self, connection: sqlite3.Connection, scope: Scope) -> View:
         now = clock()
         execute = connection.execute
-        alive, lease_ends = execute(_SQL["session_state"], (scope.session,)).fetchone()
+        named = {"session": scope.session, "run_id": scope.run_id, "step_key": scope.step_key}
+        alive, lease_ends, holds, waits = execute(_SQL["at_a_glance"], named).fetchone()
         sessions = []
         for session in scope.ended:
             row = execute(_SQL["ending_session"], (session,)).fetchone()
             if row is not None and (not scope.expired_only or row[0] <= now):
                 sessions.append(session)
-        held, tickets = self._in_question(connection, scope.run_id, scope.step_key, sessions)
+        held, tickets = self._in_question(
+            connection, scope.run_id, scope.step_key, sessions, holds=holds, waits=waits
+        )
         return View(
             now=now,
             session_alive=bool(alive),
@@ -149,27 +152,33 @@ class SqliteStore(ByLook):
         run_id: str | None,
         step_key: str | None,
         sessions: Collection[str],
+        *,
+        holds: bool = True,
+        waits: bool = True,
     ) -> tuple[tuple[Holding, ...], tuple[Ticket, ...]]:
+        """What a run, or one of its steps, and what sessions hold and wait for.
+
+        Args:
+            connection: The connection.
+            run_id: The run; None for none.
+            step_key: One of its steps; None for all.
+            sessions: The sessions.
+            holds: Whether the run may hold anything; its holdings are not read if not.
+            waits: Whether it may wait for anything.
+        """
         held: list[Any] = []
         waiting: list[Any] = []
         if run_id is not None:
             of = "of_run" if step_key is None else "of_step"
             key = {"run_id": run_id, "step_key": step_key}
-            held += connection.execute(_SQL[f"holdings_{of}"], key)
-            waiting += connection.execute(_SQL[f"tickets_{of}"], key)
+            if holds:
+                held += connection.execute(_SQL[f"holdings_{of}"], key)
+            if waits:
+                waiting += connection.execute(_SQL[f"tickets_{of}"], key)
         for session in sessions:
             held += connection.execute(_SQL["holdings_of_session"], {"session": session})
             waiting += connection.execute(_SQL["tickets_of_session"], {"session": session})
-        return self._holdings(connection, held), self._tickets(connection, waiting)
-
-    def _holdings(self, connection: sqlite3.Connection, held: list[Any]) -> tuple[Holding, ...]:
-        if not held:
-            return ()
-        keys = dict.fromkeys(TicketKey(row[2], row[3]) for row in held)
-        owners = {
-            key: [session for (session,) in connection.execute(_SQL["owners"], key)] for key in keys
-        }
-        return rows.holdings(held, owners)
+        return _holdings(held), self._tickets(connection, waiting)
 
     def _tickets(self, connection: sqlite3.Connection, waiting: list[Any]) -> tuple[Ticket, ...]:
         return tuple(
@@ -306,7 +315,7 @@ class SqliteStore(ByLook):
         found = PoolSnapshot(
             pool=pool,
             settings=rows.settings(of_settings, now),
-            holdings=self._holdings(connection, held),
+            holdings=_holdings(held),
             waiting=self._tickets(connection, waiting),
             due_ns=due_ns or 0,
         )
@@ -392,3 +401,7 @@ class SqliteStore(ByLook):
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _holdings(held: Sequence[Any]) -> tuple[Holding, ...]:
+    return rows.holdings((*of_slot, owners and owners.split(",")) for *of_slot, owners in held)

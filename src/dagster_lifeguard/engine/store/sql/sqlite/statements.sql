@@ -1,6 +1,12 @@
--- name: session_state
-SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = ? AND lease_until > 0),
-       (SELECT min(lease_until) FROM lifeguard_sessions);
+-- Whether a session lives, when the first lease ends, and whether a run, or one of its steps, holds or
+-- waits.
+-- name: at_a_glance
+SELECT EXISTS (SELECT 1 FROM lifeguard_sessions WHERE session = :session AND lease_until > 0),
+  (SELECT min(lease_until) FROM lifeguard_sessions),
+  EXISTS (SELECT 1 FROM lifeguard_holdings
+          WHERE run_id = :run_id AND (:step_key IS NULL OR step_key = :step_key)),
+  EXISTS (SELECT 1 FROM lifeguard_tickets
+          WHERE run_id = :run_id AND (:step_key IS NULL OR step_key = :step_key));
 
 -- What is set of a pool: its lasting limit in Dagster's table, and the rest.
 -- part: settings
@@ -94,30 +100,33 @@ SELECT "group", begins FROM lifeguard_groups WHERE pool = ?;
 -- name: holders
 SELECT slot_no, coalesce("group", '') FROM lifeguard_holdings WHERE pool = ?;
 
+-- A held slot, with the sessions that own it.
+-- part: holding
+h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since,
+  (SELECT group_concat(w.session) FROM lifeguard_owners w
+   WHERE w.run_id = h.run_id AND w.step_key = h.step_key);
+
 -- name: holdings_of_step
-SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+SELECT {holding}
 FROM lifeguard_holdings h WHERE h.run_id = :run_id AND h.step_key = :step_key
 ORDER BY h.pool, h.slot_no;
 
 -- name: holdings_of_run
-SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+SELECT {holding}
 FROM lifeguard_holdings h WHERE h.run_id = :run_id
 ORDER BY h.run_id, h.step_key, h.pool, h.slot_no;
 
 -- name: holdings_of_session
-SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+SELECT {holding}
 FROM lifeguard_owners o
 JOIN lifeguard_holdings h ON h.run_id = o.run_id AND h.step_key = o.step_key
 WHERE o.session = :session
 ORDER BY h.run_id, h.step_key, h.pool, h.slot_no;
 
 -- name: holdings_of_pool
-SELECT h.pool, h.slot_no, h.run_id, h.step_key, h.fence, h.priority, h.since
+SELECT {holding}
 FROM lifeguard_holdings h WHERE h.pool = :pool
 ORDER BY h.fence, h.run_id, h.step_key, h.slot_no;
-
--- name: owners
-SELECT session FROM lifeguard_owners WHERE run_id = ? AND step_key = ?;
 
 -- name: tickets_of_step
 SELECT number, run_id, step_key, priority, demand, session, since
