@@ -18,8 +18,8 @@ from dagster_lifeguard.engine.rules.model import (
 )
 from dagster_lifeguard.engine.rules.rate import Rate, nanoseconds
 from dagster_lifeguard.engine.store.contract import Changes, Scope
+from dagster_lifeguard.engine.store.locked_view import LockedView
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
-from dagster_lifeguard.engine.store.viewed import Viewed
 from places import age_rate
 from pool_values import rates
 
@@ -246,7 +246,7 @@ def test_who_is_not_next_waits_without_the_locks(monkeypatch):
     engine.change_pool("api", rate=Rate(1000, 1))
     store.rows.due_ns["api"] = 1000 * 10**9
     waited = []
-    monkeypatch.setattr(Viewed, "wait_until", lambda self, at: waited.append(at) or self.view)
+    monkeypatch.setattr(LockedView, "wait_until", lambda self, at: waited.append(at) or self.view)
     assert not ask(engine, "c").granted
     assert waited == []
     engine.leave()

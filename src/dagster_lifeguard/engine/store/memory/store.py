@@ -27,10 +27,10 @@ from dagster_lifeguard.engine.rules.model import (
 from dagster_lifeguard.engine.rules.order import line, ranked, turns_in_force
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, most_slots
 from dagster_lifeguard.engine.store import rows
-from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
+from dagster_lifeguard.engine.store.local_store import LocalStore
+from dagster_lifeguard.engine.store.locked_view import LockedView
 from dagster_lifeguard.engine.store.memory.tables import MemoryTables
-from dagster_lifeguard.engine.store.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 0
 
 
-class MemoryStore(ByLook):
+class MemoryStore(LocalStore):
     """Keeps the tables in this process.
 
     Args:
@@ -385,7 +385,7 @@ class MemoryStore(ByLook):
             self._wake.notify_all()
 
 
-class MemoryTransaction(Viewed):
+class MemoryTransaction(LockedView):
     """Holds the store's one lock until it is left."""
 
     def __init__(self, store: MemoryStore, view: View) -> None:

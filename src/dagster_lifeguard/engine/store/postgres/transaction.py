@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.engine.store import rows
+from dagster_lifeguard.engine.store.locked_view import LockedView
 from dagster_lifeguard.engine.store.postgres.connection import (
     COMMIT,
     PostgresConnection,
     Statement,
     call,
 )
-from dagster_lifeguard.engine.store.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ _PAYLOAD_BYTES_MAX = 7999
 """Of a NOTIFY, as PostgreSQL's documentation has it."""
 
 
-class PostgresTransaction(Viewed):
+class PostgresTransaction(LockedView):
     """Holds row locks until it is left."""
 
     def __init__(self, connection: PostgresConnection, view: View) -> None:

@@ -29,9 +29,9 @@ from dagster_lifeguard.engine.rules.model import (
 )
 from dagster_lifeguard.engine.rules.pool_settings import most_slots
 from dagster_lifeguard.engine.store import rows
-from dagster_lifeguard.engine.store.by_look import ByLook
 from dagster_lifeguard.engine.store.clock import clock
 from dagster_lifeguard.engine.store.contract import TryAgainError
+from dagster_lifeguard.engine.store.local_store import LocalStore
 from dagster_lifeguard.engine.store.sql import newest_version, statements
 from dagster_lifeguard.engine.store.sqlite.connection import BUSY_SECONDS, SqliteConnection
 from dagster_lifeguard.engine.store.sqlite.tables import migrate
@@ -52,7 +52,7 @@ _POLL_PAUSE_SECONDS_OF_NEXT = 0.006
 _SQL = statements("sqlite")
 
 
-class SqliteStore(ByLook):
+class SqliteStore(LocalStore):
     """Keeps the tables in an SQLite file, beside Dagster's.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.store import rows
+from dagster_lifeguard.engine.store.locked_view import LockedView
 from dagster_lifeguard.engine.store.sql import statements
-from dagster_lifeguard.engine.store.viewed import Viewed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,7 +23,7 @@ _SQL = statements("sqlite")
 _REGROUP = ("regroup_queue", "regroup_holdings", "drop_groups")
 
 
-class SqliteTransaction(Viewed):
+class SqliteTransaction(LockedView):
     """Holds the file's write lock until it is left.
 
     Args:

@@ -1,4 +1,4 @@
-"""The view of a transaction, the same for every store."""
+"""The view of a transaction, under its locks; the same for every store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.rules.model import View
 
 
-class Viewed:
+class LockedView:
     """A view and its time. Everything in the transaction is decided and written by that time.
 
     Args:

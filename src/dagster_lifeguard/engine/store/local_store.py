@@ -1,4 +1,4 @@
-"""The verbs of one message, for stores in the same process: they gain nothing by not looking."""
+"""What stores in this process share: they gain nothing by deciding without a look at the rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.engine.store.contract import Transaction
 
 
-class ByLook:
-    """``Store.release`` over ``Store.begin``, and no grant without a look."""
+class LocalStore:
+    """A store in this process: it looks at the rows before each grant and each release."""
 
     grant_unseen: None = None
     """See ``Store.grant_unseen``."""
