@@ -287,6 +287,13 @@ def entry(row: Sequence[Any]) -> Entry:
     return Entry(EntryKind(row[0]), *row[1:])
 
 
+def entry_row(entry: Entry, at: float) -> tuple[Any, ...]:
+    """The row of a new entry, in the order of the ledger's columns: the time comes first."""
+    e = entry
+    of_ticket = (e.run_id, e.step_key, e.slots, e.fence, e.session, e.seconds)
+    return (at, e.kind.value, e.pool, *of_ticket, e.limit, e.detail)
+
+
 def demand_text(demand: Demand) -> str:
     """The demand as it is stored: JSON, for a stock pool's name may hold any character."""
     return json.dumps({term.name: term.slots for term in demand.terms})

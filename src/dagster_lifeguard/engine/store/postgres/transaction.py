@@ -39,23 +39,9 @@ class PostgresTransaction(LockedView):
 
     def _statements(self, changes: Changes) -> Iterator[Statement]:
         now = self.view.now
-        for e in changes.ledger:
-            if e.run_id:
-                continue  # It is written with its holding, after the limit that let it in.
-            yield call(
-                "add_entry",
-                now,
-                e.kind.value,
-                e.pool,
-                e.run_id,
-                e.step_key,
-                e.slots,
-                e.fence,
-                e.session,
-                e.seconds,
-                e.limit,
-                e.detail,
-            )
+        for entry in changes.ledger:
+            if not entry.run_id:  # Else it is written with its holding, after the limit.
+                yield call("add_entry", *rows.entry_row(entry, now))
         if changes.drop_tickets:
             yield call("drop_tickets", [ticket.number for ticket in changes.drop_tickets])
         for holding in changes.drop_holdings:

@@ -112,22 +112,7 @@ def _write(execute: Callable[..., sqlite3.Cursor], now: float, changes: Changes)
         execute(_SQL["set_due"], (due_ns, pool))
     for name, arguments in rows.groups(changes):
         execute(_SQL[name], arguments)
-    for e in changes.ledger:
-        execute(
-            _SQL["add_entry"],
-            (
-                now,
-                e.kind.value,
-                e.pool,
-                e.run_id,
-                e.step_key,
-                e.slots,
-                e.fence,
-                e.session,
-                e.seconds,
-                e.limit,
-                e.detail,
-            ),
-        )
+    for entry in changes.ledger:
+        execute(_SQL["add_entry"], rows.entry_row(entry, now))
     for waiter in changes.wake:
         execute(_SQL["wake"], (waiter.number,))
