@@ -103,7 +103,7 @@ def measures(*, full: bool) -> Iterator[Measure]:
     """A run on each database with each executor."""
     plain, pooled = (_importable(function) for function in (without_pools, with_pools))
     # How many assets and how many runs: each step of the multiprocess executor is a process.
-    sizes = {"in process": (ASSETS, 9), "multiprocess": (ASSETS, 5)}
+    sizes = {"in process": (ASSETS, 9), "multiprocess": (ASSETS, 3)}
     if not full:
         sizes = {"in process": (ASSETS // 3, 3), "multiprocess": (ASSETS // 10, 1)}
     with places() as homes:
