@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dagster_lifeguard.cli.progress import Progress
+from dagster_lifeguard.cli.progress import WatchedDeployment
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def reading(told, **methods):
     names = ("pools", "run_queue", "unfinished_runs", "runs", "find_runs", "assets")
     names += ("runs_between", "history", "executions", "life_signs")
     deployment = SimpleNamespace(**dict.fromkeys(names, lambda: iter(())) | methods)
-    Progress(told.tell, after_seconds=0.01).watch(deployment)
-    return deployment
+    return WatchedDeployment(deployment, told.tell, after_seconds=0.01)
 
 
 def test_a_read_that_takes_long_is_told_and_wiped(told):
@@ -78,7 +77,7 @@ import time
 from types import SimpleNamespace
 from dagster_lifeguard.cli import progress
 deployment = SimpleNamespace(**{name: lambda: time.sleep(0.5) for name in progress._READS})
-progress.show_progress(deployment, after_seconds=0.01)
+deployment = progress.with_progress(deployment, after_seconds=0.01)
 deployment.pools()
 print("found")
 """

@@ -24,6 +24,8 @@ from dagster_lifeguard.errors import ConfigError, DeploymentError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from dagster import DagsterInstance
+
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
@@ -313,8 +315,8 @@ class Deployment(Protocol):
         """Its name in messages: a directory or an address, without secrets."""
 
     @property
-    def is_atomic(self) -> bool:
-        """Whether ``set_pools`` does all or nothing."""
+    def instance(self) -> DagsterInstance | None:
+        """The instance, if this process can open its storage; None over a webserver."""
 
     def settings(self) -> Settings:
         """The settings that apply to all pools."""
@@ -355,8 +357,8 @@ class Deployment(Protocol):
         """Replace the settings of these pools; None deletes them. Yields the name of each pool set.
 
         Settings other than limits need the engine. Nothing is set before the first name is asked
-        for. Where ``is_atomic``, all pools are set before the first name is yielded, and an error
-        means that none was set.
+        for. An instance sets all pools before it yields the first name, and an error means that it
+        set none. A webserver sets them one by one.
         """
 
     def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:

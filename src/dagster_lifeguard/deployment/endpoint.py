@@ -65,7 +65,7 @@ class EndpointDeployment:
         webserver: Where to ask; closed with the deployment.
     """
 
-    is_atomic = False
+    instance = None
 
     def __init__(self, webserver: Webserver) -> None:
         self._webserver = webserver

@@ -402,7 +402,7 @@ class Reader:
         if self._past_read is None or began - self._past_read > PAST_SECONDS:
             # No further back than is remembered: else the whole window is read each time.
             since = max(now - self._window, self._recent.since)
-            past = read_past(look.deployment, look.settings, since, now, self._deployment)
+            past = read_past(look.deployment, look.settings, since, now)
             self._past_read = began
         return past, {use.pool for _, run in news for use in uses(run, look.settings)}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.store.retry import retry
-from dagster_lifeguard.storage.switch import store_of
+from dagster_lifeguard.insight.pool_account import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -46,9 +44,9 @@ class Expiries:
         Raises:
             LifeguardError: The ledger cannot be read.
         """
-        if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
-            return []
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return []
             newest = retry(lambda: store.ledger(count_max=1))
             first = self._after + 1
             found = tuple(read_ledger(store, kind=EntryKind.EXPIRED, first=first))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import FallBack
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.insight.pool_account import open_ledger
 from dagster_lifeguard.limits.plan import make_plan
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.storage.switch import store_of
 from dagster_lifeguard.texts import limit_text
 from dagster_lifeguard.web.expiries import LATE_MAX
 
@@ -138,9 +136,9 @@ class LimitOriginReader:
         )
 
     def _read_ledger(self, deployment: Deployment) -> None:
-        if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
-            return
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return
             newest = retry(lambda: store.ledger(count_max=1))
             for entry in read_ledger(store, kind=EntryKind.LIMIT, first=self._after + 1):
                 before = self._changed.get(entry.pool)

@@ -152,7 +152,6 @@ PAGES_OF: Mapping[str, Route] = {
             asked.now,
             load=asked.load(asked.name),
             trend=asked.trend(asked.name),
-            source=asked.deployment,
             changes=asked.changes.newest(asked.name),
             record=asked.look.record,
         ),

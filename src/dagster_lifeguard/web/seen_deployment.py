@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.deployment.contract import UNFINISHED, idle_pool
 from dagster_lifeguard.errors import DeploymentError
@@ -12,12 +12,10 @@ from dagster_lifeguard.insight.waits import read_held_back
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from dagster_lifeguard.compat.health import Daemon, RunQueue
+    from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.deployment.contract import (
         Deployment,
         Judgement,
-        LifeSign,
-        PlannedStep,
         PoolState,
         Run,
         Settings,
@@ -57,8 +55,6 @@ class SeenDeployment:
         queue: What was seen of the run queue; None if it was not looked at.
     """
 
-    is_atomic = False
-
     def __init__(
         self,
         deployment: Deployment,
@@ -74,9 +70,8 @@ class SeenDeployment:
         self._queue = queue
         self._held_back: HeldBack | None = None
 
-    @property
-    def name(self) -> str:
-        return self._deployment.name
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._deployment, name)
 
     def settings(self) -> Settings:
         return self._settings
@@ -111,19 +106,6 @@ class SeenDeployment:
         """
         return since if self._recent.since == float("inf") else max(since, self._recent.since)
 
-    def asset_groups(self) -> Mapping[str, str]:
-        return self._deployment.asset_groups()
-
-    def limits(self) -> Mapping[str, int]:
-        return {
-            s.pool: s.limit
-            for s in self._states.values()
-            if s.limit is not None and not s.from_default
-        }
-
-    def daemons(self) -> tuple[Daemon, ...]:
-        return self._deployment.daemons()
-
     def held_back(self, now: float) -> HeldBack | None:
         """The runs that the run queue holds back; None if the queue was not looked at yet."""
         if self._queue is None and self._settings.granularity == "op":
@@ -143,33 +125,6 @@ class SeenDeployment:
         if self._queue is None:
             return self._deployment.unfinished_runs(statuses)
         return tuple(run for run in self._queue.runs if run.status in statuses)
-
-    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
-        return self._deployment.runs(run_ids)
-
-    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
-        return self._deployment.runs_between(since, until)
-
-    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
-        return self._deployment.dropped_runs(since, count_max)
-
-    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
-        return self._deployment.find_runs(prefix, count_max)
-
-    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
-        return self._deployment.planned_steps(run_id)
-
-    def assets(self) -> Mapping[str, tuple[str, ...]]:
-        return self._deployment.assets()
-
-    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
-        return self._deployment.executions(run_ids)
-
-    def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
-        return self._deployment.life_signs(run_id, step_key)
-
-    def pool_settings(self) -> Mapping[str, PoolSettings]:
-        return self._deployment.pool_settings()
 
     def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
         del limit, until

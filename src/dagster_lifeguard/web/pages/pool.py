@@ -23,7 +23,6 @@ from dagster_lifeguard.web.plots import Plot, pool_plots
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.durations import Durations, Sample
     from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.insight.pool_account import Account
@@ -126,7 +125,6 @@ def pool_page(
     now: float,
     *,
     load: Load,
-    source: Deployment,
     changes: Sequence[PoolChange] = (),
     trend: Trend | None = None,
     record: TrackRecord | None = None,
@@ -140,7 +138,6 @@ def pool_page(
         window: What to show.
         now: When it was looked at.
         load: Of the pool, in the period.
-        source: The deployment itself, where its ledger is.
         changes: What was changed over this server, newest first.
         trend: Of the pool, in the period.
         record: How well estimates of the last week fitted.
@@ -162,7 +159,7 @@ def pool_page(
     timeline = timeline_of_pool(
         deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
     )
-    account = account_of(source, settings, name, since)
+    account = account_of(deployment, settings, name, since)
     limits = limits_over_time(
         () if account is None else account.changes,
         state.limit,
