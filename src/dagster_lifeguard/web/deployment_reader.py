@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.durations import Durations, terms_of_asset, uses
@@ -283,9 +283,13 @@ class Reader:
     def _trouble(self, error: LifeguardError) -> None:
         self._failure = error
         if self._look is not None and self._look.trouble != error.message:
-            number = self._look.number + 1
-            news_of = {**self._look.news_of, "": number}
-            self._tell(replace(self._look, number=number, news_of=news_of, trouble=error.message))
+            self._tell_news(self._look, [""], trouble=error.message)
+
+    def _tell_news(self, look: Look, pools: Iterable[str], **changes: Any) -> None:
+        """Tell a look with these changes, as news of these pools; ``""`` stands for all pools."""
+        number = look.number + 1
+        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
+        self._tell(replace(look, number=number, news_of=news_of, **changes))
 
     def _tell(self, look: Look) -> None:
         self._look = look
@@ -341,10 +345,7 @@ class Reader:
             return
         old = set() if before is None else set(_marks(before))
         pools = {pool for _, names in old ^ set(_marks(queue)) for pool in names}
-        number = look.number + 1
-        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
-        picture = self._picture(look.settings, look.states)
-        self._tell(replace(look, number=number, deployment=picture, news_of=news_of))
+        self._tell_news(look, pools, deployment=self._picture(look.settings, look.states))
 
     def _read_limits(self, look: Look) -> tuple[LimitOrigins, Mapping[str, str]]:
         limits = self._origins.read(self._deployment)
@@ -366,9 +367,7 @@ class Reader:
         (limits, groups), look = found, self._look
         if look is None or (look.limits == limits and look.groups == groups):
             return
-        number = look.number + 1
-        news_of = {**look.news_of, "": number}
-        self._tell(replace(look, number=number, limits=limits, groups=groups, news_of=news_of))
+        self._tell_news(look, [""], limits=limits, groups=groups)
 
     def _audit(self, _: Look) -> int:
         now = time.time()
@@ -380,11 +379,8 @@ class Reader:
 
     def _tell_record(self, record: TrackRecord) -> None:
         look = self._look
-        if look is None or look.record == record:
-            return
-        number = look.number + 1
-        news_of = {**look.news_of, "": number}
-        self._tell(replace(look, number=number, record=record, news_of=news_of))
+        if look is not None and look.record != record:
+            self._tell_news(look, [""], record=record)
 
     def _remember(self, look: Look) -> tuple[Durations | None, set[str]]:
         """Read what is new of the history.
@@ -408,11 +404,8 @@ class Reader:
 
     def _tell_past(self, found: tuple[Durations | None, set[str]]) -> None:
         (past, pools), look = found, self._look
-        if look is None or (past is None and not pools):
-            return
-        number = look.number + 1
-        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
-        self._tell(replace(look, number=number, past=past or look.past, news_of=news_of))
+        if look is not None and (past is not None or pools):
+            self._tell_news(look, pools, past=past or look.past)
 
 
 def _marks(queue: SeenQueue) -> Iterator[tuple[tuple[str, str], frozenset[str]]]:

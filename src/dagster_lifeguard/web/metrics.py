@@ -139,44 +139,35 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The gauges."""
-        up = GaugeMetricFamily("lifeguard_up", "Whether the deployment answers.")
         try:
             look = self._reader.look() if self._reader is not None else None
         except LifeguardError:
             look = None
-        up.add_metric((), float(look is not None and not look.trouble))
-        yield up
+        answers = look is not None and not look.trouble
+        yield _gauge("lifeguard_up", "Whether the deployment answers.", answers)
         if look is None:
             return
-        seen = GaugeMetricFamily(
-            "lifeguard_last_look_timestamp_seconds", "When the deployment was last looked at."
-        )
-        seen.add_metric((), look.at)
-        yield seen
-        count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
-        count.add_metric((), len(look.states))
-        yield count
+        name = "lifeguard_last_look_timestamp_seconds"
+        yield _gauge(name, "When the deployment was last looked at.", look.at)
+        yield _gauge("lifeguard_pools", "Pools that have a limit or are in use.", len(look.states))
         if self._audit_findings is not None:
-            audited = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_audit_findings",
                 "Findings of the latest audit of the last hour: limits and rates exceeded, fences "
                 "and leases broken.",
+                self._audit_findings,
             )
-            audited.add_metric((), self._audit_findings)
-            yield audited
         if look.record is not None and look.record.share is not None:
-            judged = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_estimates_judged_waits",
                 "Waits of the last week whose estimated range is compared with what came.",
+                look.record.waits,
             )
-            judged.add_metric((), look.record.waits)
-            yield judged
-            ratio = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_estimates_held_ratio",
                 "The share of these waits that ended within the estimated range; 0.8 is aimed at.",
+                look.record.share,
             )
-            ratio.add_metric((), look.record.share)
-            yield ratio
         values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))
@@ -229,6 +220,10 @@ class Metrics(Collector):
 
     def _counter(self, noun: str, text: str) -> Counter:
         return Counter(f"lifeguard_pool_{noun}_total", text, ("pool",), registry=self.registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
 
 
 _Moments = Count[tuple[str, str, float]]

@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(
-            f"Nobody can listen on {host}, port {port}: {error.strerror}.",
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
             remedy="Give a port that is free with --port, and an address of this machine with "
             "--host.",
             names=[host],
