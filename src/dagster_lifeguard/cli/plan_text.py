@@ -119,7 +119,7 @@ def print_plan(plan: LimitsPlan, *, source: str, deployment: str, show_all: bool
         deployment: What it is compared with.
         show_all: Also the pools that stay as they are.
     """
-    from dagster_lifeguard.limits.plan import affected  # noqa: PLC0415 - as above
+    from dagster_lifeguard.limits.effects import affected  # noqa: PLC0415 - as above
 
     settings = plan.settings
     click.echo(

@@ -15,11 +15,10 @@ from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
     is_by_default,
-    limits_of,
     settings_in_force,
 )
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.errors import ConfigError, DeploymentError
+from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -271,36 +270,6 @@ class PlannedStep:
 
 UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING")
 """The statuses of runs that are not over."""
-
-
-def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | None]:
-    """The limits of these settings, for a deployment that can keep only limits.
-
-    Raises:
-        DeploymentError: A rate, an order or a temporary limit is set too.
-    """
-    for pool, found in settings.items():
-        if found is not None and found.fall_back is not None:
-            raise temporary_needs_engine(pool)
-    more = sorted(pool for pool, found in settings.items() if found and found.texts_set)
-    if more:
-        raise DeploymentError(
-            "Rates and orders of pools need the engine.",
-            remedy="Set them where DAGSTER_HOME is, with the engine in its dagster.yaml: "
-            "lifeguard engine enable",
-            names=more,
-        )
-    return limits_of(settings)
-
-
-def temporary_needs_engine(pool: str) -> DeploymentError:
-    """The error of a deployment that cannot keep a temporary limit."""
-    return DeploymentError(
-        f"A limit until a time needs the engine, and is set where DAGSTER_HOME is: "
-        f"{pool_text(pool)} keeps its limit.",
-        remedy="Leave out the time, or see lifeguard engine enable.",
-        names=[pool],
-    )
 
 
 class Deployment(Protocol):

@@ -15,7 +15,8 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
-from dagster_lifeguard.limits.plan import PoolPlan, consequences, plan_limit
+from dagster_lifeguard.limits.effects import consequences
+from dagster_lifeguard.limits.plan import PoolPlan, plan_limit
 from dagster_lifeguard.limits.until import read_until
 from dagster_lifeguard.texts import date_text, limit_text
 from dagster_lifeguard.web.changes import ChangeLog, PoolChange
