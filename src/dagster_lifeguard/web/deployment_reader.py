@@ -1,4 +1,4 @@
-"""The one reader of a server: it looks at the deployment, however many pages are open."""
+"""The one reader of a server: it reads the deployment, however many pages are open."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOOK_SECONDS = 0.4
 """The pause between two looks at the pools, or as long as a look takes if that is longer."""
 
 AGAIN_SECONDS = 5.0
-"""Who changed something, or came first, waits no longer than that for the next look."""
+"""The longest wait for the next look, after a change or for the first visitor."""
 
 QUEUE_SECONDS = 0.8
 """The pause between two looks at the run queue, or ten times as long as such a look takes."""
@@ -45,7 +45,7 @@ HISTORY_SECONDS = 2.0
 """The pause between two looks at the history, or ten times as long as such a look takes."""
 
 AUDITED_SECONDS = 3600.0
-"""So much of the past is audited for the metrics."""
+"""How much of the past is audited for the metrics."""
 
 RECORD_PAUSE_SECONDS = 300.0
 """The pause between two judgements of estimates, or fifty times as long as one takes."""
@@ -57,14 +57,14 @@ LIMITS_SECONDS = 5.0
 """The pause between two looks at what set the limits, or fifty times as long as one takes."""
 
 GROUPS_SECONDS = 300.0
-"""The groups of assets are read anew so often."""
+"""The pause between two reads of the asset groups."""
 
 PAST_SECONDS = 30.0
-"""Percentiles are reckoned anew so often."""
+"""The pause between two computations of percentiles."""
 
 SILENT_SECONDS = 1.5
-"""A deployment that takes longer than this to answer, and than four of its usual looks, is told as
-away: with the pause between two looks, within three seconds."""
+"""A deployment is shown as away if an answer takes longer than this and than four usual looks. With
+the pause between two looks, that is within three seconds."""
 
 _WATCH_SECONDS = 0.2
 _USUAL_LOOKS = 4
@@ -74,29 +74,29 @@ _AFTER_TROUBLE_SECONDS = 1.0
 
 
 class Counts(Protocol):
-    """Counts what is read of the history; see ``metrics``."""
+    """Counts what the history says; see ``metrics``."""
 
     def executed(self, before: RunExecution | None, run: RunExecution, settings: Settings) -> None:
-        """Take what a run did since it was last read; ``before`` is None for one that is new."""
+        """Take what a run did since it was last read; ``before`` is None for a new run."""
 
     def expired(self, pools: Iterable[str]) -> None:
-        """Take the pools of which slots were taken back."""
+        """Take the pools whose slots the engine took back."""
 
     def audited(self, findings: int) -> None:
-        """Take how much an audit of the last hour found."""
+        """Take the number of findings in an audit of the last hour."""
 
 
 LOOPS = 5
-"""A reader looks from so many threads at once."""
+"""The most threads of a reader at once."""
 
 
 class Reader:
-    """Looks again and again, and wakes who waits for news.
+    """Looks again and again, and wakes the streams that wait for news.
 
     Args:
         deployment: Where to look.
         window: The seconds of the past that are remembered; 0 for none.
-        counts: Told what was executed, and what was taken back.
+        counts: Counts what was executed, and the slots that were taken back.
         file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
@@ -150,7 +150,7 @@ class Reader:
         return self._look
 
     async def first_look(self) -> Look:
-        """What is known now; for a server that was started just now, what it knows in a moment.
+        """What is known now. A server that has just started waits for its first look.
 
         Raises:
             LifeguardError: The deployment has not been seen yet.
@@ -173,7 +173,7 @@ class Reader:
         return self._look
 
     async def look_again(self) -> None:
-        """Look at once, since something was changed here; and wait for it, but not for long."""
+        """Look at once after a change, and wait for that look, up to ``AGAIN_SECONDS``."""
         wanted = self._begun + 1  # One that has begun already may have missed the change.
         self._hurry.set()
         with suppress(asyncio.TimeoutError):
@@ -241,7 +241,7 @@ class Reader:
             self._hurry.clear()
 
     async def _watch_on(self) -> None:
-        """Tell that the deployment is away while it leaves a look without an answer."""
+        """Show the deployment as away while a look has no answer."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             waits = 0.0 if self._asked is None else time.monotonic() - self._asked
@@ -315,7 +315,7 @@ class Reader:
             read: Reads it, in a thread.
             tell: Takes what was read, in the event loop.
             pause: The pause between two reads, in seconds.
-            times: The pause is longer where a read takes long: at least so many times as long.
+            times: The pause is at least this many times as long as the read took.
         """
         while True:
             look = self._look
@@ -409,7 +409,7 @@ class Reader:
 
 
 def _marks(queue: SeenQueue) -> Iterator[tuple[tuple[str, str], frozenset[str]]]:
-    """What a run has to do with the queue, and the pools that it will ask for."""
+    """For each run, its id with its status, and the pools that it will ask for."""
     return (((run.run_id, run.status), run.pools or frozenset()) for run in queue.runs)
 
 

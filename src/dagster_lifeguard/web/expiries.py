@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 LATE_MAX = 10_000
-"""Within so many numbers of the ledger a commit may be late, and an expiry is looked for again.
+"""How many numbers of the ledger are read again, because a commit may be late.
 
-A number is given in the message that commits it: that is, for as long as one commit takes.
+A number is given in the message that commits it, so a commit is late by no more than its own time.
 """
 
 
 class Expiries:
-    """Tells each expiry once; those before the first look are not told.
+    """Finds each expiry once, but none before the first look.
 
-    It goes by the numbers of the ledger, for a clock may step back. Of two pools, the larger of two
-    numbers may be committed first, so it looks again at what a late commit may have added.
+    It goes by the numbers of the ledger, because a clock may step back. Two pools may commit their
+    numbers in the other order, so it reads again what a late commit may have added.
 
     Attributes:
-        ends: When it last happened to each step of a run, those before the first look included,
-            until it is forgotten.
+        ends: For each step of a run, its last expiry, those before the first look included, until
+            it is forgotten.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Expiries:
         self.ends: Mapping[tuple[str, str], float] = {}
 
     def read(self, deployment: Deployment) -> list[str]:
-        """The pools of which slots were taken back since the last look, each time it happened.
+        """The pool of each expiry since the last look.
 
         Raises:
             LifeguardError: The ledger cannot be read.
@@ -58,7 +58,7 @@ class Expiries:
         return [] if told is None else [entry.pool for entry in expired]
 
     def forget(self, before: float, but: Collection[str]) -> None:
-        """Let go in ``ends`` of what happened before a moment, but not of these runs."""
+        """Forget in ``ends`` what happened before a moment, but not for these runs."""
         self.ends = {
             (run_id, step_key): at
             for (run_id, step_key), at in self.ends.items()

@@ -40,7 +40,7 @@ class LimitOrigin:
             its own limit. ``temporary``: a limit that falls back by itself. ``default``: it has
             none, and the default limit is in force. ``none``: it is unlimited.
         at: When it was set; None if that is not known.
-        who: Who set it over this server; empty if that is not known.
+        who: The visitor who set it over this server; empty if that is unknown.
         drift: How the pool differs from the file: ``the file says 4``; empty if it does not.
     """
 
@@ -148,7 +148,7 @@ class LimitOriginReader:
 
 
 def _since(entry: Entry | None, limit: int) -> float | None:
-    """Since when this limit is in force, by the newest change of it that the ledger tells."""
+    """Since when this limit is in force, by its newest change in the ledger."""
     if entry is None:
         return None
     if entry.limit == limit:

@@ -1,4 +1,4 @@
-"""A deployment as it was last looked at: what was seen is told again without asking for it."""
+"""A deployment as it was last read: it answers from memory what was read."""
 
 from __future__ import annotations
 
@@ -42,17 +42,16 @@ class SeenQueue:
 
 
 class SeenDeployment:
-    """Pools, settings, run queue and recent history as seen, all else from the deployment itself.
+    """Pools, settings, run queue and recent history as read; all else from the deployment itself.
 
-    What fifty open pages ask for costs the deployment what one does. It changes nothing: asked
-    to, it refuses.
+    Fifty open pages cost the deployment as much as one. It refuses every change.
 
     Args:
-        deployment: Where to ask for what was not seen.
-        settings: As seen.
-        states: All pools, as seen.
+        deployment: Answers what was not read.
+        settings: The settings, as read.
+        states: All pools, as read.
         recent: The recent history.
-        queue: What was seen of the run queue; None if it was not looked at.
+        queue: The run queue, as read; None if it was not read.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class SeenDeployment:
         latest: int | None = None,
         queued: bool = False,
     ) -> Iterator[RunExecution]:
-        """What is remembered, or else what the deployment tells; runs in the queue are not told."""
+        """The history in memory, or else of the deployment; without the runs in the queue."""
         del queued  # No page draws a run that is in the queue from its history.
         found = self._recent.history(since, until)
         if found is not None:
@@ -107,7 +106,7 @@ class SeenDeployment:
         return since if self._recent.since == float("inf") else max(since, self._recent.since)
 
     def held_back(self, now: float) -> HeldBack | None:
-        """The runs that the run queue holds back; None if the queue was not looked at yet."""
+        """The runs that the run queue holds back; None if the queue was not read yet."""
         if self._queue is None and self._settings.granularity == "op":
             return None
         if self._held_back is None:  # Once for each picture, however many ask.
@@ -115,7 +114,7 @@ class SeenDeployment:
         return self._held_back
 
     def is_leaked(self, run_id: str) -> bool:
-        """Whether the run was over when the queue was looked at, and held slots all the same."""
+        """Whether the run was over when the queue was read, and still held slots."""
         return self._queue is not None and run_id in self._queue.leaked
 
     def run_queue(self) -> RunQueue | None:
@@ -138,7 +137,7 @@ class SeenDeployment:
         raise _refusal([run_id])
 
     def close(self) -> None:
-        """Nothing: the deployment is another's to close."""
+        """Do nothing: the reader closes the deployment."""
 
 
 def _refusal(names: Collection[str]) -> DeploymentError:
