@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.audit_text import print_report
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
 from dagster_lifeguard.cli.progress_line import progress_line
 from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.insight.subject import known_pool
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         EarlyStart,
         Excess,
         LongWait,
-        Outlived,
         StaleFence,
         Subject,
     )
@@ -32,13 +32,7 @@ CSV_TABLES = ("excesses", "rates", "fences", "leases", "duplicates", "waits")
 
 
 @click.command("audit")
-@click.option(
-    "--since",
-    default="7d",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look, e.g. 30m, 24h, 7d.",
-)
+@duration_option("--since", "7d", "How far back to look, e.g. 30m, 24h, 7d.")
 @click.option("--pool", shell_complete=completion.pools, help="Check only this pool.")
 @click.option(
     "--by",
@@ -46,13 +40,7 @@ CSV_TABLES = ("excesses", "rates", "fences", "leases", "duplicates", "waits")
     help="Evidence to judge limits by.  [default: the engine's ledger if it is on, else Dagster's "
     "event logs]",
 )
-@click.option(
-    "--long-wait",
-    default="10m",
-    show_default=True,
-    callback=read_duration,
-    help="Report waits of at least this long.",
-)
+@duration_option("--long-wait", "10m", "Report waits of at least this long.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--csv", "table", type=click.Choice(CSV_TABLES), help="Print one kind of finding as CSV."
@@ -140,7 +128,7 @@ def report_as_json(report: AuditReport) -> dict[str, Any]:
         },
         "leases": {
             "outlived": limits.outlived_count,
-            "found": [_outlived(late) for late in limits.outlived],
+            "found": [asdict(late) for late in limits.outlived],
             "caveats": _caveats(report, "leases"),
         },
         "duplicates": {
@@ -199,20 +187,6 @@ def _stale(stale: StaleFence) -> dict[str, Any]:
             {"run_id": who.run_id, "step_key": who.step_key, "granted": who.started}
             for who in (stale.first, stale.occupant)
         ],
-    }
-
-
-def _outlived(late: Outlived) -> dict[str, Any]:
-    return {
-        "pools": list(late.pools),
-        "run_id": late.run_id,
-        "step_key": late.step_key,
-        "fence": late.fence,
-        "granted": late.granted,
-        "expired": late.expired,
-        "event": late.event,
-        "wrote": late.wrote,
-        "seconds": late.seconds,
     }
 
 

@@ -18,9 +18,9 @@ from dagster_lifeguard.cli.findings import (
     print_indented,
     verdict,
 )
-from dagster_lifeguard.cli.progress import with_progress
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
+from dagster_lifeguard.cli.watched_deployment import with_progress
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.progress import with_progress
+from dagster_lifeguard.cli.watched_deployment import with_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

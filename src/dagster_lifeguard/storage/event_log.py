@@ -24,7 +24,7 @@ from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.assembly import Assembly
 from dagster_lifeguard.storage.expressions import is_deferred
 from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half
-from dagster_lifeguard.storage.pool_limits import (
+from dagster_lifeguard.storage.limits_for_dagster import (
     NO_DEFAULT,
     LimitRefusedError,
     limits_to_tell,
