@@ -220,7 +220,8 @@ class Reader:
             self._asked = began = time.monotonic()
             self._begun += 1
             try:
-                settings, states = await asyncio.to_thread(self._see)
+                settings = await asyncio.to_thread(self._deployment.settings)
+                states = await asyncio.to_thread(self._deployment.pools)
             except LifeguardError as error:
                 self._trouble(error)
                 pause = _AFTER_TROUBLE_SECONDS
@@ -247,9 +248,6 @@ class Reader:
             waits = 0.0 if self._asked is None else time.monotonic() - self._asked
             if self._look is not None and waits > max(SILENT_SECONDS, _USUAL_LOOKS * self._took):
                 self._trouble(_silent(self._deployment))
-
-    def _see(self) -> tuple[Settings, tuple[PoolState, ...]]:
-        return self._deployment.settings(), self._deployment.pools()
 
     def _seen(self, settings: Settings, states: tuple[PoolState, ...]) -> None:
         now, before = time.time(), self._look

@@ -51,13 +51,7 @@ class LoadCache:
         return found
 
     def load(self, look: Look, period: Period, pool: str | None = None) -> Load:
-        """The load of a period.
-
-        Args:
-            look: What the server's reader knows.
-            period: The period.
-            pool: Only this pool; None for all.
-        """
+        """The load of a period, of one pool or of all."""
 
         def read() -> Load:
             since, until = period.bounds(look.at)

@@ -76,15 +76,7 @@ def asset_page(
     now: float,
     record: TrackRecord | None = None,
 ) -> AssetPage:
-    """One asset.
-
-    Args:
-        deployment: The deployment as it was seen.
-        name: The asset.
-        past: For percentiles and estimates.
-        window: What to show.
-        now: When it was looked at.
-        record: How well estimates of the last week fitted.
+    """The page of an asset. ``past`` is for percentiles and estimates.
 
     Raises:
         UnknownNameError: There is no such asset.

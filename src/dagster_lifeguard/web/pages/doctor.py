@@ -40,12 +40,7 @@ class DoctorPage:
 
 
 def doctor_page(deployment: Deployment, now: float) -> DoctorPage:
-    """Examine a deployment; changes nothing.
-
-    Args:
-        deployment: The deployment itself.
-        now: When.
-    """
+    """Examine a deployment; changes nothing."""
     found = examine(_subject(deployment))
     counts = dict.fromkeys(("error", "warning", "note"), 0)
     for finding in found.findings:

@@ -211,7 +211,7 @@ def overview_page(
     changes: Mapping[str, PoolChange],
     assets: tuple[str, ...] = (),
 ) -> OverviewPage:
-    """The pools of a choice, in outline.
+    """The pools of a choice, out of all pools that were found.
 
     Args:
         look: The last look of the server's reader.

@@ -129,18 +129,7 @@ def pool_page(
     trend: Trend | None = None,
     record: TrackRecord | None = None,
 ) -> PoolPage:
-    """One pool.
-
-    Args:
-        deployment: The deployment as it was seen.
-        name: The pool.
-        past: For percentiles and estimates.
-        window: What to show.
-        now: When it was looked at.
-        load: Of the pool, in the period.
-        changes: The changes over this server, newest first.
-        trend: Of the pool, in the period.
-        record: How well estimates of the last week fitted.
+    """The page of a pool. ``past`` is for percentiles and estimates; see ``PoolPage`` for the rest.
 
     Raises:
         UnknownNameError: There is no such pool.
