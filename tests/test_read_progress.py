@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dagster_lifeguard.cli.progress import Progress
+from dagster_lifeguard.cli.watched_deployment import WatchedDeployment
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def reading(told, **methods):
     names = ("pools", "run_queue", "unfinished_runs", "runs", "find_runs", "assets")
     names += ("runs_between", "history", "executions", "life_signs")
     deployment = SimpleNamespace(**dict.fromkeys(names, lambda: iter(())) | methods)
-    Progress(told.tell, after_seconds=0.01).watch(deployment)
-    return deployment
+    return WatchedDeployment(deployment, told.tell, after_seconds=0.01)
 
 
 def test_a_read_that_takes_long_is_told_and_wiped(told):
@@ -76,9 +75,9 @@ def test_a_read_that_fails_wipes_its_line(told):
 SCRIPT = """
 import time
 from types import SimpleNamespace
-from dagster_lifeguard.cli import progress
-deployment = SimpleNamespace(**{name: lambda: time.sleep(0.5) for name in progress._READS})
-progress.show_progress(deployment, after_seconds=0.01)
+from dagster_lifeguard.cli import watched_deployment
+deployment = SimpleNamespace(**{name: lambda: time.sleep(0.5) for name in watched_deployment._READS})
+deployment = watched_deployment.with_progress(deployment, after_seconds=0.01)
 deployment.pools()
 print("found")
 """

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from told import BY_RUN, NOW, SETTINGS, Told, executed, holds, pool, run, waits
 
-from dagster_lifeguard.cli.answers import explanation_lines
+from dagster_lifeguard.cli.explain_text import explanation_lines
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.contract import PlannedStep
 from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG

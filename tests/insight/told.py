@@ -104,7 +104,7 @@ class Told:
     told_settings: Settings = SETTINGS
     told_queue: RunQueue | None = None
     name: str = "told"
-    is_atomic: bool = True
+    instance: None = None
     freed: list[tuple[str, str | None]] = field(default_factory=list)
 
     def settings(self):

@@ -97,7 +97,7 @@ def test_settings_are_those_of_the_instance(deployment):
     found = deployment.settings()
     assert (found.default_limit, found.granularity, found.engine) == (6, "op", None)
     assert (found.limit_min, found.limit_max) == (0, 1000)
-    assert not deployment.is_atomic
+    assert deployment.instance is None
 
 
 def test_what_is_set_is_what_dagster_shows(deployment, home):

@@ -40,7 +40,7 @@ def test_a_port_in_use_is_one_clear_line(home):
     start_serving(home, "--port", str(port))
     process = home.start("lifeguard", "serve", "--port", str(port))
     assert process.wait() == 2
-    assert f"Nobody can listen on 127.0.0.1, port {port}" in process.output()
+    assert f"Cannot listen on 127.0.0.1:{port}" in process.output()
 
 
 def test_a_page_stays_small_however_many_pools_there_are():

@@ -14,7 +14,7 @@ import click
 from dagster_lifeguard.cli.duration_option import duration
 from dagster_lifeguard.cli.file_changes import FILE_NAME, FileChange, agreed, can_ask, read, show
 from dagster_lifeguard.cli.progress_line import progress_line
-from dagster_lifeguard.cli.recording_options import recording_options, recording_text
+from dagster_lifeguard.cli.recording_options import recording_options
 from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -22,24 +22,16 @@ from dagster_lifeguard.engine.rules.pool_settings import (
     own_limits,
     refuse_out_of_bounds,
 )
-from dagster_lifeguard.engine.rules.shown_names import pool_text, pools_text
+from dagster_lifeguard.engine.rules.shown_names import pools_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.limits.lifeguard_yaml import with_live_limits
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from dagster_lifeguard.cli.tables import WholeTable
     from dagster_lifeguard.deployment.contract import Deployment
-    from dagster_lifeguard.insight.simulation.advice import (
-        Advice,
-        Blocked,
-        OtherWay,
-        PoolAdvice,
-        Target,
-    )
+    from dagster_lifeguard.insight.simulation.advice import Advice, Target
 
 DEFAULT_TARGET = "p95 wait < 10m"
 
@@ -143,6 +135,8 @@ def advise_command(
         written = yes and change is not None
         click.echo(json.dumps({**found, "file": config_path, "written": written}, indent=2))
         return
+    from dagster_lifeguard.cli.advice_text import print_advice  # noqa: PLC0415 - slow
+
     print_advice(advice, deployment.name, for_all[0])
     if left_out:
         click.secho(
@@ -210,158 +204,6 @@ def _change(
         old, str(file), settings, declared.default_limit, tells_all=False
     )
     return (None if new == old else FileChange(file, old, new)), left_out
-
-
-# ---- text ----------------------------------------------------------------------------------------
-
-
-def print_advice(advice: Advice, deployment: str, target: Target) -> None:
-    """Print the limits to set, the reason for each, what else would help, and what is unknown."""
-    from dagster_lifeguard.cli.tables import new_console  # noqa: PLC0415 - slow
-
-    answer = advice.answer
-    click.echo(recording_text(answer, deployment))
-    if not answer.executions:
-        click.echo(
-            "No limit can be advised without past executions. Look further back: --since 30d"
-        )
-        return
-    click.echo(f"Target: {_target_text(target)}.\n")
-    touched = [p for p in advice.pools if p.verdict != "met" or p.wait > p.target.seconds]
-    if touched:
-        new_console().print(_table(touched))
-        click.echo()
-    for found in touched:
-        click.echo(f"- {printable(_reason(found))}")
-    others = len(advice.pools) - len(touched)
-    if others:
-        also = "other " if touched else ""
-        click.echo(
-            f"- {number(others, also + 'pool')} {'meets' if others == 1 else 'meet'} the target "
-            "with today's limits."
-        )
-    for sentence in _further(advice):
-        click.echo(f"- {printable(sentence)}")
-    for doubt in answer.doubts:
-        if doubt.pools:
-            click.secho(f"- {printable(doubt.message)}", fg="yellow")
-    click.echo("How well the play fits the past, and what it cannot know: lifeguard simulate\n")
-
-
-def _table(pools: list[PoolAdvice]) -> WholeTable:
-    from dagster_lifeguard.cli.tables import WholeTable, cell  # noqa: PLC0415 - slow
-
-    table = WholeTable()
-    for heading in ("pool", "limit", "advised", "wait", "now", "advised", "target"):
-        table.add_column(heading, right=heading not in ("pool", "wait", "target"))
-    for found in pools:
-        texts = (
-            pool_text(found.pool),
-            limit_text(found.settings.limit),
-            limit_text(found.limit),
-            _share(found.target),
-            _wait_text(found.wait),
-            _wait_text(found.advised),
-            "met" if found.verdict != "unmet" else "missed",
-        )
-        table.add_row(*map(cell, texts))
-    return table
-
-
-def _share(target: Target) -> str:
-    return f"p{target.share * 100:.0f}"
-
-
-def _target_text(target: Target) -> str:
-    return f"{_share(target)} wait < {duration_text(target.seconds)}"
-
-
-def _wait_text(seconds: float) -> str:
-    return "never" if math.isinf(seconds) else duration_text(seconds)
-
-
-def _reason(found: PoolAdvice) -> str:
-    name = pool_text(found.pool)
-    waited = (
-        f"{found.late:,} of {number(found.executions, 'execution')} waited longer than "
-        f"{duration_text(found.target.seconds)}"
-    )
-    if found.verdict == "unmet":
-        why = " ".join(map(_obstacle, found.blocked)) or "More slots would not help."
-        return f"{name} misses the target: {waited}. {why}"
-    if found.verdict == "met":
-        return f"{name} keeps its limit: {waited} with today's limits, but for another pool."
-    used = (
-        ""
-        if found.utilisation is None
-        else f" On average {found.utilisation:.0%} of its slots were held."
-    )
-    less = (
-        f" With {found.limit - 1} the {_share(found.target)} wait would be "
-        f"{_wait_text(found.one_less)}."
-        if found.one_less is not None
-        else ""
-    )
-    if found.verdict == "lowered":
-        return f"{name}: a limit of {found.limit} is enough.{used}{less}"
-    return f"{name}: raise the limit to {found.limit}. {waited}.{used}{less}"
-
-
-def _obstacle(blocked: Blocked) -> str:
-    name = pool_text(blocked.pool)
-    if blocked.why == "lock":
-        return (
-            f"The limit of {name} is 1, which keeps two executions apart. If two may overlap, say "
-            f'--budget "{name} <= 2".'
-        )
-    if blocked.why == "paused":
-        return f"{name} is paused."
-    if blocked.why == "rate":
-        return f"The rate of {name} keeps steps waiting, not its limit."
-    if blocked.why == "run-queue":
-        return (
-            "The run queue keeps runs waiting, by max_concurrent_runs or a limit by tag. Try: "
-            "lifeguard simulate --max-concurrent-runs N"
-        )
-    return f"The budget of {name} is used up, or a larger limit within it does not help."
-
-
-def _further(advice: Advice) -> Iterator[str]:
-    for way in advice.other_ways:
-        yield _other_way(way)
-    if advice.unused:
-        many = len(advice.unused) > 1
-        yield (
-            f"No execution asked for {pools_text(advice.unused)}: "
-            f"{'these limits' if many else 'this limit'} may not be needed."
-        )
-    for pool, limit, most in advice.never_full:
-        yield f"{pool_text(pool)} was never full: limit {limit}, at most {most} held."
-
-
-def _other_way(way: OtherWay) -> str:
-    name, shorter = (
-        pool_text(way.pool),
-        f"{_wait_text(way.after)} in place of {_wait_text(way.wait)}",
-    )
-    if way.kind == "fair-order":
-        return (
-            f"order: fair(backfill) for {name} would let runs outside of backfills wait {shorter}, "
-            "with the same limit."
-        )
-    turns = (
-        f"{number(way.runs, 'run')} of the backfill {way.backfill} took turns at {name} for "
-        f"{duration_text(way.span)}. "
-        if way.backfill
-        else ""
-    )
-    return (
-        f"{turns}One pool per partition in place of {name} would make the wait {shorter}. Do this "
-        "only if two partitions may be written at once."
-    )
-
-
-# ---- JSON ----------------------------------------------------------------------------------------
 
 
 def advice_as_json(advice: Advice, deployment: str) -> dict[str, Any]:

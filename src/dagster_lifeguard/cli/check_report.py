@@ -12,7 +12,7 @@ from dagster_lifeguard.cli.findings import (
     print_finding,
     verdict,
 )
-from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
+from dagster_lifeguard.cli.tables import Column, WholeTable, new_console, table_of
 from dagster_lifeguard.texts import number
 
 if TYPE_CHECKING:
@@ -98,25 +98,19 @@ def print_report(
 
 
 def _asset_table(rows: Sequence[Row], found: CheckReport, *, with_location: bool) -> WholeTable:
-    table = WholeTable()
-    table.add_column("asset")
-    if with_location:
-        table.add_column("location")
-    table.add_column("kind")
-    table.add_column("rule")
-    table.add_column("pool")
-    table.add_column("limit", right=True)
-    table.add_column("per")
-    for location, a in rows:
-        cells = [a.asset, _kind(a), _rule(a), _pools(a)]
-        limits = _limits(location, a)
-        if a.pools and found.instance is None:
-            limits = "?"
-        cells += [limits, _granularity(a, found.granularity)]
-        if with_location:
-            cells.insert(1, location.name)
-        table.add_row(*map(cell, cells))
-    return table
+    def limits(row: Row) -> str:
+        return "?" if row[1].pools and found.instance is None else _limits(*row)
+
+    return table_of(
+        rows,
+        Column("asset", lambda row: row[1].asset),
+        Column("location", lambda row: row[0].name, shown=with_location),
+        Column("kind", lambda row: _kind(row[1])),
+        Column("rule", lambda row: _rule(row[1])),
+        Column("pool", lambda row: _pools(row[1])),
+        Column("limit", limits, right=True),
+        Column("per", lambda row: _granularity(row[1], found.granularity)),
+    )
 
 
 def _kind(a: Assignment) -> str:
@@ -181,12 +175,6 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 
 
 def _rule_table(rows: Sequence[Row]) -> WholeTable:
-    table = WholeTable()
-    table.add_column("rule")
-    table.add_column("assets selected", prose=True)
-    for heading in ("assets", "pools"):
-        table.add_column(heading, right=True)
-    table.add_column("for example")
     groups: dict[tuple[str, str], list[Assignment]] = {}
     for location, a in sorted(rows, key=SORT_KEYS["rule"]):
         what = {"own": "declare their pool", "-": "no rule"}.get(_rule(a))
@@ -195,11 +183,18 @@ def _rule_table(rows: Sequence[Row]) -> WholeTable:
         if what is None and a.rule is not None:
             what = location.rules[a.rule]
         groups.setdefault((_rule(a), what or ""), []).append(a)
-    for (rule, what), members in groups.items():
-        pools = {term.name for a in members for term in a.own_terms}
-        cells = (rule, what, str(len(members)), str(len(pools)), members[0].asset)
-        table.add_row(*map(cell, cells))
-    return table
+    return table_of(
+        groups.items(),
+        Column("rule", lambda group: group[0][0]),
+        Column("assets selected", lambda group: group[0][1], prose=True),
+        Column("assets", lambda group: str(len(group[1])), right=True),
+        Column(
+            "pools",
+            lambda group: str(len({t.name for a in group[1] for t in a.own_terms})),
+            right=True,
+        ),
+        Column("for example", lambda group: group[1][0].asset),
+    )
 
 
 def _totals(rows: Sequence[Row], found: CheckReport, shown: Sequence[Finding]) -> str:

@@ -18,9 +18,9 @@ from dagster_lifeguard.cli.findings import (
     print_indented,
     verdict,
 )
-from dagster_lifeguard.cli.progress import show_progress
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import target_options
+from dagster_lifeguard.cli.watched_deployment import with_progress
 from dagster_lifeguard.deployment.open import open_deployment
 from dagster_lifeguard.errors import LifeguardError
 from dagster_lifeguard.inspections.doctor.examination import CHECKS, Examination, examine
@@ -102,8 +102,8 @@ def _subject(
     url: str | None, token: str | None, token_kind: TokenKind | None, *, is_quiet: bool
 ) -> Iterator[Examined]:
     with _opened(url, token, token_kind) as subject:
-        if subject.opened is not None and not is_quiet:
-            show_progress(subject.opened)
+        if not is_quiet:
+            subject.ask_through(with_progress)
         yield subject
 
 

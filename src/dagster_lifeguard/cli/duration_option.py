@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+C = TypeVar("C", bound="Callable[..., object]")
 
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION_MAX = 10 * 365 * 86400.0
 """Ten years; longer ago there was no Dagster to look back on."""
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+
+
+def duration_option(name: str, default: str, text: str) -> Callable[[C], C]:
+    """An option that takes a duration and hands the command its seconds."""
+    return click.option(name, default=default, show_default=True, callback=read_duration, help=text)
 
 
 def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> float:

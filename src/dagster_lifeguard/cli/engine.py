@@ -16,7 +16,7 @@ from dagster_lifeguard.deployment.open import instance_in
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.engine.store.upkeep import upkeep
 from dagster_lifeguard.errors import ConfigError
-from dagster_lifeguard.limits import engine_yaml as storage_yaml
+from dagster_lifeguard.limits import engine_yaml
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def enable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
       lifeguard engine enable
       lifeguard engine enable --dry-run
     """
-    with _edited(_checked(home), storage_yaml.enabled, yes=yes, dry_run=dry_run) as instance:
+    with _edited(_checked(home), engine_yaml.enabled, yes=yes, dry_run=dry_run) as instance:
         if instance is None:
             return
         count = switch.take_over(instance)
@@ -163,7 +163,7 @@ def disable_command(home: Path | None, *, yes: bool, dry_run: bool) -> None:
       lifeguard engine disable
       lifeguard engine disable --dry-run
     """
-    with _edited(_checked(home), storage_yaml.disabled, yes=yes, dry_run=dry_run) as instance:
+    with _edited(_checked(home), engine_yaml.disabled, yes=yes, dry_run=dry_run) as instance:
         if instance is None:
             return
         count = switch.give_back(instance)

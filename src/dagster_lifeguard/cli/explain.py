@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.answers import explanation_lines
 from dagster_lifeguard.cli.definitions_options import definitions_options
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
+from dagster_lifeguard.cli.explain_text import explanation_lines
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.errors import LifeguardError, UnknownNameError
@@ -35,12 +35,10 @@ _WHERE_LOOKED_UP = (
 @click.option(
     "--all", "show_all", is_flag=True, help="List every step of the run, and every step ahead."
 )
-@click.option(
+@duration_option(
     "--window",
-    default="7d",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look for estimates, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
+    "7d",
+    "How far back to look for estimates, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @definitions_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -21,15 +22,9 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 def finding_as_json(finding: Finding) -> dict[str, Any]:
     """What ``--json`` prints of a finding; its severity is where it stands."""
-    return {
-        "code": finding.code,
-        "message": finding.message,
-        "remedy": finding.remedy,
-        "names": list(finding.names),
-        "evidence": list(finding.evidence),
-        "commands": list(finding.commands),
-        "snippet": list(finding.snippet),
-    }
+    found = asdict(finding)
+    del found["severity"]
+    return found
 
 
 def print_finding(console: Console, finding: Finding) -> None:

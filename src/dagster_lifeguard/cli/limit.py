@@ -13,7 +13,8 @@ from dagster_lifeguard.cli.file_changes import consented
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.limits.plan import consequences, plan_limit
+from dagster_lifeguard.limits.effects import consequences
+from dagster_lifeguard.limits.plan import plan_limit
 from dagster_lifeguard.limits.until import read_until
 from dagster_lifeguard.texts import printable
 

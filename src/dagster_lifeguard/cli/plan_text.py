@@ -10,9 +10,9 @@ import click
 
 from dagster_lifeguard.cli import completion
 from dagster_lifeguard.cli.file_changes import FILE_NAME
-from dagster_lifeguard.cli.tables import WholeTable, cell, new_console
+from dagster_lifeguard.cli.tables import Column, WholeTable, cell, new_console, table_of
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.texts import printable, until_text
+from dagster_lifeguard.texts import limit_text, printable, until_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,12 +119,12 @@ def print_plan(plan: LimitsPlan, *, source: str, deployment: str, show_all: bool
         deployment: What it is compared with.
         show_all: Also the pools that stay as they are.
     """
-    from dagster_lifeguard.limits.plan import affected  # noqa: PLC0415 - as above
+    from dagster_lifeguard.limits.effects import affected  # noqa: PLC0415 - as above
 
     settings = plan.settings
     click.echo(
         f"{source} beside {deployment}: Dagster {settings.dagster_version}, "
-        f"default limit {_limit(settings.default_limit)}, granularity {settings.granularity}\n"
+        f"default limit {limit_text(settings.default_limit)}, granularity {settings.granularity}\n"
     )
     rows = [row for row in plan.pools if show_all or row.fall_back or not row.is_as_declared]
     if rows:
@@ -139,34 +139,28 @@ def print_plan(plan: LimitsPlan, *, source: str, deployment: str, show_all: bool
 
 
 def _table(rows: Sequence[PoolPlan]) -> WholeTable:
-    table = WholeTable()
-    table.add_column("pool")
-    for name in ("declared", "live", "held", "waiting"):
-        table.add_column(name, right=True)
-    table.add_column("to do", prose=True)
     styles = {"set": "green", "delete": "red", "impossible": "yellow"}
-    for row in rows:
-        table.add_row(
-            cell(pool_text(row.pool)),
-            cell("-" if row.origin == "undeclared" else _limit(row.declared)),
-            cell(_live(row)),
-            cell(str(row.held or "-")),
-            cell(str(len(row.waiting) or "-")),
-            cell(_to_do(row), styles.get(row.action, "")),
-        )
-    return table
+    return table_of(
+        rows,
+        Column("pool", lambda row: pool_text(row.pool)),
+        Column("declared", _declared, right=True),
+        Column("live", _live, right=True),
+        Column("held", lambda row: str(row.held or "-"), right=True),
+        Column("waiting", lambda row: str(len(row.waiting) or "-"), right=True),
+        Column("to do", lambda row: cell(_to_do(row), styles.get(row.action, "")), prose=True),
+    )
+
+
+def _declared(row: PoolPlan) -> str:
+    return "-" if row.origin == "undeclared" else limit_text(row.declared)
 
 
 def _live(row: PoolPlan) -> str:
     by_default = row.own is None and row.lasting is not None
-    text = _limit(row.lasting) + (" (default)" if by_default else "")
+    text = limit_text(row.lasting) + (" (default)" if by_default else "")
     if row.fall_back is None:
         return text
     return f"{text}, temporarily {row.live} until {until_text(row.fall_back.at, time.time())}"
-
-
-def _limit(limit: int | None) -> str:
-    return "unlimited" if limit is None else str(limit)
 
 
 def _to_do(row: PoolPlan) -> str:
@@ -184,7 +178,7 @@ def _to_do_about_limit(row: PoolPlan) -> str:
     if row.action == "set":
         return f"set {row.declared}{' (paused)' if row.declared == 0 else ''}"
     if row.action == "delete":
-        return f"delete, then {_limit(row.after)}"
+        return f"delete, then {limit_text(row.after)}"
     if row.action == "impossible":
         return "cannot be unlimited"
     return "not declared" if row.origin == "undeclared" else "as declared"
@@ -193,8 +187,8 @@ def _to_do_about_limit(row: PoolPlan) -> str:
 def _remarks(plan: LimitsPlan) -> Iterator[str]:
     if plan.default_drifts:
         yield (
-            f"The default limit is declared {_limit(plan.default_declared)} and is "
-            f"{_limit(plan.settings.default_limit)}. It is a setting of the instance: change "
+            f"The default limit is declared {limit_text(plan.default_declared)} and is "
+            f"{limit_text(plan.settings.default_limit)}. It is a setting of the instance: change "
             "concurrency.pools.default_limit in its dagster.yaml (lifeguard init adds one), or "
             "the deployment settings of Dagster+."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from dagster_lifeguard.cli.tables import Facts, WholeTable, cell
+from dagster_lifeguard.cli.tables import Column, Facts, WholeTable, table_of
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.wording import (
     MISSING,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.durations import Spread
     from dagster_lifeguard.insight.overview import Overview, PoolSummary
     from dagster_lifeguard.insight.pools import Holder, Pool, Waiter
-    from dagster_lifeguard.insight.run_queue import Queued
+    from dagster_lifeguard.insight.run_queue import Queued, QueuedRun
     from dagster_lifeguard.insight.simulation.track_record import TrackRecord
 
 ROWS_MAX = 50
@@ -79,36 +79,27 @@ def overview_table(
 
 
 def _summaries(pools: Sequence[PoolSummary], found: Overview, *, wide: bool) -> WholeTable:
-    table = WholeTable()
-    table.add_column("pool")
-    if wide:
-        table.add_column("")
-    table.add_column("held", right=True)
-    table.add_column("waiting", right=True)
-    has_queued = any(pool.queued for pool in pools)
-    if has_queued:
-        table.add_column("queued", right=True)
-    table.add_column("oldest", right=True)
-    if found.window:
-        table.add_column("p50 wait", right=True)
-        table.add_column("p95 wait", right=True)
-    for pool in pools:
-        cells = [cell(pool_text(pool.pool))]
-        if wide:
-            cells.append(_bar(pool))
-        cells.append(_held(pool) + Text(_until(pool, found.at)))
-        cells.append(_count(pool.waiting))
-        if has_queued:
-            cells.append(_count(pool.queued))
-        cells.append(Text(_or_dash(pool.oldest_wait)))
-        if found.window:
-            cells += [Text(_p50(pool.waits)), Text(_p95(pool.waits))]
-        table.add_row(*cells)
-    return table
+    has_past = bool(found.window)
+    return table_of(
+        pools,
+        Column("pool", lambda pool: pool_text(pool.pool)),
+        Column("", _bar, shown=wide),
+        Column("held", lambda pool: _held(pool) + Text(_until(pool, found.at)), right=True),
+        Column("waiting", lambda pool: _count(pool.waiting), right=True),
+        Column(
+            "queued",
+            lambda pool: _count(pool.queued),
+            right=True,
+            shown=any(pool.queued for pool in pools),
+        ),
+        Column("oldest", lambda pool: _or_dash(pool.oldest_wait), right=True),
+        Column("p50 wait", lambda pool: _p50(pool.waits), right=True, shown=has_past),
+        Column("p95 wait", lambda pool: _p95(pool.waits), right=True, shown=has_past),
+    )
 
 
-def _count(count: int) -> Text:
-    return Text(f"{count:,}" if count else "-")
+def _count(count: int) -> str:
+    return f"{count:,}" if count else "-"
 
 
 def _bar(pool: PoolSummary) -> Text:
@@ -287,87 +278,80 @@ def _listed(table: WholeTable, count: int, rows_max: int | None) -> list[Rendera
 
 
 def _holders(holders: Sequence[Holder], now: float, *, by_run: bool) -> WholeTable:
-    table = WholeTable()
-    table.add_column("run")
-    table.add_column("job" if by_run else "step")
-    table.add_column("run status")
-    slotted = any(holder.slots != 1 for holder in holders)
-    grouped = any(holder.group is not None for holder in holders)
-    if slotted:
-        table.add_column("slots", right=True)
-    if grouped:
-        table.add_column("group")
-    table.add_column("since")
-    table.add_column("held for", right=True)
-    table.add_column("typically", right=True)
-    for holder in holders:
-        cells = [
-            Text(short(holder.run_id)),
-            cell(holder.step_key or holder.job_name or "-"),
-            run_status(holder.run_status, leaked=holder.is_leaked)
-            + Text("" if holder.lost is None else ", step dead", style="red"),
-            *([Text(str(holder.slots))] if slotted else []),
-            *([cell(holder.group or "-")] if grouped else []),
-            Text("-" if holder.since is None else clock_text(holder.since, now)),
-            Text(_or_dash(holder.elapsed)),
-            Text(_p50(holder.typical)),
-        ]
-        table.add_row(*cells)
-    return table
+    return table_of(
+        holders,
+        Column("run", lambda holder: short(holder.run_id)),
+        Column(
+            "job" if by_run else "step", lambda holder: holder.step_key or holder.job_name or "-"
+        ),
+        Column("run status", _holder_status),
+        Column("slots", lambda holder: str(holder.slots), right=True, shown=_have_slots(holders)),
+        Column("group", lambda holder: holder.group or "-", shown=_have_groups(holders)),
+        Column(
+            "since", lambda holder: "-" if holder.since is None else clock_text(holder.since, now)
+        ),
+        Column("held for", lambda holder: _or_dash(holder.elapsed), right=True),
+        Column("typically", lambda holder: _p50(holder.typical), right=True),
+    )
+
+
+def _holder_status(holder: Holder) -> Text:
+    lost = Text("" if holder.lost is None else ", step dead", style="red")
+    return run_status(holder.run_status, leaked=holder.is_leaked) + lost
 
 
 def _queue(queue: Sequence[Waiter], settings: Settings) -> WholeTable:
-    table = WholeTable()
     by_run = settings.granularity == "run"
-    table.add_column("#", right=True)
-    table.add_column("run")
-    table.add_column("job" if by_run else "step")
-    slotted = any(waiter.slots != 1 for waiter in queue)
-    ranked = any(waiter.priority for waiter in queue)
-    grouped = any(waiter.group is not None for waiter in queue)
-    if slotted:
-        table.add_column("slots", right=True)
-    if ranked:
-        table.add_column("priority", right=True)
-    if grouped:
-        table.add_column("group")
-    table.add_column("waiting for", right=True)
-    table.add_column("starts in")
-    table.add_column("because", prose=True)
-    for waiter in queue:
-        cells = [
-            Text(str(waiter.position)),
-            Text(short(waiter.run_id)),
-            cell(waiter.step_key or waiter.job_name or "-"),
-            *([Text(str(waiter.slots))] if slotted else []),
-            *([Text(str(waiter.priority))] if ranked else []),
-            *([cell(waiter.group or "-")] if grouped else []),
-            Text(_or_dash(waiter.waited)),
-            Text(short_estimate(waiter.estimate)),
-            Text(reason_text(waiter.reason, engine=settings.engine)),
-        ]
-        table.add_row(*cells)
-    return table
+    return table_of(
+        queue,
+        Column("#", lambda waiter: str(waiter.position), right=True),
+        Column("run", lambda waiter: short(waiter.run_id)),
+        Column(
+            "job" if by_run else "step", lambda waiter: waiter.step_key or waiter.job_name or "-"
+        ),
+        Column("slots", lambda waiter: str(waiter.slots), right=True, shown=_have_slots(queue)),
+        Column(
+            "priority",
+            lambda waiter: str(waiter.priority),
+            right=True,
+            shown=any(waiter.priority for waiter in queue),
+        ),
+        Column("group", lambda waiter: waiter.group or "-", shown=_have_groups(queue)),
+        Column("waiting for", lambda waiter: _or_dash(waiter.waited), right=True),
+        Column("starts in", lambda waiter: short_estimate(waiter.estimate)),
+        Column(
+            "because",
+            lambda waiter: reason_text(waiter.reason, engine=settings.engine),
+            prose=True,
+        ),
+    )
+
+
+def _have_slots(steps: Sequence[Holder | Waiter]) -> bool:
+    return any(step.slots != 1 for step in steps)
+
+
+def _have_groups(steps: Sequence[Holder | Waiter]) -> bool:
+    return any(step.group is not None for step in steps)
 
 
 def _in_queue(queued: Queued) -> WholeTable:
-    table = WholeTable()
-    table.add_column("#", right=True)
-    table.add_column("run in the queue")
-    table.add_column("queued for", right=True)
-    table.add_column("launched in")
-    table.add_column("because", prose=True)
-    for run in queued.first:
-        place = run.place
-        because = ", ".join(map(short_blockage, place.blockages))
-        table.add_row(
-            Text(str(place.position)),
-            Text(short(run.run_id)),
-            Text(duration_text(run.waited)),
-            Text("next look" if place.estimate is None else short_estimate(place.estimate)),
-            Text(printable(because or "-")),
-        )
-    return table
+    return table_of(
+        queued.first,
+        Column("#", lambda run: str(run.place.position), right=True),
+        Column("run in the queue", lambda run: short(run.run_id)),
+        Column("queued for", lambda run: duration_text(run.waited), right=True),
+        Column("launched in", _launched_in),
+        Column(
+            "because",
+            lambda run: ", ".join(map(short_blockage, run.place.blockages)) or "-",
+            prose=True,
+        ),
+    )
+
+
+def _launched_in(run: QueuedRun) -> str:
+    return "next look" if run.place.estimate is None else short_estimate(run.place.estimate)
 
 
 def run_status(status: str | None, *, leaked: bool) -> Text:

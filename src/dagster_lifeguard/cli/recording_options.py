@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
 from dagster_lifeguard.texts import date_text, number
 
 if TYPE_CHECKING:
@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 def recording_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--since``, in seconds, and ``--by``."""
-    since = click.option(
-        "--since",
-        default="7d",
-        show_default=True,
-        callback=read_duration,
-        help="How far back to look for executions, e.g. 30m, 24h, 7d.",
+    since = duration_option(
+        "--since", "7d", "How far back to look for executions, e.g. 30m, 24h, 7d."
     )
     by = click.option(
         "--by",

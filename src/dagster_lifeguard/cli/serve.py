@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
 from dagster_lifeguard.cli.file_changes import FILE_NAME
 from dagster_lifeguard.cli.target import quiet_deployment_options
 from dagster_lifeguard.deployment.endpoint import EndpointDeployment
@@ -70,12 +70,8 @@ TOKEN_VARIABLE = "LIFEGUARD_WEB_TOKEN"  # noqa: S105 - the name of one, not a to
     help="Mark pools whose settings differ from this file.  "
     f"[default: {FILE_NAME}, if it is in the current folder]",
 )
-@click.option(
-    "--window",
-    default="24h",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look for waits, estimates and history, e.g. 30m, 24h, 7d.",
+@duration_option(
+    "--window", "24h", "How far back to look for waits, estimates and history, e.g. 30m, 24h, 7d."
 )
 @quiet_deployment_options
 def serve_command(

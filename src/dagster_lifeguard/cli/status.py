@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
 from dagster_lifeguard.cli.pool_tables import QUEUED_MAX, ROWS_MAX, overview_table, pool_report
 from dagster_lifeguard.cli.tables import new_console
 from dagster_lifeguard.cli.target import deployment_options
@@ -58,21 +58,13 @@ _INTERVAL_MIN = 0.1
 @click.argument("pool", required=False, shell_complete=completion.pools)
 @click.option("--select", "pattern", help="Show only pools whose name contains this text.")
 @click.option("--all", "show_all", is_flag=True, help="List every pool and every waiting step.")
-@click.option(
+@duration_option(
     "--window",
-    default="24h",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look for waits, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
+    "24h",
+    "How far back to look for waits, e.g. 30m, 24h, 7d. 0 skips them, which is faster.",
 )
 @click.option("--watch", is_flag=True, help="Update the output until Ctrl-C.")
-@click.option(
-    "--interval",
-    default="1s",
-    show_default=True,
-    callback=read_duration,
-    help="Time between two updates of --watch.",
-)
+@duration_option("--interval", "1s", "Time between two updates of --watch.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object. With --watch, one per line."
 )

@@ -8,7 +8,8 @@ each record. Words are never broken: one that is wider than the screen can still
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from rich import box
 from rich.cells import cell_len
@@ -20,10 +21,12 @@ from rich.text import Text
 from dagster_lifeguard.texts import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Column
+    from rich.table import Column as RichColumn
+
+R = TypeVar("R")
 
 _PROSE_MIN = 20
 """Columns of the screen that a column of prose keeps, at least."""
@@ -103,6 +106,37 @@ class WholeTable:
                 yield _kept(Text("  ") + line)
 
 
+@dataclass(frozen=True, slots=True)
+class Column(Generic[R]):
+    """A column of a table.
+
+    Attributes:
+        heading: What stands above it.
+        text: Its value in a row.
+        right: Whether its values end in one line, as numbers do.
+        prose: Whether its values are text that may be wrapped between words.
+        shown: Whether the table has it at all.
+    """
+
+    heading: str
+    text: Callable[[R], str | Text]
+    right: bool = False
+    prose: bool = False
+    shown: bool = True
+
+
+def table_of(rows: Iterable[R], *columns: Column[R]) -> WholeTable:
+    """A table with these columns, and a record for each row."""
+    table = WholeTable()
+    shown = [column for column in columns if column.shown]
+    for column in shown:
+        table.add_column(column.heading, right=column.right, prose=column.prose)
+    for row in rows:
+        texts = [column.text(row) for column in shown]
+        table.add_row(*(cell(text) if isinstance(text, str) else text for text in texts))
+    return table
+
+
 class Facts:
     """Lines of a word and what it says, one below the other."""
 
@@ -126,11 +160,11 @@ def _kept(line: Text) -> Text:
     return line
 
 
-def _whole(column: Column, console: Console, options: ConsoleOptions) -> int:
+def _whole(column: RichColumn, console: Console, options: ConsoleOptions) -> int:
     return max(Measurement.get(console, options, i).maximum for i in (column.header, *column.cells))
 
 
-def _longest_word(column: Column) -> int:
+def _longest_word(column: RichColumn) -> int:
     words = [w for value in column.cells if isinstance(value, Text) for w in value.plain.split()]
     return max((Text(word).cell_len for word in words), default=0)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_lifeguard.cli.progress import show_progress
+from dagster_lifeguard.cli.watched_deployment import with_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ def _with_deployment(command: Callable[..., None], *, tells_progress: bool) -> C
 
         with closing(open_deployment(url, token, token_kind)) as deployment:
             if tells_progress and not (kwargs.get("as_json") or kwargs.get("watch")):
-                show_progress(deployment)
+                deployment = with_progress(deployment)  # noqa: PLW2901 - the same, watched
             command(*args, deployment=deployment, **kwargs)
 
     return with_deployment

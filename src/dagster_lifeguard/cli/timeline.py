@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_lifeguard.cli import completion
-from dagster_lifeguard.cli.duration_option import read_duration
+from dagster_lifeguard.cli.duration_option import duration_option
 from dagster_lifeguard.cli.target import deployment_options
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.insight.subject import known_pool, pool_or_asset
@@ -30,13 +30,7 @@ _RUN_ID_LETTERS = 8
 @click.argument(
     "subject", required=False, metavar="[POOL | ASSET]", shell_complete=completion.pools_and_assets
 )
-@click.option(
-    "--since",
-    default="1h",
-    show_default=True,
-    callback=read_duration,
-    help="How far back to look, e.g. 30m, 24h, 7d.",
-)
+@duration_option("--since", "1h", "How far back to look, e.g. 30m, 24h, 7d.")
 @click.option(
     "--rows",
     type=click.IntRange(1, 10_000),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import dagster as dg
@@ -105,11 +104,6 @@ class SqliteDirectories(NamedTuple):
             sqlite_storage._event_logs_directory(base_dir),
             sqlite_storage._schedule_directory(base_dir),
         )
-
-
-def make_directory(path: str) -> None:
-    """Make a directory for a storage, as the stock storage does."""
-    Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def sqlite_index_path(event_log: SqliteEventLogStorage) -> str:

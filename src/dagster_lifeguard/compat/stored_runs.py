@@ -78,9 +78,7 @@ def runs_with_status(instance: dg.DagsterInstance, statuses: Collection[str]) ->
     """
     storage = _storage(instance)
     found = db.select(RunsTable.c.id).where(RunsTable.c.status.in_(sorted(statuses)))
-    with storage.connect() as connection:
-        numbers = [number for (number,) in connection.execute(found).fetchall()]
-    runs = _read(storage, RunsTable.c.id, sorted(numbers))
+    runs = _read(storage, RunsTable.c.id, _numbers(storage, found))
     # One may have gone on meanwhile.
     return [run for run in runs if run.status in statuses]
 
@@ -99,9 +97,7 @@ def latest_plans(instance: dg.DagsterInstance, count_max: int) -> list[str]:
     """What names the plans of the newest runs, the newest first; each once."""
     storage = _storage(instance)
     found = db.select(RunsTable.c.id).order_by(RunsTable.c.id.desc()).limit(count_max)
-    with storage.connect() as connection:
-        numbers = [number for (number,) in connection.execute(found).fetchall()]
-    plans = [run.told.plan for run in _read(storage, RunsTable.c.id, numbers)]
+    plans = [run.told.plan for run in _read(storage, RunsTable.c.id, _numbers(storage, found))]
     return list(dict.fromkeys(filter(None, reversed(plans))))
 
 
@@ -129,9 +125,7 @@ def runs_changed_since(
         *_created_before(created_before),
     )
     storage = _storage(instance)
-    with storage.connect() as connection:
-        numbers = [number for (number,) in connection.execute(query).fetchall()]
-    return _read(storage, runs.id, sorted(numbers))
+    return _read(storage, runs.id, _numbers(storage, query))
 
 
 def runs_with_tag(
@@ -169,9 +163,7 @@ def runs_with_tag(
         .limit(count_max)
     )
     storage = _storage(instance)
-    with storage.connect() as connection:
-        numbers = [number for (number,) in connection.execute(query).fetchall()]
-    return list(_read(storage, runs.id, sorted(numbers)))
+    return list(_read(storage, runs.id, _numbers(storage, query)))
 
 
 def latest_run_ids(
@@ -215,6 +207,12 @@ def _storage(instance: dg.DagsterInstance) -> SqlRunStorage:
     storage = instance.run_storage
     assert isinstance(storage, SqlRunStorage)
     return storage
+
+
+def _numbers(storage: SqlRunStorage, query: Any) -> list[int]:
+    """The numbers of the rows that a query finds, the smallest first."""
+    with storage.connect() as connection:
+        return sorted(number for (number,) in connection.execute(query).fetchall())
 
 
 def _read(storage: SqlRunStorage, column: Any, values: Sequence[object]) -> Iterator[StoredRun]:

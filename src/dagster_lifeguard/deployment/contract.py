@@ -15,14 +15,15 @@ from dagster_lifeguard.engine.rules.pool_expressions import refuse_unsettable
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
     is_by_default,
-    limits_of,
     settings_in_force,
 )
 from dagster_lifeguard.engine.rules.shown_names import pool_text
-from dagster_lifeguard.errors import ConfigError, DeploymentError
+from dagster_lifeguard.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from dagster import DagsterInstance
 
     from dagster_lifeguard.compat.health import Daemon, RunQueue
     from dagster_lifeguard.deployment.history import RunExecution
@@ -271,36 +272,6 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCEL
 """The statuses of runs that are not over."""
 
 
-def limits_alone(settings: Mapping[str, PoolSettings | None]) -> dict[str, int | None]:
-    """The limits of these settings, for a deployment that can keep only limits.
-
-    Raises:
-        DeploymentError: A rate, an order or a temporary limit is set too.
-    """
-    for pool, found in settings.items():
-        if found is not None and found.fall_back is not None:
-            raise temporary_needs_engine(pool)
-    more = sorted(pool for pool, found in settings.items() if found and found.texts_set)
-    if more:
-        raise DeploymentError(
-            "Rates and orders of pools need the engine.",
-            remedy="Set them where DAGSTER_HOME is, with the engine in its dagster.yaml: "
-            "lifeguard engine enable",
-            names=more,
-        )
-    return limits_of(settings)
-
-
-def temporary_needs_engine(pool: str) -> DeploymentError:
-    """The error of a deployment that cannot keep a temporary limit."""
-    return DeploymentError(
-        f"A limit until a time needs the engine, and is set where DAGSTER_HOME is: "
-        f"{pool_text(pool)} keeps its limit.",
-        remedy="Leave out the time, or see lifeguard engine enable.",
-        names=[pool],
-    )
-
-
 class Deployment(Protocol):
     """A Dagster instance or webserver: where limits are kept and steps wait.
 
@@ -313,8 +284,8 @@ class Deployment(Protocol):
         """Its name in messages: a directory or an address, without secrets."""
 
     @property
-    def is_atomic(self) -> bool:
-        """Whether ``set_pools`` does all or nothing."""
+    def instance(self) -> DagsterInstance | None:
+        """The instance, if this process can open its storage; None over a webserver."""
 
     def settings(self) -> Settings:
         """The settings that apply to all pools."""
@@ -355,8 +326,8 @@ class Deployment(Protocol):
         """Replace the settings of these pools; None deletes them. Yields the name of each pool set.
 
         Settings other than limits need the engine. Nothing is set before the first name is asked
-        for. Where ``is_atomic``, all pools are set before the first name is yielded, and an error
-        means that none was set.
+        for. An instance sets all pools before it yields the first name, and an error means that it
+        set none. A webserver sets them one by one.
         """
 
     def unfinished_runs(self, statuses: Collection[str] = UNFINISHED) -> tuple[Run, ...]:

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetKey, DagsterEventType
 from ruamel.yaml import YAML
 
-from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
 from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.plans import StepPlan
 from dagster_lifeguard.deployment.contract import (
     UNFINISHED,
-    HoldingStep,
     Judgement,
     LifeSign,
     PlannedStep,
     PoolState,
     Run,
     Settings,
-    WaitingStep,
-    limits_alone,
-    temporary_needs_engine,
 )
-from dagster_lifeguard.deployment.history.executions import READ, put_together
+from dagster_lifeguard.deployment.graphql_rows import event_row_of, run_of, state_of, tag_of
+from dagster_lifeguard.deployment.history.executions import put_together
 from dagster_lifeguard.deployment.instance_pools import with_runs
 from dagster_lifeguard.deployment.judgement import judge
+from dagster_lifeguard.deployment.limits_alone import limits_alone, temporary_needs_engine
 from dagster_lifeguard.engine.rules.duplicates import DUPLICATE_TAG, NO_DUPLICATE
-from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER, priority_of
+from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS, OVER
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.errors import DeploymentError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from dagster_lifeguard.compat.events import EventRow
     from dagster_lifeguard.deployment.history import RunExecution
     from dagster_lifeguard.deployment.webserver import Webserver
 
@@ -50,9 +47,6 @@ _RUN_IDS_LOOKED_AT = 10_000
 _RUN_ID_LENGTH = 36
 _OVER = {"statuses": OVER}
 _PERMISSION = "edit_concurrency_limit"
-_KINDS = {kind.name: kind.value for kind in READ}
-"""What the schema calls the types of events, and what they are stored as."""
-_ENGINE_EVENT = DagsterEventType.ENGINE_EVENT.value
 
 
 class EndpointDeployment:
@@ -65,7 +59,7 @@ class EndpointDeployment:
         webserver: Where to ask; closed with the deployment.
     """
 
-    is_atomic = False
+    instance = None
 
     def __init__(self, webserver: Webserver) -> None:
         self._webserver = webserver
@@ -124,10 +118,10 @@ class EndpointDeployment:
         settings = self.settings()
         if names is not None and len(names) <= _POOLS_ASKED_ONE_BY_ONE:
             asked = [self._webserver.ask("pools", all=False, pool=pool) for pool in sorted(names)]
-            found = [_state(answer["instance"]["concurrencyLimit"]) for answer in asked]
+            found = [state_of(answer["instance"]["concurrencyLimit"]) for answer in asked]
         else:
             rows = self._webserver.ask("pools", all=True)["instance"]["concurrencyLimits"]
-            states = {state.pool: state for state in map(_state, rows)}
+            states = {state.pool: state for state in map(state_of, rows)}
             default = settings.default_limit
             found = [
                 states.get(pool, PoolState(pool, PoolSettings(default), default is not None))
@@ -216,7 +210,7 @@ class EndpointDeployment:
             answer = self._webserver.ask(
                 "runs", filter=filters, cursor=cursor, limit=_RUNS_AT_ONCE
             )["runsOrError"]
-            yield from map(_run, answer["results"])
+            yield from map(run_of, answer["results"])
             if len(answer["results"]) < _RUNS_AT_ONCE:
                 return
             cursor = answer["results"][-1]["runId"]
@@ -236,7 +230,7 @@ class EndpointDeployment:
         steps = run["executionPlan"]["steps"]
         handles = {step["key"]: step["solidHandleID"] for step in steps}
         # A step whose op has no pool may have one from the use of the op.
-        of_uses = {step["key"]: _tag(step, CONCURRENCY_KEY_TAG) for step in steps}
+        of_uses = {step["key"]: tag_of(step, CONCURRENCY_KEY_TAG) for step in steps}
         return tuple(
             PlannedStep(key, pools.get(handles[key]) or of_uses[key], _assets(assets, handles[key]))
             for key in run["stepKeysToExecute"] or handles
@@ -319,7 +313,7 @@ class EndpointDeployment:
         rows: list[EventRow] = []
         for found in self._event_pages(run.run_id):
             snapshot_id = found["pipelineSnapshotId"]
-            rows += filter(None, map(_event_row, found["eventConnection"]["events"]))
+            rows += filter(None, map(event_row_of, found["eventConnection"]["events"]))
         plan = None if snapshot_id is None else self._plan(snapshot_id, run.pools or frozenset())
         return put_together(run.run_id, run.job_name, run.status, rows, plan)
 
@@ -360,59 +354,6 @@ class EndpointDeployment:
         self._webserver.close()
 
 
-def _tag(step: Mapping[str, Any], name: str) -> str | None:
-    """A tag of a step, which a webserver tells among the metadata of its plan."""
-    return next((item["value"] for item in step["metadata"] if item["key"] == name), None)
-
-
-def _state(row: Mapping[str, Any]) -> PoolState:
-    pending = {(step["runId"], step["stepKey"]): step for step in row["pendingSteps"]}
-    held = Counter((slot["runId"], slot["stepKey"]) for slot in row["claimedSlots"])
-    holding = [
-        HoldingStep(*key, slots, since=pending.get(key, {}).get("assignedTimestamp"))
-        for key, slots in held.items()
-    ]
-    waiting = [
-        WaitingStep(
-            *key,
-            since=step["enqueuedTimestamp"],
-            priority=step["priority"] or 0,
-            assigned=step["assignedTimestamp"],
-        )
-        for key, step in pending.items()
-        if key not in held
-    ]
-    return PoolState(
-        pool=row["concurrencyKey"],
-        settings=PoolSettings(row["limit"]),
-        from_default=bool(row["usingDefaultLimit"]) and row["limit"] is not None,
-        holding=tuple(sorted(holding, key=lambda s: (s.since or 0.0, s.run_id, s.step_key))),
-        waiting=tuple(
-            sorted(waiting, key=lambda s: (s.assigned is None, -s.priority, s.since or 0.0))
-        ),
-    )
-
-
-def _run(row: Mapping[str, Any]) -> Run:
-    tags = {tag["key"]: tag["value"] for tag in row["tags"]}
-    return Run(
-        run_id=row["runId"],
-        job_name=row["jobName"],
-        status=row["status"],
-        created=row["creationTime"],
-        started=row["startTime"],
-        ended=row["endTime"],
-        pools=frozenset(row["allPools"] or ()),
-        first_pools=None
-        if row["hasUnconstrainedRootNodes"]
-        else Counter(row["rootConcurrencyKeys"] or ()),
-        priority=priority_of(tags),
-        tags=tags,
-        location=(row["repositoryOrigin"] or {}).get("repositoryLocationName"),
-        assets=tuple(sorted("/".join(key["path"]) for key in row["assetSelection"] or ())),
-    )
-
-
 def _assets(by_op: Mapping[str, tuple[str, ...]], handle: str) -> tuple[str, ...]:
     return by_op.get(handle.partition(".")[0], ())
 
@@ -421,21 +362,3 @@ def _statuses_going(latest: int | None, *, queued: bool) -> tuple[str, ...]:
     if latest is not None:
         return tuple(IN_PROGRESS)
     return tuple(status for status in UNFINISHED if queued or status != "QUEUED")
-
-
-def _event_row(event: Mapping[str, Any]) -> EventRow | None:
-    """An event of a run; None for one that the history does not look at."""
-    kind, said = _KINDS.get(event.get("eventType") or ""), event.get("message") or ""
-    if kind is None or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
-        return None
-    key, error = event.get("assetKey"), event.get("error")
-    while error is not None and error.get("causes"):
-        error = error["causes"][-1]
-    return EventRow(
-        kind,
-        float(event["timestamp"]) / 1000,
-        event["stepKey"],
-        AssetKey(key["path"]).to_string() if key else None,
-        event.get("partition"),
-        error["message"].strip() if error is not None and kind in WITH_ERROR else None,
-    )

@@ -68,8 +68,6 @@ class InstanceDeployment:
         DeploymentError: Its storage cannot be read, or knows no pools.
     """
 
-    is_atomic = True
-
     def __init__(self, instance: dg.DagsterInstance, name: str) -> None:
         self.instance = instance
         self.name = name

@@ -13,9 +13,8 @@ from dagster_lifeguard.deployment.contract import (
     PoolState,
     WaitingStep,
     idle_pool,
-    limits_alone,
-    temporary_needs_engine,
 )
+from dagster_lifeguard.deployment.limits_alone import limits_alone, temporary_needs_engine
 from dagster_lifeguard.engine.rules.launch_order import IN_PROGRESS
 from dagster_lifeguard.engine.rules.model import Holding
 from dagster_lifeguard.engine.rules.pool_settings import (

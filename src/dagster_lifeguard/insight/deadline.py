@@ -35,11 +35,10 @@ def deadline_of(deployment: Deployment, run: Run | None) -> Deadline | None:
         return None
     # Here, so that completing a name in the shell does not wait for Dagster.
     from dagster_lifeguard.compat import health  # noqa: PLC0415
-    from dagster_lifeguard.deployment.instance import InstanceDeployment  # noqa: PLC0415
 
     setting, seconds = health.max_runtime_of(run.tags)
     is_enforced = None
-    if isinstance(deployment, InstanceDeployment):
+    if deployment.instance is not None:
         is_enforced = health.is_monitored(deployment.instance)
         if setting is None:
             setting, seconds = health.max_runtime_of_all(deployment.instance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from math import ceil, inf
@@ -48,10 +47,6 @@ class Sample:
     def quantile(self, share: float) -> float:
         """The shortest that at least this share of all do not exceed; see ``quantile``."""
         return quantile(self.seconds, share)
-
-    def longer_than(self, elapsed: float) -> Sequence[float]:
-        """The durations that exceed ``elapsed``."""
-        return self.seconds[bisect_right(self.seconds, elapsed) :]
 
     def spread(self) -> Spread | None:
         """How the durations are spread; None if there are none."""

@@ -10,7 +10,7 @@ from dagster_lifeguard.insight.durations import pools_of_run, quantile, terms_us
 from dagster_lifeguard.insight.pool_users import PoolUsers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dagster_lifeguard.deployment.contract import Deployment, PoolState, Settings
     from dagster_lifeguard.deployment.history import RunExecution
@@ -200,9 +200,3 @@ def _waiting_now(
         if only in (None, pool):
             found.update({(run.run_id, ""): run.created for run in runs})
     return found.values()
-
-
-def only_of(load: Load, pools: Collection[str], count: int) -> dict[str, tuple[float, ...]]:
-    """Slots held of each of these pools; zeros for one that was not in use."""
-    nothing = (0.0,) * count
-    return {pool: load.held.get(pool, nothing) for pool in pools}

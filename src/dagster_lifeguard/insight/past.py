@@ -27,27 +27,20 @@ WEEK_SECONDS = 7 * 86400.0
 """Estimates of so much of the past are judged."""
 
 
-def read_past(
-    deployment: Deployment,
-    settings: Settings,
-    since: float,
-    until: float,
-    source: Deployment | None = None,
-) -> Durations:
+def read_past(deployment: Deployment, settings: Settings, since: float, until: float) -> Durations:
     """Look at the executions of a window, or of the end of it where these are many.
 
     Args:
-        deployment: Where the history is.
+        deployment: Where history and ledger are.
         settings: Of the deployment.
         since: The beginning of the window, in seconds since the epoch.
         until: Its end: now.
-        source: Where the ledger is; None: in the same deployment.
 
     Raises:
         DeploymentError: It cannot be read.
     """
     history = read_history(deployment, since, until)
-    recent = read_recent(source or deployment, settings, history, since)
+    recent = read_recent(deployment, settings, history, since)
     durations = durations_of(history, settings, since, until)
     return replace(durations, shapes=recent.shapes(), so_far=_so_far(recent))
 
@@ -82,23 +75,20 @@ def read_past_and_record(
     return durations, _record(deployment, settings, recent, pool, work)
 
 
-def read_record(
-    deployment: Deployment, settings: Settings, until: float, source: Deployment | None = None
-) -> TrackRecord:
+def read_record(deployment: Deployment, settings: Settings, until: float) -> TrackRecord:
     """How well estimates of the last week fitted.
 
     Args:
-        deployment: Where the history is.
+        deployment: Where history and ledger are.
         settings: Of the deployment.
         until: Now.
-        source: Where the ledger is; None: in the same deployment.
 
     Raises:
         DeploymentError: It cannot be read.
     """
     begin = until - WEEK_SECONDS
     history = read_history(deployment, begin, until)
-    recent = read_recent(source or deployment, settings, history, begin)
+    recent = read_recent(deployment, settings, history, begin)
     return _record(deployment, settings, recent, None, WORK)
 
 
@@ -120,12 +110,12 @@ def _record(
 
 
 def read_recent(
-    source: Deployment, settings: Settings, history: Sequence[RunExecution], since: float
+    deployment: Deployment, settings: Settings, history: Sequence[RunExecution], since: float
 ) -> RecentPast:
     """What the ledger, where there is one, and the history tell of the runs of a window.
 
     Args:
-        source: Where the ledger is.
+        deployment: Where the ledger is.
         settings: Of the deployment.
         history: The runs of the window.
         since: The beginning of the window.
@@ -136,7 +126,7 @@ def read_recent(
     ends = [run.ended for run in history if run.ended is not None]
     if len(ends) >= RUNS_MAX:  # Older ones were not read.
         since = max(since, min(ends))
-    with open_ledger(source, settings) as store:
+    with open_ledger(deployment, settings) as store:
         if store is None or settings.granularity == "run":
             return recent_past(history, settings, since)
         ahead = store.now() - time.time()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.fall_backs import FallBacks
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import FallBack
@@ -64,7 +63,7 @@ class Account:
 @contextmanager
 def open_ledger(deployment: Deployment, settings: Settings) -> Iterator[Store | None]:
     """The engine's ledger; None where the engine does not run, or is not reached from here."""
-    if not isinstance(deployment, InstanceDeployment) or not settings.engine:
+    if deployment.instance is None or not settings.engine:
         yield None
         return
     with closing(store_of(deployment.instance.event_log_storage)) as store:
@@ -77,7 +76,7 @@ def account_of(
     """What the ledger tells of a pool; None if there is no ledger.
 
     Args:
-        deployment: The deployment itself, not a picture of it.
+        deployment: The deployment.
         settings: Of it.
         pool: The pool.
         since: From when on expiries are wanted.

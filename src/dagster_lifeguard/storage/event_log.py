@@ -5,18 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from dagster import DagsterInvalidInvocationError
-
 from dagster_lifeguard.compat import storages
 from dagster_lifeguard.engine.forks import ProcessLock
 from dagster_lifeguard.engine.rules.model import Granted, Holding, TicketKey
 from dagster_lifeguard.engine.rules.pool_expressions import (
-    is_expression,
     is_of_all_partitions,
-    refuse_unsettable,
 )
 from dagster_lifeguard.engine.rules.pool_settings import (
-    LIMIT_MAX,
     NOTHING_SET,
     PoolSettings,
     own_limits,
@@ -27,8 +22,14 @@ from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError, LifeguardError, StoreUnavailableError, first_line
 from dagster_lifeguard.storage import progress
 from dagster_lifeguard.storage.assembly import Assembly
-from dagster_lifeguard.storage.expressions import demand_of, is_deferred, limit_of
+from dagster_lifeguard.storage.expressions import is_deferred
 from dagster_lifeguard.storage.halves import OfTheEngine, refuse_half
+from dagster_lifeguard.storage.limits_for_dagster import (
+    NO_DEFAULT,
+    LimitRefusedError,
+    limits_to_tell,
+    refuse_settings,
+)
 from dagster_lifeguard.storage.step_events import STEP_BEGINS, STEP_FAILS
 
 if TYPE_CHECKING:
@@ -36,23 +37,15 @@ if TYPE_CHECKING:
 
     from dagster import EventLogEntry
 
-    from dagster_lifeguard.engine.rules.model import Demand, PoolSnapshot
+    from dagster_lifeguard.engine.rules.model import PoolSnapshot
     from dagster_lifeguard.engine.store.contract import Store
     from dagster_lifeguard.storage.config import StorageOptions
     from dagster_lifeguard.storage.progress import StepProgress
 
 logger = logging.getLogger(__name__)
 
-NO_DEFAULT = 2**31 - 1
-"""Dagster asks us about unknown pools only if a default limit exists; this fake default makes it
-always ask. Otherwise Dagster would treat a pool expression as an unlimited pool."""
-
 _TEXTS_KNOWN_MAX = 10_000
 """The most pools and expressions that a process remembers being asked about."""
-
-
-class LimitRefusedError(ConfigError, DagsterInvalidInvocationError):
-    """A limit cannot be set. Also what Dagster's own storages raise then."""
 
 
 class PoolMethods(OfTheEngine):
@@ -229,33 +222,8 @@ class PoolMethods(OfTheEngine):
     def get_pool_limits(self) -> Sequence[storages.PoolLimit]:
         """The pools that have a limit of their own, and what else this process was asked about."""
         parts = self.lifeguard
-        settings = parts.claims.settings()
-        limits = own_limits(settings)
-        found = [
-            storages.PoolLimit(name=pool, limit=limit, from_default=False)
-            for pool, limit in limits.items()
-        ]
         default = parts.engine.options.default_limit
-        unlimited: dict[str, Demand] = {}
-        for text in sorted(self._lifeguard_met.keys() - limits.keys()):
-            # Which pools a template names is known when a step claims.
-            if is_of_all_partitions(text) or is_deferred(text):
-                found.append(storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False))
-                continue
-            demand = demand_of(text)
-            limit = limit_of(demand, limits, default)
-            if limit is None:
-                unlimited[text] = demand
-            else:
-                is_pool = not is_expression(text)
-                found.append(storages.PoolLimit(name=text, limit=limit, from_default=is_pool))
-        rated = {pool for pool, of_pool in settings.items() if of_pool.rate is not None}
-        found += [
-            storages.PoolLimit(name=text, limit=LIMIT_MAX, from_default=False)
-            for text, demand in unlimited.items()
-            if not set(demand.pools).isdisjoint(rated)
-        ]
-        return found
+        return limits_to_tell(parts.claims.settings(), self._lifeguard_met, default)
 
     def get_concurrency_keys(self) -> set[str]:
         """The pools that have a limit: one of their own, or the default one while they are used."""
@@ -291,7 +259,7 @@ class PoolMethods(OfTheEngine):
             LimitRefusedError: Out of bounds, or the name is an expression or of all partitions.
         """
         try:
-            _refuse(concurrency_key, PoolSettings(num))
+            refuse_settings(concurrency_key, PoolSettings(num))
             self.lifeguard.engine.change_pool(concurrency_key, limit=num)
         except ConfigError as error:
             raise LimitRefusedError(
@@ -310,7 +278,7 @@ class PoolMethods(OfTheEngine):
         """
         for pool, found in settings.items():
             if found is not None:
-                _refuse(pool, found)
+                refuse_settings(pool, found)
         self.lifeguard.engine.set_pools(settings)
         self._told_of_change(settings)
 
@@ -322,7 +290,7 @@ class PoolMethods(OfTheEngine):
         """
         changed = PoolSettings(**changes)
         if changed != NOTHING_SET:
-            _refuse(pool, changed)
+            refuse_settings(pool, changed)
         self.lifeguard.engine.change_pool(pool, **changes)
         self._told_of_change([pool])
 
@@ -335,7 +303,7 @@ class PoolMethods(OfTheEngine):
             ConfigError: Out of bounds, in the past, or the name is a pool expression or of all
                 partitions.
         """
-        _refuse(pool, PoolSettings(limit))
+        refuse_settings(pool, PoolSettings(limit))
         self.lifeguard.engine.limit_until(pool, limit, until)
         self._told_of_change([pool])
 
@@ -430,17 +398,6 @@ class PoolMethods(OfTheEngine):
             else:
                 parts.engine.close()
         cast("Any", super()).dispose()
-
-
-def _refuse(pool: str, settings: PoolSettings) -> None:
-    most = max(settings.limit or 0, settings.lasting_limit or 0)
-    if most > storages.limit_max():
-        raise ConfigError(
-            f"{most} is more than {storages.limit_max()}, the most slots that a pool may have.",
-            remedy="Set DAGSTER_MAX_GLOBAL_OP_CONCURRENCY_LIMIT for more.",
-            names=[pool],
-        )
-    refuse_unsettable([pool])
 
 
 def _key_info(snapshot: PoolSnapshot) -> storages.ConcurrencyKeyInfo:

@@ -18,7 +18,7 @@ def demand_of(pool: str) -> Demand:
     """The demand of a step whose pool is this text, which does not depend on the step.
 
     Raises:
-        ConfigError: See ``names.asked_by``.
+        ConfigError: See ``asked_by``.
     """
     return Demand(tuple(sorted(asked_by(pool), key=lambda term: term.name)))
 
@@ -28,7 +28,7 @@ def is_deferred(pool: str) -> bool:
     """Whether what the text asks for depends on the step that claims: its assets, its partitions.
 
     Raises:
-        ConfigError: See ``names.asked_by``.
+        ConfigError: See ``asked_by``.
     """
     return any(term.is_deferred for term in asked_by(pool))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.compat import storages
@@ -124,5 +125,5 @@ class LifeguardSqliteStorage(storages.DagsterSqliteStorage):
         cls, base_dir: str, inst_data: Any = None, options: StorageOptions | None = None
     ) -> Self:
         """The storage in a directory, which is made if it is missing."""
-        storages.make_directory(base_dir)
+        Path(base_dir).mkdir(parents=True, exist_ok=True)
         return cls(base_dir, inst_data=inst_data, options=options)

@@ -1,1 +1,1 @@
-"""The web page: what the read side tells, as HTML and as JSON, kept up to date."""
+"""The web page: pools, assets, runs and metrics, live as HTML and as JSON."""

@@ -1,7 +1,6 @@
-"""What can be changed: each change first as what it would do, then done when it is confirmed.
+"""The changes that a visitor can make: each is shown first, and made once it is confirmed.
 
-What is shown and what is done is reckoned from the deployment as it is at that moment, not from
-what the server's reader saw last.
+Both are computed from the deployment as it is at that moment, not from the reader's last look.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.insight.freeing import Freeable, find_freeable
 from dagster_lifeguard.insight.subject import pool_or_run
-from dagster_lifeguard.limits.plan import PoolPlan, consequences, plan_limit
+from dagster_lifeguard.limits.effects import consequences
+from dagster_lifeguard.limits.plan import PoolPlan, plan_limit
 from dagster_lifeguard.limits.until import read_until
 from dagster_lifeguard.texts import date_text, limit_text
 from dagster_lifeguard.web.changes import ChangeLog, PoolChange
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.web.sessions import Visitor
+    from dagster_lifeguard.web.visitors import Visitor
 
 POOL_NAME_MAX = 500
 
 _BACK = "back"
-"""What a form says in place of a limit to end a temporary one."""
+"""A form sends this instead of a limit to end a temporary limit."""
 
 POOLS_MAX = 200
-"""So many pools can be changed at once."""
+"""The most pools that can be changed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class LimitPage:
     """A limit that may be set.
 
     Attributes:
-        pool: The pool; empty while nobody has said for which.
-        limit: The limit; None while nobody has said which.
-        plan: What it would do: who holds, who waits, what drains; None while that is open.
-        consequences: The same in sentences.
+        pool: The pool; empty until the visitor names it.
+        limit: The limit; None until the visitor names it.
+        plan: What the limit would do; None until both are known.
+        consequences: The plan in sentences.
         limit_min: The lowest limit that can be set.
         limit_max: The highest.
-        limit_before_pause: What a paused pool can be given back; None if that is not known, or
-            if the pool is not paused.
+        limit_before_pause: The limit before the pause; None if it is unknown or the pool is not
+            paused.
         seen: The pool's own limit as it is now, or empty; the form sends it back.
         until: When the limit is to fall back, as the form sends it back; empty if it lasts.
         takes_until: Whether the deployment can keep a limit until a time.
@@ -75,11 +75,11 @@ class SeveralPage:
 
     Attributes:
         action: ``pause`` or ``resume``.
-        plans: What it would do to each pool that it would change.
-        consequences: The same in sentences.
-        left: The pools that it would not change, and why.
+        plans: What the action would do to each pool that it would change.
+        consequences: The plans in sentences.
+        left: The pools that the action would not change, and why.
         seen: Each pool's own limit as it is now; the form sends it back.
-        until: When paused pools are to be resumed by themselves; empty: never.
+        until: When paused pools resume by themselves; empty: never.
         takes_until: Whether the deployment can keep a limit until a time.
     """
 
@@ -93,7 +93,7 @@ class SeveralPage:
 
     @property
     def pools(self) -> str:
-        """The pools that it would change, a line for each."""
+        """The pools that the action would change, one a line."""
         return "\n".join(plan.pool for plan in self.plans)
 
 
@@ -103,8 +103,8 @@ class FreePage:
 
     Attributes:
         subject: A pool, a run, or ``RUN_ID:STEP``, as ``lifeguard free`` takes it.
-        found: Who holds, and whether somebody still works there.
-        safe: How many of them nobody works under: only those are freed, unless it is forced.
+        found: The holders, and whether each is alive.
+        safe: How many holders are dead. Only their slots are freed, unless the visitor forces it.
     """
 
     subject: str
@@ -114,7 +114,7 @@ class FreePage:
 
 @dataclass(frozen=True, slots=True)
 class DonePage:
-    """What was changed."""
+    """The changes that were made."""
 
     changes: tuple[PoolChange, ...]
 
@@ -123,8 +123,8 @@ class Actions:
     """Changes to one deployment.
 
     Args:
-        deployment: What is changed.
-        log: Where each change is told.
+        deployment: The deployment to change.
+        log: The account of changes.
     """
 
     def __init__(self, deployment: Deployment, log: ChangeLog) -> None:
@@ -132,9 +132,9 @@ class Actions:
         self._log = log
 
     def show_limit(self, query: Mapping[str, str]) -> LimitPage:
-        """What the limit that ``pool``, ``limit`` and ``until`` say would do.
+        """What a limit would do. The query has ``pool``, ``limit`` and ``until``.
 
-        The limit ``back`` is the lasting one, in place of a temporary one.
+        The limit ``back`` stands for the lasting limit, which replaces the temporary one.
         """
         pool = query.get("pool", "")
         text = query.get("limit", "").strip()
@@ -168,13 +168,13 @@ class Actions:
         )
 
     def show_pause(self, query: Mapping[str, str]) -> LimitPage:
-        """What it would do to pause a pool."""
+        """What pausing a pool would do."""
         return self.show_limit(
             {"pool": query.get("pool", ""), "limit": "0", "until": query.get("until", "")}
         )
 
     def show_resume(self, query: Mapping[str, str]) -> LimitPage:
-        """What it would do to give a paused pool its limit back, where that is known."""
+        """What resuming a paused pool would do, if its limit before the pause is known."""
         pool = query.get("pool", "")
         if pool in self._temporary():
             return self.show_limit({"pool": pool, "limit": _BACK})
@@ -185,7 +185,7 @@ class Actions:
         """Set a limit.
 
         Raises:
-            RequestRefusedError: The limit is not any more what it was when the form was made.
+            RequestRefusedError: The limit has changed since the form was made.
         """
         pool, text = form.get("pool", ""), form.get("limit", "")
         _refuse_name(pool)
@@ -212,7 +212,7 @@ class Actions:
         return DonePage((change,))
 
     def show_several(self, query: Mapping[str, str]) -> SeveralPage:
-        """What it would do to pause or resume the pools that ``pools`` names, one a line."""
+        """What pausing or resuming several pools would do. ``pools`` names them, one a line."""
         action = query.get("do", "")
         if action not in ("pause", "resume"):
             raise RequestRefusedError(400, "Nothing is to be done.", remedy="Say pause or resume.")
@@ -260,10 +260,10 @@ class Actions:
         )
 
     def set_several(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
-        """Pause or resume several pools, all or none where the deployment can.
+        """Pause or resume several pools: all or none, if the deployment can do that.
 
         Raises:
-            RequestRefusedError: A limit is not any more what it was when the form was made.
+            RequestRefusedError: A limit has changed since the form was made.
         """
         page = self.show_several(form)
         if "seen" in form and form["seen"].replace("\r", "") != page.seen:
@@ -296,18 +296,18 @@ class Actions:
         return DonePage(tuple(done))
 
     def show_free(self, query: Mapping[str, str]) -> FreePage:
-        """Who holds what ``subject`` says, and whether it is safe to free."""
+        """The holders of a subject, and whether it is safe to free their slots."""
         subject = query.get("subject", "")
         found = self._find(subject)
         return FreePage(subject, found, sum(item.is_safe for item in found))
 
     def free(self, form: Mapping[str, str], visitor: Visitor) -> DonePage:
-        """Free what is safe to free; that is judged at the moment of freeing.
+        """Free the slots of dead holders; each is judged at the moment of freeing.
 
-        With ``force`` in the form one step's slots are freed although it is alive, or may be.
+        With ``force`` in the form, free the slots of one step although it is or may be alive.
 
         Raises:
-            RequestRefusedError: More than one step's would be forced, or a process came back.
+            RequestRefusedError: More than one step would be forced, or a process came back.
         """
         found = self._find(form.get("subject", ""))
         forces = bool(form.get("force"))
@@ -352,7 +352,7 @@ class Actions:
         return {pool: settings for pool, settings in found if settings.fall_back is not None}
 
     def _limit(self, pool: str, text: str) -> int | None:
-        """The limit that a form says; None: the pool has none of its own."""
+        """The limit in a form; None: no limit of the pool's own."""
         if text != _BACK:
             return _limit(text)
         return self._deployment.pool_settings().get(pool, NOTHING_SET).lasting_limit

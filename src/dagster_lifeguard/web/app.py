@@ -1,4 +1,4 @@
-"""The application: addresses, their pages, and what is told when one cannot be made."""
+"""The application: addresses, their pages, and errors."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from dagster_lifeguard.web.pages.window import Period
 from dagster_lifeguard.web.rendering import Templates
 from dagster_lifeguard.web.routes import Address, find_page, refuse_long
 from dagster_lifeguard.web.security import Access, Guard, is_secure, own_address, wants_html
-from dagster_lifeguard.web.sessions import (
+from dagster_lifeguard.web.site import WATCH, Site
+from dagster_lifeguard.web.visitors import (
     Sessions,
     address_of_client,
     refuse_forged,
     visitor_of,
 )
-from dagster_lifeguard.web.site import WATCH, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.web.actions import DonePage
     from dagster_lifeguard.web.look import Look
-    from dagster_lifeguard.web.sessions import Visitor
     from dagster_lifeguard.web.site import TargetKind
+    from dagster_lifeguard.web.visitors import Visitor
 
     _Show = Callable[[Mapping[str, str]], object]
     _Do = Callable[[Mapping[str, str], Visitor], DonePage]
@@ -65,19 +65,19 @@ _JSON = "application/json"
 _FIELDS_MAX = 20
 _CHANGES_AT_ONCE = 4
 _THREADS = LOOPS + AT_ONCE + _CHANGES_AT_ONCE + 4
-"""Of these, four are left for what asks the deployment nothing, should it answer nobody."""
+"""Four threads are left for what needs no deployment, in case the deployment does not answer."""
 
 _REFRESH_SECONDS = "5"
-"""After so long a browser asks again for a page that could not be made for want of an answer."""
+"""A browser asks again after this time for a page that needs an answer of the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginPage:
-    """The form by which a token is shown.
+    """The form for the token.
 
     Attributes:
-        next: The address to go to then.
-        refused: Whether a wrong token was shown.
+        next: The address to go to after the login.
+        refused: Whether the token was wrong.
     """
 
     next: str
@@ -89,11 +89,11 @@ class Serving:
     """How a deployment is served.
 
     Attributes:
-        access: Who may ask.
+        access: The rules for requests.
         window: The seconds of the past that percentiles and histories are of.
         dagster_url: Address of the Dagster UI; None if that is not known.
-        allow_changes: Whether limits can be changed and slots be freed.
-        change_log: A file in which changes are written down; None for none.
+        allow_changes: Whether visitors can change limits and free slots.
+        change_log: The file for the account of changes; None for none.
         file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
@@ -106,7 +106,7 @@ class Serving:
 
 
 def make_app(deployment: Deployment, serving: Serving) -> Starlette:
-    """The application that serves a deployment; closing it is left to who opened it."""
+    """The application that serves a deployment. The caller closes the deployment."""
     server = _Server(deployment, serving)
     return Starlette(
         routes=server.routes(),
@@ -192,7 +192,7 @@ class _Server:
         return HTMLResponse(await asyncio.to_thread(html))
 
     async def _healthz(self, request: Request) -> Response:
-        """Whether the deployment answers; open to everybody, so it says no more than that."""
+        """Whether the deployment answers. Anybody may ask, so it says no more than that."""
         del request
         try:
             is_well = not self._reader.look().trouble
@@ -244,7 +244,7 @@ class _Server:
         return HTMLResponse(await asyncio.to_thread(html))
 
     def _shown_and_done(self, action: str) -> tuple[str, _Show, _Do | None]:
-        """Of an action its template, what makes its page, and what does it."""
+        """The template of an action, its page, and the function that does it."""
         known: dict[str, tuple[str, _Show, _Do | None]] = {
             "limit": ("limit", self._actions.show_limit, self._actions.set_limit),
             "pause": ("limit", self._actions.show_pause, None),
@@ -286,7 +286,7 @@ class _Server:
     # ---- errors ----------------------------------------------------------------------------------
 
     async def tell_error(self, request: Request, error: Exception) -> Response:
-        """An error as HTML or as JSON, by what was asked for."""
+        """An error as HTML or as JSON, as the request wants it."""
         if isinstance(error, LifeguardError):
             page = page_of(error)
         else:
@@ -304,7 +304,7 @@ class _Server:
     def _site(
         self, request: Request, look: Look | None = None, address: Address | None = None
     ) -> Site:
-        """The site of a visitor; of one that is not known it tells nothing of the deployment."""
+        """The site of a visitor. An unknown visitor learns nothing about the deployment."""
         visitor = visitor_of(request)
         known = visitor.is_known
         if look is None and known:

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
 
 FRESH_SECONDS = 30.0
-"""The names are read again after this time, if somebody searches."""
+"""A search reads the names again after this time."""
 
 
 class AssetNames:
     """Finds assets by a part of their name; any thread may ask.
 
-    The names are read when somebody searches, and not before: a deployment that has many plans
-    takes a while to tell them.
+    The first search reads the names: a deployment with many plans takes a while to answer.
     """
 
     def __init__(self) -> None:
@@ -32,8 +31,8 @@ class AssetNames:
         """The assets with this text in their name, as ``a/b``; one whose last part it is first.
 
         Args:
-            deployment: Where the assets are. While it does not tell them, those it told before.
-            text: What somebody searches; empty finds none.
+            deployment: Where the assets are. While it does not answer, the names read before count.
+            text: The text to search; empty finds none.
         """
         wanted = text.strip().lower()
         if not wanted:

@@ -1,4 +1,4 @@
-"""An account of what was changed here: who, when, from what, to what."""
+"""The account of changes over this server: visitor, time, old and new value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEPT_MAX = 1000
-"""So many of the newest changes are kept in memory."""
+"""The most changes in memory, the newest ones."""
 
 _FILE_BYTES = 10_000_000
 _LINE_BYTES = 16_384
@@ -31,19 +31,19 @@ _log = logging.getLogger("dagster_lifeguard.web.changes")
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """Something that was changed.
+    """A change of a pool.
 
     Attributes:
         at: When, in seconds since the epoch.
-        who: By whom, as far as the server knows: an address and a mark of its session.
-        what: A limit was set, or slots were freed.
+        who: The visitor: an address, and a mark of the session.
+        what: Whether a limit was set, or slots were freed.
         pool: The pool; empty for slots of several.
         before: The limit in force before; None if it was unlimited.
         after: The limit that was set.
         until: When it falls back by itself; None if it lasts.
-        run_id: Whose slots were freed; empty for a limit.
-        step_key: The same.
-        forced: Whether they were freed although somebody may still have worked under them.
+        run_id: The run whose slots were freed; empty for a limit.
+        step_key: The step whose slots were freed; empty for a limit.
+        forced: Whether the slots were freed although their holder may have been alive.
     """
 
     at: float
@@ -59,17 +59,17 @@ class PoolChange:
 
 
 class _Account(RotatingFileHandler):
-    """The file; what cannot be written raises, instead of being told on standard error."""
+    """The file. A failed write raises an error, where logging would print it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         del record
         raise  # noqa: PLE0704 - called while the error is handled
 
     def try_room(self) -> None:
-        """Find out whether a line can be written; the file stays as it is.
+        """Try whether a line can be written; the file stays as it is.
 
         Raises:
-            OSError: It cannot.
+            OSError: It cannot be written.
         """
         with self.lock or nullcontext(), FileIO(self.baseFilename, "a") as file:
             size = file.seek(0, SEEK_END)
@@ -81,9 +81,9 @@ class _Account(RotatingFileHandler):
 
 
 def _end_line(path: Path) -> None:
-    """Make the next line begin on a line of its own, after a process died while it wrote one.
+    """End the last line of the file, if a process died while it wrote the line.
 
-    What it wrote of it is cut off, unless only the end of the line is missing.
+    A part of a change is cut off; a whole change only gets its end of line.
 
     Raises:
         OSError: The file cannot be changed.
@@ -105,8 +105,8 @@ class ChangeLog:
     """Keeps the newest changes in memory, logs each, and writes each to a file if there is one.
 
     Args:
-        path: A file with one JSON object a line; what it says already is known again. At 10 MB it
-            is put aside as ``PATH.1``.
+        path: A file with one JSON object a line. The changes in it are read. At 10 MB it becomes
+            ``PATH.1``, and a new file begins.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -132,10 +132,10 @@ class ChangeLog:
             ) from error
 
     def refuse_full(self) -> None:
-        """Refuse a change that could not be written down, before it is made.
+        """Refuse a change that cannot be written down, before it is made.
 
         Raises:
-            RequestRefusedError: The file takes no more.
+            RequestRefusedError: The file cannot be written.
         """
         if self._file is None:
             return
@@ -149,10 +149,10 @@ class ChangeLog:
             ) from error
 
     def add(self, change: PoolChange) -> None:
-        """Remember a change that was made.
+        """Write down a change that was made.
 
         Raises:
-            RequestRefusedError: It could not be written to the file; it is remembered and logged.
+            RequestRefusedError: The file cannot be written; memory and log have the change.
         """
         text = json.dumps(asdict(change))
         with self._lock:
@@ -169,7 +169,7 @@ class ChangeLog:
                 ) from error
 
     def newest(self, pool: str | None = None) -> tuple[PoolChange, ...]:
-        """The changes that are kept, of one pool or of all, newest first."""
+        """The changes in memory, of one pool or of all, newest first."""
         with self._lock:  # Pages are made in threads of their own.
             kept = tuple(reversed(self._kept))
         return tuple(c for c in kept if pool in (None, c.pool))
@@ -183,7 +183,7 @@ class ChangeLog:
         return found
 
     def limit_before_pause(self, pool: str) -> int | None:
-        """The limit that a pool had before it was paused here; None if that is not known."""
+        """The limit of a pool before it was paused over this server; None if that is unknown."""
         for change in self.newest(pool):
             if change.what == "limit" and change.after == 0 and change.before:
                 return change.before

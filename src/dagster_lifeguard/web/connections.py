@@ -1,7 +1,7 @@
-"""Connections of which nothing comes any more, closed after a while.
+"""Silent connections, which are closed after a while.
 
-Each open one takes memory and a file, so a server that waits for all of them can be filled up by
-who never says what he wants, or by who was cut off.
+Each open connection takes memory and a file. A server that waits for all of them can be filled up
+by clients that send no request, or that were cut off.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import asyncio
 
 SECONDS = 10
-"""A request is whole within so many seconds, and a peer that is cut off is found within them."""
+"""The longest time for a request to arrive, and to find a client that is cut off."""
 
 _PROBE_AFTER, _PROBE_EVERY, _PROBES = 4, 2, 3
 
 
 def find_cut_off(listener: socket.socket) -> None:
-    """Let the system close connections whose peer answers no more; accepted ones inherit this."""
+    """Let the system close connections whose client is gone; accepted connections inherit this."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
         "TCP_KEEPIDLE": _PROBE_AFTER,
@@ -53,7 +53,7 @@ class PromptProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _bound(self) -> None:
-        """Begin to wait for a request that is not whole; end it for one that is."""
+        """Start the clock for a request that is not complete; stop it for a complete one."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._unbound()
         elif self._deadline is None:

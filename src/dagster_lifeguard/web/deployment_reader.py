@@ -1,4 +1,4 @@
-"""The one reader of a server: it looks at the deployment, however many pages are open."""
+"""The one reader of a server: it reads the deployment, however many pages are open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dagster_lifeguard.errors import DeploymentError, LifeguardError, first_line
 from dagster_lifeguard.insight.durations import Durations, terms_of_asset, uses
@@ -36,7 +36,7 @@ LOOK_SECONDS = 0.4
 """The pause between two looks at the pools, or as long as a look takes if that is longer."""
 
 AGAIN_SECONDS = 5.0
-"""Who changed something, or came first, waits no longer than that for the next look."""
+"""The longest wait for the next look, after a change or for the first visitor."""
 
 QUEUE_SECONDS = 0.8
 """The pause between two looks at the run queue, or ten times as long as such a look takes."""
@@ -45,7 +45,7 @@ HISTORY_SECONDS = 2.0
 """The pause between two looks at the history, or ten times as long as such a look takes."""
 
 AUDITED_SECONDS = 3600.0
-"""So much of the past is audited for the metrics."""
+"""How much of the past is audited for the metrics."""
 
 RECORD_PAUSE_SECONDS = 300.0
 """The pause between two judgements of estimates, or fifty times as long as one takes."""
@@ -57,14 +57,14 @@ LIMITS_SECONDS = 5.0
 """The pause between two looks at what set the limits, or fifty times as long as one takes."""
 
 GROUPS_SECONDS = 300.0
-"""The groups of assets are read anew so often."""
+"""The pause between two reads of the asset groups."""
 
 PAST_SECONDS = 30.0
-"""Percentiles are reckoned anew so often."""
+"""The pause between two computations of percentiles."""
 
 SILENT_SECONDS = 1.5
-"""A deployment that takes longer than this to answer, and than four of its usual looks, is told as
-away: with the pause between two looks, within three seconds."""
+"""A deployment is shown as away if an answer takes longer than this and than four usual looks. With
+the pause between two looks, that is within three seconds."""
 
 _WATCH_SECONDS = 0.2
 _USUAL_LOOKS = 4
@@ -74,29 +74,29 @@ _AFTER_TROUBLE_SECONDS = 1.0
 
 
 class Counts(Protocol):
-    """Counts what is read of the history; see ``metrics``."""
+    """Counts what the history says; see ``metrics``."""
 
     def executed(self, before: RunExecution | None, run: RunExecution, settings: Settings) -> None:
-        """Take what a run did since it was last read; ``before`` is None for one that is new."""
+        """Take what a run did since it was last read; ``before`` is None for a new run."""
 
     def expired(self, pools: Iterable[str]) -> None:
-        """Take the pools of which slots were taken back."""
+        """Take the pools whose slots the engine took back."""
 
     def audited(self, findings: int) -> None:
-        """Take how much an audit of the last hour found."""
+        """Take the number of findings in an audit of the last hour."""
 
 
 LOOPS = 5
-"""A reader looks from so many threads at once."""
+"""The most threads of a reader at once."""
 
 
 class Reader:
-    """Looks again and again, and wakes who waits for news.
+    """Looks again and again, and wakes the streams that wait for news.
 
     Args:
         deployment: Where to look.
         window: The seconds of the past that are remembered; 0 for none.
-        counts: Told what was executed, and what was taken back.
+        counts: Counts what was executed, and the slots that were taken back.
         file: The ``lifeguard.yaml`` that limits are compared with; None for none.
     """
 
@@ -150,7 +150,7 @@ class Reader:
         return self._look
 
     async def first_look(self) -> Look:
-        """What is known now; for a server that was started just now, what it knows in a moment.
+        """What is known now. A server that has just started waits for its first look.
 
         Raises:
             LifeguardError: The deployment has not been seen yet.
@@ -173,7 +173,7 @@ class Reader:
         return self._look
 
     async def look_again(self) -> None:
-        """Look at once, since something was changed here; and wait for it, but not for long."""
+        """Look at once after a change, and wait for that look, up to ``AGAIN_SECONDS``."""
         wanted = self._begun + 1  # One that has begun already may have missed the change.
         self._hurry.set()
         with suppress(asyncio.TimeoutError):
@@ -220,7 +220,8 @@ class Reader:
             self._asked = began = time.monotonic()
             self._begun += 1
             try:
-                settings, states = await asyncio.to_thread(self._see)
+                settings = await asyncio.to_thread(self._deployment.settings)
+                states = await asyncio.to_thread(self._deployment.pools)
             except LifeguardError as error:
                 self._trouble(error)
                 pause = _AFTER_TROUBLE_SECONDS
@@ -241,15 +242,12 @@ class Reader:
             self._hurry.clear()
 
     async def _watch_on(self) -> None:
-        """Tell that the deployment is away while it leaves a look without an answer."""
+        """Show the deployment as away while a look has no answer."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             waits = 0.0 if self._asked is None else time.monotonic() - self._asked
             if self._look is not None and waits > max(SILENT_SECONDS, _USUAL_LOOKS * self._took):
                 self._trouble(_silent(self._deployment))
-
-    def _see(self) -> tuple[Settings, tuple[PoolState, ...]]:
-        return self._deployment.settings(), self._deployment.pools()
 
     def _seen(self, settings: Settings, states: tuple[PoolState, ...]) -> None:
         now, before = time.time(), self._look
@@ -283,9 +281,13 @@ class Reader:
     def _trouble(self, error: LifeguardError) -> None:
         self._failure = error
         if self._look is not None and self._look.trouble != error.message:
-            number = self._look.number + 1
-            news_of = {**self._look.news_of, "": number}
-            self._tell(replace(self._look, number=number, news_of=news_of, trouble=error.message))
+            self._tell_news(self._look, [""], trouble=error.message)
+
+    def _tell_news(self, look: Look, pools: Iterable[str], **changes: Any) -> None:
+        """Tell a look with these changes, as news of these pools; ``""`` stands for all pools."""
+        number = look.number + 1
+        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
+        self._tell(replace(look, number=number, news_of=news_of, **changes))
 
     def _tell(self, look: Look) -> None:
         self._look = look
@@ -311,7 +313,7 @@ class Reader:
             read: Reads it, in a thread.
             tell: Takes what was read, in the event loop.
             pause: The pause between two reads, in seconds.
-            times: The pause is longer where a read takes long: at least so many times as long.
+            times: The pause is at least this many times as long as the read took.
         """
         while True:
             look = self._look
@@ -341,10 +343,7 @@ class Reader:
             return
         old = set() if before is None else set(_marks(before))
         pools = {pool for _, names in old ^ set(_marks(queue)) for pool in names}
-        number = look.number + 1
-        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
-        picture = self._picture(look.settings, look.states)
-        self._tell(replace(look, number=number, deployment=picture, news_of=news_of))
+        self._tell_news(look, pools, deployment=self._picture(look.settings, look.states))
 
     def _read_limits(self, look: Look) -> tuple[LimitOrigins, Mapping[str, str]]:
         limits = self._origins.read(self._deployment)
@@ -366,9 +365,7 @@ class Reader:
         (limits, groups), look = found, self._look
         if look is None or (look.limits == limits and look.groups == groups):
             return
-        number = look.number + 1
-        news_of = {**look.news_of, "": number}
-        self._tell(replace(look, number=number, limits=limits, groups=groups, news_of=news_of))
+        self._tell_news(look, [""], limits=limits, groups=groups)
 
     def _audit(self, _: Look) -> int:
         now = time.time()
@@ -380,11 +377,8 @@ class Reader:
 
     def _tell_record(self, record: TrackRecord) -> None:
         look = self._look
-        if look is None or look.record == record:
-            return
-        number = look.number + 1
-        news_of = {**look.news_of, "": number}
-        self._tell(replace(look, number=number, record=record, news_of=news_of))
+        if look is not None and look.record != record:
+            self._tell_news(look, [""], record=record)
 
     def _remember(self, look: Look) -> tuple[Durations | None, set[str]]:
         """Read what is new of the history.
@@ -402,21 +396,18 @@ class Reader:
         if self._past_read is None or began - self._past_read > PAST_SECONDS:
             # No further back than is remembered: else the whole window is read each time.
             since = max(now - self._window, self._recent.since)
-            past = read_past(look.deployment, look.settings, since, now, self._deployment)
+            past = read_past(look.deployment, look.settings, since, now)
             self._past_read = began
         return past, {use.pool for _, run in news for use in uses(run, look.settings)}
 
     def _tell_past(self, found: tuple[Durations | None, set[str]]) -> None:
         (past, pools), look = found, self._look
-        if look is None or (past is None and not pools):
-            return
-        number = look.number + 1
-        news_of = {**look.news_of, **dict.fromkeys(pools, number)}
-        self._tell(replace(look, number=number, past=past or look.past, news_of=news_of))
+        if look is not None and (past is not None or pools):
+            self._tell_news(look, pools, past=past or look.past)
 
 
 def _marks(queue: SeenQueue) -> Iterator[tuple[tuple[str, str], frozenset[str]]]:
-    """What a run has to do with the queue, and the pools that it will ask for."""
+    """For each run, its id with its status, and the pools that it will ask for."""
     return (((run.run_id, run.status), run.pools or frozenset()) for run in queue.runs)
 
 

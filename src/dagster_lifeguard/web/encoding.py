@@ -6,10 +6,7 @@ import json
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from math import isfinite
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 
 def encode(page: object, **more: object) -> bytes:
@@ -31,13 +28,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):
-        return _object(value)
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(map(_plain, value))
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
-
-
-def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(_plain(key)): _plain(item) for key, item in value.items()}

@@ -28,7 +28,7 @@ class ErrorPage:
 
 
 class RequestRefusedError(LifeguardError):
-    """A request that is not answered, whoever sends it."""
+    """A request that the server refuses."""
 
     code = "request-refused"
 
@@ -38,12 +38,12 @@ class RequestRefusedError(LifeguardError):
 
 
 def page_of(error: LifeguardError) -> ErrorPage:
-    """The page that tells an error."""
+    """The page of an error."""
     return ErrorPage(_status(error), error.code, error.message, error.remedy, error.names)
 
 
 def page_of_status(status: int) -> ErrorPage:
-    """The page for a status that HTTP itself gives a reason for."""
+    """The page of a status of HTTP, with HTTP's own reason."""
     known = HTTPStatus(status)
     remedy = (
         "Begin at the overview."

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.store.retry import retry
-from dagster_lifeguard.storage.switch import store_of
+from dagster_lifeguard.insight.pool_account import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,21 +16,21 @@ if TYPE_CHECKING:
 
 
 LATE_MAX = 10_000
-"""Within so many numbers of the ledger a commit may be late, and an expiry is looked for again.
+"""How many numbers of the ledger are read again, because a commit may be late.
 
-A number is given in the message that commits it: that is, for as long as one commit takes.
+A number is given in the message that commits it, so a commit is late by no more than its own time.
 """
 
 
 class Expiries:
-    """Tells each expiry once; those before the first look are not told.
+    """Finds each expiry once, but none before the first look.
 
-    It goes by the numbers of the ledger, for a clock may step back. Of two pools, the larger of two
-    numbers may be committed first, so it looks again at what a late commit may have added.
+    It goes by the numbers of the ledger, because a clock may step back. Two pools may commit their
+    numbers in the other order, so it reads again what a late commit may have added.
 
     Attributes:
-        ends: When it last happened to each step of a run, those before the first look included,
-            until it is forgotten.
+        ends: For each step of a run, its last expiry, those before the first look included, until
+            it is forgotten.
     """
 
     def __init__(self) -> None:
@@ -41,14 +39,14 @@ class Expiries:
         self.ends: Mapping[tuple[str, str], float] = {}
 
     def read(self, deployment: Deployment) -> list[str]:
-        """The pools of which slots were taken back since the last look, each time it happened.
+        """The pool of each expiry since the last look.
 
         Raises:
             LifeguardError: The ledger cannot be read.
         """
-        if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
-            return []
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return []
             newest = retry(lambda: store.ledger(count_max=1))
             first = self._after + 1
             found = tuple(read_ledger(store, kind=EntryKind.EXPIRED, first=first))
@@ -60,7 +58,7 @@ class Expiries:
         return [] if told is None else [entry.pool for entry in expired]
 
     def forget(self, before: float, but: Collection[str]) -> None:
-        """Let go in ``ends`` of what happened before a moment, but not of these runs."""
+        """Forget in ``ends`` what happened before a moment, but not for these runs."""
         self.ends = {
             (run_id, step_key): at
             for (run_id, step_key), at in self.ends.items()

@@ -1,4 +1,4 @@
-"""Wrong tokens: who shows many of them has to wait."""
+"""Wrong tokens: an address that sends many of them has to wait."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FREE = 5
-"""So many wrong tokens of one address have no consequence."""
+"""The number of wrong tokens from one address without consequence."""
 
 PAUSE_MAX = 60.0
 """After each further one the address waits twice as long as before, from 1 s up to this."""
 
 ADDRESSES_MAX = 10_000
-"""Of so many addresses the wrong tokens are remembered, the latest."""
+"""The most addresses whose wrong tokens are remembered: the latest ones."""
 
 _TOO_MANY_REQUESTS = 429
 

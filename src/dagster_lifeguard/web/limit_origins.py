@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import Entry, EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import FallBack
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import LifeguardError
+from dagster_lifeguard.insight.pool_account import open_ledger
 from dagster_lifeguard.limits.plan import make_plan
 from dagster_lifeguard.policy.config import Config
-from dagster_lifeguard.storage.switch import store_of
 from dagster_lifeguard.texts import limit_text
 from dagster_lifeguard.web.expiries import LATE_MAX
 
@@ -42,7 +40,7 @@ class LimitOrigin:
             its own limit. ``temporary``: a limit that falls back by itself. ``default``: it has
             none, and the default limit is in force. ``none``: it is unlimited.
         at: When it was set; None if that is not known.
-        who: Who set it over this server; empty if that is not known.
+        who: The visitor who set it over this server; empty if that is unknown.
         drift: How the pool differs from the file: ``the file says 4``; empty if it does not.
     """
 
@@ -138,9 +136,9 @@ class LimitOriginReader:
         )
 
     def _read_ledger(self, deployment: Deployment) -> None:
-        if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
-            return
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return
             newest = retry(lambda: store.ledger(count_max=1))
             for entry in read_ledger(store, kind=EntryKind.LIMIT, first=self._after + 1):
                 before = self._changed.get(entry.pool)
@@ -150,7 +148,7 @@ class LimitOriginReader:
 
 
 def _since(entry: Entry | None, limit: int) -> float | None:
-    """Since when this limit is in force, by the newest change of it that the ledger tells."""
+    """Since when this limit is in force, by its newest change in the ledger."""
     if entry is None:
         return None
     if entry.limit == limit:

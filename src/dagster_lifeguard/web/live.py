@@ -16,8 +16,8 @@ from dagster_lifeguard.texts import clock_text
 from dagster_lifeguard.web.errors import RequestRefusedError
 from dagster_lifeguard.web.page_cache import is_current as is_current_page
 from dagster_lifeguard.web.routes import find_page, refuse_long
-from dagster_lifeguard.web.sessions import visitor_of
 from dagster_lifeguard.web.site import trouble_text
+from dagster_lifeguard.web.visitors import visitor_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.look import Look
     from dagster_lifeguard.web.page_cache import PageCache
     from dagster_lifeguard.web.routes import Address
-    from dagster_lifeguard.web.sessions import Sessions
+    from dagster_lifeguard.web.visitors import Sessions
 
 STREAMS_MAX = 500
-"""So many pages may be open at once."""
+"""The most pages that may be open at once."""
 
 RETRY_MILLISECONDS = 1000
-"""After so long a browser tries again to reach a server that is gone."""
+"""A browser tries again after this time to reach a server that is gone."""
 
 _PING_SECONDS = 15
 _SEND_SECONDS = 10
-"""A page that takes nothing for so long is left; a browser comes back by itself."""
+"""A stream ends if its browser takes nothing for this long; the browser comes back by itself."""
 _QUIET_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _AFTER_ERROR_SECONDS = 1.0
@@ -49,9 +49,9 @@ class Streams:
     """The open pages.
 
     Args:
-        reader: Tells when there is news.
-        pages: Makes what is sent.
-        sessions: Tells who has logged out meanwhile.
+        reader: Knows when there is news.
+        pages: Makes the blocks to send.
+        sessions: Knows which visitors have logged out.
     """
 
     def __init__(self, reader: Reader, pages: PageCache, sessions: Sessions) -> None:
@@ -63,7 +63,7 @@ class Streams:
     async def respond(self, request: Request) -> Response:
         """Answer with a stream for the page whose address is in ``page``.
 
-        Without one, the stream only tells whether the deployment answers.
+        Without it, the stream only says whether the deployment answers.
 
         Raises:
             RequestRefusedError: There is no such page, it is not live, or too many are open.
@@ -81,7 +81,7 @@ class Streams:
     async def _events(
         self, address: Address | None, is_welcome: Callable[[], bool]
     ) -> AsyncIterator[ServerSentEvent]:
-        """First all live blocks, since the page may have been made long ago; then what changes."""
+        """First all live blocks, since the page may be old; then each block that changes."""
         self._open += 1
         try:
             sent: dict[str, int] = {}
@@ -124,7 +124,7 @@ class Streams:
             return False
 
     async def _wait(self, number: int, patience: float) -> None:
-        """Until there is news, or so many seconds: what is on a page grows older without."""
+        """Wait for news, or for ``patience`` seconds: ages on a page grow without news."""
         try:
             await asyncio.wait_for(self._reader.news(number), max(patience, _PAUSE_SECONDS))
         except asyncio.TimeoutError:
@@ -145,7 +145,7 @@ def _live_page(shown: str) -> Address:
 
 
 def _trouble(look: Look) -> ServerSentEvent:
-    """What an open page tells beside its own content; empty when it is over."""
+    """The event with the trouble; its text is empty once the trouble is over."""
     now = time.time()
     as_of = clock_text(look.at, now) if look.trouble else ""
     return _told(trouble_text(look.trouble, look.at, now), as_of)

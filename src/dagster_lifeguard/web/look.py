@@ -29,9 +29,9 @@ class Look:
         past: Past waits and holds, for percentiles and estimates.
         news_of: For each pool, the number of the look in which it last changed. Under the empty
             name: the number of the look in which something changed that concerns all pools.
-        limits: What set the limits.
+        limits: What set each limit.
         record: How well estimates of the last week fitted; None if that is not known yet.
-        groups: The asset group of each pool, as far as the deployment tells it.
+        groups: The asset group of each pool, as far as it is known.
         trouble: Why the deployment could not be read since ``at``; empty if it could.
     """
 

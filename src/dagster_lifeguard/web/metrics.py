@@ -1,4 +1,4 @@
-"""What Prometheus asks for.
+"""The metrics for Prometheus.
 
 A pool gets a label of its own when it is first busy, or at once where there are no more pools than
 labels. Labels are never taken away again, so that no counter goes back. All further pools are
@@ -58,14 +58,14 @@ _GAUGES = {
     ),
 }
 _LONGEST = ("oldest", "oldest_queued")
-"""Of several pools with one label the largest is told, not the sum."""
+"""Several pools with one label have their largest value here, not the sum."""
 
 
 class Labels:
     """Which pools have a label of their own.
 
     Args:
-        count_max: How many may have.
+        count_max: The most pools with a label.
     """
 
     def __init__(self, count_max: int = LABELS_MAX) -> None:
@@ -83,7 +83,7 @@ class Labels:
         return pool if pool in self._named else OTHER
 
     def has_room_for(self, count: int) -> bool:
-        """Whether so many pools may all have one."""
+        """Whether this many pools can all have a label."""
         return count <= self._count_max
 
 
@@ -104,12 +104,12 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)
 
     def attach(self, reader: Reader) -> None:
-        """Tell gauges from this reader from now on."""
+        """Take the gauges from this reader from now on."""
         self._reader = reader
         self.registry.register(self)
 
     def render(self) -> bytes:
-        """All of it as Prometheus reads it."""
+        """All metrics in the format of Prometheus."""
         return generate_latest(self.registry)
 
     def executed(self, before: RunExecution | None, run: RunExecution, settings: Settings) -> None:
@@ -130,53 +130,44 @@ class Metrics(Collector):
             self._expiries.labels(self._labels.of(pool)).inc()
 
     def audited(self, findings: int) -> None:
-        """Take how much an audit found."""
+        """Take the number of findings of an audit."""
         self._audit_findings = findings
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is depends on the deployment."""
+        """Describe nothing: the gauges depend on the deployment."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         """The gauges."""
-        up = GaugeMetricFamily("lifeguard_up", "Whether the deployment answers.")
         try:
             look = self._reader.look() if self._reader is not None else None
         except LifeguardError:
             look = None
-        up.add_metric((), float(look is not None and not look.trouble))
-        yield up
+        answers = look is not None and not look.trouble
+        yield _gauge("lifeguard_up", "Whether the deployment answers.", answers)
         if look is None:
             return
-        seen = GaugeMetricFamily(
-            "lifeguard_last_look_timestamp_seconds", "When the deployment was last looked at."
-        )
-        seen.add_metric((), look.at)
-        yield seen
-        count = GaugeMetricFamily("lifeguard_pools", "Pools that have a limit or are in use.")
-        count.add_metric((), len(look.states))
-        yield count
+        name = "lifeguard_last_look_timestamp_seconds"
+        yield _gauge(name, "When the deployment was last looked at.", look.at)
+        yield _gauge("lifeguard_pools", "Pools that have a limit or are in use.", len(look.states))
         if self._audit_findings is not None:
-            audited = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_audit_findings",
                 "Findings of the latest audit of the last hour: limits and rates exceeded, fences "
                 "and leases broken.",
+                self._audit_findings,
             )
-            audited.add_metric((), self._audit_findings)
-            yield audited
         if look.record is not None and look.record.share is not None:
-            judged = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_estimates_judged_waits",
                 "Waits of the last week whose estimated range is compared with what came.",
+                look.record.waits,
             )
-            judged.add_metric((), look.record.waits)
-            yield judged
-            ratio = GaugeMetricFamily(
+            yield _gauge(
                 "lifeguard_estimates_held_ratio",
                 "The share of these waits that ended within the estimated range; 0.8 is aimed at.",
+                look.record.share,
             )
-            ratio.add_metric((), look.record.share)
-            yield ratio
         values = self._values(look)
         for key, (name, text) in _GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=("pool",))
@@ -231,11 +222,15 @@ class Metrics(Collector):
         return Counter(f"lifeguard_pool_{noun}_total", text, ("pool",), registry=self.registry)
 
 
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
 _Moments = Count[tuple[str, str, float]]
 
 
 def _moments(run: RunExecution | None, settings: Settings) -> tuple[_Moments, _Moments]:
-    """Its waits and its holds, each with its pool and by whom."""
+    """The waits and the holds of a run, each with its pool and its step."""
     found = [] if run is None else list(uses(run, settings))
     waits = Count((use.pool, use.name, use.waited) for use in found)
     holds = Count((use.pool, use.name, use.held) for use in found if use.held is not None)

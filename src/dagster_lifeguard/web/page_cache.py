@@ -50,9 +50,9 @@ class MadePage:
 
     Attributes:
         page: The page.
-        look: Which it was made from.
-        made: When, by the monotonic clock.
-        took: How long that took, in seconds.
+        look: The look from which it was made.
+        made: When it was made, by the monotonic clock.
+        took: How many seconds that took.
         live: Its live blocks as HTML, by name.
     """
 
@@ -64,13 +64,13 @@ class MadePage:
 
 
 class PageCache:
-    """Makes each page once, however many ask for it.
+    """Makes each page once, however many visitors ask for it.
 
     Args:
         reader: What pages are made from.
-        changes: What was changed here, which they may tell.
+        changes: The changes that were made over this server.
         templates: For their live blocks.
-        site_for: The site that live blocks are told: one without a session.
+        site_for: Makes the site of live blocks, which has no session.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PageCache:
         return done
 
     async def _unless_away(self, task: asyncio.Task[MadePage], kept: MadePage | None) -> MadePage:
-        """The page once it is made; while the deployment is away, the one that is kept, or why."""
+        """The page once it is made. While the deployment is away: the cached page, or an error."""
         began = time.monotonic()
         while True:
             done, _ = await asyncio.wait({task}, timeout=_WATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Pictures as SVG: what a template cannot reckon, and the words around it.
+"""Pictures as SVG: what a template cannot compute, and the words around it.
 
 A picture bears classes and no styles, which the pages' Content-Security-Policy would refuse.
 """
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.pages.window import Period
 
 WIDTH, HEIGHT = 120.0, 28.0
-"""Of a line's ground, in its own units; it is stretched to the place that it is given."""
+"""The size of a line's ground, in its own units; the page stretches it."""
 
 _TICKS = 4
 _WITH_SECONDS_BELOW = 60.0
@@ -72,7 +72,7 @@ def ground_of(values: Sequence[float], limit: int | None) -> float:
 
 
 def y_of(value: float, top: float) -> str:
-    """Where a value lies."""
+    """The y of a value."""
     return f"{_y(value, top):.1f}"
 
 
@@ -109,25 +109,25 @@ def _on(x: float, heights: Sequence[str]) -> str:
 
 
 def part_times(since: float, until: float, now: float) -> list[str]:
-    """When each part of a period was, as people are told it."""
+    """The beginning of each part of a period, as text."""
     length = (until - since) / PARTS
     return [moment_text(since + index * length, now, length) for index in range(PARTS)]
 
 
 def axis_of(since: float, until: float, now: float) -> list[str]:
-    """What stands at the beginning, in the middle and at the end of an axis of time."""
+    """The labels at the beginning, in the middle and at the end of an axis of time."""
     return [moment_text(at, now, until - since) for at in (since, (since + until) / 2, until)]
 
 
 def moment_text(at: float, now: float, scale: float) -> str:
-    """A moment by this machine's clock, as exactly as a picture of that many seconds tells it."""
+    """A moment by this machine's clock; a picture of ``scale`` seconds decides how exact."""
     moment, today = time.localtime(at), time.localtime(now)
     clock = "%H:%M:%S" if scale < _WITH_SECONDS_BELOW else "%H:%M"
     return time.strftime(clock if moment[:3] == today[:3] else f"%d %b {clock}", moment)
 
 
 def period_text(period: Period, now: float) -> str:
-    """A period as people are told it."""
+    """A period as text."""
     if period.begin is None or period.end is None:
         return f"the last {window_text(period.seconds)}"
     begin, end = (moment_text(at, now, 900.0) for at in (period.begin, period.end))
@@ -140,7 +140,7 @@ def input_text(at: float) -> str:
 
 
 def origin_text(origin: LimitOrigin, now: float) -> str:
-    """What set a limit, and when and by whom as far as that is known."""
+    """What set a limit, and if known, when and by whom."""
     words = {
         "file": "lifeguard.yaml",
         "own": "own limit",
@@ -157,7 +157,7 @@ def origin_text(origin: LimitOrigin, now: float) -> str:
 
 
 def sentence_of(values: Sequence[float], limit: int | None, span: str) -> str:
-    """What a line says, for who does not see it."""
+    """A line as a sentence, for screen readers."""
     if not any(values):
         return f"{span}: no slot was held."
     mean = sum(values) / len(values)
@@ -166,7 +166,7 @@ def sentence_of(values: Sequence[float], limit: int | None, span: str) -> str:
 
 
 def tone_of(pool: PoolSummary) -> str:
-    """How a pool is doing, as a class."""
+    """The state of a pool, as a class of CSS."""
     if pool.limit == 0:
         return "paused"
     if pool.limit is None:
@@ -177,7 +177,7 @@ def tone_of(pool: PoolSummary) -> str:
 
 
 def step_of(step_key: str) -> str:
-    """The step that slots are held by, or inside of."""
+    """The step that holds slots, also for slots inside a step."""
     return TicketKey("", step_key).step.step_key
 
 
@@ -202,12 +202,12 @@ def spans_of(bar: Bar, found: Timeline) -> Iterator[dict[str, str]]:
 
 
 def x_of(at: float, found: Timeline) -> str:
-    """Where a moment lies, on a ground 1,000 wide."""
+    """The x of a moment, on a ground 1,000 wide."""
     return f"{_x(at, found):.1f}"
 
 
 def bar_text(bar: Bar) -> str:
-    """What a bar says, for who does not see it."""
+    """A bar as text, for screen readers."""
     words = {
         Phase.QUEUED: "in the run queue",
         Phase.STARTING: "starting",
@@ -219,7 +219,7 @@ def bar_text(bar: Bar) -> str:
 
 
 def bar_facts(bar: Bar, now: float) -> Iterator[tuple[str, str]]:
-    """What a bar tells besides its name: when it began, and how long it was in each phase."""
+    """The facts of a bar: when it began, and how long each phase took."""
     yield "began", clock_text(bar.spans[0].started, now)
     words = {
         Phase.QUEUED: "in run queue",
@@ -233,7 +233,7 @@ def bar_facts(bar: Bar, now: float) -> Iterator[tuple[str, str]]:
 
 
 def ticks_of(found: Timeline) -> list[str]:
-    """What stands at equal distances along the axis, from edge to edge."""
+    """The labels at equal distances along the axis, from edge to edge."""
     step = (found.until - found.since) / (_TICKS - 1)
     return [clock_text(found.since + i * step, found.until) for i in range(_TICKS)]
 
@@ -244,7 +244,7 @@ def anchor(name: str) -> str:
 
 
 def change_text(now: float | None, before: float | None) -> str:
-    """How much more or less a value is than before; a dash where that cannot be told."""
+    """The change of a value in percent; a dash if it is unknown."""
     if now is None or not before:
         return "\N{EN DASH}"
     share = round(100 * (now / before - 1))
@@ -292,7 +292,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "x": x_of,
     "y": y_of,
 }
-"""What templates say it with."""
+"""The filters of templates."""
 
 
 def _steps(values: Sequence[float], top: float) -> str:

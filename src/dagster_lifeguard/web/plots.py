@@ -1,4 +1,4 @@
-"""Charts of a load: what is drawn, and what stands at their axes."""
+"""Charts of a load: their values, and the labels of their axes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Plot:
         key: Its name in the page.
         title: Its name for people.
         hint: What it shows, in a sentence.
-        values: From left to right; None where there is nothing to draw.
+        values: The values from left to right; None where there is nothing to draw.
         top: The value at the upper edge.
-        top_text: What stands there.
-        texts: What each value says.
-        rest: What the whole chart says in a few words.
-        summary: What the chart says, for who does not see it.
+        top_text: The label of the upper edge.
+        texts: The text of each value.
+        rest: The whole chart in a few words.
+        summary: The chart as a sentence, for screen readers.
         limits: The limit as it was, where the chart is of slots; empty for no line.
     """
 
@@ -168,13 +168,13 @@ class SimulatedPlot:
         title: Its name for people.
         hint: What it shows, in a sentence.
         held: The slots held, the mean of each part.
-        asked: The slots held and who waits, one upon the other.
+        asked: The slots held plus the waiting executions.
         limit: The limit, once for each part; None for none.
         top: The value at the upper edge.
-        top_text: What stands there.
-        texts: What each part says.
-        rest: What the whole chart says in a few words.
-        summary: What the chart says, for who does not see it.
+        top_text: The label of the upper edge.
+        texts: The text of each part.
+        rest: The whole chart in a few words.
+        summary: The chart as a sentence, for screen readers.
     """
 
     key: str

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.deployment.history import RunExecution, StepExecution
 
 STEPS_MAX = 100_000
-"""Only so many executions of steps are kept in memory, the newest."""
+"""The most executions of steps in memory, the newest ones."""
 
 _MARGIN_SECONDS = 30.0
 """How far clocks may differ, and how late a run may be written down."""
@@ -38,14 +38,14 @@ class Recent:
     def read(
         self, deployment: Deployment, now: float, ends: Mapping[tuple[str, str], float]
     ) -> list[tuple[RunExecution | None, RunExecution]]:
-        """Read what is new, and give back each run that reads differently, as before and now.
+        """Read what is new, and return each run that has changed, as it was and as it is.
 
         The first time nothing counts as new.
 
         Args:
             deployment: Where the history is.
             now: Until when.
-            ends: When slots were taken back from a step of a run; see ``expiries``.
+            ends: For each step of a run, when its slots were taken back; see ``expiries``.
         """
         if not self._window:
             return []
@@ -90,9 +90,9 @@ class Recent:
 
 
 def ended_by(ends: Mapping[tuple[str, str], float], run: RunExecution) -> RunExecution:
-    """A run of which each step that nobody ended is over when its slots were taken back.
+    """A run in which a step without an end is over once its slots were taken back.
 
-    A process that was killed writes no end, and would else be seen to hold for ever.
+    A killed process writes no end; without this, its step would seem to hold slots for ever.
     """
 
     def end(step: StepExecution) -> StepExecution:
@@ -110,13 +110,13 @@ def _from(runs: dict[str, RunExecution], since: float) -> Iterator[RunExecution]
 
 
 def _begun(run: RunExecution) -> float:
-    """The first that is known of a run."""
+    """The first known moment of a run."""
     known = (run.enqueued, run.dequeued, run.started)
     return next((moment for moment in known if moment is not None), float("-inf"))
 
 
 def _bounded(runs: dict[str, RunExecution], since: float) -> tuple[dict[str, RunExecution], float]:
-    """Let the oldest go; and say since when the rest is whole."""
+    """Drop the oldest runs; return the others, and since when they are complete."""
     kept = {run.run_id: run for run in _from(runs, since)}
     count = sum(1 + len(run.steps) for run in kept.values())
     if count > STEPS_MAX:

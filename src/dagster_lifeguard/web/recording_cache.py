@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dagster_lifeguard.insight.simulation.answer import PlayedRecording
 from dagster_lifeguard.insight.simulation.history import read_recording
+from dagster_lifeguard.web.cache import Cache
 
 if TYPE_CHECKING:
     from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.web.pages.window import Period
 
 FRESH_SECONDS = 60.0
-"""A recording is used for this long, or for ``_SHARE`` times as long as it took to read."""
+"""A recording is used for at least this long; see ``Cache``."""
 
 RECORDINGS_MAX = 2
 """At most this many recordings are in the cache: one of 100,000 executions needs some 100 MB."""
-
-_SHARE = 20
-
-
-class _Cached(NamedTuple):
-    past: PlayedRecording
-    read: float
-    took: float
 
 
 class RecordingCache:
     """The recordings of the periods that were asked for last; any thread may ask."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Period, _Cached] = OrderedDict()
+        self._recordings: Cache[Period, PlayedRecording] = Cache(FRESH_SECONDS, RECORDINGS_MAX)
         self._lock = Lock()
 
     def played(self, deployment: Deployment, period: Period) -> PlayedRecording:
@@ -43,23 +35,11 @@ class RecordingCache:
             DeploymentError: It cannot be read, or pools have no effect.
         """
         with self._lock:
-            found = self._kept.get(period)
-            if found is None or _is_old(found):
-                found = self._kept[period] = _read(deployment, period)
-            self._kept.move_to_end(period)
-            while len(self._kept) > RECORDINGS_MAX:
-                self._kept.popitem(last=False)
-            return found.past
+            return self._recordings.get(period, lambda: _read(deployment, period))
 
 
-def _read(deployment: Deployment, period: Period) -> _Cached:
-    began, now = time.monotonic(), time.time()
+def _read(deployment: Deployment, period: Period) -> PlayedRecording:
+    now = time.time()
     since, until = period.bounds(now)
     recording = read_recording(deployment, since=since, until=min(until, now))
-    past = PlayedRecording.of(recording, deployment.settings().patience_seconds)
-    read = time.monotonic()
-    return _Cached(past, read, read - began)
-
-
-def _is_old(cached: _Cached) -> bool:
-    return time.monotonic() - cached.read > max(FRESH_SECONDS, _SHARE * cached.took)
+    return PlayedRecording.of(recording, deployment.settings().patience_seconds)

@@ -1,4 +1,4 @@
-"""Which page an address names."""
+"""The page that an address names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Form = Literal["html", "json", "csv"]
 
 AUDIT_SECONDS = 86400.0
-"""So far back an audit looks where the server remembers no past."""
+"""How far back an audit looks if the server remembers no past."""
 
 QUERY_VALUE_MAX = 1000
 """Longer values of a query are refused."""
@@ -47,11 +47,11 @@ class PageRequest:
         look: What the server's reader knows; its deployment is as it was last seen.
         deployment: The deployment itself.
         name: The pool, asset or run that the page is about; empty for other pages.
-        query: What else the address says.
+        query: The query of the address.
         window: The seconds of the past that the server remembers.
-        changes: What was changed here.
-        sums: What is reckoned over all pools, once for everybody.
-        recordings: What can be played with other limits.
+        changes: The changes that were made over this server.
+        sums: What is computed over all pools, once for all visitors.
+        recordings: The past that can be played with other limits.
         assets: The names of the assets, for a search.
     """
 
@@ -75,7 +75,7 @@ class PageRequest:
 
     @property
     def now(self) -> float:
-        """Until when waits and holds grow: while the deployment is away, until it was last seen."""
+        """The end of waits and holds: now, or the last look while the deployment is away."""
         return self.look.at if self.look.trouble else time.time()
 
 
@@ -101,7 +101,7 @@ class Route:
 
     @property
     def is_of_pool(self) -> bool:
-        """Whether it tells of one pool, so that only news of that pool concern it."""
+        """Whether it is about one pool, so that only news of that pool concern it."""
         return self.template == "pool"
 
 
@@ -152,7 +152,6 @@ PAGES_OF: Mapping[str, Route] = {
             asked.now,
             load=asked.load(asked.name),
             trend=asked.trend(asked.name),
-            source=asked.deployment,
             changes=asked.changes.newest(asked.name),
             record=asked.look.record,
         ),
@@ -183,8 +182,8 @@ class Address:
     Attributes:
         route: The kind of page.
         name: The pool, asset or run; empty if it is about none.
-        query: What else it says, sorted.
-        text: The address in its one form, by which pages are kept.
+        query: Its query, sorted.
+        text: The address in its one form, the key of the page cache.
     """
 
     route: Route
@@ -194,12 +193,12 @@ class Address:
 
     @property
     def is_data(self) -> bool:
-        """Whether all rows are asked for: no HTML is made of them, and they are not kept."""
+        """Whether it asks for all rows: they are never HTML, and never cached."""
         return ("rows", ALL_ROWS) in self.query
 
 
 def refuse_long(query: Mapping[str, str]) -> None:
-    """Refuse values that nobody needs, and that would be kept with the page.
+    """Refuse long values, which would stay in the page cache.
 
     Raises:
         RequestRefusedError: A value is longer than ``QUERY_VALUE_MAX``.
@@ -209,7 +208,7 @@ def refuse_long(query: Mapping[str, str]) -> None:
 
 
 def find_page(path: str, query: Mapping[str, str]) -> tuple[Address, Form] | None:
-    """The page at a path, and in which form it is asked for; None if there is none there.
+    """The page at a path, and its form; None if there is no page.
 
     Args:
         path: Decoded, with ``/`` at its begin.

@@ -1,8 +1,8 @@
-"""Who may ask, from where, and what a browser is told to refuse.
+"""Access: which requests the server answers, and what browsers have to refuse.
 
-A server on a loopback address needs no token: whoever can reach it may log in to this machine. It
-still answers only to names of this machine, so that no page of another site can reach it through
-a name of its own (DNS rebinding), and it changes nothing for a form that it did not serve itself.
+A server on a loopback address needs no token: only users of this machine can reach it. It still
+answers only to names of this machine, so that no page of another site can reach it through a name
+of its own (DNS rebinding), and it changes nothing for a form that it did not serve itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse
 
 from dagster_lifeguard.errors import ConfigError
 from dagster_lifeguard.web.errors import RequestRefusedError
-from dagster_lifeguard.web.sessions import Visitor
+from dagster_lifeguard.web.visitors import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from dagster_lifeguard.web.sessions import Sessions
+    from dagster_lifeguard.web.visitors import Sessions
 
 TOKEN_LENGTH_MIN = 16
 """A shorter token might be guessed."""
@@ -56,7 +56,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address is reached from this machine only."""
+    """Whether only this machine can reach a server on this address."""
     if host == "localhost":
         return True
     try:
@@ -67,10 +67,10 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask.
+    """The rules for requests.
 
     Attributes:
-        token: What has to be shown; None for a server that everybody on this machine may use.
+        token: The token that a visitor needs; None if every user of this machine may ask.
         hosts: Names by which the server is reached, beside ``localhost``.
         any_ip: Whether it may also be reached by any address in numbers, which no other site can
             have as its name.
@@ -119,12 +119,12 @@ class Access:
 
 
 class Guard:
-    """Lets through who may ask, and adds to each answer what browsers have to refuse.
+    """Refuses requests that the rules forbid, and adds to each answer what browsers have to refuse.
 
     Args:
-        app: What is guarded.
-        access: By what names the server is reached.
-        sessions: Knows who asks.
+        app: The guarded application.
+        access: The rules for requests.
+        sessions: Knows the visitors.
         tell: Makes the answer that says why a request is refused.
     """
 
@@ -201,7 +201,7 @@ class Guard:
 
 
 def wants_html(request: Request) -> bool:
-    """Whether the answer is for somebody to look at."""
+    """Whether a person looks at the answer, in a browser."""
     path = request.url.path
     if path.endswith((".json", ".csv")) or path in _FOR_PROGRAMS or path.startswith(_STATIC):
         return False
@@ -226,7 +226,7 @@ def _to_login(request: Request) -> Response:
 
 
 def own_address(text: str) -> str:
-    """The address as one of this server, or else its first page: nobody is sent elsewhere."""
+    """The address if it is on this server, or else the first page: no link leads elsewhere."""
     try:
         parts = urlsplit(text) if text.isprintable() and "\\" not in text else None
     except ValueError:  # Such as //[
@@ -245,9 +245,9 @@ def _is_open(path: str) -> bool:
 
 
 def _is_from_here(request: Request) -> bool:
-    """Whether a page of this server sent it, or a person, or a program that is no browser.
+    """Whether a page of this server sent the request, or a person, or a program.
 
-    From elsewhere only a link to a page is followed, which changes nothing.
+    From another site, only a link to a page is allowed, which changes nothing.
     """
     origin = request.headers.get("origin")
     if origin is not None:
@@ -271,7 +271,7 @@ def _too_long() -> RequestRefusedError:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Let through no more of a request than ``BODY_MAX``, whatever its head says."""
+    """Refuse a request that is longer than ``BODY_MAX``, whatever its head says."""
     left = BODY_MAX
 
     async def bounded() -> Message:

@@ -1,9 +1,9 @@
-"""A deployment as it was last looked at: what was seen is told again without asking for it."""
+"""A deployment as it was last read: it answers from memory what was read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_lifeguard.deployment.contract import UNFINISHED, idle_pool
 from dagster_lifeguard.errors import DeploymentError
@@ -12,12 +12,10 @@ from dagster_lifeguard.insight.waits import read_held_back
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from dagster_lifeguard.compat.health import Daemon, RunQueue
+    from dagster_lifeguard.compat.health import RunQueue
     from dagster_lifeguard.deployment.contract import (
         Deployment,
         Judgement,
-        LifeSign,
-        PlannedStep,
         PoolState,
         Run,
         Settings,
@@ -44,20 +42,17 @@ class SeenQueue:
 
 
 class SeenDeployment:
-    """Pools, settings, run queue and recent history as seen, all else from the deployment itself.
+    """Pools, settings, run queue and recent history as read; all else from the deployment itself.
 
-    What fifty open pages ask for costs the deployment what one does. It changes nothing: asked
-    to, it refuses.
+    Fifty open pages cost the deployment as much as one. It refuses every change.
 
     Args:
-        deployment: Where to ask for what was not seen.
-        settings: As seen.
-        states: All pools, as seen.
+        deployment: Answers what was not read.
+        settings: The settings, as read.
+        states: All pools, as read.
         recent: The recent history.
-        queue: What was seen of the run queue; None if it was not looked at.
+        queue: The run queue, as read; None if it was not read.
     """
-
-    is_atomic = False
 
     def __init__(
         self,
@@ -74,9 +69,8 @@ class SeenDeployment:
         self._queue = queue
         self._held_back: HeldBack | None = None
 
-    @property
-    def name(self) -> str:
-        return self._deployment.name
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._deployment, name)
 
     def settings(self) -> Settings:
         return self._settings
@@ -97,7 +91,7 @@ class SeenDeployment:
         latest: int | None = None,
         queued: bool = False,
     ) -> Iterator[RunExecution]:
-        """What is remembered, or else what the deployment tells; runs in the queue are not told."""
+        """The history in memory, or else of the deployment; without the runs in the queue."""
         del queued  # No page draws a run that is in the queue from its history.
         found = self._recent.history(since, until)
         if found is not None:
@@ -111,21 +105,8 @@ class SeenDeployment:
         """
         return since if self._recent.since == float("inf") else max(since, self._recent.since)
 
-    def asset_groups(self) -> Mapping[str, str]:
-        return self._deployment.asset_groups()
-
-    def limits(self) -> Mapping[str, int]:
-        return {
-            s.pool: s.limit
-            for s in self._states.values()
-            if s.limit is not None and not s.from_default
-        }
-
-    def daemons(self) -> tuple[Daemon, ...]:
-        return self._deployment.daemons()
-
     def held_back(self, now: float) -> HeldBack | None:
-        """The runs that the run queue holds back; None if the queue was not looked at yet."""
+        """The runs that the run queue holds back; None if the queue was not read yet."""
         if self._queue is None and self._settings.granularity == "op":
             return None
         if self._held_back is None:  # Once for each picture, however many ask.
@@ -133,7 +114,7 @@ class SeenDeployment:
         return self._held_back
 
     def is_leaked(self, run_id: str) -> bool:
-        """Whether the run was over when the queue was looked at, and held slots all the same."""
+        """Whether the run was over when the queue was read, and still held slots."""
         return self._queue is not None and run_id in self._queue.leaked
 
     def run_queue(self) -> RunQueue | None:
@@ -143,33 +124,6 @@ class SeenDeployment:
         if self._queue is None:
             return self._deployment.unfinished_runs(statuses)
         return tuple(run for run in self._queue.runs if run.status in statuses)
-
-    def runs(self, run_ids: Collection[str]) -> tuple[Run, ...]:
-        return self._deployment.runs(run_ids)
-
-    def runs_between(self, since: float, until: float | None = None) -> tuple[Run, ...]:
-        return self._deployment.runs_between(since, until)
-
-    def dropped_runs(self, since: float, count_max: int) -> tuple[Run, ...]:
-        return self._deployment.dropped_runs(since, count_max)
-
-    def find_runs(self, prefix: str, count_max: int) -> tuple[Run, ...]:
-        return self._deployment.find_runs(prefix, count_max)
-
-    def planned_steps(self, run_id: str) -> tuple[PlannedStep, ...]:
-        return self._deployment.planned_steps(run_id)
-
-    def assets(self) -> Mapping[str, tuple[str, ...]]:
-        return self._deployment.assets()
-
-    def executions(self, run_ids: Collection[str]) -> tuple[RunExecution, ...]:
-        return self._deployment.executions(run_ids)
-
-    def life_signs(self, run_id: str, step_key: str | None = None) -> tuple[LifeSign, ...]:
-        return self._deployment.life_signs(run_id, step_key)
-
-    def pool_settings(self) -> Mapping[str, PoolSettings]:
-        return self._deployment.pool_settings()
 
     def set_limit(self, pool: str, limit: int | None, until: float | None = None) -> None:
         del limit, until
@@ -183,7 +137,7 @@ class SeenDeployment:
         raise _refusal([run_id])
 
     def close(self) -> None:
-        """Nothing: the deployment is another's to close."""
+        """Do nothing: the reader closes the deployment."""
 
 
 def _refusal(names: Collection[str]) -> DeploymentError:

@@ -1,4 +1,4 @@
-"""A server in this process, until somebody ends it."""
+"""A server in this process, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 _BACKLOG = 128
 _LAST_SECONDS = 2
-"""Open pages are left so long to go when the server ends; they come back to the next one."""
+"""How long the ending server waits for open pages; they come back to the next server."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; port 0 takes one that is free.
+    """Listen on an address; port 0 takes a free port.
 
     Raises:
         ConfigError: That is not possible.
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(
-            f"Nobody can listen on {host}, port {port}: {error.strerror}.",
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
             remedy="Give a port that is free with --port, and an address of this machine with "
             "--host.",
             names=[host],

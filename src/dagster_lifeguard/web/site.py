@@ -1,4 +1,4 @@
-"""What every page is told beside its own content.
+"""What every page shows beside its own content.
 
 The contract of a page: ``pages/NAME.py`` makes a frozen dataclass, ``templates/NAME.html`` shows
 it, and gets it as ``page`` with a ``Site`` as ``site``. A block of the template whose name begins
@@ -37,11 +37,11 @@ class Site:
         now: When the page is made.
         address: Of the page, with its query.
         live: Address of the stream that keeps the page up to date; empty where there is none.
-        watch: Address of the stream that only tells whether the deployment answers; for pages
-            without ``live``.
+        watch: Address of the stream with nothing but the state of the deployment: whether it
+            answers. For pages without ``live``.
         seen: When the deployment was last looked at with success.
         trouble: Why it could not be looked at since; empty if it could.
-        needs_login: Whether there is somebody to log out.
+        needs_login: Whether the visitor has logged in, and can log out.
         period: How addresses ask for the period that is shown, which all links keep; empty for the
             usual one.
     """
@@ -63,12 +63,12 @@ class Site:
 
     @property
     def trouble_told(self) -> str:
-        """The trouble as people are told it; empty if there is none."""
+        """The trouble as a sentence on the page; empty if there is none."""
         return trouble_text(self.trouble, self.seen, self.now)
 
     @property
     def as_of(self) -> str:
-        """When what is shown was seen, where it could not be looked at since; else empty."""
+        """When the content was read, if the deployment does not answer since then; else empty."""
         return clock_text(self.seen, self.now) if self.trouble else ""
 
     def pool(self, name: str) -> str:
@@ -135,7 +135,7 @@ class Site:
 
 
 def trouble_text(trouble: str, seen: float, now: float) -> str:
-    """Why a deployment cannot be looked at, and how old what is shown is; empty if it can."""
+    """Why the deployment does not answer, and how old the content is; empty if it answers."""
     if not trouble:
         return ""
     since = clock_text(seen, now)

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.shown_names import pool_text
 from dagster_lifeguard.engine.store.retry import retry
+from dagster_lifeguard.insight.pool_account import open_ledger
 from dagster_lifeguard.insight.pools import runs_leaked, startable
 from dagster_lifeguard.insight.waits import read_held_back
 from dagster_lifeguard.inspections.alerts import rules
 from dagster_lifeguard.inspections.audit.deployment_audit import audit
-from dagster_lifeguard.storage.switch import store_of
 from dagster_lifeguard.texts import duration_text
 
 if TYPE_CHECKING:
@@ -193,21 +191,21 @@ class _Sight:
     def _limits_set(self) -> frozenset[str]:
         """The pools whose limit was set since the look before: a short-lived limit may be over."""
         deployment, entry = self._deployment, self._memory.entry
-        if entry is None or not isinstance(deployment, InstanceDeployment):
+        if entry is None:
             return frozenset()
-        if not deployment.settings().engine:
-            return frozenset()
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return frozenset()
             entries = read_ledger(store, kind=EntryKind.LIMIT, first=entry + 1)
             return frozenset(entry.pool for entry in entries)
 
     def _expired(self) -> Mapping[str, int]:
         """For each pool how often slots were taken back since the look before."""
         deployment = self._deployment
-        if not isinstance(deployment, InstanceDeployment) or not deployment.settings().engine:
-            return {}
         counts: dict[str, int] = {}
-        with closing(store_of(deployment.instance.event_log_storage)) as store:
+        with open_ledger(deployment, deployment.settings()) as store:
+            if store is None:
+                return {}
             newest = retry(lambda: store.ledger(count_max=1))
             if self.entry is not None:
                 first = self.entry + 1

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dagster_lifeguard.compat.events import read_event_rows
 from dagster_lifeguard.deployment.history import read_span
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.engine.rules.pool_settings import (
     LIMIT_MAX,
     limit_in_force,
@@ -209,8 +208,8 @@ def _by_ledger(
                 remedy="Leave out --by ledger to judge by Dagster's event logs.",
                 names=[deployment.name],
             )
-        assert isinstance(deployment, InstanceDeployment), "a ledger is read from an instance"
         instance = deployment.instance
+        assert instance is not None, "a ledger is read from an instance"
         names = {state.pool for state in deployment.pools()} if pool is None else {pool}
         # What was asked for by the clock here is looked for by the clock that wrote the ledger.
         ahead = store.now() - time.time()

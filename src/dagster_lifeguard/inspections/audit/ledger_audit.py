@@ -14,7 +14,6 @@ from dagster_lifeguard.engine.rules.model import EntryKind
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.inspections.audit.audit_result import Audit, Caveat, Lane, LongWait, Occupant
-from dagster_lifeguard.inspections.audit.clock import ClockSteps
 from dagster_lifeguard.inspections.audit.fences import Fences
 from dagster_lifeguard.inspections.audit.leases import Leases
 from dagster_lifeguard.inspections.audit.starts import Starts
@@ -65,7 +64,8 @@ class _Judged:
         self._ends = FallBacks()
         self._fences = Fences()
         self._leases = Leases()
-        self._clock = ClockSteps()
+        self._last_at: dict[str, float] = {}
+        self._stepped: set[str] = set()
         self._waits = waits
         self._default_limit = default_limit
         self._caveats = self._sweep.caveats
@@ -86,7 +86,7 @@ class _Judged:
         for entry in self._ends.among(entries):
             lane = Lane("pool", entry.pool)
             if judging:
-                self._clock.entry(entry.pool, entry.at)
+                self._look_at_clock(entry)
             if entry.kind is EntryKind.LIMIT:
                 self._limit(entry)
                 continue
@@ -109,6 +109,12 @@ class _Judged:
                     self._caveats["limits"][Caveat.BEGAN_BEFORE] += 1
                 if judging and entry.kind is EntryKind.EXPIRED:
                     self._leases.expired(entry)
+
+    def _look_at_clock(self, entry: Entry) -> None:
+        """Note a step back of the clock. A step forth looks like a time without entries."""
+        if entry.at < self._last_at.get(entry.pool, entry.at):
+            self._stepped.add(entry.pool)
+        self._last_at[entry.pool] = entry.at
 
     def end(self, until: float) -> None:
         """Take the ends of temporary limits that no entry of their pools came after."""
@@ -137,7 +143,7 @@ class _Judged:
             events_of: Gives what runs wrote to Dagster's event log.
         """
         self._sweep.finish()
-        stepped = self._clock.pools
+        stepped = self._stepped
         self._leases.judge(events_of, stepped)
         caveats = self._caveats
         caveats["limits"][Caveat.LEDGER_SHORT] = int(begin is None or begin > since)

@@ -7,6 +7,7 @@ things happened; at equal times, who leaves goes before who enters.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.inspections.audit.audit_result import KEPT_MAX, Caveat, Excess, no_caveats
@@ -134,16 +135,7 @@ class Sweep:
         kind = excess.lane.kind
         self.counts[kind] += 1
         if len(self._found[kind]) < KEPT_MAX:
-            self._found[kind].append(
-                Excess(
-                    excess.lane,
-                    excess.limit,
-                    excess.held,
-                    excess.started,
-                    at,
-                    excess.occupants,
-                )
-            )
+            self._found[kind].append(replace(excess, ended=at))
 
 
 _UNKNOWN = -1

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from dagster_lifeguard.compat.instance import InstancePoolSettings
     from dagster_lifeguard.inspections.check.location import Location
-    from dagster_lifeguard.inspections.finding import Severity
     from dagster_lifeguard.policy.config import Config
 
 
@@ -39,10 +38,6 @@ class CheckReport:
     granularity: str
     instance: str | None
     findings: tuple[Finding, ...]
-
-    def of_severity(self, severity: Severity) -> tuple[Finding, ...]:
-        """Return the findings of one severity."""
-        return tuple(f for f in self.findings if f.severity == severity)
 
 
 def report_on(

@@ -32,14 +32,12 @@ class Check:
 
     Attributes:
         code: Stable identifier, the same in text, JSON and documentation.
-        title: What is wrong where it finds something, in a few words.
         severity: Of what it finds.
         source: Where it has to look. From where that is not visible, it is not answered.
         look: Tells what is wrong with a subject. May raise ``DeploymentError``.
     """
 
     code: str
-    title: str
     severity: Severity
     source: Source
     look: Callable[[Examined], Iterable[Told]]
@@ -60,7 +58,10 @@ class Check:
 
 
 def check(
-    code: str, title: str, *, severity: Severity, source: Source
+    *, severity: Severity, source: Source
 ) -> Callable[[Callable[[Examined], Iterable[Told]]], Check]:
-    """Make a function that looks at a subject a check; see ``Check``."""
-    return lambda look: Check(code, title, severity, source, look)
+    """Make a check of a function that looks at a subject; its code is the function's name.
+
+    The docstring of the function says what is wrong where it finds something.
+    """
+    return lambda look: Check(look.__name__.replace("_", "-"), severity, source, look)

@@ -26,13 +26,9 @@ _WHERE = ", or name the code with -w, -m or -f"
 """What Dagster's daemon asks for: without code it does not start."""
 
 
-@check(
-    "daemon-absent",
-    "The daemon has never run on this instance",
-    severity="error",
-    source="deployment",
-)
+@check(severity="error", source="deployment")
 def daemon_absent(subject: Examined) -> Iterator[Told]:
+    """The daemon has never run on this instance."""
     missing = [d for d in _daemons(subject) if d.last_heartbeat is None]
     if missing:
         yield Told(
@@ -45,8 +41,9 @@ def daemon_absent(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("daemon-silent", "The daemon has stopped", severity="error", source="deployment")
+@check(severity="error", source="deployment")
 def daemon_silent(subject: Examined) -> Iterator[Told]:
+    """The daemon has stopped."""
     silent = {
         d: seconds
         for d in _daemons(subject)
@@ -66,8 +63,9 @@ def daemon_silent(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("daemon-failing", "The daemon reports errors", severity="warning", source="deployment")
+@check(severity="warning", source="deployment")
 def daemon_failing(subject: Examined) -> Iterator[Told]:
+    """The daemon reports errors."""
     failing = [d for d in _daemons(subject) if d.errors]
     if failing:
         yield Told(

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
-@check("home-unset", "DAGSTER_HOME is not set", severity="error", source="machine")
+@check(severity="error", source="machine")
 def home_unset(subject: Examined) -> Iterator[Told]:
+    """DAGSTER_HOME is not set."""
     if subject.machine.home is not None:
         return
     here = subject.machine.here
@@ -37,8 +38,9 @@ def home_unset(subject: Examined) -> Iterator[Told]:
     )
 
 
-@check("home-relative", "DAGSTER_HOME is a relative path", severity="error", source="machine")
+@check(severity="error", source="machine")
 def home_relative(subject: Examined) -> Iterator[Told]:
+    """DAGSTER_HOME is a relative path."""
     home = subject.machine.home
     if home is not None and not home_folder(home).is_absolute():
         yield Told(
@@ -49,8 +51,9 @@ def home_relative(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("home-missing", "DAGSTER_HOME is no directory", severity="error", source="machine")
+@check(severity="error", source="machine")
 def home_missing(subject: Examined) -> Iterator[Told]:
+    """DAGSTER_HOME is no directory."""
     home = subject.machine.home
     problem = home_problem(home)
     if home is not None and problem is not None and home_folder(home).is_absolute():
@@ -62,14 +65,12 @@ def home_missing(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "home-differs",
-    "A daemon on this machine uses another DAGSTER_HOME",
-    severity="warning",
-    source="file",
-)
+@check(severity="warning", source="file")
 def home_differs(subject: Examined) -> Iterator[Told]:
-    """Looks at the processes in /proc that this user may look into; elsewhere there are none."""
+    """A daemon on this machine uses another DAGSTER_HOME.
+
+    Looks at the processes in /proc that this user may look into; elsewhere there are none.
+    """
     home = subject.file.parent
     homes = dict(daemon_homes())
     if not homes or any(_same(found, home) for found in homes.values()):

@@ -24,7 +24,7 @@ from dagster_lifeguard.insight.waits import read_held_back
 from dagster_lifeguard.storage import switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import dagster as dg
 
@@ -119,10 +119,10 @@ class Examined:
         assert self._deployment is not None
         return self._deployment
 
-    @property
-    def opened(self) -> Deployment | None:
-        """The deployment, if it could be opened."""
-        return self._deployment
+    def ask_through(self, wrap: Callable[[Deployment], Deployment]) -> None:
+        """Ask a wrapper of the deployment from now on, if the deployment could be opened."""
+        if self._deployment is not None:
+            self._deployment = wrap(self._deployment)
 
     # ---- what several checks look at, read once -------------------------------------------------
 

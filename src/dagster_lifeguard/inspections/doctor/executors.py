@@ -19,13 +19,9 @@ _DASK = ("cluster",)
 """What is configured of the Dask executor, and of no other that Dagster has."""
 
 
-@check(
-    "steps-one-by-one",
-    "An executor runs one step at a time, where the pool allows several",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def steps_one_by_one(subject: Examined) -> Iterator[Told]:
+    """An executor runs one step at a time, where the pool allows several."""
     if subject.why_not("deployment") is not None:
         return
     limits = {state.pool: state.limit for state in subject.pools}
@@ -55,13 +51,9 @@ def steps_one_by_one(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "executor-without-pools",
-    "An executor claims no slots, so no pool limits its steps",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def executor_without_pools(subject: Examined) -> Iterator[Told]:
+    """An executor claims no slots, so no pool limits its steps."""
     pooled = {
         plan
         for plan, steps in subject.plans.items()

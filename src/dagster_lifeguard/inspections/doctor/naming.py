@@ -19,13 +19,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
-@check(
-    "names-differ-by-case",
-    "Names of pools differ only by case",
-    severity="warning",
-    source="deployment",
-)
+@check(severity="warning", source="deployment")
 def names_differ_by_case(subject: Examined) -> Iterator[Told]:
+    """Names of pools differ only by case."""
     for names in _alike(subject, str.casefold):
         yield Told(
             f"{pools_text(names)} differ only by case, and are different pools.",
@@ -36,13 +32,9 @@ def names_differ_by_case(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "names-old-naming",
-    "One asset's pool is named in two ways",
-    severity="warning",
-    source="deployment",
-)
+@check(severity="warning", source="deployment")
 def names_old_naming(subject: Examined) -> Iterator[Told]:
+    """One asset's pool is named in two ways."""
     for names in _alike(subject, lambda name: name.replace("/", "_")):
         # Where assets use all of them, they are what naming: path is for.
         if not set(names) <= subject.used_pools:
@@ -56,13 +48,9 @@ def names_old_naming(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "name-reserved",
-    "A limit has a name under which the engine limits nothing",
-    severity="error",
-    source="deployment",
-)
+@check(severity="error", source="deployment")
 def name_reserved(subject: Examined) -> Iterator[Told]:
+    """A limit has a name under which the engine limits nothing."""
     limits = own_limits(subject.deployment.pool_settings())
     names = sorted(filter(is_reserved, limits))
     if names and subject.settings.engine is not False:
@@ -76,10 +64,9 @@ def name_reserved(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "key-tag", "Steps bear the tag dagster/concurrency_key", severity="warning", source="instance"
-)
+@check(severity="warning", source="instance")
 def key_tag(subject: Examined) -> Iterator[Told]:
+    """Steps bear the tag dagster/concurrency_key."""
     found = {
         step.step_key: step for step in tagged_steps(subject.instance, reversed(subject.plans))
     }

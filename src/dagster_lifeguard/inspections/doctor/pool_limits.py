@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
-@check("pool-unlimited", "A pool that is used has no limit", severity="error", source="deployment")
+@check(severity="error", source="deployment")
 def pool_unlimited(subject: Examined) -> Iterator[Told]:
+    """A pool that is used has no limit."""
     limited = {state.pool for state in subject.pools if state.limit is not None}
     unlimited = sorted(subject.used_pools - limited)
     if unlimited and subject.settings.default_limit is None:
@@ -36,13 +37,9 @@ def pool_unlimited(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "limit-unused",
-    "A limit is set for a pool that nothing uses",
-    severity="note",
-    source="deployment",
-)
+@check(severity="note", source="deployment")
 def limit_unused(subject: Examined) -> Iterator[Told]:
+    """A limit is set for a pool that nothing uses."""
     unused = sorted(
         p for p in own_limits(subject.deployment.pool_settings()) if not subject.may_be_used(p)
     )
@@ -56,8 +53,9 @@ def limit_unused(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("limit-zero", "A pool that is used is paused", severity="warning", source="deployment")
+@check(severity="warning", source="deployment")
 def limit_zero(subject: Examined) -> Iterator[Told]:
+    """A pool that is used is paused."""
     states = {state.pool: state for state in subject.pools}
     for pool in sorted(subject.used_pools):
         state = states.get(pool)
@@ -78,13 +76,9 @@ def limit_zero(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "default-limit-late",
-    "The run queue lets the first runs of a pool pass",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def default_limit_late(subject: Examined) -> Iterator[Told]:
+    """The run queue lets the first runs of a pool pass."""
     if subject.why_not("deployment") is not None or not DEFAULT_LIMIT_COMES_LATE:
         return
     settings = subject.settings
@@ -103,8 +97,9 @@ def default_limit_late(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("granularity-run", "A slot is for a whole run", severity="note", source="deployment")
+@check(severity="note", source="deployment")
 def granularity_run(subject: Examined) -> Iterator[Told]:
+    """A slot is for a whole run."""
     if subject.settings.granularity == "run" and subject.used_pools:
         yield Told(
             "Granularity is run: a run takes a slot of every pool of its assets before it "
@@ -115,13 +110,9 @@ def granularity_run(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "steps-take-turns",
-    "Two runs may take turns within one asset",
-    severity="note",
-    source="instance",
-)
+@check(severity="note", source="instance")
 def steps_take_turns(subject: Examined) -> Iterator[Told]:
+    """Two runs may take turns within one asset."""
     if subject.why_not("deployment") is not None or subject.settings.granularity == "run":
         return
     graphs = sorted({graph for plan in subject.plans.values() for graph in _graphs(subject, plan)})

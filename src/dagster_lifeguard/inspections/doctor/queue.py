@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
-@check("queue-absent", "Runs are not queued", severity="error", source="instance")
+@check(severity="error", source="instance")
 def queue_absent(subject: Examined) -> Iterator[Told]:
+    """Runs are not queued."""
     if health.run_queue(subject.instance) is not None:
         return
     name = health.run_coordinator_name(subject.instance)
@@ -31,13 +32,9 @@ def queue_absent(subject: Examined) -> Iterator[Told]:
     )
 
 
-@check(
-    "queue-ignores-pools",
-    "The run queue does not heed pools",
-    severity="error",
-    source="deployment",
-)
+@check(severity="error", source="deployment")
 def queue_ignores_pools(subject: Examined) -> Iterator[Told]:
+    """The run queue does not heed pools."""
     queue = subject.deployment.run_queue()
     if queue is None or queue.heeds_pools:
         return
@@ -51,13 +48,9 @@ def queue_ignores_pools(subject: Examined) -> Iterator[Told]:
     )
 
 
-@check(
-    "buffer-over-limit",
-    "The run queue lets more runs in than the limit",
-    severity="error",
-    source="deployment",
-)
+@check(severity="error", source="deployment")
 def buffer_over_limit(subject: Examined) -> Iterator[Told]:
+    """The run queue lets more runs in than the limit."""
     queue = subject.deployment.run_queue()
     if queue is None:
         return
@@ -71,13 +64,9 @@ def buffer_over_limit(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "queue-full-of-waiters",
-    "Runs that only wait for pools keep others out",
-    severity="warning",
-    source="deployment",
-)
+@check(severity="warning", source="deployment")
 def queue_full_of_waiters(subject: Examined) -> Iterator[Told]:
+    """Runs that only wait for pools keep others out."""
     queue = subject.deployment.run_queue()
     if queue is None:
         return

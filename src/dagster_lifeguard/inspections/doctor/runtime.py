@@ -20,13 +20,9 @@ WINDOW_SECONDS = 7 * 86400.0
 """How far back usual waits are looked for."""
 
 
-@check(
-    "max-runtime-short",
-    "Runs may be ended because their steps wait",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def max_runtime_short(subject: Examined) -> Iterator[Told]:
+    """Runs may be ended because their steps wait."""
     if not health.is_monitored(subject.instance) or subject.settings.granularity == "run":
         return  # Nothing ends a run for its age, or it waits before it starts.
     bounds = dict(_bounds(subject))

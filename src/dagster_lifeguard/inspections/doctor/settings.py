@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _MISNAMED = ("dagster.yml", "Dagster.yaml", "dagster.yaml.txt", "dagster.yaml.yaml")
 
 
-@check("yaml-absent", "There is no dagster.yaml in DAGSTER_HOME", severity="warning", source="file")
+@check(severity="warning", source="file")
 def yaml_absent(subject: Examined) -> Iterator[Told]:
+    """There is no dagster.yaml in DAGSTER_HOME."""
     if not subject.file.exists():
         yield Told(
             f"There is no {subject.file}, so every setting is Dagster's default: pools are "
@@ -34,13 +35,9 @@ def yaml_absent(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "yaml-misplaced",
-    "A dagster.yaml is not loaded, for its name or place",
-    severity="error",
-    source="file",
-)
+@check(severity="error", source="file")
 def yaml_misplaced(subject: Examined) -> Iterator[Told]:
+    """A dagster.yaml is not loaded, for its name or place."""
     if subject.file.exists():
         return
     home, here = subject.file.parent, subject.machine.here
@@ -59,13 +56,9 @@ def _is_file_of_that_case(path: Path) -> bool:
     return path.parent.is_dir() and any(path == found for found in path.parent.iterdir())
 
 
-@check(
-    "settings-conflict",
-    "Two settings of one thing exclude each other",
-    severity="error",
-    source="file",
-)
+@check(severity="error", source="file")
 def settings_conflict(subject: Examined) -> Iterator[Told]:
+    """Two settings of one thing exclude each other."""
     moves = conflicts(subject)
     if moves:
         yield Told(
@@ -79,8 +72,9 @@ def settings_conflict(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("settings-refused", "Dagster refuses dagster.yaml", severity="error", source="file")
+@check(severity="error", source="file")
 def settings_refused(subject: Examined) -> Iterator[Told]:
+    """Dagster refuses dagster.yaml."""
     if subject.refusal is not None and not conflicts(subject):
         yield Told(
             f"Dagster refuses {subject.file}, so nothing starts with it.",
@@ -91,8 +85,9 @@ def settings_refused(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("keys-doubled", "A key stands twice in dagster.yaml", severity="note", source="file")
+@check(severity="note", source="file")
 def keys_doubled(subject: Examined) -> Iterator[Told]:
+    """A key stands twice in dagster.yaml."""
     _, doubled = _read(subject)
     if doubled:
         names = [key.path for key in doubled]
@@ -109,8 +104,9 @@ def keys_doubled(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("instance-unopenable", "The instance cannot be opened", severity="error", source="file")
+@check(severity="error", source="file")
 def instance_unopenable(subject: Examined) -> Iterator[Told]:
+    """The instance cannot be opened."""
     if subject.refusal is None and subject.why_not("instance") is not None:
         yield Told(
             f"The instance in {subject.file.parent} cannot be opened.",
@@ -122,8 +118,9 @@ def instance_unopenable(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check("setting-without-effect", "A setting has no effect", severity="warning", source="instance")
+@check(severity="warning", source="instance")
 def setting_without_effect(subject: Examined) -> Iterator[Told]:
+    """A setting has no effect."""
     document = _document(subject)
     if health.run_queue(subject.instance) is None:
         name = health.run_coordinator_name(subject.instance)
@@ -147,14 +144,10 @@ def setting_without_effect(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "monitoring-off",
-    "Nothing frees the slots of a run that crashed",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def monitoring_off(subject: Examined) -> Iterator[Told]:
     # The engine takes a dead holder's slots back by itself.
+    """Nothing frees the slots of a run that crashed."""
     if subject.why_not("deployment") is None and subject.settings.engine:
         return
     if health.free_slots_after_seconds(subject.instance) is None:

@@ -25,8 +25,9 @@ SILENT_SECONDS = 3600.0
 """A run that holds or was promised a slot and began longer ago than this is worth a look."""
 
 
-@check("slots-leaked", "A run that is over holds slots", severity="error", source="deployment")
+@check(severity="error", source="deployment")
 def slots_leaked(subject: Examined) -> Iterator[Told]:
+    """A run that is over holds slots."""
     for state in subject.pools:
         leaked = [s for s in state.holding if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
@@ -43,10 +44,9 @@ def slots_leaked(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "waiters-leaked", "A run that is over waits for slots", severity="error", source="deployment"
-)
+@check(severity="error", source="deployment")
 def waiters_leaked(subject: Examined) -> Iterator[Told]:
+    """A run that is over waits for slots."""
     for state in subject.pools:
         leaked = [s for s in state.waiting if is_leaked(s.run_id, subject.users.get(s.run_id))]
         if leaked:
@@ -62,11 +62,12 @@ def waiters_leaked(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "waiter-stuck", "A step waits although a slot is free", severity="error", source="deployment"
-)
+@check(severity="error", source="deployment")
 def waiter_stuck(subject: Examined) -> Iterator[Told]:
-    """Looks twice, see ``LOOK_AGAIN_SECONDS``."""
+    """A step waits although a slot is free.
+
+    Looks twice, see ``LOOK_AGAIN_SECONDS``.
+    """
     # The engine's waiters look again by themselves; at granularity run the queue does.
     if subject.settings.granularity == "run" or subject.has_engine():
         return
@@ -92,13 +93,9 @@ def waiter_stuck(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "lease-over",
-    "A process that is dead or silent has slots or waits",
-    severity="note",
-    source="deployment",
-)
+@check(severity="note", source="deployment")
 def lease_over(subject: Examined) -> Iterator[Told]:
+    """A process that is dead or silent has slots or waits."""
     for state in subject.pools:
         if state.over:
             held = sum(isinstance(step, HoldingStep) for step in state.over)
@@ -113,13 +110,9 @@ def lease_over(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "step-dead",
-    "A step's own process is dead, and its run worker keeps its slots",
-    severity="warning",
-    source="deployment",
-)
+@check(severity="warning", source="deployment")
 def step_dead(subject: Examined) -> Iterator[Told]:
+    """A step's own process is dead, and its run worker keeps its slots."""
     for state in subject.pools:
         for step in state.holding:
             if step.lost is not None:
@@ -134,8 +127,9 @@ def step_dead(subject: Examined) -> Iterator[Told]:
                 )
 
 
-@check("holder-silent", "A run holds a slot for very long", severity="note", source="deployment")
+@check(severity="note", source="deployment")
 def holder_silent(subject: Examined) -> Iterator[Told]:
+    """A run holds a slot for very long."""
     for state in subject.pools:
         waiting = subject.held_back.waits_for(state).count
         if not waiting:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.doctor.examined import Examined
 
 
-@check("pools-unsupported", "The storage does not know pools", severity="error", source="instance")
+@check(severity="error", source="instance")
 def pools_unsupported(subject: Examined) -> Iterator[Told]:
+    """The storage does not know pools."""
     tables = subject.tables
     if not tables.is_sql and not tables.has_pools:
         yield Told(
@@ -31,13 +32,9 @@ def pools_unsupported(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "migration-needed",
-    "The tables of the storage are older than this Dagster",
-    severity="error",
-    source="instance",
-)
+@check(severity="error", source="instance")
 def migration_needed(subject: Examined) -> Iterator[Told]:
+    """The tables of the storage are older than this Dagster."""
     tables = subject.tables
     behind = tables.revision is not None and tables.revision[0] != tables.revision[1]
     if not tables.is_sql or (tables.has_pools and tables.has_limits and not behind):
@@ -55,13 +52,9 @@ def migration_needed(subject: Examined) -> Iterator[Told]:
     )
 
 
-@check(
-    "engine-off",
-    "Dagster's own storage can let in more than the limit",
-    severity="note",
-    source="deployment",
-)
+@check(severity="note", source="deployment")
 def engine_off(subject: Examined) -> Iterator[Told]:
+    """Dagster's own storage can let in more than the limit."""
     if subject.settings.granularity == "op" and not subject.has_engine():
         yield Told(
             "Dagster's own storage may let steps into a full pool if they ask at the same "
@@ -71,13 +64,9 @@ def engine_off(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "fleet-mixed",
-    "Some processes use the engine and others Dagster's own storage",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def fleet_mixed(subject: Examined) -> Iterator[Told]:
+    """Some processes use the engine and others Dagster's own storage."""
     found = subject.engine_status
     if found is None:
         return
@@ -102,13 +91,9 @@ def fleet_mixed(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "sessions-of-one-process",
-    "A process has several sessions of the engine",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def sessions_of_one_process(subject: Examined) -> Iterator[Told]:
+    """A process has several sessions of the engine."""
     found = subject.engine_status
     alive = Counter(p.label for p in (found.processes if found else ()) if p.seconds_left > 0)
     several = {label: count for label, count in alive.items() if count > 1}
@@ -124,13 +109,9 @@ def sessions_of_one_process(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "engine-tables",
-    "The engine's tables are of another version",
-    severity="error",
-    source="instance",
-)
+@check(severity="error", source="instance")
 def engine_tables(subject: Examined) -> Iterator[Told]:
+    """The engine's tables are of another version."""
     found = subject.engine_status
     if found is None or found.tables is None or found.usable_from is None:
         return
@@ -150,13 +131,9 @@ def engine_tables(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "fleet-versions",
-    "Processes have different versions of this package",
-    severity="note",
-    source="instance",
-)
+@check(severity="note", source="instance")
 def fleet_versions(subject: Examined) -> Iterator[Told]:
+    """Processes have different versions of this package."""
     found = subject.engine_status
     alive = [p for p in (found.processes if found else ()) if p.seconds_left > 0]
     versions = dict.fromkeys(p.package for p in alive)
@@ -171,13 +148,9 @@ def fleet_versions(subject: Examined) -> Iterator[Told]:
         )
 
 
-@check(
-    "engine-connection",
-    "The engine cannot use its connection to the database",
-    severity="error",
-    source="instance",
-)
+@check(severity="error", source="instance")
 def engine_connection(subject: Examined) -> Iterator[Told]:
+    """The engine cannot use its connection to the database."""
     event_log = subject.instance.event_log_storage
     if not isinstance(event_log, PoolMethods):
         return
@@ -187,13 +160,9 @@ def engine_connection(subject: Examined) -> Iterator[Told]:
         yield Told(error.message, error.remedy, names=error.names)
 
 
-@check(
-    "slots-unmatched",
-    "A pool has more or fewer slots than its limit says",
-    severity="error",
-    source="instance",
-)
+@check(severity="error", source="instance")
 def slots_unmatched(subject: Examined) -> Iterator[Told]:
+    """A pool has more or fewer slots than its limit says."""
     found = subject.engine_status
     if found is not None and found.unmatched and not found.is_ours:
         yield Told(

@@ -25,13 +25,9 @@ _BY_DAGSTER = ("dagster/", ".dagster/")
 """How tags begin that Dagster gives to runs of some kind, of which the next may be one."""
 
 
-@check(
-    "tag-limit-of-pools",
-    "The run queue has a limit for the tag dagster/concurrency_key",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def tag_limit_of_pools(subject: Examined) -> Iterator[Told]:
+    """The run queue has a limit for the tag dagster/concurrency_key."""
     for limit in _tag_limits(subject):
         key, value, _, count = limit
         if key == CONCURRENCY_KEY_TAG and not _counted(subject, key, value):
@@ -47,13 +43,9 @@ def tag_limit_of_pools(subject: Examined) -> Iterator[Told]:
             )
 
 
-@check(
-    "tag-limit-idle",
-    "The run queue has a limit for a tag that no run has",
-    severity="warning",
-    source="instance",
-)
+@check(severity="warning", source="instance")
 def tag_limit_idle(subject: Examined) -> Iterator[Told]:
+    """The run queue has a limit for a tag that no run has."""
     if len(subject.latest_runs) < RUNS_MIN:
         return
     for limit in _tag_limits(subject):

@@ -1,4 +1,4 @@
-"""One asset: its pools, what waits to make it, and what made it."""
+"""One asset: its pools, the steps that wait to make it, and its past executions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.pages.window import Window
 
 RIVALS_MAX = 20
-"""Of the other assets of a pool so many are told."""
+"""The most other assets of a pool on the page."""
 
 STEPS_MAX = 20
-"""Of the steps that make it now so many are told in full."""
+"""The most steps in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,7 @@ def asset_page(
     now: float,
     record: TrackRecord | None = None,
 ) -> AssetPage:
-    """One asset.
-
-    Args:
-        deployment: The deployment as it was seen.
-        name: The asset.
-        past: For percentiles and estimates.
-        window: What to show.
-        now: When it was looked at.
-        record: How well estimates of the last week fitted.
+    """The page of an asset. ``past`` is for percentiles and estimates.
 
     Raises:
         UnknownNameError: There is no such asset.

@@ -1,4 +1,4 @@
-"""Whether limits were kept."""
+"""The audit: whether limits were kept."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from dagster_lifeguard.inspections.audit.deployment_audit import Verdict
 
 SHOWN_MAX = 50
-"""Of what was found so many are told one by one; all are counted."""
+"""The most findings of a kind on the page; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """A verdict and what it is based on.
+    """A verdict and its evidence.
 
     Attributes:
         verdict: ``no-evidence`` when there was nothing to judge, which proves nothing.
         sentence: The verdict and its evidence.
-        limits: Whether limits were kept; of what was found the first ``SHOWN_MAX``, or more.
-        executions: Whether two runs made one asset at once; the same.
-        caveats: What the history does not tell, by what is judged.
+        limits: Whether limits were kept, with the first ``SHOWN_MAX`` findings or more.
+        executions: Whether two runs made one asset at once, with as many findings.
+        caveats: What the history does not show, by subject.
         seconds: How far back it looked.
     """
 
@@ -50,7 +50,7 @@ def audit_page(
         deployment: The deployment itself, where its ledger is.
         seconds: How far back to look.
         now: Until when.
-        shown_max: Of what was found so many are told one by one; all are counted.
+        shown_max: The most findings of a kind on the page; all are counted.
     """
     report = audit(deployment, since=now - seconds, until=now)
     return AuditPage(
@@ -67,12 +67,5 @@ def audit_page(
 
 
 def _shown(found: Audit, count_max: int) -> Audit:
-    return replace(
-        found,
-        excesses=found.excesses[:count_max],
-        early=found.early[:count_max],
-        stale=found.stale[:count_max],
-        outlived=found.outlived[:count_max],
-        duplicates=found.duplicates[:count_max],
-        waits=found.waits[:count_max],
-    )
+    kinds = ("excesses", "early", "stale", "outlived", "duplicates", "waits")
+    return replace(found, **{kind: getattr(found, kind)[:count_max] for kind in kinds})

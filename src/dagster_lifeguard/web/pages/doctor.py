@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.home import home_folder
-from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.inspections.doctor.examination import examine
 from dagster_lifeguard.inspections.doctor.examined import Examined, Machine
 
@@ -41,12 +40,7 @@ class DoctorPage:
 
 
 def doctor_page(deployment: Deployment, now: float) -> DoctorPage:
-    """Examine a deployment; changes nothing.
-
-    Args:
-        deployment: The deployment itself.
-        now: When.
-    """
+    """Examine a deployment; changes nothing."""
     found = examine(_subject(deployment))
     counts = dict.fromkeys(("error", "warning", "note"), 0)
     for finding in found.findings:
@@ -63,7 +57,7 @@ def doctor_page(deployment: Deployment, now: float) -> DoctorPage:
 
 def _subject(deployment: Deployment) -> Examined:
     """An instance is on this machine, with all that belongs to it; an endpoint is not."""
-    if not isinstance(deployment, InstanceDeployment):
+    if deployment.instance is None:
         return Examined(deployment.name, deployment=deployment)
     home = os.getenv("DAGSTER_HOME") or None
     return Examined(

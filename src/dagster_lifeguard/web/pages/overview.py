@@ -26,7 +26,7 @@ ROWS = 50
 """Rows on one page."""
 
 ASSETS_SHOWN = 10
-"""Of the assets that a search finds so many are told."""
+"""The most assets that a search shows."""
 
 _ROWS_MAX = 1_000_000
 
@@ -40,7 +40,7 @@ FILTERS: Mapping[str, tuple[str, Callable[[PoolSummary], bool]]] = {
     "unlimited": ("without limit", lambda pool: pool.limit is None),
     "drift": ("unlike the file", lambda _pool: True),
 }
-"""Which pools can be asked for, and what that is called. ``drift`` is decided by the file."""
+"""The filters of the list, and what they are called. The file decides ``drift``."""
 
 ORDERS: Mapping[str, tuple[str, Callable[[PoolSummary], Any] | None]] = {
     "pressure": ("pressure", None),
@@ -50,14 +50,14 @@ ORDERS: Mapping[str, tuple[str, Callable[[PoolSummary], Any] | None]] = {
     "waiting": ("waiting", lambda pool: (-pool.waiting, pool.pool)),
     "oldest": ("oldest wait", lambda pool: (-(pool.oldest_wait or 0.0), pool.pool)),
 }
-"""By what they can be sorted, and what that is called; None: as ``insight`` sorts them."""
+"""The orders of the list, and what they are called; None: as ``insight`` sorts pools."""
 
 GROUPINGS: Mapping[str, str] = {
     "": "nothing",
     "prefix": "prefix of the name",
     "asset": "asset group",
 }
-"""By what they can be grouped, and what that is called."""
+"""The groupings of the list, and what they are called."""
 
 
 CHOICES: Mapping[str, Mapping[str, str]] = {
@@ -65,21 +65,21 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "sort": {value: text for value, (text, _) in ORDERS.items()},
     "group": GROUPINGS,
 }
-"""What a person chooses from, and what it is called."""
+"""All choices, and what they are called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which pools a person wants to see.
+    """The pools that a visitor wants to see.
 
     Attributes:
-        search: Only those whose name holds this text.
+        search: Only pools with this text in their name.
         show: One of ``FILTERS``.
         sort: One of ``ORDERS``.
         group: One of ``GROUPINGS``.
         fold: Whether pools of partitions are one row: ``yes`` or ``no``.
-        page: 1 for the first.
-        rows: So many rows on a page.
+        page: The page, from 1.
+        rows: The rows on a page.
         period: The period of all charts.
     """
 
@@ -94,7 +94,7 @@ class Choice:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Choice:
-        """What the query of an address asks for; what it cannot ask for is passed over."""
+        """What the query of an address asks for; a wrong value counts as the usual one."""
         show, sort = query.get("show", ""), query.get("sort", "")
         page, group = query.get("page", ""), query.get("group", "")
         return cls(
@@ -159,23 +159,23 @@ class OverviewPage:
     """Pools in outline.
 
     Attributes:
-        overview: What was found; its ``pools`` are told by ``rows``.
-        choice: Which were asked for; its page is one that there is.
+        overview: The overview without its pools, which are in ``rows``.
+        choice: The choice; its page exists.
         count: How many pools there are in all.
         busy: How many of them are in use.
         standings: How many of them are in each state.
-        matching: How many rows were asked for, on all pages.
-        matching_pools: How many pools these are.
-        pages: How many pages they make.
+        matching: How many rows match, on all pages.
+        matching_pools: How many pools match.
+        pages: How many pages there are.
         rows: The rows of this page.
         groups: The groups of these rows, by name.
         file: The file that limits are compared with; empty for none.
-        file_trouble: Why they could not be compared with it; empty if they could.
-        drifts: How many pools differ from it.
-        default_drift: How the default limit differs from it; empty if it does not.
+        file_trouble: Why limits could not be compared with the file; empty if they could.
+        drifts: How many pools differ from the file.
+        default_drift: How the default limit differs from the file; empty if it does not.
         since: The beginning of the period.
         until: Its end.
-        known_since: Since when the server remembers what happened, if later than ``since``.
+        known_since: The beginning of the remembered past, if it is later than ``since``.
         plots: The charts of the whole deployment.
         assets: The assets that the search finds, the first ``ASSETS_SHOWN``.
         asset_count: How many assets it finds.
@@ -211,13 +211,13 @@ def overview_page(
     changes: Mapping[str, PoolChange],
     assets: tuple[str, ...] = (),
 ) -> OverviewPage:
-    """The pools that were asked for, in outline.
+    """The pools of a choice, out of all pools that were found.
 
     Args:
-        look: What the server's reader knows.
-        found: All its pools in outline.
-        load: Of the period.
-        choice: Which pools.
+        look: The last look of the server's reader.
+        found: All pools in outline.
+        load: The load of the period.
+        choice: The pools to show.
         changes: For each pool the newest change of its limit over this server.
         assets: The assets that the search finds.
     """

@@ -1,4 +1,4 @@
-"""One pool: who holds, who waits and why, what happened, and how its limit changed."""
+"""One pool: its holders, its queue, what happened, and how its limit changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from dagster_lifeguard.web.plots import Plot, pool_plots
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.deployment.contract import Deployment
     from dagster_lifeguard.insight.durations import Durations, Sample
     from dagster_lifeguard.insight.load import Load
     from dagster_lifeguard.insight.pool_account import Account
@@ -37,22 +36,22 @@ if TYPE_CHECKING:
     from dagster_lifeguard.web.seen_deployment import SeenDeployment
 
 EDGES = (0.0, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
-"""Waits are counted between these, in seconds, and beyond the last."""
+"""The edges of the ranges in which waits are counted, in seconds; the last range has no end."""
 
 _WORK = 5_000
-"""So much is played for the estimates of a page: see ``estimating``. It is made anew often."""
+"""The work for the estimates of a page, see ``estimating``: a page is made anew often."""
 
 QUEUED_SHOWN = 10
-"""Of the runs in the run queue so many are told."""
+"""The most runs in the run queue on the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """How many waits were as long.
+    """The number of waits of one length.
 
     Attributes:
-        at_least: In seconds.
-        below: In seconds; None for all that are longer.
+        at_least: The shortest wait, in seconds.
+        below: The end of the range, in seconds; None if it has no end.
     """
 
     at_least: float
@@ -69,24 +68,24 @@ class PoolPage:
         at: When it was looked at.
         granularity: ``op`` if steps wait in their run, ``run`` if runs wait in the queue.
         engine: Whether the engine admits steps; None where that cannot be seen.
-        patience_seconds: Who waited longer is passed by nobody of its priority; None without the
-            engine.
-        pool: The pool; of those who hold and wait, the first ``window.rows``.
-        labels: What each of their runs is about, and each run that is told of the queue.
-        holding: How many hold in all.
-        waiting: How many wait at the pool in all; the runs that the run queue holds back are told
-            by ``queued``.
+        patience_seconds: No later step of its priority passes a step that has waited longer; None
+            without the engine.
+        pool: The pool, with the first ``window.rows`` holders and waiters.
+        labels: The labels of the runs of these holders and waiters, and of the runs in ``queued``.
+        holding: How many holders there are in all.
+        waiting: How many waiters there are at the pool in all. The runs that the run queue holds
+            back are in ``queued``.
         queued: The runs in the run queue that will ask for it.
         window: What is shown.
         since: The beginning of the period.
         until: Its end.
         known_since: Since when the server remembers what happened, if later than ``since``.
         plots: The charts of the period.
-        timeline: What executed in the window, and the first that wait.
-        waits: How long those waited who went in, in the past that is remembered.
-        past_seconds: How much of the past that is.
-        account: What the engine's ledger tells; None without a ledger.
-        changes: What was changed over this server, newest first.
+        timeline: The executions in the window, and the first waiters.
+        waits: How long steps waited before they got their slots, in the remembered past.
+        past_seconds: How long the remembered past is.
+        account: What the engine's ledger says; None without a ledger.
+        changes: The changes over this server, newest first.
         upstream: What holds up the runs that use the pool before they come to it.
         trend: Waits and holds of the period beside the period before; None where the server
             remembers nothing.
@@ -126,24 +125,11 @@ def pool_page(
     now: float,
     *,
     load: Load,
-    source: Deployment,
     changes: Sequence[PoolChange] = (),
     trend: Trend | None = None,
     record: TrackRecord | None = None,
 ) -> PoolPage:
-    """One pool.
-
-    Args:
-        deployment: The deployment as it was seen.
-        name: The pool.
-        past: For percentiles and estimates.
-        window: What to show.
-        now: When it was looked at.
-        load: Of the pool, in the period.
-        source: The deployment itself, where its ledger is.
-        changes: What was changed over this server, newest first.
-        trend: Of the pool, in the period.
-        record: How well estimates of the last week fitted.
+    """The page of a pool. ``past`` is for percentiles and estimates; see ``PoolPage`` for the rest.
 
     Raises:
         UnknownNameError: There is no such pool.
@@ -162,7 +148,7 @@ def pool_page(
     timeline = timeline_of_pool(
         deployment, name, since=since, until=min(until, now), count_max=BARS_MAX
     )
-    account = account_of(source, settings, name, since)
+    account = account_of(deployment, settings, name, since)
     limits = limits_over_time(
         () if account is None else account.changes,
         state.limit,

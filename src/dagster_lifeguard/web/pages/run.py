@@ -1,4 +1,4 @@
-"""One run: what each of its steps waits for, and how it went so far."""
+"""One run: what each of its steps waits for, and what it did so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dagster_lifeguard.insight.explanation import Explanation
 
 STEPS_MAX = 60
-"""Of the steps that executed so many of the newest are drawn."""
+"""The most steps in the timeline, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class RunPage:
         timeline: The run, and its steps below it.
         label: What the run is about.
         queued: How long it was in the run queue, in seconds.
-        waited: The same, with the time that its steps waited at pools; waits at the same time count
-            once.
+        waited: The seconds in the run queue and at pools; waits at the same time count once.
     """
 
     run: Run

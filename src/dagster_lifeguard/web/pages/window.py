@@ -27,16 +27,16 @@ PARTS = 60
 """Into how many parts a chart divides its period."""
 
 SHORTEST_SECONDS = 60.0
-"""A period that a person draws or types is at least so long."""
+"""The shortest period that a person can draw or type."""
 
 BARS_MAX = 2000
-"""Of a timeline so many of the newest bars are looked at."""
+"""The most bars of a timeline that are read, the newest ones."""
 
 ALL_ROWS = "all"
 """How an address asks for all rows of a list."""
 
 ROWS_MAX = 100_000
-"""So many rows are all."""
+"""This many rows stand for all rows."""
 
 _DONE_SHOWN = 24
 _WAITING_SHOWN = 8
@@ -59,7 +59,7 @@ class Period:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Period:
-        """The period that the query of an address asks for; the usual one if it asks for none.
+        """The period in the query of an address; without one, the usual period.
 
         ``from`` and ``to`` are seconds since the epoch, or moments by this machine's clock such as
         ``2026-11-30T14:05``. Without ``to`` the period ends now.
@@ -75,7 +75,7 @@ class Period:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The length of the period."""
         if self.begin is None or self.end is None:
             return PERIODS[self.name]
         return self.end - self.begin
@@ -101,7 +101,7 @@ class Period:
 
 
 def _moment(text: str) -> float | None:
-    """A moment that an address tells; None if it is none."""
+    """A moment in an address; None if the text is no moment."""
     for form in _FORMS:
         try:
             return time.mktime(time.strptime(text, form))
@@ -116,11 +116,11 @@ def _moment(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What of a page about one thing is shown.
+    """How much a page about one thing shows.
 
     Attributes:
         period: The period of its charts.
-        rows: So many of those who hold and of those who wait.
+        rows: The most holders, and the most waiters.
     """
 
     period: Period = field(default_factory=Period)
@@ -128,7 +128,7 @@ class Window:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Window:
-        """What the query of an address asks for; what it cannot ask for is passed over."""
+        """What the query of an address asks for; a wrong value counts as the usual one."""
         return cls(
             period=Period.of(query),
             rows={"500": 500, ALL_ROWS: ROWS_MAX}.get(query.get("rows", ""), cls().rows),
@@ -136,7 +136,7 @@ class Window:
 
     @property
     def shows_all(self) -> bool:
-        """Whether nothing is left out, however long a list is."""
+        """Whether a list shows all rows."""
         return self.rows == ROWS_MAX
 
     def bounds(self, now: float) -> tuple[float, float]:
@@ -145,9 +145,9 @@ class Window:
 
 
 def readable(found: Timeline, window: Window, since: float, until: float) -> Timeline:
-    """A timeline of few enough bars: of those that executed the newest, of waiting ones the first.
+    """A timeline with few bars: the newest that executed, and the first that wait.
 
-    A long queue would else leave no room for what it waits for.
+    Without this, a long queue would leave no room for the holders that it waits for.
     """
     if window.shows_all:
         return replace(found, since=since, until=until)

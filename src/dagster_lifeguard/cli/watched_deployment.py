@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,43 +30,43 @@ _READS = {
 """The methods of a deployment that may take long, and what each reads."""
 
 
-class Progress:
-    """A line on stderr that tells for how long something is being read, and is wiped at its end.
+class WatchedDeployment:
+    """A deployment with a line on stderr that tells for how long something is being read.
 
     Args:
+        deployment: Answers everything that is asked.
         tell: Writes a text on the terminal.
         after_seconds: What takes less is not told of.
     """
 
-    def __init__(self, tell: Callable[[str], None], after_seconds: float) -> None:
+    def __init__(
+        self, deployment: Deployment, tell: Callable[[str], None], after_seconds: float
+    ) -> None:
+        self._deployment = deployment
         self._tell = tell
         self._after_seconds = after_seconds
         self._is_reading = False
         self._what = ""
 
-    def watch(self, deployment: Deployment) -> None:
-        """Tell of this deployment's methods from now on."""
-        for name, what in _READS.items():
-            setattr(deployment, name, self._watched(getattr(deployment, name), what))
+    def __getattr__(self, name: str) -> Any:
+        """The same as of the deployment; a read that may take long is told."""
+        found = getattr(self._deployment, name)
+        if name not in _READS:
+            return found
+        watch = self._watch_each if name == "history" else self._watch
+        return partial(watch, found, _READS[name])
 
-    def _watched(self, read: Callable[..., Any], what: str) -> Callable[..., Any]:
-        if what == _READS["history"]:
+    def _watch(self, read: Callable[..., Any], what: str, *args: Any, **kwargs: Any) -> Any:
+        with self._reading(what):
+            return read(*args, **kwargs)
 
-            @functools.wraps(read)
-            def read_each(*args: Any, **kwargs: Any) -> Iterator[Any]:
-                with self._reading(what):
-                    for count, run in enumerate(read(*args, **kwargs), start=1):
-                        self._what = f"{what}, {count:,} so far"
-                        yield run
-
-            return read_each
-
-        @functools.wraps(read)
-        def read_all(*args: Any, **kwargs: Any) -> Any:
-            with self._reading(what):
-                return read(*args, **kwargs)
-
-        return read_all
+    def _watch_each(
+        self, read: Callable[..., Any], what: str, *args: Any, **kwargs: Any
+    ) -> Iterator[Any]:
+        with self._reading(what):
+            for count, run in enumerate(read(*args, **kwargs), start=1):
+                self._what = f"{what}, {count:,} so far"
+                yield run
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -94,12 +94,13 @@ class Progress:
             self._tell("\r\x1b[2K")
 
 
-def show_progress(deployment: Deployment, after_seconds: float = _AFTER_SECONDS) -> None:
-    """Tell what is being read of this deployment, if a person sees it."""
-    if sys.stderr.isatty() and sys.stdout.isatty():
+def with_progress(deployment: Deployment, after_seconds: float = _AFTER_SECONDS) -> Deployment:
+    """The deployment, which tells what is being read of it if a person sees it."""
+    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+        return deployment
 
-        def tell(text: str) -> None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    def tell(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
-        Progress(tell, after_seconds).watch(deployment)
+    return WatchedDeployment(deployment, tell, after_seconds)

@@ -58,6 +58,15 @@ ORDER_RUN = (
     "skips a run whose pools or tag limits are full"
 )
 
+FAIR_POOL = (
+    " A slot of {} goes to the group that holds the fewest of its slots, and within the group to "
+    "the step that came first."
+)
+FAIR_RUN = (
+    " Among the runs that will ask for {}, the group whose runs in progress hold the fewest slots "
+    "is first, whatever their age."
+)
+
 _TOLD = (State.HOLDING, State.EXECUTING, State.WAITING, State.QUEUED)
 """What is told step by step; other steps are counted."""
 
@@ -69,6 +78,16 @@ _STATES = {
     State.HOLDING: "holding",
     State.WAITING: "waiting",
     State.QUEUED: "queued",
+}
+
+
+_DOING = {
+    State.DONE: "is done",
+    State.EXECUTING: "executes",
+    State.PENDING: "has not begun",
+    State.NOT_EXECUTED: "was not executed",
+    State.HOLDING: "holds and executes",
+    State.WAITING: "waits",
 }
 
 
@@ -167,7 +186,7 @@ def _block(
         yield _line(f"{run} is {first.run_status.lower()}: it was not launched yet", first)
         return
     for answer in answers:
-        yield _line(f"{run}, step {printable(answer.step_key)}, {_doing(answer)}", answer)
+        yield _line(f"{run}, step {printable(answer.step_key)}, {_DOING[answer.state]}", answer)
         yield _facts(_of_step(answer, found, shown_max))
 
 
@@ -178,26 +197,13 @@ def _rest(answers: Sequence[StepAnswer], found: Explanation) -> Text:
 
 
 def _order(found: Explanation) -> Iterator[Text]:
+    at_pools = ORDER_STOCK if found.engine is False else ORDER_ENGINE
     waiting = [step for step in found.steps if step.state is State.WAITING]
-    if waiting:
-        text = f"Order: {ORDER_STOCK if found.engine is False else ORDER_ENGINE}."
-        for pools in _fair(waiting):
-            text += (
-                f" A slot of {pools} goes to the group that holds the fewest of its slots, and "
-                "within the group to the step that came first."
-            )
-        yield Text()
-        yield Text(text)
     queued = [step for step in found.steps if step.queue_place is not None]
-    if queued:
-        text = f"Order: {ORDER_RUN}."
-        for pools in _fair(queued):
-            text += (
-                f" Among the runs that will ask for {pools}, the group whose runs in progress hold "
-                "the fewest slots is first, whatever their age."
-            )
-        yield Text()
-        yield Text(text)
+    for steps, order, fair in ((waiting, at_pools, FAIR_POOL), (queued, ORDER_RUN, FAIR_RUN)):
+        if steps:
+            yield Text()
+            yield Text(f"Order: {order}." + "".join(map(fair.format, _fair(steps))))
 
 
 def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
@@ -206,18 +212,6 @@ def _fair(steps: Iterable[StepAnswer]) -> Iterator[str]:
     fair = [name for name, pool in asked.items() if "order" in pool.settings and pool.limit]
     if fair:
         yield ", ".join(printable(pool_text(name)) for name in sorted(fair))
-
-
-def _doing(answer: StepAnswer) -> str:
-    if answer.state is State.WAITING:
-        return "waits"
-    if answer.state is State.HOLDING:
-        return "holds and executes"
-    if answer.state is State.EXECUTING:
-        return "executes"
-    if answer.state is State.PENDING:
-        return "has not begun"
-    return "is done" if answer.state is State.DONE else "was not executed"
 
 
 def _line(text: str, answer: StepAnswer) -> Text:

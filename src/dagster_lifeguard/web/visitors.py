@@ -1,4 +1,4 @@
-"""Who asks: a browser by its cookie, or a program by the token in its request."""
+"""Visitors: a browser, known by its cookie, or a program, known by the token in its request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SESSION_SECONDS = 7 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks.
+    """The sender of a request.
 
     Attributes:
-        session: What is the same for all requests of one browser; empty for anybody else.
+        session: The same for all requests of one browser; empty for any other sender.
         csrf: What its forms send back.
-        who: What an account of changes calls it: an address, and a mark of the session.
-        is_program: Whether it showed the token with the request itself, which no other site can
-            make a browser do.
+        who: Its name in the account of changes: an address, and a mark of the session.
+        is_program: Whether the request itself carries the token, which no other site can make a
+            browser do.
     """
 
     session: str
@@ -38,17 +38,17 @@ class Visitor:
 
     @property
     def is_known(self) -> bool:
-        """Whether it may see anything."""
+        """Whether the visitor may see pages."""
         return bool(self.session) or self.is_program
 
 
 def address_of_client(connection: HTTPConnection) -> str:
-    """From where somebody asks."""
+    """The address of the sender."""
     return connection.client.host if connection.client else "?"
 
 
 def visitor_of(connection: HTTPConnection) -> Visitor:
-    """Who asks, as the guard found out."""
+    """The visitor, as the guard found out."""
     found: Visitor = connection.state.visitor
     return found
 
@@ -71,14 +71,14 @@ def refuse_forged(visitor: Visitor, sent: object) -> None:
 
 
 class Sessions:
-    """Knows browsers again. A cookie is signed, by the token where there is one.
+    """Recognizes browsers. A cookie is signed, by the token if there is one.
 
-    So a login outlives a restart of the server as long as the token is the same. The sessions that
-    were ended are kept in memory only.
+    So a login outlives a restart of the server as long as the token is the same. Ended sessions
+    are in memory only.
 
     Args:
-        token: What has to be shown; None where everybody may ask.
-        port: On which the server listens: browsers send a cookie to all ports of a host.
+        token: The access token; None if every visitor may ask.
+        port: The port of the server: browsers send a cookie to all ports of a host.
     """
 
     def __init__(self, token: str | None, port: int) -> None:
@@ -91,14 +91,14 @@ class Sessions:
 
     @property
     def needs_login(self) -> bool:
-        """Whether a token has to be shown."""
+        """Whether a visitor needs the token."""
         return self._token is not None
 
     def accepts(self, token: str, address: str) -> bool:
-        """Whether this is the token; a wrong one makes its address wait.
+        """Whether this is the token. A wrong token makes its address wait.
 
         Raises:
-            RequestRefusedError: Its address has shown too many wrong ones just now.
+            RequestRefusedError: Too many wrong tokens came from the address just now.
         """
         self._guesses.refuse_hasty(address)
         is_right = self._token is not None and _same(self._token, token)
@@ -109,10 +109,10 @@ class Sessions:
         return is_right
 
     def find(self, request: Request) -> Visitor:
-        """Who asks; unknown if nothing is shown.
+        """The visitor; unknown without a cookie and without a token.
 
         Raises:
-            RequestRefusedError: A wrong token is shown.
+            RequestRefusedError: The token is wrong.
         """
         address = address_of_client(request)
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
@@ -132,7 +132,7 @@ class Sessions:
         return visitor.session not in self._ended
 
     def begin(self, address: str, *, secure: bool) -> tuple[Visitor, str]:
-        """A new session, and the ``Set-Cookie`` that tells the browser of it."""
+        """A new session, and its ``Set-Cookie`` for the browser."""
         session = secrets.token_urlsafe(18)
         text = f"{session}.{int(time.time())}"
         return self._known(session, address), self._set_cookie(
@@ -140,7 +140,7 @@ class Sessions:
         )
 
     def end(self, visitor: Visitor, *, secure: bool) -> str:
-        """End a session, also for a copy of its cookie; and tell the browser to forget it."""
+        """End a session, also for copies of its cookie, and return the cookie that deletes it."""
         now = time.time()
         self._ended = {s: at for s, at in self._ended.items() if now - at < SESSION_SECONDS}
         if visitor.session:
