@@ -81,7 +81,9 @@ def claimed(
     if view.holdings:
         holding = view.holdings[0]
         return Granted(holding.slots, holding.fence), adopted(view, session)
-    ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
+    ticket = view.tickets[0] if view.tickets else asking
+    if ticket.groups != groups:
+        ticket = replace(ticket, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple(
         (pool.pool, limit)
@@ -90,7 +92,7 @@ def claimed(
         if pool.limit_known != limit
     )
     noticed = tuple(
-        _limit_entry(pool, pool.settings, session)
+        _limit_entry(pool, pool.settings, session, view.now)
         for name, _ in known
         for pool in (view.pools[name],)
     )
@@ -113,10 +115,13 @@ def claimed(
             limit = view.pools[pool].settings.limit
             assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
             assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
-        entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
+        granted = Holding(
+            key, verdict.slots, fence, ticket.priority, since=view.now, groups=groups
+        )
+        entries = _entries(EntryKind.GRANTED, granted, session, waited, view.now)
         return Granted(verdict.slots, fence), Changes(
             session=session,
-            grant=Holding(key, verdict.slots, fence, ticket.priority, groups=groups),
+            grant=granted,
             drop_tickets=view.tickets,
             due=due,
             turns=tuple(
@@ -139,13 +144,13 @@ def claimed(
         ledger=(
             *noticed,
             *(
-                _entry_of(EntryKind.RATE, pool.pool, pool.settings, session)
+                _entry_of(EntryKind.RATE, pool.pool, pool.settings, session, view.now)
                 for pool, _ in corrected
             ),
         ),
     )
     if ticket.number is None:
-        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
+        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session, since=view.now)
         return verdict, replace(waits, enqueue=enqueued)
     if (
         set(verdict.queue_at) != set(ticket.queue_at)
@@ -211,7 +216,7 @@ def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) ->
     entries = (
         entry
         for h in holdings
-        for entry in _entries(kind, h.key, h.slots, h.fence, session, view.now - h.since)
+        for entry in _entries(kind, h, session, view.now - h.since, view.now)
     )
     pools = (view.pools[pool] for pool in sorted(touched))
     return Changes(
@@ -265,9 +270,9 @@ def configured(
         return None
     now_ns = nanoseconds(view.now)
     entries = (
-        _limit_entry(pool, after, session)
+        _limit_entry(pool, after, session, view.now)
         if kind is EntryKind.LIMIT
-        else _entry_of(kind, pool.pool, after, session)
+        else _entry_of(kind, pool.pool, after, session, view.now)
         for pool, after in changed
         for kind in _kinds_of_change(pool.settings, after)
     )
@@ -346,27 +351,27 @@ def _who_does_not_know(
 
 
 def _entries(
-    kind: EntryKind,
-    key: TicketKey,
-    slots: Mapping[str, tuple[int, ...]],
-    fence: int,
-    session: str,
-    seconds: float,
+    kind: EntryKind, holding: Holding, session: str, seconds: float, at: float
 ) -> Iterator[Entry]:
-    for pool, numbers in slots.items():
-        yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
+    for pool, numbers in holding.slots.items():
+        yield Entry(
+            kind, pool, *holding.key, len(numbers), holding.fence, session, seconds, at=at
+        )
 
 
-def _limit_entry(pool: PoolView, settings: PoolSettings, session: str) -> Entry:
+def _limit_entry(pool: PoolView, settings: PoolSettings, session: str, at: float) -> Entry:
     return Entry(
         EntryKind.LIMIT,
         pool.pool,
         fence=pool.fence,
         session=session,
         limit=settings.limit,
+        at=at,
         detail=None if settings.fall_back is None else str(settings.fall_back),
     )
 
 
-def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str) -> Entry:
-    return Entry(kind, pool, session=session, detail=settings.texts[kind.value])
+def _entry_of(
+    kind: EntryKind, pool: str, settings: PoolSettings, session: str, at: float
+) -> Entry:
+    return Entry(kind, pool, session=session, at=at, detail=settings.texts[kind.value])

@@ -127,7 +127,7 @@ def line(
         QueuedTicket(
             number=ticket.number or 0,
             priority=ticket.priority,
-            slots=next(term.slots for term in ticket.demand.terms if term.name == pool.pool),
+            slots=ticket.demand.slots_of(pool.pool),
             since=ticket.since or 0.0,
             key=ticket.key,
             session=ticket.session,
