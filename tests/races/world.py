@@ -25,8 +25,6 @@ from dagster_lifeguard.engine.store.contract import TryAgainError
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
 from dagster_lifeguard.errors import ConfigError
 
-TICKETS_MAX = 4
-"""The most tickets that a process has at once."""
 EPOCH = 1_700_000_000.0
 TOGETHER_MAX = 4
 """The most steps that are done at once."""
@@ -262,7 +260,8 @@ class Process:
             own.woke(self.wire.poll(self.session.id, 0))
         for run in tuple(self.waiting):
             key = TicketKey(run, "s")
-            is_due = own.look_again_at(key, now) <= now or not own.waits(key)
+            # The database's clock counts in microseconds, and ours in less.
+            is_due = own.look_again_at(key, now) <= now + 1e-6 or not own.waits(key)
             if run in self.waiting and (own.takes_wake(key) or is_due):
                 self.claim(run)
                 did = True
@@ -276,6 +275,7 @@ class World:
         claims: How often a slot was asked for.
         granted: How often one was granted.
         asked: What each run asks for: its demand, its priority and its team.
+        tickets_max: The most tickets that a process has at once.
         broken: The first promise that was broken.
     """
 
@@ -287,6 +287,7 @@ class World:
         self.oracle = self.store.oracle = Oracle(self)
         self.processes = [Process(self, number) for number in range(PROCESSES)]
         self.claims = self.granted = self.last_run = 0
+        self.tickets_max = 4
         self.troubled_until = -math.inf
         self.broken = None
         self.processes[0].engine.set_pools(SETTINGS)
@@ -336,8 +337,11 @@ class World:
         self.clock.now += (0.001, 0.01, 0.1, 0.3, 1.0)[value % 5]
         if any(p.is_paused or p.wire.is_cut or p.wire.is_deaf for p in self.processes):
             self.trouble(LEASE)
+        awake = looking = [process for process in self.processes if not process.is_paused]
         for _ in range(20):
-            if not sum(p.look() for p in self.processes if not p.is_paused):
+            claimed = [process for process in looking if process.look()]
+            looking = [p for p in awake if p in claimed or p.session.id in self.store._woken]
+            if not looking:
                 break
         self.oracle.check_at_rest()
 
@@ -345,14 +349,22 @@ class World:
         """Time goes by while something is under way, perhaps longer than a lease."""
         del process
         self.trouble(LEASE)
-        self.clock.now += (0.01, 0.5, 4.0, 11.0)[value % 4]
+        self.clock.now += (0.01, 0.1, 0.5, 2.0, 11.0)[value % 5]
+
+    def _crowd(self, process, value):
+        """Each process has at most so many tickets at once."""
+        del process
+        self.tickets_max = value
 
     def _ask(self, process, value, demands=DEMANDS):
-        if not process.can_ask or len(process.waiting) + len(process.granted) >= TICKETS_MAX:
+        has = len(process.waiting) + len(process.granted)
+        if not process.can_ask or has >= self.tickets_max:
             return
         self.last_run += 1
         run = f"r{self.last_run}"
-        team = "aaabbc"[value // 1000 % 6] if value // 6000 % 4 else run  # Some are of no other.
+        # In a crowd before the fair pool, half are of a group that never was before.
+        is_new = value // 6000 % 4 < (2 if demands is FAIR_DEMANDS else 1)
+        team = run if is_new else "aaabbc"[value // 1000 % 6]
         priority = value // 100 % 8 == 0 if demands is FAIR_DEMANDS else value // 100 % 2
         self.asked[run] = demands[value % len(demands)], int(priority), team
         process.waiting[run] = None
@@ -362,7 +374,7 @@ class World:
         self._ask(process, value, FAIR_DEMANDS)
 
     def _release(self, process, value):
-        runs = [*process.granted] if value % 10 else [*process.waiting]
+        runs = [*process.granted] if value % 20 else [*process.waiting]
         if not runs or not process.can_ask:
             return
         run = runs[value % len(runs)]
@@ -434,7 +446,8 @@ class World:
     def _limit(self, process, value):
         pool = sorted(SETTINGS)[value % len(SETTINGS)]
         limit = (0, 1, 2, 3, 2, 3)[value // 10 % 6]
-        seconds = (None, 2.0, 4.0, 15.0)[value // 100 % 4]
+        # One that ends before all have looked is found by the next look: not told of below.
+        seconds = (None, 6.0, 9.0, 15.0)[value // 100 % 4]
         if process.wire.is_cut:
             return
         if seconds is None:

@@ -15,6 +15,7 @@ from dagster_lifeguard.engine.rules.model import (
     TicketKey,
     Verdict,
     View,
+    WaitReason,
 )
 from dagster_lifeguard.engine.rules.order import queue_of, turns_after, turns_of_new_groups
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -136,23 +137,11 @@ def claimed(
     stands_at = [view.pools[pool] for pool in verdict.queue_at]
     begun = turns_of_new_groups(groups, stands_at)
     corrected = _corrected(view)
-    waits = Changes(
-        session=session,
-        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
-        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
-        limits_known=known,
-        ledger=(
-            *noticed,
-            *(
-                _entry_of(EntryKind.RATE, pool.pool, pool.settings, session, view.now)
-                for pool, _ in corrected
-            ),
-        ),
-    )
+    enqueue = requeue = None
+    wake: tuple[QueuedTicket, ...] = ()
     if ticket.number is None:
-        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session, since=view.now)
-        return verdict, replace(waits, enqueue=enqueued)
-    if (
+        enqueue = replace(ticket, queue_at=verdict.queue_at, session=session, since=view.now)
+    elif (
         set(verdict.queue_at) != set(ticket.queue_at)
         or ticket.session != session
         or any(
@@ -161,13 +150,30 @@ def claimed(
             for waiter in view.pools[pool].queue
         )
     ):
+        requeue = replace(ticket, queue_at=verdict.queue_at, session=session)
         left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
-        return verdict, replace(
-            waits,
-            requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
-            wake=_to_wake(left, (), {key}, view.now, patience_seconds),
-        )
-    return verdict, waits if known or begun or corrected else None
+        wake = _to_wake(left, (), {key}, view.now, patience_seconds)
+    else:
+        # It was perhaps woken for slots of which another took some: the rest may do for the next.
+        pool = view.pools[verdict.pool]
+        if verdict.reason is WaitReason.FULL and pool.free > 0:
+            wake = tuple(_who_does_not_know(pool, pool, view.now, patience_seconds))
+        if not (known or begun or corrected or wake):
+            return verdict, None
+    of_rates = (
+        _entry_of(EntryKind.RATE, pool.pool, pool.settings, session, view.now)
+        for pool, _ in corrected
+    )
+    return verdict, Changes(
+        session=session,
+        enqueue=enqueue,
+        requeue=requeue,
+        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
+        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
+        limits_known=known,
+        ledger=(*noticed, *of_rates),
+        wake=wake,
+    )
 
 
 def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:

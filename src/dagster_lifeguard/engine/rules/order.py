@@ -58,9 +58,9 @@ def ranked(
         turn: The pool's turn.
     """
     # By the number at the latest, which no two share: waiters themselves are never compared.
-    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     if held is None:
-        return [((minus_priority, 0, 0, n), waiter) for minus_priority, n, waiter in in_line]
+        return sorted([((-w.priority, 0, 0, w.number), w) for w in waiters])
+    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     begins_of = turns or {}
     ahead: dict[str, int] = {}
     found = []

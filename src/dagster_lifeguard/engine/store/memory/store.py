@@ -382,24 +382,29 @@ class MemoryStore(ByLook):
             for waiter in rows.queues.get(pool, {}).values()
             if waiter.slots <= most and leases.get(waiter.session, 0.0) > now
         ]
-        found = PoolView(
+        holders: dict[int, str] = {}
+        turns: dict[str, int] = {}
+        if settings.fair_by is None:
+            queue = ranked(waiters)
+        else:
+            bare = PoolView(pool, settings, limit_known=known, turn=turn)
+            stored = ((group, at) for (name, group), at in rows.turns.items() if name == pool)
+            turns = turns_in_force(bare, stored)
+            holders = {n: rows.holdings[key].groups.get(pool, "") for n, key in slots.items()}
+            queue = ranked(waiters, Counter(holders.values()), turns, turn)
+        return PoolView(
             pool=pool,
             settings=settings,
             taken=frozenset(slots),
+            queue=tuple([waiter for _, waiter in queue[:WAITERS_SEEN_MAX]]),
+            whole=len(queue) <= WAITERS_SEEN_MAX,
             fence=rows.fences.setdefault(pool, 0),
             limit_known=known,
             due_ns=rows.due_ns.get(pool, 0),
+            holders=holders,
             turn=turn,
-            queue=tuple(w for _, w in ranked(waiters)[:WAITERS_SEEN_MAX]) if waiters else (),
-            whole=len(waiters) <= WAITERS_SEEN_MAX,
+            turns=turns,
         )
-        if settings.fair_by is None:
-            return found
-        stored = [(group, at) for (name, group), at in rows.turns.items() if name == pool]
-        turns = turns_in_force(found, stored)
-        holders = {n: rows.holdings[key].groups.get(pool, "") for n, key in slots.items()}
-        queue = ranked(waiters, Counter(holders.values()), turns, turn)[:WAITERS_SEEN_MAX]
-        return replace(found, holders=holders, turns=turns, queue=tuple(w for _, w in queue))
 
     def _wake_up(self, waiters: Iterable[QueuedTicket]) -> None:
         with self._wake:
