@@ -154,10 +154,11 @@ def claimed(
         left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
         wake = _to_wake(left, (), {key}, view.now, patience_seconds)
     else:
-        # It was perhaps woken for slots of which another took some: the rest may do for the next.
-        pool = view.pools[verdict.pool]
-        if verdict.reason is WaitReason.FULL and pool.free > 0:
-            wake = tuple(_who_does_not_know(pool, pool, view.now, patience_seconds))
+        if verdict.reason in (WaitReason.FULL, WaitReason.BEHIND):
+            # It was perhaps woken for slots of which another has taken some since.
+            pool = view.pools[verdict.pool]
+            fitting = _who_does_not_know(pool, pool, view.now, patience_seconds)
+            wake = tuple(waiter for waiter in fitting if waiter.key != key)
         if not (known or begun or corrected or wake):
             return verdict, None
     of_rates = (
