@@ -36,7 +36,7 @@ WEIGHTS = {
     "release": 160,
     "together": 25,
     "look": 4,
-    "tick": 4,
+    "tick": 1,
     "pause": 1,
     "resume": 6,
     "crash": 1,
@@ -63,8 +63,8 @@ CALM = ("time", "ask", "fair", "release", "together", "look", "limit")
 def steps_of(seed, count):
     """The steps of a seed.
 
-    Some seeds have no clock steps, no deaf processes, one busy pool, few tickets at once, or no
-    troubles at all.
+    Some seeds have no clock steps, no deaf processes, one busy pool, few tickets at once, leases that
+    run out while something is under way, or no troubles at all.
     """
     weights = dict(WEIGHTS)
     if seed % 2:
@@ -73,6 +73,8 @@ def steps_of(seed, count):
         weights["clock"] = 0
     if seed % 4 == 3:
         weights["ask"], weights["fair"] = 40, 120
+    if seed % 5 == 2:
+        weights["together"], weights["tick"] = 80, 30
     if seed % 5 == 4:
         weights = {kind: weights.get(kind, 0) for kind in CALM}
     draw = random.Random(seed).random

@@ -349,7 +349,7 @@ class World:
         """Time goes by while something is under way, perhaps longer than a lease."""
         del process
         self.trouble(LEASE)
-        self.clock.now += (0.01, 0.1, 0.5, 2.0, 11.0)[value % 5]
+        self.clock.now += (0.01, 0.5, 11.0)[value % 3]
 
     def _crowd(self, process, value):
         """Each process has at most so many tickets at once."""
@@ -362,8 +362,8 @@ class World:
             return
         self.last_run += 1
         run = f"r{self.last_run}"
-        # In a crowd before the fair pool, half are of a group that never was before.
-        is_new = value // 6000 % 4 < (2 if demands is FAIR_DEMANDS else 1)
+        # Some are of a group that never was before: most in a large crowd before the fair pool.
+        is_new = value // 6000 % 16 < (15 if demands is FAIR_DEMANDS and self.tickets_max > 3 else 6)
         team = run if is_new else "aaabbc"[value // 1000 % 6]
         priority = value // 100 % 8 == 0 if demands is FAIR_DEMANDS else value // 100 % 2
         self.asked[run] = demands[value % len(demands)], int(priority), team
