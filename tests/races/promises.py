@@ -179,7 +179,10 @@ class Oracle:
         free = self.world.limit("fair", entry.at) - self.over["fair"]
         held = self._held_by_team(but=run)
         ranks = shares(
-            [*((t.priority, t.number, *self._team(t)) for t in waiters), (priority, number, team, entry.slots)],
+            [
+                *((t.priority, t.number, *self._team(t)) for t in waiters),
+                (priority, number, team, entry.slots),
+            ],
             held,
         )
         mine = ranks.pop()
@@ -191,13 +194,14 @@ class Oracle:
             f"F1: {ticket.key.run_id} has rank {rank}, and {run} with rank {mine} is let in"
         )
         for rank, waiter in zip(ranks, waiters, strict=True):
-            is_later = number is None or number > waiter.number
             of_team, slots = self._team(waiter)
-            if is_later and waiter.priority >= priority and team != of_team:
-                if rank[1] == 0 and slots <= free < slots + entry.slots:
-                    name = waiter.key.run_id
-                    self.passes[name] += 1
-                    assert self.passes[name] <= PASSES_MAX, f"F2: {name} is passed again and again"
+            is_later = number is None or number > waiter.number
+            is_passed = is_later and waiter.priority >= priority and team != of_team
+            # It could have gone in, and its team holds and asks for nothing ahead of it.
+            if is_passed and rank[1] == 0 and slots <= free < slots + entry.slots:
+                name = waiter.key.run_id
+                self.passes[name] += 1
+                assert self.passes[name] <= PASSES_MAX, f"F2: {name} is passed again and again"
 
     # ---- at rest -------------------------------------------------------------------------------
 

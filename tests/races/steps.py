@@ -78,5 +78,9 @@ def steps_of(seed, count):
     if seed % 5 == 4:
         weights = {kind: weights.get(kind, 0) for kind in CALM}
     draw = random.Random(seed).random
-    kinds = random.Random(seed + 1).choices(list(weights), weights=list(weights.values()), k=count - 1)
-    return [("crowd", 0, 1 + seed // 2 % 4)] + [(kind, int(draw() * PROCESSES), int(draw() * 1_000_000)) for kind in kinds]
+    kinds = random.Random(seed + 1).choices(
+        list(weights), weights=list(weights.values()), k=count - 1
+    )
+    return [("crowd", 0, 1 + seed // 2 % 4)] + [
+        (kind, int(draw() * PROCESSES), int(draw() * 1_000_000)) for kind in kinds
+    ]

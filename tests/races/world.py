@@ -363,7 +363,9 @@ class World:
         self.last_run += 1
         run = f"r{self.last_run}"
         # Some are of a group that never was before: most in a large crowd before the fair pool.
-        is_new = value // 6000 % 16 < (15 if demands is FAIR_DEMANDS and self.tickets_max > 3 else 6)
+        is_new = value // 6000 % 16 < (
+            15 if demands is FAIR_DEMANDS and self.tickets_max > 3 else 6
+        )
         team = run if is_new else "aaabbc"[value // 1000 % 6]
         priority = value // 100 % 8 == 0 if demands is FAIR_DEMANDS else value // 100 % 2
         self.asked[run] = demands[value % len(demands)], int(priority), team

@@ -116,9 +116,7 @@ def claimed(
             limit = view.pools[pool].settings.limit
             assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
             assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
-        granted = Holding(
-            key, verdict.slots, fence, ticket.priority, since=view.now, groups=groups
-        )
+        granted = Holding(key, verdict.slots, fence, ticket.priority, since=view.now, groups=groups)
         entries = _entries(EntryKind.GRANTED, granted, session, waited, view.now)
         return Granted(verdict.slots, fence), Changes(
             session=session,
@@ -156,8 +154,8 @@ def claimed(
     else:
         if verdict.reason in (WaitReason.FULL, WaitReason.BEHIND):
             # It was perhaps woken for slots of which another has taken some since.
-            pool = view.pools[verdict.pool]
-            fitting = _who_does_not_know(pool, pool, view.now, patience_seconds)
+            held_up_at = view.pools[verdict.pool]
+            fitting = _who_does_not_know(held_up_at, held_up_at, view.now, patience_seconds)
             wake = tuple(waiter for waiter in fitting if waiter.key != key)
         if not (known or begun or corrected or wake):
             return verdict, None
@@ -361,9 +359,7 @@ def _entries(
     kind: EntryKind, holding: Holding, session: str, seconds: float, at: float
 ) -> Iterator[Entry]:
     for pool, numbers in holding.slots.items():
-        yield Entry(
-            kind, pool, *holding.key, len(numbers), holding.fence, session, seconds, at=at
-        )
+        yield Entry(kind, pool, *holding.key, len(numbers), holding.fence, session, seconds, at=at)
 
 
 def _limit_entry(pool: PoolView, settings: PoolSettings, session: str, at: float) -> Entry:
@@ -378,7 +374,5 @@ def _limit_entry(pool: PoolView, settings: PoolSettings, session: str, at: float
     )
 
 
-def _entry_of(
-    kind: EntryKind, pool: str, settings: PoolSettings, session: str, at: float
-) -> Entry:
+def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str, at: float) -> Entry:
     return Entry(kind, pool, session=session, at=at, detail=settings.texts[kind.value])

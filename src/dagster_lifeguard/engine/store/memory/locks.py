@@ -30,9 +30,7 @@ class Locks:
         self._asking: Counter[str] = Counter()
         self._ending: set[str] = set()
 
-    def take(
-        self, scope: Scope, endable: Callable[[Scope], Iterable[str]]
-    ) -> tuple[str, ...]:
+    def take(self, scope: Scope, endable: Callable[[Scope], Iterable[str]]) -> tuple[str, ...]:
         """Wait until the scope's pools and its session are free, and lock them all at once.
 
         Args:
