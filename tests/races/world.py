@@ -326,6 +326,9 @@ class World:
         """
         if not steps:
             return
+        # Whoever leaves has ended its threads: nothing else of that process is under way.
+        leaving = {step[1] for step in steps if step[0] == "leave"}
+        steps = [step for step in steps if step[0] == "leave" or step[1] not in leaving]
         tasks = [Task(self.processes[step[1]], partial(self.do, *step)) for step in steps]
         self.baton.run(tasks, value)
 
