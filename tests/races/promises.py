@@ -75,6 +75,14 @@ class Oracle:
         self.starts.clear()
         self.set_at = self.world.clock.now
 
+    def forget_who_waits(self):
+        """Somebody looked, or should have looked, at another moment than at rest.
+
+        Since when a waiter could go in is counted from rest to rest. The slots that are free at
+        both may have been held at this moment.
+        """
+        self.idle_since = {}
+
     # ---- each commit ---------------------------------------------------------------------------
 
     def committed(self, scope, view):

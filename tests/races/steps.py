@@ -74,7 +74,7 @@ def steps_of(seed, count):
     if seed % 4 == 3:
         weights["ask"], weights["fair"] = 40, 120
     if seed % 5 == 2:
-        weights["together"], weights["tick"] = 80, 30
+        weights["together"], weights["tick"] = 150, 60
     if seed % 5 == 4:
         weights = {kind: weights.get(kind, 0) for kind in CALM}
     draw = random.Random(seed).random

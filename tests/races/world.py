@@ -6,6 +6,7 @@ locks. Only clocks and threads are not, so the same steps always end in the same
 
 from __future__ import annotations
 
+import gc
 import math
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -70,6 +71,9 @@ def one_world():
     engine = "dagster_lifeguard.engine."
     with ExitStack() as stack:
         stack.callback(baton.close)
+        if gc.isenabled():  # A world is short, and makes next to nothing that refers to itself.
+            gc.disable()
+            stack.callback(gc.enable)
         for module in ("engine", "session_member", "transactions", "store.retry", "store.viewed"):
             stack.enter_context(patch(f"{engine}{module}.time", clock))
         for module in ("session", "heartbeat", "lease"):
@@ -183,6 +187,7 @@ class World:
         del process
         self.trouble(LEASE)
         self.clock.now += (0.01, 0.5, 11.0)[value % 3]
+        self.oracle.forget_who_waits()
 
     def _crowd(self, process, value):
         """Each process has at most so many tickets at once."""
@@ -221,6 +226,7 @@ class World:
         del value
         if not process.is_paused:
             process.look()
+            self.oracle.forget_who_waits()
 
     def _pause(self, process, value):
         del value
