@@ -48,10 +48,10 @@ check: $(READY)  ## Format, lint, types and layers (ruff, mypy, import-linter)
 test-dagster: $(SUITES)/.ready  ## Run Dagster's own tests on our storages, beside its own (long; one suite: OPTIONS="--suite TEXT")
 	$(SUITES)/bin/python tests/dagster_suites/run.py $(OPTIONS)
 
-torture: $(READY)  ## Run the races for 1,000,000 claims on each database (hours, resumed; short: OPTIONS="--claims 20000")
+torture: $(READY)  ## Run the races for 1,000,000 claims on each database, and 10,000,000 by seed (hours, resumed; short: OPTIONS="--claims 20000")
 	$(BIN)/python tests/races/torture.py $(OPTIONS)
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 tests/races/test_machine.py
-	LIFEGUARD_TORTURE=100 $(BIN)/python -m pytest --timeout 3600 tests/races/test_seeded.py
+	$(BIN)/python tests/races/worlds.py $(OPTIONS)
 	LIFEGUARD_TORTURE=1 $(BIN)/python -m pytest --timeout 3600 tests/races/test_processes.py tests/races/test_forks.py tests/storages/test_executions.py tests/storages/test_fair_queue.py
 	LIFEGUARD_TORTURE=20 $(BIN)/python -m pytest --timeout 3600 -rP tests/hosts
 

@@ -139,10 +139,10 @@ def age_ticket(place: Place, run_id: str, seconds: float) -> None:
     if isinstance(place, MemoryPlace):
         import dataclasses
 
-        tickets = place.store().rows.tickets
-        for key in tickets:
+        rows = place.store().rows
+        for key, ticket in tuple(rows.tickets.items()):
             if key.run_id == run_id:
-                tickets[key] = dataclasses.replace(tickets[key], since=tickets[key].since - seconds)
+                rows.put_ticket(dataclasses.replace(ticket, since=ticket.since - seconds))
     else:
         place.sql(f"UPDATE lifeguard_tickets SET since = since - {seconds} WHERE run_id='{run_id}'")
 

@@ -137,3 +137,38 @@ def test_what_was_notified_while_the_connection_was_lost_is_made_up_for(holds, w
     holds.release("holds", "step")  # Nobody listens.
     assert waits.wait("waits", "step", DEADLINE_SECONDS)
     assert waits.claim("waits", "step", ORDERS).granted
+
+
+def test_a_wake_up_that_came_too_late_is_passed_on(holds, waits, new_engine):
+    """Of the two slots that it was woken for, another takes one: the other is for the next."""
+    wide, last = new_engine(**PATIENT), waits
+    holds.change_pool("orders", limit=2)
+    assert holds.claim("holds", "step", Demand.of({"orders": 2})).granted
+    assert not wide.claim("wide", "step", Demand.of({"orders": 2})).granted
+    assert not last.claim("last", "step", ORDERS).granted
+    holds.release("holds", "step")
+    assert holds.claim("urgent", "step", ORDERS, 1).granted
+    assert wide.wait("wide", "step", DEADLINE_SECONDS)
+    assert not wide.claim("wide", "step", Demand.of({"orders": 2})).granted
+    assert last.wait("last", "step", DEADLINE_SECONDS)
+    assert last.claim("last", "step", ORDERS).granted
+
+
+def test_a_wake_up_is_passed_on_when_the_fair_order_has_changed(holds, waits, new_engine):
+    """A step of its own group has gone in, so the other group is ahead by now."""
+
+    def ask(engine, run_id, team, slots):
+        demand = Demand.of({"orders": slots})
+        return engine.claim(run_id, "step", demand, tags=lambda: {"team": team}).granted
+
+    of_a, of_b = waits, new_engine(**PATIENT)
+    holds.change_pool("orders", limit=3, fair_by="team")
+    assert ask(holds, "holds", "c", 3)
+    assert not ask(of_a, "wide of a", "a", 2)
+    assert not ask(of_b, "wide of b", "b", 2)
+    assert not ask(of_a, "narrow of a", "a", 1)
+    holds.release("holds", "step")
+    assert ask(of_a, "narrow of a", "a", 1)
+    assert not ask(of_a, "wide of a", "a", 2)
+    assert of_b.wait("wide of b", "step", DEADLINE_SECONDS)
+    assert ask(of_b, "wide of b", "b", 2)

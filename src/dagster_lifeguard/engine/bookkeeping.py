@@ -15,6 +15,7 @@ from dagster_lifeguard.engine.rules.model import (
     TicketKey,
     Verdict,
     View,
+    WaitReason,
 )
 from dagster_lifeguard.engine.rules.order import queue_of, turns_after, turns_of_new_groups
 from dagster_lifeguard.engine.rules.pool_settings import (
@@ -81,7 +82,9 @@ def claimed(
     if view.holdings:
         holding = view.holdings[0]
         return Granted(holding.slots, holding.fence), adopted(view, session)
-    ticket = replace(view.tickets[0] if view.tickets else asking, groups=groups)
+    ticket = view.tickets[0] if view.tickets else asking
+    if ticket.groups != groups:
+        ticket = replace(ticket, groups=groups)
     verdict = decide(view, ticket, view.now, patience_seconds=patience_seconds)
     known = tuple(
         (pool.pool, limit)
@@ -90,7 +93,7 @@ def claimed(
         if pool.limit_known != limit
     )
     noticed = tuple(
-        _limit_entry(pool, pool.settings, session)
+        _limit_entry(pool, pool.settings, session, view.now)
         for name, _ in known
         for pool in (view.pools[name],)
     )
@@ -113,10 +116,11 @@ def claimed(
             limit = view.pools[pool].settings.limit
             assert limit is not None, f"{key} was given slots of {pool}, which is unlimited"
             assert max(numbers) <= limit, f"{key} was let in over {pool}'s limit of {limit}"
-        entries = _entries(EntryKind.GRANTED, key, verdict.slots, fence, session, waited)
+        granted = Holding(key, verdict.slots, fence, ticket.priority, since=view.now, groups=groups)
+        entries = _entries(EntryKind.GRANTED, granted, session, waited, view.now)
         return Granted(verdict.slots, fence), Changes(
             session=session,
-            grant=Holding(key, verdict.slots, fence, ticket.priority, groups=groups),
+            grant=granted,
             drop_tickets=view.tickets,
             due=due,
             turns=tuple(
@@ -131,23 +135,11 @@ def claimed(
     stands_at = [view.pools[pool] for pool in verdict.queue_at]
     begun = turns_of_new_groups(groups, stands_at)
     corrected = _corrected(view)
-    waits = Changes(
-        session=session,
-        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
-        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
-        limits_known=known,
-        ledger=(
-            *noticed,
-            *(
-                _entry_of(EntryKind.RATE, pool.pool, pool.settings, session)
-                for pool, _ in corrected
-            ),
-        ),
-    )
+    enqueue = requeue = None
+    wake: tuple[QueuedTicket, ...] = ()
     if ticket.number is None:
-        enqueued = replace(ticket, queue_at=verdict.queue_at, session=session)
-        return verdict, replace(waits, enqueue=enqueued)
-    if (
+        enqueue = replace(ticket, queue_at=verdict.queue_at, session=session, since=view.now)
+    elif (
         set(verdict.queue_at) != set(ticket.queue_at)
         or ticket.session != session
         or any(
@@ -156,13 +148,31 @@ def claimed(
             for waiter in view.pools[pool].queue
         )
     ):
+        requeue = replace(ticket, queue_at=verdict.queue_at, session=session)
         left = (view.pools[p] for p in ticket.queue_at if p not in verdict.queue_at)
-        return verdict, replace(
-            waits,
-            requeue=replace(ticket, queue_at=verdict.queue_at, session=session),
-            wake=_to_wake(left, (), {key}, view.now, patience_seconds),
-        )
-    return verdict, waits if known or begun or corrected else None
+        wake = _to_wake(left, (), {key}, view.now, patience_seconds)
+    else:
+        if verdict.reason in (WaitReason.FULL, WaitReason.BEHIND):
+            # It was perhaps woken for slots of which another has taken some since.
+            held_up_at = view.pools[verdict.pool]
+            fitting = _who_does_not_know(held_up_at, held_up_at, view.now, patience_seconds)
+            wake = tuple(waiter for waiter in fitting if waiter.key != key)
+        if not (known or begun or corrected or wake):
+            return verdict, None
+    of_rates = (
+        _entry_of(EntryKind.RATE, pool.pool, pool.settings, session, view.now)
+        for pool, _ in corrected
+    )
+    return verdict, Changes(
+        session=session,
+        enqueue=enqueue,
+        requeue=requeue,
+        due=tuple((pool.pool, due_ns) for pool, due_ns in corrected),
+        turns=tuple((pool, groups[pool], turn, turn) for pool, turn in begun.items()),
+        limits_known=known,
+        ledger=(*noticed, *of_rates),
+        wake=wake,
+    )
 
 
 def _corrected(view: View) -> tuple[tuple[PoolView, int], ...]:
@@ -211,7 +221,7 @@ def ended(view: View, kind: EntryKind, session: str, patience_seconds: float) ->
     entries = (
         entry
         for h in holdings
-        for entry in _entries(kind, h.key, h.slots, h.fence, session, view.now - h.since)
+        for entry in _entries(kind, h, session, view.now - h.since, view.now)
     )
     pools = (view.pools[pool] for pool in sorted(touched))
     return Changes(
@@ -265,9 +275,9 @@ def configured(
         return None
     now_ns = nanoseconds(view.now)
     entries = (
-        _limit_entry(pool, after, session)
+        _limit_entry(pool, after, session, view.now)
         if kind is EntryKind.LIMIT
-        else _entry_of(kind, pool.pool, after, session)
+        else _entry_of(kind, pool.pool, after, session, view.now)
         for pool, after in changed
         for kind in _kinds_of_change(pool.settings, after)
     )
@@ -346,27 +356,23 @@ def _who_does_not_know(
 
 
 def _entries(
-    kind: EntryKind,
-    key: TicketKey,
-    slots: Mapping[str, tuple[int, ...]],
-    fence: int,
-    session: str,
-    seconds: float,
+    kind: EntryKind, holding: Holding, session: str, seconds: float, at: float
 ) -> Iterator[Entry]:
-    for pool, numbers in slots.items():
-        yield Entry(kind, pool, key.run_id, key.step_key, len(numbers), fence, session, seconds)
+    for pool, numbers in holding.slots.items():
+        yield Entry(kind, pool, *holding.key, len(numbers), holding.fence, session, seconds, at=at)
 
 
-def _limit_entry(pool: PoolView, settings: PoolSettings, session: str) -> Entry:
+def _limit_entry(pool: PoolView, settings: PoolSettings, session: str, at: float) -> Entry:
     return Entry(
         EntryKind.LIMIT,
         pool.pool,
         fence=pool.fence,
         session=session,
         limit=settings.limit,
+        at=at,
         detail=None if settings.fall_back is None else str(settings.fall_back),
     )
 
 
-def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str) -> Entry:
-    return Entry(kind, pool, session=session, detail=settings.texts[kind.value])
+def _entry_of(kind: EntryKind, pool: str, settings: PoolSettings, session: str, at: float) -> Entry:
+    return Entry(kind, pool, session=session, at=at, detail=settings.texts[kind.value])

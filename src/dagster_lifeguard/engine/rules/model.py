@@ -80,14 +80,20 @@ class TicketKey(NamedTuple):
 class Demand:
     """The pools one step asks for, sorted by name, and how many slots of each.
 
+    Attributes:
+        terms: The pools with their slots.
+        pools: The names of the pools: the one order in which their rows are locked.
+
     Raises:
         ConfigError: No pool, too many pools, a pool named twice, or slots out of bounds.
     """
 
     terms: tuple[Term, ...]
+    pools: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names = self.pools
+        names = tuple(term.name for term in self.terms)
+        object.__setattr__(self, "pools", names)
         if not 1 <= len(names) <= POOLS_PER_DEMAND_MAX:
             raise ConfigError(
                 f"A step asks for {len(names)} pools.",
@@ -118,10 +124,12 @@ class Demand:
         """The demand that a pool expression without templates asks for."""
         return cls(tuple(sorted(parse_expression(expression), key=lambda term: term.name)))
 
-    @property
-    def pools(self) -> tuple[str, ...]:
-        """The names of the pools, sorted: the one order in which their rows are locked."""
-        return tuple(term.name for term in self.terms)
+    def slots_of(self, pool: str) -> int:
+        """How many slots of this pool it asks for."""
+        for term in self.terms:
+            if term.name == pool:
+                return term.slots
+        raise KeyError(pool)
 
     def __str__(self) -> str:
         return format_expression(self.terms)
@@ -408,7 +416,7 @@ class Entry:
     """One row of the ledger.
 
     Attributes:
-        at: The time, by the database's clock, which may be set back; filled in by the store.
+        at: The time, by the database's clock, which may be set back.
         slots: Slots granted or released.
         fence: For a grant or its end: its fence. For a change of the limit: the pool's largest
             fence until then, so that grants and changes of a pool are in order of their fences.

@@ -58,9 +58,9 @@ def ranked(
         turn: The pool's turn.
     """
     # By the number at the latest, which no two share: waiters themselves are never compared.
-    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     if held is None:
-        return [((minus_priority, 0, 0, n), waiter) for minus_priority, n, waiter in in_line]
+        return sorted([((-w.priority, 0, 0, w.number), w) for w in waiters])
+    in_line = sorted((-waiter.priority, waiter.number, waiter) for waiter in waiters)
     begins_of = turns or {}
     ahead: dict[str, int] = {}
     found = []
@@ -127,7 +127,7 @@ def line(
         QueuedTicket(
             number=ticket.number or 0,
             priority=ticket.priority,
-            slots=next(term.slots for term in ticket.demand.terms if term.name == pool.pool),
+            slots=ticket.demand.slots_of(pool.pool),
             since=ticket.since or 0.0,
             key=ticket.key,
             session=ticket.session,

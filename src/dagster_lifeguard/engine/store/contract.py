@@ -84,7 +84,7 @@ class Changes:
         due: The new due times of pools with a rate; see ``rate``.
         turns: For fair pools: a group, where its next turn begins, and the pool's turn. A group
             need not be stored if it is not in the queue and its turn is not after the pool's.
-        ledger: Rows to append; the store stamps them with its clock.
+        ledger: Rows to append; the store stamps them with the time of the view.
         wake: Tickets that should look again.
     """
 

@@ -39,7 +39,16 @@ class LocalStore:
                     continue
                 seconds = view.now - holding.since
                 entries = (
-                    Entry(EntryKind.RELEASED, pool, *key, len(slots), grant.fence, session, seconds)
+                    Entry(
+                        EntryKind.RELEASED,
+                        pool,
+                        *key,
+                        len(slots),
+                        grant.fence,
+                        session,
+                        seconds,
+                        at=view.now,
+                    )
                     for pool, slots in holding.slots.items()
                 )
                 transaction.commit(

@@ -1,6 +1,7 @@
-"""The reference store: plain dictionaries under one lock. For tests and simulation.
+"""The reference store: plain dictionaries, with the locks of a database. For tests and simulation.
 
-It is the measure of the others: what it does under the conformance suite, they do.
+It is the measure of the others: what it does under the conformance suite, they do. Its transactions
+exclude each other as those on PostgreSQL do, by the rows that they lock: see ``locks``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dagster_lifeguard.engine.store import rows
 from dagster_lifeguard.engine.store.clock import clock
 from dagster_lifeguard.engine.store.local_store import LocalStore
 from dagster_lifeguard.engine.store.locked_view import LockedView
+from dagster_lifeguard.engine.store.memory.locks import Locks
 from dagster_lifeguard.engine.store.memory.tables import MemoryTables
 
 if TYPE_CHECKING:
@@ -49,12 +51,17 @@ class MemoryStore(LocalStore):
 
     Args:
         clock: Seconds since the epoch; a test may hand in one that it moves itself.
+        mutex: Makes the threads of the process take turns; a test may hand in one that decides
+            whose turn it is.
     """
 
-    def __init__(self, clock: Callable[[], float] = clock) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = clock, mutex: threading.Condition | None = None
+    ) -> None:
         self.rows = MemoryTables()
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = mutex or threading.Condition(threading.Lock())
+        self._locks = Locks(self._lock)
         self._woken: dict[str, set[TicketKey]] = {}
         self._wake = threading.Condition()
 
@@ -62,12 +69,40 @@ class MemoryStore(LocalStore):
         return SCHEMA_VERSION
 
     def begin(self, scope: Scope) -> MemoryTransaction:
-        self._lock.acquire()
-        try:
-            return MemoryTransaction(self, self._view(scope))
-        except BaseException:
-            self._lock.release()
-            raise
+        with self._lock:
+            ended = self._locks.take(scope, self._endable)
+            try:
+                return MemoryTransaction(self, scope, self._view(scope, ended))
+            except BaseException:
+                self._locks.give_back(scope, ended)
+                raise
+
+    def _endable(self, scope: Scope) -> list[str]:
+        now, leases = self._clock(), self.rows.lease_until
+        return [
+            session
+            for session in scope.ended
+            if session in leases and (not scope.expired_only or leases[session] <= now)
+        ]
+
+    def leave(self, scope: Scope, ended: Collection[str]) -> None:
+        """Unlock what a transaction locked."""
+        with self._lock:
+            self._locks.give_back(scope, ended)
+
+    def write(self, scope: Scope, view: View, changes: Changes) -> None:
+        """Commit what a transaction changes: all of it, or an error and nothing.
+
+        Args:
+            scope: What it has locked.
+            view: What it has seen.
+            changes: What it changes.
+        """
+        del scope
+        with self._lock:
+            self.rows.apply(changes, view.now)
+        if changes.wake:
+            self._wake_up(changes.wake)
 
     def pools_of(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]
@@ -87,6 +122,7 @@ class MemoryStore(LocalStore):
 
     def heartbeat(self, session: str, lease_seconds: float) -> bool:
         with self._lock:
+            self._locks.wait_for_end_of(session)
             if not self.rows.lease_until.get(session):
                 return False
             self.rows.lease_until[session] = self._clock() + lease_seconds
@@ -106,11 +142,11 @@ class MemoryStore(LocalStore):
             leases = self.rows.lease_until
             owning = set().union(*self.rows.owners.values())
             for session in self._expired(len(leases)):
-                if session not in owning:
+                if session not in owning and not self._locks.is_locked(session):
                     leases[session] = 0.0
             dead = [t.key for t in self.rows.tickets.values() if leases.get(t.session) == 0]
             for key in dead[:count_max]:
-                del self.rows.tickets[key]
+                self.rows.drop_ticket(key)
             needed = {t.session for t in self.rows.tickets.values()}.union(
                 *self.rows.owners.values()
             )
@@ -298,6 +334,12 @@ class MemoryStore(LocalStore):
     def _in_question(
         self, run_id: str | None, step_key: str | None, sessions: Collection[str]
     ) -> tuple[list[Holding], list[Ticket]]:
+        rows = self.rows
+        if run_id is not None and step_key is not None and not sessions:
+            key = TicketKey(run_id, step_key)
+            holding, ticket = rows.holdings.get(key), rows.tickets.get(key)
+            return [] if holding is None else [holding], [] if ticket is None else [ticket]
+
         def of_run(key: TicketKey) -> bool:
             return key.run_id == run_id and step_key in (None, key.step_key)
 
@@ -305,24 +347,19 @@ class MemoryStore(LocalStore):
         return (
             [
                 holding
-                for key, holding in self.rows.holdings.items()
-                if of_run(key) or self.rows.owners[key] & ended
+                for key, holding in rows.holdings.items()
+                if of_run(key) or rows.owners[key] & ended
             ],
-            [t for key, t in self.rows.tickets.items() if of_run(key) or t.session in ended],
+            [t for key, t in rows.tickets.items() if of_run(key) or t.session in ended],
         )
 
-    def _view(self, scope: Scope) -> View:
+    def _view(self, scope: Scope, sessions: tuple[str, ...]) -> View:
         now = self._clock()
         rows = self.rows
-        for pool in scope.pools:
-            rows.fences.setdefault(pool, 0)
-        sessions = tuple(
-            session
-            for session in scope.ended
-            if session in rows.lease_until
-            and (not scope.expired_only or rows.lease_until[session] <= now)
-        )
-        holdings, tickets = self._in_question(scope.run_id, scope.step_key, sessions)
+        holdings: list[Holding] = []
+        tickets: list[Ticket] = []
+        if scope.run_id is not None or sessions:
+            holdings, tickets = self._in_question(scope.run_id, scope.step_key, sessions)
         return View(
             now=now,
             session_alive=bool(rows.lease_until.get(scope.session)),
@@ -336,46 +373,37 @@ class MemoryStore(LocalStore):
     def _pool_view(self, pool: str, now: float) -> PoolView:
         rows = self.rows
         settings = rows.settings.get(pool, NOTHING_SET).at(now)
-        holders = {
-            number: rows.holdings[key].groups.get(pool, "")
-            for (name, number), key in rows.slots.items()
-            if name == pool and settings.fair_by is not None
-        }
+        slots = rows.slots.get(pool, {})
+        known, turn = rows.limits_known.get(pool), rows.turn.get(pool, 0)
+        most = most_slots(pool, settings.limit, known)
+        leases = rows.lease_until
         waiters = [
-            QueuedTicket(
-                number=ticket.number or 0,
-                priority=ticket.priority,
-                slots=next(term.slots for term in ticket.demand.terms if term.name == pool),
-                since=ticket.since or 0.0,
-                key=ticket.key,
-                session=ticket.session,
-                group=ticket.groups.get(pool, ""),
-            )
-            for ticket in rows.tickets.values()
-            if pool in ticket.queue_at and rows.lease_until.get(ticket.session, 0.0) > now
+            waiter
+            for waiter in rows.queues.get(pool, {}).values()
+            if waiter.slots <= most and leases.get(waiter.session, 0.0) > now
         ]
-        most = most_slots(pool, settings.limit, rows.limits_known.get(pool))
-        waiters = [waiter for waiter in waiters if waiter.slots <= most]
-        held = None if settings.fair_by is None else Counter(holders.values())
-        turn = rows.turn.get(pool, 0)
-        found = PoolView(
+        holders: dict[int, str] = {}
+        turns: dict[str, int] = {}
+        if settings.fair_by is None:
+            queue = ranked(waiters)
+        else:
+            bare = PoolView(pool, settings, limit_known=known, turn=turn)
+            stored = ((group, at) for (name, group), at in rows.turns.items() if name == pool)
+            turns = turns_in_force(bare, stored)
+            holders = {n: rows.holdings[key].groups.get(pool, "") for n, key in slots.items()}
+            queue = ranked(waiters, Counter(holders.values()), turns, turn)
+        return PoolView(
             pool=pool,
             settings=settings,
-            taken=frozenset(number for name, number in rows.slots if name == pool),
-            fence=rows.fences[pool],
-            limit_known=rows.limits_known.get(pool),
+            taken=frozenset(slots),
+            queue=tuple([waiter for _, waiter in queue[:WAITERS_SEEN_MAX]]),
+            whole=len(queue) <= WAITERS_SEEN_MAX,
+            fence=rows.fences.setdefault(pool, 0),
+            limit_known=known,
             due_ns=rows.due_ns.get(pool, 0),
             holders=holders,
             turn=turn,
-        )
-        stored = ((group, at) for (name, group), at in rows.turns.items() if name == pool)
-        turns = turns_in_force(found, stored)
-        queue = [waiter for _, waiter in ranked(waiters, held, turns, turn)]
-        return replace(
-            found,
             turns=turns,
-            queue=tuple(queue[:WAITERS_SEEN_MAX]),
-            whole=len(queue) <= WAITERS_SEEN_MAX,
         )
 
     def _wake_up(self, waiters: Iterable[QueuedTicket]) -> None:
@@ -386,17 +414,22 @@ class MemoryStore(LocalStore):
 
 
 class MemoryTransaction(LockedView):
-    """Holds the store's one lock until it is left."""
+    """Holds the locks of its scope until it is committed or left."""
 
-    def __init__(self, store: MemoryStore, view: View) -> None:
+    def __init__(self, store: MemoryStore, scope: Scope, view: View) -> None:
         super().__init__(view)
         self._store = store
+        self._scope: Scope | None = scope
 
     def commit(self, changes: Changes) -> None:
-        rows = self._store.rows.copy()
-        rows.apply(changes, self.view.now)
-        self._store.rows = rows  # All or nothing: an error above leaves the old tables.
-        self._store._wake_up(changes.wake)  # noqa: SLF001 - the other half of the same store
+        assert self._scope is not None, "this transaction is over"
+        self._store.write(self._scope, self.view, changes)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._scope is not None:
+            self._store.leave(self._scope, self.view.sessions)
+            self._scope = None
 
     def __enter__(self) -> Self:
         return self
@@ -407,4 +440,4 @@ class MemoryTransaction(LockedView):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._store._lock.release()  # noqa: SLF001 - the other half of the same store
+        self._leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from dagster_lifeguard.engine.rules.model import QueuedTicket
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET, PoolSettings
 
 if TYPE_CHECKING:
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class MemoryTables:
-    """The tables."""
+    """The tables.
+
+    Attributes:
+        slots: For each pool, the ticket that holds each of its slots.
+        queues: For each pool, the tickets that stand in its queue: written by ``put_ticket`` alone.
+        trimmed: How many rows of the ledger were deleted.
+        last_number: The number of the newest ticket.
+    """
 
     settings: dict[str, PoolSettings] = dataclasses.field(default_factory=dict)
     fences: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -24,8 +32,9 @@ class MemoryTables:
     turns: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     lease_until: dict[str, float] = dataclasses.field(default_factory=dict)
     tickets: dict[TicketKey, Ticket] = dataclasses.field(default_factory=dict)
+    queues: dict[str, dict[TicketKey, QueuedTicket]] = dataclasses.field(default_factory=dict)
     holdings: dict[TicketKey, Holding] = dataclasses.field(default_factory=dict)
-    slots: dict[tuple[str, int], TicketKey] = dataclasses.field(default_factory=dict)
+    slots: dict[str, dict[int, TicketKey]] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     owners: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
     executing: dict[TicketKey, set[str]] = dataclasses.field(default_factory=dict)
@@ -33,69 +42,34 @@ class MemoryTables:
     trimmed: int = 0
     last_number: int = 0
 
-    def copy(self) -> MemoryTables:
-        """The same rows in new tables."""
-        return MemoryTables(
-            settings=dict(self.settings),
-            fences=dict(self.fences),
-            limits_known=dict(self.limits_known),
-            due_ns=dict(self.due_ns),
-            turn=dict(self.turn),
-            turns=dict(self.turns),
-            lease_until=dict(self.lease_until),
-            tickets=dict(self.tickets),
-            holdings=dict(self.holdings),
-            slots=dict(self.slots),
-            labels=dict(self.labels),
-            owners={key: set(owners) for key, owners in self.owners.items()},
-            executing={key: set(sessions) for key, sessions in self.executing.items()},
-            ledger=list(self.ledger),
-            trimmed=self.trimmed,
-            last_number=self.last_number,
-        )
-
     def apply(self, changes: Changes, now: float) -> None:
-        """Write all changes; an error leaves some of them."""
+        """Write all changes with this time, or raise an error and write none."""
+        grant = changes.grant
+        if grant is not None:
+            self._refuse_what_is_held(grant)
         for ticket in changes.drop_tickets:
-            self.tickets.pop(ticket.key, None)
+            self.drop_ticket(ticket.key)
         for session in changes.drop_sessions:
-            self.lease_until.pop(session, None)
-            label = self.labels.pop(session, "")
-            for owners in self.owners.values():
-                owners.discard(session)
-            for executed, sessions in self.executing.items():
-                if session in sessions:
-                    sessions.remove(session)
-                    if changes.is_expiry:
-                        lost = dataclasses.replace(self.holdings[executed], lost=label)
-                        self.holdings[executed] = lost
+            self._drop_session(session, is_expiry=changes.is_expiry)
         for holding in changes.drop_holdings:
             self.holdings.pop(holding.key, None)
             self.owners.pop(holding.key, None)
             self.executing.pop(holding.key, None)
             for pool, numbers in holding.slots.items():
                 for number in numbers:
-                    self.slots.pop((pool, number), None)
+                    self.slots[pool].pop(number, None)
         if changes.enqueue is not None:
             self.last_number += 1
-            self.tickets[changes.enqueue.key] = dataclasses.replace(
-                changes.enqueue, number=self.last_number, since=now, session=changes.session
-            )
-        if changes.requeue is not None:
-            self.tickets[changes.requeue.key] = dataclasses.replace(
-                changes.requeue, session=changes.session
-            )
-        if changes.grant is not None:
-            grant = dataclasses.replace(changes.grant, since=now)
-            self.tickets.pop(grant.key, None)
-            assert grant.key not in self.holdings, f"{grant.key} holds already"
+            self.put_ticket(dataclasses.replace(changes.enqueue, number=self.last_number))
+        if changes.requeue is not None and changes.requeue.key in self.tickets:
+            self.put_ticket(changes.requeue)
+        if grant is not None:
+            self.drop_ticket(grant.key)
             self.holdings[grant.key] = grant
             self.owners[grant.key] = {changes.session}
             for pool, numbers in grant.slots.items():
                 self.fences[pool] = grant.fence
-                for number in numbers:
-                    assert (pool, number) not in self.slots, f"slot {number} of {pool} is held"
-                    self.slots[pool, number] = grant.key
+                self.slots.setdefault(pool, {}).update(dict.fromkeys(numbers, grant.key))
         if changes.adopt is not None:
             self.owners[changes.adopt].add(changes.session)
             if changes.executes:
@@ -117,17 +91,65 @@ class MemoryTables:
         for pool, group, begins, turn in changes.turns:
             self.turns[pool, group] = begins
             self.turn[pool] = turn
-            in_line = {t.groups.get(pool, "") for t in self.tickets.values() if pool in t.queue_at}
-            for key in [k for k, at in self.turns.items() if k[0] == pool and at <= turn]:
-                if key[1] not in in_line:
-                    del self.turns[key]
-        self.ledger.extend(dataclasses.replace(entry, at=now) for entry in changes.ledger)
+            in_line = {waiter.group for waiter in self.queues.get(pool, {}).values()}
+            for at in [at for at, ends in self.turns.items() if at[0] == pool and ends <= turn]:
+                if at[1] not in in_line:
+                    del self.turns[at]
+        self.ledger += (
+            entry if entry.at == now else dataclasses.replace(entry, at=now)
+            for entry in changes.ledger
+        )
+
+    def _refuse_what_is_held(self, grant: Holding) -> None:
+        assert grant.key not in self.holdings, f"{grant.key} holds already"
+        for pool, numbers in grant.slots.items():
+            held = self.slots.get(pool, {}).keys() & set(numbers)
+            assert not held, f"slot {min(held)} of {pool} is held"
+
+    def put_ticket(self, ticket: Ticket) -> None:
+        """Write a ticket that waits, in place of the one with its key if there is one."""
+        before = self.tickets.get(ticket.key)
+        if before is not None:
+            self._unqueue(before)
+        self.tickets[ticket.key] = ticket
+        for pool in ticket.queue_at:
+            self.queues.setdefault(pool, {})[ticket.key] = QueuedTicket(
+                ticket.number or 0,
+                ticket.priority,
+                ticket.demand.slots_of(pool),
+                ticket.since or 0.0,
+                ticket.key,
+                ticket.session,
+                ticket.groups.get(pool, ""),
+            )
+
+    def _unqueue(self, ticket: Ticket) -> None:
+        for pool in ticket.queue_at:
+            del self.queues[pool][ticket.key]
+
+    def drop_ticket(self, key: TicketKey) -> None:
+        """Delete a ticket that waits, if there is one with this key."""
+        ticket = self.tickets.pop(key, None)
+        if ticket is not None:
+            self._unqueue(ticket)
+
+    def _drop_session(self, session: str, *, is_expiry: bool) -> None:
+        self.lease_until.pop(session, None)
+        label = self.labels.pop(session, "")
+        for owners in self.owners.values():
+            owners.discard(session)
+        for executed, sessions in self.executing.items():
+            if session in sessions:
+                sessions.remove(session)
+                if is_expiry:
+                    lost = dataclasses.replace(self.holdings[executed], lost=label)
+                    self.holdings[executed] = lost
 
     def _ungroup(self, pool: str) -> None:
-        for key, ticket in self.tickets.items():
+        for ticket in tuple(self.tickets.values()):
             if pool in ticket.demand.pools:
                 groups = {**ticket.groups, pool: ""}
-                self.tickets[key] = dataclasses.replace(ticket, groups=groups)
+                self.put_ticket(dataclasses.replace(ticket, groups=groups))
         for key, holding in self.holdings.items():
             if pool in holding.slots:
                 groups = {**holding.groups, pool: ""}
