@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine import bookkeeping
@@ -28,7 +29,6 @@ from dagster_lifeguard.insight.simulation.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.model import Demand
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Start
     from dagster_lifeguard.insight.simulation.events import Events
@@ -64,7 +64,8 @@ class Admission:
         self._settings = settings
         self.fair_by = {p: s.fair_by for p, s in settings.items() if s.fair_by is not None}
         self._pools: dict[str, Pool] = {}
-        self._terms: dict[Demand, tuple[tuple[Pool, int], ...]] = {}
+        # By the id of the demand, which lives as long as its arrival: many arrivals share one.
+        self._terms: dict[int, tuple[tuple[Pool, int], ...]] = {}
         self._asking: dict[int, Asking] = {}
         self._holding: dict[int, Asking] = {}
         self._events = events
@@ -80,7 +81,7 @@ class Admission:
             self._play.use[name] = Use(pool.used, offered, pool.most)
         for asking in self._asking.values():
             for name in asking.places:
-                self._leave_queue(asking, name, self._window[1])
+                self._leave_queue(asking, self._pools[name], self._window[1])
 
     def resume(self, start: Start, arrivals: Sequence[Arrival]) -> None:
         """Let tickets hold and wait that do so at the start, whatever the rules say of holders.
@@ -110,10 +111,10 @@ class Admission:
             self._settle(dict.fromkeys(left, _NOBODY), now)
 
     def _asking_of(self, place: int, arrival: Arrival) -> Asking:
-        terms = self._terms.get(arrival.demand)
+        terms = self._terms.get(id(arrival.demand))
         if terms is None:
             terms = tuple((self.pool(t.name), t.slots) for t in arrival.demand.terms)
-            self._terms[arrival.demand] = terms
+            self._terms[id(arrival.demand)] = terms
         return Asking(place, arrival, terms)
 
     def release(self, asking: Asking, now: float) -> None:
@@ -219,13 +220,15 @@ class Admission:
     ) -> Sequence[QueuedTicket]:
         if not pool.line or pool.free <= 0:
             return ()
-        first = pool.first()
-        found = [first] if first.slots == pool.free else list(pool.fitting(now, self._patience))
+        fitting = pool.fitting(now, self._patience)
         rate = pool.settings.rate
-        if rate is None or not found:
-            return found
+        if rate is None:
+            return tuple(fitting)
         now_ns = nanoseconds(now)
         ready = max(rate.ready(pool.due_ns, now_ns), 0)
+        if self._is_simple(pool):
+            told, fitting = None, islice(fitting, ready + 1)
+        found = tuple(fitting)
         if ready < len(found):
             self._look_at_pool(pool, seconds(rate.start_at(pool.due_ns, now_ns, ready + 1)))
         if told is None:
@@ -234,9 +237,14 @@ class Admission:
 
     def _told(self, pool: Pool, now: float) -> frozenset[int]:
         """The waiters that fit as it is; of interest only where there is a rate."""
-        if pool.settings.rate is None or pool.free <= 0:
+        if pool.settings.rate is None or pool.free <= 0 or self._is_simple(pool):
             return _NOBODY
         return frozenset(waiter.number for waiter in pool.fitting(now, self._patience))
+
+    @staticmethod
+    def _is_simple(pool: Pool) -> bool:
+        """Whether waiters that the rate lets not start yet need not look: all would stay there."""
+        return not pool.several and pool.settings.fair_by is None
 
     def _look_at_pool(self, pool: Pool, at: float) -> None:
         if at < pool.look_at:
@@ -284,17 +292,17 @@ class Admission:
         for pool, _ in asking.terms:
             if pool.is_open:
                 continue
-            is_first = pool.is_first(priority, number, asking.groups.get(pool.name, ""))
             start_at = pool.start_at(now)
-            if is_first and start_at is None:
-                continue
-            if start_at is None or not is_alone:
+            is_known = start_at is not None and is_alone and pool.look_at <= start_at
+            if is_known:
+                return (pool.name,)
+            if not pool.is_first(priority, number, asking.groups.get(pool.name, "")):
                 return None
-            if is_first:
+            if start_at is not None:
+                if not is_alone:
+                    return None
                 self._look_at_pool(pool, start_at)
-            elif start_at < pool.look_at:
-                return None  # When it may start itself depends on those ahead.
-            return (pool.name,)
+                return (pool.name,)
         return ()
 
     def _is_impatient(self, asking: Asking, now: float) -> bool:
@@ -334,7 +342,7 @@ class Admission:
         left = [self._pools[name] for name in asking.places if name not in queue_at]
         for pool in left:
             pool.leave(asking.places.pop(pool.name))
-            self._leave_queue(asking, pool.name, now)
+            self._leave_queue(asking, pool, now)
         for pool, slots in asking.terms:
             if pool.name in queue_at and pool.name not in asking.places:
                 asking.entered[pool.name] = now
@@ -350,6 +358,7 @@ class Admission:
                 )
                 asking.places[pool.name] = waiter
                 pool.stand(waiter)
+                pool.several += len(asking.terms) > 1
         return left
 
     def _enter(self, asking: Asking, since: float, now: float) -> None:
@@ -357,6 +366,7 @@ class Admission:
         self._last_number += 1
         asking.number, asking.since = self._last_number, since
         self._asking[asking.number] = asking
+        asking.places, asking.entered = {}, {}
         for pool, _ in asking.terms:
             pool.waiting += 1
         if len(asking.terms) > 1:
@@ -364,29 +374,28 @@ class Admission:
             moment = max(now, math.nextafter(since + self._patience, math.inf))
             self._at_patience(asking, moment)
 
-    def _leave_queue(self, asking: Asking, pool: str, now: float) -> None:
+    def _leave_queue(self, asking: Asking, pool: Pool, now: float) -> None:
+        pool.several -= len(asking.terms) > 1
         stood = self._play.stood.setdefault(asking.place, {})
-        stood[pool] = stood.get(pool, 0.0) + max(0.0, now - asking.entered[pool])
+        stood[pool.name] = stood.get(pool.name, 0.0) + max(0.0, now - asking.entered[pool.name])
 
     def _let_in(self, asking: Asking, now: float, fence: int | None = None) -> None:
-        limited = [pool for pool, _ in asking.terms if pool.settings.limit is not None]
+        place, terms = asking.place, asking.terms
+        for pool, slots in terms:
+            pool.take(slots, asking.groups.get(pool.name, ""), now)
+        taken = asking.taken = tuple([pool for pool, _ in terms if pool.settings.limit is not None])
         if fence is None:
-            fence = 1 + max(pool.fence for pool in limited) if limited else 0
-        for pool in limited:
+            fence = 1 + max([pool.fence for pool in taken]) if taken else 0
+        for pool in taken:
             pool.fence = fence
-        taken = []
-        for pool, slots in asking.terms:
-            if pool.take(slots, asking.groups.get(pool.name, ""), now):
-                taken.append(pool)
-            waiter = asking.places.pop(pool.name, None)
-            if waiter is not None:
-                pool.leave(waiter)
-                self._leave_queue(asking, pool.name, now)
-        asking.taken = tuple(taken)
-        if self._asking.pop(asking.number, None) is not None:
-            for pool, _ in asking.terms:
+        if asking.number:
+            del self._asking[asking.number]
+            for pool, _ in terms:
                 pool.waiting -= 1
-        place = asking.place
+                waiter = asking.places.pop(pool.name, None)
+                if waiter is not None:
+                    pool.leave(waiter)
+                    self._leave_queue(asking, pool, now)
         self._holding[place] = asking
         self._play.granted[place] = now
         self._play.awaited.discard(place)

@@ -64,7 +64,12 @@ class Line:
     @property
     def heads(self) -> Iterator[QueuedTicket]:
         """The first waiter of each group; of a pool whose order is not fair, the best-ranked."""
-        return (places[0][2] for places in self._groups.values())
+        return iter([places[0][2] for places in self._groups.values()])
+
+    def in_order(self, count: int) -> Iterator[QueuedTicket]:
+        """The first waiters of a pool whose order is not fair, best first."""
+        places = next(iter(self._groups.values()), ())
+        return (waiter for _, _, waiter in islice(places, count))
 
     def head(self, group: str) -> QueuedTicket | None:
         """The first waiter of a group; None without any."""
@@ -92,8 +97,7 @@ class Line:
             turn: The pool's turn.
         """
         if held is None:
-            places = next(iter(self._groups.values()), ())
-            return tuple(waiter for _, _, waiter in islice(places, count))
+            return tuple(self.in_order(count))
         heads = ranked((places[0][2] for places in self._groups.values()), held, turns, turn)
         seen = (
             waiter

@@ -29,6 +29,7 @@ class Pool:
         held: Held slots that count against the limit.
         present: All held slots, also of holders that started while there was no limit.
         waiting: How many tickets wait that ask for it, wherever they stand.
+        several: How many tickets stand in its queue that ask for other pools too.
         line: The queue, without tickets that ask for more slots than the limit.
         look_at: When the next waiter has to look whether the rate lets it start.
         since: The time up to which the use was counted.
@@ -48,6 +49,7 @@ class Pool:
         "offered",
         "present",
         "settings",
+        "several",
         "since",
         "too_large",
         "turn",
@@ -66,6 +68,7 @@ class Pool:
         self.held = 0
         self.present = 0
         self.waiting = 0
+        self.several = 0
         self.held_by: Counter[str] = Counter()
         self.fence = 0
         self.due_ns = 0
@@ -121,17 +124,15 @@ class Pool:
         else:
             self.offered += self.settings.limit * span
 
-    def take(self, slots: int, group: str, now: float) -> bool:
-        """Let slots be held; whether they count, as they do in a pool with a limit."""
+    def take(self, slots: int, group: str, now: float) -> None:
+        """Let slots be held; they count if the pool has a limit."""
         self.count(now)
         self.present += slots
         self.most = max(self.most, self.present)
-        if self.settings.limit is None:
-            return False
-        self.held += slots
-        if self.settings.fair_by is not None:
-            self.held_by[group] += slots
-        return True
+        if self.settings.limit is not None:
+            self.held += slots
+            if self.settings.fair_by is not None:
+                self.held_by[group] += slots
 
     def give_back(self, slots: int, group: str, now: float, *, counts: bool) -> None:
         """Let slots be held no more."""
@@ -205,9 +206,14 @@ class Pool:
 
     def fitting(self, now: float, patience_seconds: float) -> Iterator[QueuedTicket]:
         """The waiters to wake; see ``next_in_line``."""
+        if not self.line:
+            return iter(())
+        first = self.first()
+        if first.slots == self.free:
+            return iter((first,))
         queue: Iterable[QueuedTicket]
         if self.settings.fair_by is None:
-            queue = self.line.front(WAITERS_SEEN_MAX)
+            queue = self.line.in_order(WAITERS_SEEN_MAX)
         else:
             queue = self._fair_view().queue
         return fitting(queue, self.free, self.settings.limit, now, patience_seconds)
