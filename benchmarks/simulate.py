@@ -1,85 +1,63 @@
-"""Measure a play of a generated week: seconds and memory, without reading a history.
+"""Measure plays of a generated week: seconds and memory, without reading a history.
 
-Executions ask at random times of seven days, and hold for exponentially distributed times. Each
-play runs in a process of its own, whose largest resident memory is printed with the time of the
-play.
+Each kind runs in a process of its own. First comes one play. Then comes what a moved slider costs
+when the recording and its play are in memory: the play with another limit, and the answer with its
+curves. The largest resident memory is taken after each of the two.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import resource
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from dagster_lifeguard.engine.rules.model import Demand, TicketKey
-from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.insight.durations import quantile
-from dagster_lifeguard.insight.simulation.arrivals import Arrival
+from dagster_lifeguard.insight.simulation.answer import simulate
+from dagster_lifeguard.insight.simulation.recording import Recording
 from dagster_lifeguard.insight.simulation.world import play
+from dagster_lifeguard.web.pages.window import PARTS
 from measures import Measure
+from week import KINDS, SECONDS, week
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WEEK = 7 * 86400.0
-POOLS = 100
-KINDS: dict[str, tuple[bool, PoolSettings | None, float]] = {
-    # Whether each of 100 assets has a pool of its own, of 1; the pool that all share; its load.
-    "own pools": (True, None, 0.0),
-    "shared, load 0.9": (False, PoolSettings(7), 0.9),
-    "own and shared, 0.7": (True, PoolSettings(10), 0.7),
-    "own and shared, 0.9": (True, PoolSettings(8), 0.9),
-    "fair, load 0.9": (False, PoolSettings(7, fair_by="team"), 0.9),
-    "rate, load 0.9": (False, PoolSettings(20, Rate(11, 60)), 0.9),
-}
-"""What is played."""
+MOVED = "shared"
+"""The pool whose limit is moved."""
 
 
 def measure(kind: str, executions: int) -> dict[str, Any]:
     """Play once, in this process."""
-    has_own, shared, load = KINDS[kind]
-    draws = random.Random(1)
-    mean = 40.0 * 100_000 / executions
-    if shared is not None and shared.rate is None:
-        assert shared.limit is not None
-        mean = load * shared.limit * WEEK / executions
-    demands = [
-        Demand.of({**({f"own{n}": 1} if has_own else {}), **({"shared": 1} if shared else {})})
-        for n in range(POOLS)
-    ]
-    teams = [{"team": f"team{n}"} for n in range(10)]
-    arrivals = sorted(
-        (
-            Arrival(
-                TicketKey(f"run{n}", "step"),
-                draws.random() * WEEK,
-                draws.choice(demands),
-                draws.expovariate(1 / mean),
-                tags=draws.choice(teams),
-            )
-            for n in range(executions)
-        ),
-        key=lambda arrival: arrival.at,
-    )
-    settings = {f"own{n}": PoolSettings(1) for n in range(POOLS)}
-    if shared is not None:
-        settings["shared"] = shared
+    arrivals, settings, queue = week(kind, executions)
     began, began_cpu = time.perf_counter(), time.process_time()
-    found = play(arrivals, settings, window=(0.0, WEEK))
+    found = play(arrivals, settings, window=(0.0, SECONDS), queue=queue)
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    waits = sorted(wait for n in range(executions) if (wait := found.waited(n)) is not None)
-    assert len(waits) == executions, "somebody never went in"
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    runs = len(queue.submissions) if queue is not None else 0
+    count = len(arrivals)
+    recording = Recording(
+        *("ledger", 0.0, SECONDS, arrivals, (0.0,) * count, settings),
+        queue=queue,
+        queued=(0.0,) * runs,
+    )
+    began_answer = time.process_time()
+    simulate(recording, {MOVED: {"limit": 20}}, before=found, parts=PARTS)
+    answer_cpu = time.process_time() - began_answer
+    waits = [found.waited(place) for place in range(count)]
+    started = sorted(wait for wait in waits if wait is not None)
+    assert len(started) == len(arrivals), "somebody never went in"
     return {
+        "executions": len(arrivals),
         "seconds": seconds,
         "cpu": cpu,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "p50": quantile(waits, 0.5),
-        "p95": quantile(waits, 0.95),
+        "megabytes": megabytes,
+        "answer_cpu": answer_cpu,
+        "answer_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "p50": quantile(started, 0.5),
+        "p95": quantile(started, 0.95),
     }
 
 
@@ -92,12 +70,19 @@ def measures(*, full: bool) -> Iterator[Measure]:
         found = json.loads(told)
         name = f"simulate {executions:,} executions: {kind}"
         each = (
-            f"{1e6 * found['cpu'] / executions:,.0f} µs for each execution, of the engine's rules"
+            f"{1e6 * found['cpu'] / executions:,.0f} µs for each execution: it asks, looks at its "
+            "pools, starts and ends; a run is also submitted, looked at and launched"
         )
         yield Measure(
             f"{name}, processor", found["cpu"], "s", goal=2.0 if full else None, reason=each
         )
         yield Measure(f"{name}, memory", found["megabytes"], "MB", goal=300.0)
+        yield Measure(
+            *(f"{name}, a moved slider", found["answer_cpu"], "s"),
+            goal=2.0 if full else None,
+            reason="another play, then percentiles and curves of each pool",
+        )
+        yield Measure(f"{name}, memory with the answer", found["answer_megabytes"], "MB")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from hypothesis import given, settings
 
 from dagster_lifeguard.engine.engine import Engine
 from dagster_lifeguard.engine.engine_options import EngineOptions
+from dagster_lifeguard.engine.rules.admission import next_in_line
 from dagster_lifeguard.engine.rules.model import Demand, Granted, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.rules.rate import Rate
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
-from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change
+from dagster_lifeguard.insight.simulation.admission import Admission
+from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Start
+from dagster_lifeguard.insight.simulation.pool import Pool
 from dagster_lifeguard.insight.simulation.world import play
 
 WINDOW = (0.0, 1000.0)
@@ -125,6 +128,91 @@ def test_a_follower_asks_so_long_after_the_end_before_it(world):
         if one.after is not None:
             begun = found.granted[one.after] + arrivals[one.after].seconds
         assert found.asked[place] == begun + one.at
+
+
+# ---- each decision by the rules --------------------------------------------------------------------
+
+
+@st.composite
+def crowds(draw):
+    """Many that wait: groups, priorities, slots, rates, changes, and a start in the middle."""
+    draws = draw(st.randoms(use_true_random=False))
+
+    def of_a_pool():
+        return PoolSettings(
+            draws.choice((0, 1, 2, 3, 5, None)),
+            draws.choice((None, None, Rate(1, 1), Rate(12, 60, 2), Rate(2, 1, 3))),
+            draws.choice((None, None, "team")),
+        )
+
+    count, span = draws.choice((5, 20, 60)), draws.choice((5, 40, 150))
+    found = []
+    for place, at in enumerate(sorted(draws.randint(0, span) for _ in range(count))):
+        after = draws.choice((None, None, None, draws.randrange(place))) if place else None
+        asked = draws.sample(POOLS, draws.choice((1, 1, 2, 3)))
+        found.append(
+            arrival(
+                place,
+                float(at if after is None else at % 5),
+                {pool: draws.choice((1, 1, 2, 3)) for pool in asked},
+                float(draws.randint(0, 12)),
+                draws.choice((0, 0, 0, 1, -1)),
+                draws.choice("abcd"),
+                after,
+            )
+        )
+    changes = tuple(
+        Change(float(draws.randint(0, span)), draws.choice(POOLS), of_a_pool())
+        for _ in range(draws.choice((0, 0, 2)))
+    )
+    start = None
+    if draws.random() < 0.3:
+        first = [place for place, one in enumerate(found) if one.after is None]
+        draws.shuffle(first)
+        a_few = len(first) // 4
+        start = Start(
+            3.0,
+            first[:a_few],
+            [(place, 3.0 - draws.random() * 20) for place in first[a_few : 2 * a_few]],
+            {pool: draws.randrange(7 * 10**9) for pool in POOLS if draws.random() < 0.3},
+            awaited=range(count),
+        )
+    return tuple(found), {pool: of_a_pool() for pool in POOLS}, changes, start
+
+
+class ByTheRules(Admission):
+    """Each decision, and each choice of waiters to wake, is that of the rules on a view."""
+
+    decisions = 0
+
+    def _without_view(self, asking, now):
+        ByTheRules.decisions += 1
+
+    @staticmethod
+    def _is_simple(pool):
+        return False
+
+
+def by_the_rules(pool, now, patience_seconds):
+    return iter(next_in_line([pool.view()], now, patience_seconds=patience_seconds))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(crowds())
+def test_what_is_decided_without_a_view_is_what_the_rules_decide(crowd):
+    *world, start = crowd
+    fast = play(*world, window=WINDOW, patience_seconds=PATIENCE, start=start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dagster_lifeguard.insight.simulation.world.Admission", ByTheRules)
+        patch.setattr(Pool, "fitting", by_the_rules)
+        ruled = play(*world, window=WINDOW, patience_seconds=PATIENCE, start=start)
+    assert fast == ruled
+
+
+def test_decisions_by_the_rules_were_compared():
+    ByTheRules.decisions = 0
+    test_what_is_decided_without_a_view_is_what_the_rules_decide()
+    assert ByTheRules.decisions > 5_000
 
 
 # ---- the engine beside it --------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from dagster_lifeguard.engine.rules.order import Rank, queue_of, rank_of
 from dagster_lifeguard.engine.rules.rate import nanoseconds, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dagster_lifeguard.engine.rules.model import PoolView, Ticket, View
 
@@ -139,20 +139,44 @@ def next_in_line(
     moves to the queue of that pool and wakes the next ticket here. A ticket that a rate holds up is
     not woken: it knows its start time.
     """
-    found: dict[int, QueuedTicket] = {}
-    for pool in pools:
-        free = _free(pool)
-        for _, waiter in queue_of(pool):
-            if free <= 0:
-                break
-            if waiter.slots <= free:
-                found[waiter.number] = waiter
-                free -= waiter.slots
-            elif now - waiter.since > patience_seconds and waiter.slots <= (
-                pool.settings.limit or 0
-            ):
-                free -= waiter.slots
+    found = {
+        waiter.number: waiter
+        for pool in pools
+        for waiter in fitting(
+            (waiter for _, waiter in queue_of(pool)),
+            _free(pool),
+            pool.settings.limit,
+            now,
+            patience_seconds,
+        )
+    }
     return tuple(found.values())
+
+
+def fitting(
+    queue: Iterable[QueuedTicket],
+    free: float,
+    limit: int | None,
+    now: float,
+    patience_seconds: float,
+) -> Iterator[QueuedTicket]:
+    """The waiters of one pool that its free slots are enough for, if each takes its slots.
+
+    Args:
+        queue: The waiters, best first.
+        free: The free slots.
+        limit: The limit of the pool.
+        now: The time.
+        patience_seconds: How long a waiter lets later ones pass.
+    """
+    for waiter in queue:
+        if free <= 0:
+            return
+        if waiter.slots <= free:
+            yield waiter
+            free -= waiter.slots
+        elif now - waiter.since > patience_seconds and waiter.slots <= (limit or 0):
+            free -= waiter.slots
 
 
 def _ahead_of(ticket: Ticket, pool: PoolView) -> list[tuple[Rank, QueuedTicket]]:

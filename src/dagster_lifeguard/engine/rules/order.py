@@ -162,8 +162,14 @@ def turns_in_force(pool: PoolView, turns: Iterable[tuple[str, int]]) -> dict[str
 
     Otherwise a group that waits for something else would save up turns and then take every slot.
     """
-    earliest = pool.turn - most_slots(pool.pool, pool.settings.limit, pool.limit_known) * SLOT
+    most = most_slots(pool.pool, pool.settings.limit, pool.limit_known)
+    earliest = earliest_turn(pool.turn, most)
     return {group: max(begins, earliest) for group, begins in turns}
+
+
+def earliest_turn(turn: int, most: int) -> int:
+    """The earliest turn that counts in a pool that has this turn and can grant so many slots."""
+    return turn - most * SLOT
 
 
 def turns_of_new_groups(groups: Mapping[str, str], pools: Iterable[PoolView]) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """Which tickets of a world start: they ask at its pools, wait, hold and release.
 
 Each decision is that of ``engine.rules`` and ``engine.bookkeeping``, on a view of the front of the
-queues. Most decisions follow from the rules without a view, where the order is not fair: a ticket
-with no ticket ahead starts if its slots are free and rates let it start, and waits where too few
-slots are free.
+queues. Most decisions follow from the rules without a view: a ticket that no ticket is ahead of
+starts if its slots are free and rates let it start; a ticket that has to be patient waits where too
+few slots are free; and a ticket that asks for one pool waits there while its rate lets none start.
 
 A wake-up takes no time. A ticket whose patience has run out looks again at that moment, and then
 once per patience, not every few seconds as in the engine.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine import bookkeeping
-from dagster_lifeguard.engine.rules.admission import next_in_line
 from dagster_lifeguard.engine.rules.model import Granted, QueuedTicket, View
 from dagster_lifeguard.engine.rules.pool_settings import NOTHING_SET
 from dagster_lifeguard.engine.rules.rate import nanoseconds, seconds
@@ -29,14 +29,12 @@ from dagster_lifeguard.insight.simulation.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagster_lifeguard.engine.rules.model import Demand
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
-    from dagster_lifeguard.engine.store.contract import Changes
     from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Start
     from dagster_lifeguard.insight.simulation.events import Events
     from dagster_lifeguard.insight.simulation.outcome import Play
 
-_NOBODY: frozenset[QueuedTicket] = frozenset()
+_NOBODY: frozenset[int] = frozenset()
 
 
 class Admission:
@@ -66,7 +64,8 @@ class Admission:
         self._settings = settings
         self.fair_by = {p: s.fair_by for p, s in settings.items() if s.fair_by is not None}
         self._pools: dict[str, Pool] = {}
-        self._terms: dict[Demand, tuple[tuple[Pool, int], ...]] = {}
+        # By the id of the demand, which lives as long as its arrival: many arrivals share one.
+        self._terms: dict[int, tuple[tuple[Pool, int], ...]] = {}
         self._asking: dict[int, Asking] = {}
         self._holding: dict[int, Asking] = {}
         self._events = events
@@ -82,7 +81,7 @@ class Admission:
             self._play.use[name] = Use(pool.used, offered, pool.most)
         for asking in self._asking.values():
             for name in asking.places:
-                self._leave_queue(asking, name, self._window[1])
+                self._leave_queue(asking, self._pools[name], self._window[1])
 
     def resume(self, start: Start, arrivals: Sequence[Arrival]) -> None:
         """Let tickets hold and wait that do so at the start, whatever the rules say of holders.
@@ -112,15 +111,15 @@ class Admission:
             self._settle(dict.fromkeys(left, _NOBODY), now)
 
     def _asking_of(self, place: int, arrival: Arrival) -> Asking:
-        terms = self._terms.get(arrival.demand)
+        terms = self._terms.get(id(arrival.demand))
         if terms is None:
             terms = tuple((self.pool(t.name), t.slots) for t in arrival.demand.terms)
-            self._terms[arrival.demand] = terms
+            self._terms[id(arrival.demand)] = terms
         return Asking(place, arrival, terms)
 
     def release(self, asking: Asking, now: float) -> None:
         """Let a ticket give back its slots."""
-        freed: dict[Pool, frozenset[QueuedTicket] | None] = {}
+        freed: dict[Pool, frozenset[int] | None] = {}
         for pool, slots in asking.terms:
             counts = pool in asking.taken
             if counts and pool.line:
@@ -162,7 +161,8 @@ class Admission:
         """Change the settings of a pool."""
         pool = self.pool(change.pool)
         pool.count(now)
-        before, pool.settings = pool.settings, change.settings
+        before = pool.settings
+        pool.change(change.settings)
         rate = pool.settings.rate
         if rate is not None and rate != before.rate:
             pool.due_ns = rate.taken_over(before.rate, pool.due_ns, nanoseconds(now))
@@ -194,14 +194,15 @@ class Admission:
 
     # ---- decisions -----------------------------------------------------------------------------
 
-    def _settle(self, pools: Mapping[Pool, frozenset[QueuedTicket] | None], now: float) -> None:
+    def _settle(self, pools: Mapping[Pool, frozenset[int] | None], now: float) -> None:
         """Start the tickets that can start after slots of these pools were released.
 
         All woken tickets look in the order of their ranks, and then the tickets that they wake.
 
         Args:
-            pools: With each pool, the waiters that fitted before. In a pool with a rate these know
-                their start time, and are woken only if it is now. None: all waiters know it.
+            pools: With each pool, the numbers of the waiters that fitted before. In a pool with a
+                rate these know their start time, and are woken only if it is now. None: all waiters
+                know it.
             now: The time.
         """
         while pools:
@@ -215,31 +216,35 @@ class Admission:
                     pools.update(dict.fromkeys(left, told))
 
     def _next_in(
-        self, pool: Pool, told: frozenset[QueuedTicket] | None, now: float
+        self, pool: Pool, told: frozenset[int] | None, now: float
     ) -> Sequence[QueuedTicket]:
         if not pool.line or pool.free <= 0:
             return ()
-        if pool.is_plain:
-            first = pool.line.first()
-            if first.slots == pool.free:
-                return (first,)
-        found = next_in_line([pool.view()], now, patience_seconds=self._patience)
+        fitting = pool.fitting(now, self._patience)
         rate = pool.settings.rate
-        if rate is None or not found:
-            return found
+        if rate is None:
+            return tuple(fitting)
         now_ns = nanoseconds(now)
         ready = max(rate.ready(pool.due_ns, now_ns), 0)
+        if self._is_simple(pool):
+            told, fitting = None, islice(fitting, ready + 1)
+        found = tuple(fitting)
         if ready < len(found):
             self._look_at_pool(pool, seconds(rate.start_at(pool.due_ns, now_ns, ready + 1)))
         if told is None:
             return found[:ready]
-        return [w for place, w in enumerate(found) if place < ready or w not in told]
+        return [w for place, w in enumerate(found) if place < ready or w.number not in told]
 
-    def _told(self, pool: Pool, now: float) -> frozenset[QueuedTicket] | None:
+    def _told(self, pool: Pool, now: float) -> frozenset[int]:
         """The waiters that fit as it is; of interest only where there is a rate."""
-        if pool.settings.rate is None or pool.free <= 0:
+        if pool.settings.rate is None or pool.free <= 0 or self._is_simple(pool):
             return _NOBODY
-        return frozenset(next_in_line([pool.view()], now, patience_seconds=self._patience))
+        return frozenset(waiter.number for waiter in pool.fitting(now, self._patience))
+
+    @staticmethod
+    def _is_simple(pool: Pool) -> bool:
+        """Whether waiters that the rate lets not start yet need not look: all would stay there."""
+        return not pool.several and pool.settings.fair_by is None
 
     def _look_at_pool(self, pool: Pool, at: float) -> None:
         if at < pool.look_at:
@@ -253,16 +258,57 @@ class Admission:
             None if the ticket waits where it stood. Else where something changed, for others to
             look at: the pools whose queue it left.
         """
-        full = self._full_at(asking, now)
-        left: list[Pool] | None
-        if full is not None:
-            if full:
-                return self._stand(asking, (_worst(full),), now)
-            left = [self._pools[name] for name in asking.places]
+        queue_at = self._without_view(asking, now)
+        if queue_at is None:
+            return self._with_view(asking, now)
+        if queue_at:
+            left = self._stand(asking, queue_at, now)
             for pool, _ in asking.terms:
-                pool.start(now)
-            self._let_in(asking, now)
+                pool.correct_due(now)
+            for name in queue_at if asking.groups else ():
+                self._pools[name].begin_turn(asking.groups.get(name))
             return left
+        left = [self._pools[name] for name in asking.places]
+        turns = [
+            (pool, group, pool.turns_after(group, asking.arrival.priority, slots))
+            for pool, slots in asking.terms
+            for group in (asking.groups.get(pool.name),)
+            if group is not None and pool.settings.limit is not None
+        ]
+        for pool, _ in asking.terms:
+            pool.start(now)
+        self._let_in(asking, now)
+        for pool, group, (begins, turn) in turns:
+            pool.write_turns(group, begins, turn)
+        return left
+
+    def _without_view(self, asking: Asking, now: float) -> tuple[str, ...] | None:
+        """The pool that the ticket waits at; empty: it starts; None: only a view can tell."""
+        full = [(pool, slots) for pool, slots in asking.terms if slots > pool.free]
+        is_alone = len(asking.terms) == 1
+        if full:
+            return (_worst(full),) if is_alone or not self._is_impatient(asking, now) else None
+        priority, number = asking.arrival.priority, asking.number or math.inf
+        for pool, _ in asking.terms:
+            if pool.is_open:
+                continue
+            start_at = pool.start_at(now)
+            is_known = start_at is not None and is_alone and pool.look_at <= start_at
+            if is_known:
+                return (pool.name,)
+            if not pool.is_first(priority, number, asking.groups.get(pool.name, "")):
+                return None
+            if start_at is not None:
+                if not is_alone:
+                    return None
+                self._look_at_pool(pool, start_at)
+                return (pool.name,)
+        return ()
+
+    def _is_impatient(self, asking: Asking, now: float) -> bool:
+        return asking.since is not None and now - asking.since > self._patience
+
+    def _with_view(self, asking: Asking, now: float) -> list[Pool] | None:
         ticket = asking.ticket()
         view = View(
             now=now,
@@ -272,47 +318,20 @@ class Admission:
             tickets=() if asking.since is None else (ticket,),
         )
         verdict, changes = bookkeeping.claimed(view, ticket, asking.groups, SESSION, self._patience)
+        left: list[Pool] | None
         if isinstance(verdict, Granted):
             left = [self._pools[name] for name in asking.places]
             self._let_in(asking, now, verdict.fence)
         else:
             left = self._stand(asking, verdict.queue_at, now)
         if changes is not None:
-            self._write(changes)
+            for name, due_ns in changes.due:
+                self._pools[name].due_ns = due_ns
+            for name, group, begins, turn in changes.turns:
+                self._pools[name].write_turns(group, begins, turn)
         if not verdict.granted and verdict.ready_at is not None:
             self._look_at_pool(self._pools[verdict.pool], verdict.ready_at)
         return left
-
-    def _full_at(self, asking: Asking, now: float) -> list[tuple[Pool, int]] | None:
-        """The pools that have too few free slots, if nothing else holds the ticket up.
-
-        None if that takes a view: others are ahead where there are slots, or the ticket may insist.
-        """
-        if len(asking.terms) > 1 and self._is_impatient(asking, now):
-            return None
-        rank = (-asking.arrival.priority, asking.number or math.inf)
-        full = []
-        for pool, slots in asking.terms:
-            if pool.settings.fair_by is not None:
-                return None
-            if slots > pool.free:
-                full.append((pool, slots))
-            elif not (pool.line.is_first(rank) and pool.may_start(now)):
-                return None
-        return full
-
-    def _is_impatient(self, asking: Asking, now: float) -> bool:
-        return asking.since is not None and now - asking.since > self._patience
-
-    def _write(self, changes: Changes) -> None:
-        for name, due_ns in changes.due:
-            self._pools[name].due_ns = due_ns
-        for name, group, begins, turn in changes.turns:
-            pool = self._pools[name]
-            pool.turns[group] = begins
-            pool.turn = turn
-            in_line = pool.line.groups | {waiter.group for waiter in pool.too_large.values()}
-            pool.turns = {g: at for g, at in pool.turns.items() if at > turn or g in in_line}
 
     def _stand(self, asking: Asking, queue_at: Sequence[str], now: float) -> list[Pool] | None:
         if asking.since is None:
@@ -323,7 +342,7 @@ class Admission:
         left = [self._pools[name] for name in asking.places if name not in queue_at]
         for pool in left:
             pool.leave(asking.places.pop(pool.name))
-            self._leave_queue(asking, pool.name, now)
+            self._leave_queue(asking, pool, now)
         for pool, slots in asking.terms:
             if pool.name in queue_at and pool.name not in asking.places:
                 asking.entered[pool.name] = now
@@ -339,6 +358,7 @@ class Admission:
                 )
                 asking.places[pool.name] = waiter
                 pool.stand(waiter)
+                pool.several += len(asking.terms) > 1
         return left
 
     def _enter(self, asking: Asking, since: float, now: float) -> None:
@@ -346,6 +366,7 @@ class Admission:
         self._last_number += 1
         asking.number, asking.since = self._last_number, since
         self._asking[asking.number] = asking
+        asking.places, asking.entered = {}, {}
         for pool, _ in asking.terms:
             pool.waiting += 1
         if len(asking.terms) > 1:
@@ -353,29 +374,28 @@ class Admission:
             moment = max(now, math.nextafter(since + self._patience, math.inf))
             self._at_patience(asking, moment)
 
-    def _leave_queue(self, asking: Asking, pool: str, now: float) -> None:
+    def _leave_queue(self, asking: Asking, pool: Pool, now: float) -> None:
+        pool.several -= len(asking.terms) > 1
         stood = self._play.stood.setdefault(asking.place, {})
-        stood[pool] = stood.get(pool, 0.0) + max(0.0, now - asking.entered[pool])
+        stood[pool.name] = stood.get(pool.name, 0.0) + max(0.0, now - asking.entered[pool.name])
 
     def _let_in(self, asking: Asking, now: float, fence: int | None = None) -> None:
-        limited = [pool for pool, _ in asking.terms if pool.settings.limit is not None]
+        place, terms = asking.place, asking.terms
+        for pool, slots in terms:
+            pool.take(slots, asking.groups.get(pool.name, ""), now)
+        taken = asking.taken = tuple([pool for pool, _ in terms if pool.settings.limit is not None])
         if fence is None:
-            fence = 1 + max(pool.fence for pool in limited) if limited else 0
-        for pool in limited:
+            fence = 1 + max([pool.fence for pool in taken]) if taken else 0
+        for pool in taken:
             pool.fence = fence
-        taken = []
-        for pool, slots in asking.terms:
-            if pool.take(slots, asking.groups.get(pool.name, ""), now):
-                taken.append(pool)
-            waiter = asking.places.pop(pool.name, None)
-            if waiter is not None:
-                pool.leave(waiter)
-                self._leave_queue(asking, pool.name, now)
-        asking.taken = tuple(taken)
-        if self._asking.pop(asking.number, None) is not None:
-            for pool, _ in asking.terms:
+        if asking.number:
+            del self._asking[asking.number]
+            for pool, _ in terms:
                 pool.waiting -= 1
-        place = asking.place
+                waiter = asking.places.pop(pool.name, None)
+                if waiter is not None:
+                    pool.leave(waiter)
+                    self._leave_queue(asking, pool, now)
         self._holding[place] = asking
         self._play.granted[place] = now
         self._play.awaited.discard(place)

@@ -219,24 +219,27 @@ def simulate(
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     before = before or play_recording(recording, patience)
     after = play_recording(changed, patience) if is_changed else before
-    places, new_places = _places(recording), _places(changed)
+    waits = list(map(before.waited, range(len(recording.arrivals))))
+    new_waits = list(map(after.waited, range(len(changed.arrivals)))) if is_changed else waits
+    places = _places(recording)
+    new_places = _places(changed) if other.demands else places
     pools = tuple(
         PoolAnswer(
             pool,
             _calibration(
                 {place: recording.waited[place] or 0.0 for place in places[pool]},
-                {place: before.waited(place) for place in places[pool]},
+                {place: waits[place] for place in places[pool]},
                 _wait_min(recording),
             ),
-            _side(recording, before, pool, places[pool], parts),
-            _side(changed, after, pool, new_places[pool], parts),
+            _side(recording, before, waits, pool, places[pool], parts),
+            _side(changed, after, new_waits, pool, new_places[pool], parts),
         )
         for pool in sorted(
             (places.keys() | new_places.keys()) - set(UNLIMITED.pools),
             key=lambda pool: (pool not in wanted, pool),
         )
     )
-    steps = _steps(recording, before, after) if is_changed else []
+    steps = _steps(recording, waits, new_waits) if is_changed else []
     gaining = (s for s in steps if s.after - s.before <= -CHANGED_MIN)
     losing = (s for s in steps if s.after - s.before >= CHANGED_MIN)
     return Answer(
@@ -308,7 +311,14 @@ def _spread(waits: Iterable[float | None]) -> Waits:
     )
 
 
-def _side(past: Recording, played: Play, pool: str, places: Sequence[int], parts: int) -> Side:
+def _side(
+    past: Recording,
+    played: Play,
+    waits: Sequence[float | None],
+    pool: str,
+    places: Sequence[int],
+    parts: int,
+) -> Side:
     use = played.use.get(pool)
     last = past.settings.get(pool, NOTHING_SET)
     for change in past.changes:
@@ -316,7 +326,7 @@ def _side(past: Recording, played: Play, pool: str, places: Sequence[int], parts
             last = change.settings
     return Side(
         settings=last,
-        waits=_spread(map(played.waited, places)),
+        waits=_spread(waits[place] for place in places),
         utilisation=None if use is None else use.share,
         most=0 if use is None else use.most,
         curve=curve_of(
@@ -385,10 +395,12 @@ def _calibration(
     )
 
 
-def _steps(past: Recording, before: Play, after: Play) -> list[StepAnswer]:
+def _steps(
+    past: Recording, before: Sequence[float | None], after: Sequence[float | None]
+) -> list[StepAnswer]:
     waits: dict[tuple[str, tuple[str, ...]], list[tuple[float, float]]] = defaultdict(list)
     for place, arrival in enumerate(past.arrivals):
-        first, second = before.waited(place), after.waited(place)
+        first, second = before[place], after[place]
         if past.waited[place] is not None and first is not None and second is not None:
             waits[arrival.key.step_key, arrival.demand.pools].append((first, second))
     return [

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 from dagster_lifeguard.engine.rules.model import Ticket
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagster_lifeguard.engine.rules.model import QueuedTicket
     from dagster_lifeguard.insight.simulation.arrivals import Arrival
     from dagster_lifeguard.insight.simulation.pool import Pool
 
 SESSION = "simulation"
+
+_NO_GROUPS: Mapping[str, str] = {}
+_NOWHERE: dict[str, QueuedTicket] = {}
+_NEVER: dict[str, float] = {}
+"""What a ticket has until it waits; most never do."""
 
 
 class Asking:
@@ -29,15 +36,14 @@ class Asking:
         self.since: float | None = None
         self.taken: tuple[Pool, ...] = ()
         self.groups = self._groups()
-        self.places: dict[str, QueuedTicket] = {}
-        self.entered: dict[str, float] = {}
+        self.places: dict[str, QueuedTicket] = _NOWHERE
+        self.entered: dict[str, float] = _NEVER
 
-    def _groups(self) -> dict[str, str]:
-        return {
-            pool.name: self.arrival.tags.get(pool.settings.fair_by, "")
-            for pool, _ in self.terms
-            if pool.settings.fair_by is not None
-        }
+    def _groups(self) -> Mapping[str, str]:
+        fair = [(p.name, p.settings.fair_by) for p, _ in self.terms if p.settings.fair_by]
+        if not fair:
+            return _NO_GROUPS
+        return {name: self.arrival.tags.get(tag, "") for name, tag in fair}
 
     def regroup(self) -> None:
         """Ask by the orders that pools have now."""

@@ -61,19 +61,25 @@ class Line:
         if not places:
             del self._groups[waiter.group]
 
-    def first(self) -> QueuedTicket:
-        """The best-ranked waiter of a pool whose order is not fair."""
-        (places,) = self._groups.values()
-        return places[0][2]
+    @property
+    def heads(self) -> Iterator[QueuedTicket]:
+        """The first waiter of each group; of a pool whose order is not fair, the best-ranked."""
+        return iter([places[0][2] for places in self._groups.values()])
+
+    def in_order(self, count: int) -> Iterator[QueuedTicket]:
+        """The first waiters of a pool whose order is not fair, best first."""
+        places = next(iter(self._groups.values()), ())
+        return (waiter for _, _, waiter in islice(places, count))
+
+    def head(self, group: str) -> QueuedTicket | None:
+        """The first waiter of a group; None without any."""
+        places = self._groups.get(group)
+        return None if places is None else places[0][2]
 
     def nth(self, number: int) -> QueuedTicket | None:
         """The waiter at this place, counted from 1, where the order is not fair."""
         places = next(iter(self._groups.values()), ())
         return next((waiter for _, _, waiter in islice(places, number - 1, None)), None)
-
-    def is_first(self, rank: tuple[int, float]) -> bool:
-        """Whether nobody is ahead of a ticket of this rank, where the order is not fair."""
-        return not self._count or rank <= next(iter(self._groups.values()))[0][:2]
 
     def front(
         self,
@@ -91,8 +97,7 @@ class Line:
             turn: The pool's turn.
         """
         if held is None:
-            places = next(iter(self._groups.values()), ())
-            return tuple(waiter for _, _, waiter in islice(places, count))
+            return tuple(self.in_order(count))
         heads = ranked((places[0][2] for places in self._groups.values()), held, turns, turn)
         seen = (
             waiter

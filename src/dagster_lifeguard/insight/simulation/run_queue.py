@@ -6,16 +6,19 @@ of them keeps all of them. Where a pool is fair, the order is that of ``launch_o
 
 The daemon looks at multiples of its interval, or so long after them, and not while nothing has
 happened. It launches the runs of a look one after the other, or several at once, and looks again
-once all are launched.
+once all are launched. While as many runs are in progress as may be, it does not read the queue.
+
+A list has the first run of each line, in the order of the queue. So a look costs as much as the
+lines ahead of the last run that it launches, not as much as the runs that wait.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagster_lifeguard.engine.rules.launch_order import LaunchOrder, QueueRules, counted_for
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 _Tag = tuple[str, "str | None"]
 
+_BY_QUEUE = (RUN_QUEUE,)
+
 
 class QueuePlay(NamedTuple):
     """What is played of the run queue.
@@ -64,15 +69,30 @@ class _Line:
         tags: The limits by tag that count them, with the limit of each.
         asks: The slots of each pool that count for one of them.
         waiting: Rank and place of each, the first first.
-        keepers: What kept them at the last look.
-        stood: For how many seconds each of these kept the line, until the last look.
+        keepers: What has kept them since ``since``, by the looks since then.
+        since: A moment, in seconds since the epoch.
+        stood: For how many seconds each keeper kept the line before that moment.
     """
 
     tags: tuple[tuple[_Tag, int], ...]
     asks: tuple[tuple[str, int], ...]
     waiting: deque[tuple[int, int]] = field(default_factory=deque)
     keepers: tuple[str, ...] = ()
+    since: float = 0.0
     stood: dict[str, float] = field(default_factory=dict)
+
+    def stood_until(self, now: float) -> dict[str, float]:
+        """For how many seconds each keeper has kept the line."""
+        found = dict(self.stood)
+        for name in self.keepers:
+            found[name] = found.get(name, 0.0) + (now - self.since) / len(self.keepers)
+        return found
+
+    def keep(self, keepers: tuple[str, ...], now: float) -> None:
+        """Let these keep the line from now on."""
+        if keepers != self.keepers:
+            self.stood = self.stood_until(now)
+            self.keepers, self.since = keepers, now
 
 
 class WorldQueue:
@@ -112,6 +132,8 @@ class WorldQueue:
                 if arrival.after is None and place not in placed:
                     self._first[arrival.run].append(place)
         self._lines: dict[object, _Line] = {}
+        self._heads: list[tuple[int, int, _Line]] = []
+        self._otherwise_kept: set[_Line] = set()  # Than by the queue, as far as is known.
         self._entered: dict[int, tuple[_Line, dict[str, float]]] = {}
         self._in_progress: dict[int, Submission] = {}
         self._tagged: Counter[_Tag] = Counter()
@@ -132,15 +154,14 @@ class WorldQueue:
         if not self._submissions[run].is_queued:
             self._launch(run, line, now)
             return
-        stood = dict(line.stood)
-        for name in line.keepers if line.waiting else ():
-            stood[name] = stood.get(name, 0.0) + (now - self._looked) / len(line.keepers)
-        self._entered[run] = line, stood
+        self._entered[run] = line, line.stood_until(now)
         rank = -self._submissions[run].priority, run
-        if not line.waiting or line.waiting[-1] < rank:
+        if line.waiting and line.waiting[-1] < rank:
             line.waiting.append(rank)
         else:
+            self._leave_heads(line)
             insort(line.waiting, rank)
+            self._join_heads(line)
         self.stir(now)
 
     def stir(self, now: float) -> None:
@@ -154,7 +175,7 @@ class WorldQueue:
 
     def begun(self, run: int, now: float) -> None:
         """Let the first steps of a run no longer count as if they were about to ask."""
-        self._promised.subtract(dict(self._line_of(self._submissions[run]).asks))
+        self._forget(self._line_of(self._submissions[run]))
         self.stir(now)
 
     def step_ended(self, run: int, now: float) -> None:
@@ -166,14 +187,19 @@ class WorldQueue:
     def run_ended(self, run: int, now: float) -> None:
         """Let a run no longer be in progress."""
         line = self._line_of(self._in_progress.pop(run))
-        self._tagged.subtract(tag for tag, _ in line.tags)
+        for tag, _ in line.tags:
+            self._tagged[tag] -= 1
         if self._by_run:
-            self._promised.subtract(dict(line.asks))
+            self._forget(line)
         self.stir(now)
+
+    def _forget(self, line: _Line) -> None:
+        for pool, slots in line.asks:
+            self._promised[pool] -= slots
 
     def finish(self, until: float) -> None:
         """Write down how long runs stood that were never launched."""
-        self._note_time(max(until, self._looked))
+        self._looked = max(until, self._looked)
         for run in tuple(self._entered):
             self._note_queued(run, max(0.0, until - self._submissions[run].at))
 
@@ -182,31 +208,28 @@ class WorldQueue:
     def look(self, now: float) -> None:
         """Launch the runs that nothing keeps in the queue."""
         self._is_looking = False
-        self._note_time(now)
+        self._looked = now
         kept: set[_Line] = set()
-        if self._admission.fair_by:
-            self._look_fairly(kept, now)
-        else:
-            self._look_by_priority(kept, now)
-        for line in self._lines.values():
-            if line.waiting and line not in kept:
-                line.keepers = (RUN_QUEUE,)
+        if not self._is_full():
+            if self._admission.fair_by:
+                self._look_fairly(kept, now)
+            else:
+                self._look_by_priority(kept, now)
+        for line in self._otherwise_kept - kept:
+            if line.waiting:
+                line.keep(_BY_QUEUE, now)
+        self._otherwise_kept = {line for line in kept if line.keepers != _BY_QUEUE}
 
     def _look_by_priority(self, kept: set[_Line], now: float) -> None:
-        heads = [(*line.waiting[0], n, line) for n, line in enumerate(self._waiting_lines())]
-        heapify(heads)
-        while heads and not self._is_full():
-            _, run, number, line = heads[0]
-            line.keepers = self._keepers(line)
-            if line.keepers:
+        heads = self._heads
+        place = 0
+        while place < len(heads) and not self._is_full():
+            _, run, line = heads[place]
+            if self._is_kept(line, now):
                 kept.add(line)
-                heappop(heads)
-                continue
-            self._launch(run, line, now)
-            if line.waiting:
-                heapreplace(heads, (*line.waiting[0], number, line))
+                place += 1
             else:
-                heappop(heads)
+                self._launch(run, line, now)  # Only later places change.
 
     def _look_fairly(self, kept: set[_Line], now: float) -> None:
         rules = QueueRules(
@@ -224,25 +247,36 @@ class WorldQueue:
             line, _ = self._entered[run]
             if line in kept:
                 continue
-            line.keepers = self._keepers(line)
-            if line.keepers:
+            if self._is_kept(line, now):
                 kept.add(line)
                 continue
             self._launch(run, line, now)
             order.launched(submission.run_id)
         self._turns = order.turns
 
+    def _is_kept(self, line: _Line, now: float) -> bool:
+        keepers = self._keepers(line)
+        if keepers:
+            line.keep(keepers, now)
+        return bool(keepers)
+
     def _is_full(self) -> bool:
         return 0 <= self._rules.runs_max <= len(self._in_progress)
 
     def _keepers(self, line: _Line) -> tuple[str, ...]:
         """What keeps the runs of a line in the queue; see ``QueueLook``."""
-        if any(self._tagged[tag] >= limit for tag, limit in line.tags):
-            return (RUN_QUEUE,)
+        for tag, limit in line.tags:
+            if self._tagged[tag] >= limit:
+                return _BY_QUEUE
         if not self._rules.heeds_pools:
             return ()
-        full = tuple(pool for pool, _ in line.asks if self._left(pool) <= 0)
-        return full if self._by_run or len(full) == len(line.asks) else ()
+        full = []
+        for pool, _ in line.asks:
+            if self._left(pool) <= 0:
+                full.append(pool)
+            elif not self._by_run:
+                return ()
+        return tuple(full)
 
     def _left(self, name: str) -> float:
         pool = self._admission.pool(name)
@@ -264,16 +298,20 @@ class WorldQueue:
             self._note_queued(run, now - submission.at)
             rank = -submission.priority, run
             if line.waiting[0] == rank:
+                self._leave_heads(line)
                 line.waiting.popleft()
+                self._join_heads(line)
             else:
                 line.waiting.remove(rank)
         self._play.launched[run] = now
         self._play.awaited_runs.discard(run)
         self._in_progress[run] = submission
         self._play.runs_most = max(self._play.runs_most, len(self._in_progress))
-        self._tagged.update(tag for tag, _ in line.tags)
+        for tag, _ in line.tags:
+            self._tagged[tag] += 1
         if line.asks:
-            self._promised.update(dict(line.asks))
+            for pool, slots in line.asks:
+                self._promised[pool] += slots
             if not self._by_run:
                 begun = now + max(0.0, submission.starts + ALLOTTED_SECONDS)
                 self._events.at(begun, BEGUN, run)
@@ -297,22 +335,22 @@ class WorldQueue:
             found = self._lines[tags, asks] = _Line(tags, asks)
         return found
 
-    def _waiting_lines(self) -> list[_Line]:
-        return [line for line in self._lines.values() if line.waiting]
+    def _leave_heads(self, line: _Line) -> None:
+        if line.waiting:
+            del self._heads[bisect_left(self._heads, line.waiting[0])]
 
-    def _note_time(self, now: float) -> None:
-        """Count the time since the last look for what kept each line."""
-        for line in self._waiting_lines():
-            for name in line.keepers:
-                seconds = (now - self._looked) / len(line.keepers)
-                line.stood[name] = line.stood.get(name, 0.0) + seconds
-            line.keepers = ()
-        self._looked = now
+    def _join_heads(self, line: _Line) -> None:
+        if line.waiting:
+            insort(self._heads, (*line.waiting[0], line))
+            self._otherwise_kept.add(line)
+        else:
+            line.keep((), self._looked)
 
     def _note_queued(self, run: int, seconds: float) -> None:
         """Write down for how long a run stood in the queue, and for what."""
         line, before = self._entered.pop(run)
-        stood = {name: at - before.get(name, 0.0) for name, at in line.stood.items()}
+        stood = line.stood_until(self._looked)
+        stood = {name: at - before.get(name, 0.0) for name, at in stood.items()}
         stood = {name: at for name, at in stood.items() if at > 0}
         rest = seconds - sum(stood.values())
         if rest > 0:

@@ -81,8 +81,9 @@ def play(
         played.awaited.update(start.awaited)
         played.awaited_runs.update(start.awaited_runs)
         admission.resume(start, arrivals)
-    while events and (start is None or played.awaited or played.awaited_runs):
-        now, kind, _, what = events.next()
+    for now, kind, _, what in events:
+        if start is not None and not (played.awaited or played.awaited_runs):
+            break
         if kind == ARRIVE:
             admission.ask(what, arrivals[what], now)
         elif kind == END:
