@@ -34,8 +34,8 @@ def step(run_id, waiting, started, ended, pool="w", key="s"):
     )
 
 
-def run(run_id, *steps, pools=("w",)):
-    return RunExecution(run_id, "job", "SUCCESS", None, None, None, None, steps, pools)
+def run(run_id, *steps, pools=("w",), in_process=False):
+    return RunExecution(run_id, "job", "SUCCESS", None, None, None, None, steps, pools, in_process)
 
 
 def recorded(*runs, live=None, tags_of=no_tags):
@@ -64,6 +64,33 @@ def test_a_queue_that_was_played_as_it_was_has_no_error():
     fit = of_pool(simulate(recorded(*in_line()), {})).calibration
     assert (fit.trust, fit.error_p50, fit.error_p90) == ("good", 0.0, 0.0)
     assert (fit.recorded.p50, fit.recorded.p95, fit.waited) == (90.0, 180.0, 19)
+
+
+def one_process(*, in_process):
+    """A run asks for two steps at once, while the only slot is held until 110."""
+    return recorded(
+        run("held", step("held", None, 100.0, 110.0)),
+        run(
+            "r",
+            step("r", 101.0, 110.0, 120.0, key="a"),
+            step("r", 101.0, 120.0, 130.0, key="b"),
+            in_process=in_process,
+        ),
+    )
+
+
+def test_the_steps_of_one_process_stay_one_after_another_with_more_slots():
+    recording = one_process(in_process=True)
+    answer = simulate(recording, {"w": {"limit": 3}})
+    assert of_pool(answer).after.most == 2
+    # The second waits for the first, not for its pool.
+    assert (recording.waited, recording.arrivals[2].after) == ((0.0, 9.0, 0.0), 1)
+    assert of_pool(answer).calibration.error_p50 == 0.0
+    assert "one-step-at-a-time" in codes(answer)
+    # The steps of several processes would go on at once.
+    answer = simulate(one_process(in_process=False), {"w": {"limit": 3}})
+    assert of_pool(answer).after.most == 3
+    assert "one-step-at-a-time" not in codes(answer)
 
 
 def test_a_second_slot_halves_the_waits():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import AssetKey, DagsterEventType
 from ruamel.yaml import YAML
 
-from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
+from dagster_lifeguard.compat.events import WITH_ERROR, EventRow, says
 from dagster_lifeguard.compat.health import Daemon, RunQueue, tag_limit
 from dagster_lifeguard.compat.ops import CONCURRENCY_KEY_TAG
 from dagster_lifeguard.compat.plans import StepPlan
@@ -426,7 +426,7 @@ def _statuses_going(latest: int | None, *, queued: bool) -> tuple[str, ...]:
 def _event_row(event: Mapping[str, Any]) -> EventRow | None:
     """An event of a run; None for one that the history does not look at."""
     kind, said = _KINDS.get(event.get("eventType") or ""), event.get("message") or ""
-    if kind is None or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
+    if kind is None or (kind == _ENGINE_EVENT and not says(event["stepKey"], said)):
         return None
     key, error = event.get("assetKey"), event.get("error")
     while error is not None and error.get("causes"):

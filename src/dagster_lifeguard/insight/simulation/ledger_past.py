@@ -161,7 +161,7 @@ def from_ledger(
     return Recording.of(
         "ledger",
         (since, until),
-        in_order(executions, runs),
+        in_order(executions, runs, queue.in_process),
         {**settings_in_force(live, default_limit, queue.pools), **read.first},
         queue,
         tuple(sorted(read.changes, key=lambda change: change.at)),
