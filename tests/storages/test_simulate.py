@@ -126,6 +126,59 @@ def test_the_rules_of_another_file_are_played(make_home, monkeypatch, tmp_path):
     assert "--config" in refused.output
 
 
+GRAPH_ASSET = """
+import dagster as dg
+
+
+@dg.op(pool="orders")
+def load():
+    return 1
+
+
+@dg.op
+def publish(loaded):
+    return loaded
+
+
+@dg.graph
+def tidy(loaded):
+    return publish.alias("last")(loaded)
+
+
+@dg.graph_asset
+def sales():
+    return tidy(load())
+
+
+defs = dg.Definitions([sales])
+"""
+
+
+def test_the_steps_of_a_graph_asset_get_the_pools_of_another_file(make_home, monkeypatch, tmp_path):
+    home = make_home("sqlite")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    code, file = tmp_path / "graph_asset.py", tmp_path / "other.yaml"
+    code.write_text(GRAPH_ASSET)
+    file.write_text(
+        "engine: lifeguard\nrules:\n  - {assets: '*', pools: [shared], override: true}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    graph_asset = importlib.import_module("graph_asset")
+    with home.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        assert dg.materialize([graph_asset.sales], instance=instance).success
+    found = simulated("--config", str(file), "-f", str(code))
+    after = {pool["pool"]: pool["after"]["waits"]["count"] for pool in found["pools"]}
+    assert after == {"orders": 0, "shared": 1}
+    assert "rules-not-played" not in {doubt["code"] for doubt in found["doubts"]}
+    file.write_text("engine: lifeguard\nrules:\n  - {assets: '*', pools: [shared]}\n")
+    found = simulated("--config", str(file), "-f", str(code))
+    # The op keeps the pool that it declares.
+    assert {pool["pool"]: pool["after"]["waits"]["count"] for pool in found["pools"]} == {
+        "orders": 1
+    }
+
+
 def test_a_picture_of_nothing_is_refused(make_home, monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(make_home("sqlite").path))
     picture = tmp_path / "picture.svg"
