@@ -204,6 +204,9 @@ class Deployed:
         self.now = at
         return self.engine.claim(run_id, "s", Demand.of(slots or {"w": 1})).granted
 
+    def set_without_ledger(self, pool, limit):
+        self.store.rows.settings[pool] = PoolSettings(limit)
+
     def release(self, at, run_id):
         self.now = at
         assert self.engine.release(run_id, "s")
@@ -269,6 +272,93 @@ def test_a_limit_that_was_changed_is_changed_in_the_play(deployed):
     fit = of_pool(answer).calibration
     assert (fit.recorded.p95, fit.played.p95, fit.error_p90) == (19.0, 19.0, 0.0)
     assert "changed-meanwhile" in codes(answer)
+
+
+def paused_until_150(at):
+    """A pool of one slot that is paused from 120 to 150, and three runs that ask for it."""
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    assert not at.claim(125.0, "b")
+    at.now = 150.0
+    assert at.claim(150.0, "b")
+    assert not at.claim(151.0, "c")
+    at.release(160.0, "b")
+    assert at.claim(160.0, "c")
+    at.release(170.0, "c")
+
+
+def test_a_temporary_limit_ends_in_the_play_when_it_ended(deployed):
+    at = deployed(w=1)
+    paused_until_150(at)
+    recording = at.recording()
+    assert recording.settings["w"].limit == 1
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 0), (150.0, 1)]
+    assert recording.waited == (0.0, 25.0, 9.0)
+    answer = simulate(recording, {})
+    fit = of_pool(answer).calibration
+    assert (fit.recorded.p95, fit.played.p95, fit.error_p90, fit.played.never) == (25.0, 25.0, 0, 0)
+    assert "changed-meanwhile" in codes(answer)
+    assert of_pool(answer).before.settings.limit == 1
+    # Another limit counts for all of the window, also while the pool was paused.
+    answer = simulate(recording, {"w": {"limit": 2}})
+    assert of_pool(answer).after.waits.p95 == 0.0
+    assert of_pool(answer).after.settings.limit == 2
+
+
+def test_a_temporary_limit_that_no_entry_of_its_pool_came_after_ends(deployed):
+    at = deployed(w=1)
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 3, 150.0)
+    recording = at.recording(until=140.0)
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3)]
+    recording = at.recording(until=200.0)
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3), (150.0, 1)]
+    # 50 s with one slot, 30 s with three, 20 s with one.
+    assert of_pool(simulate(recording, {})).before.utilisation == pytest.approx(10 / 160)
+
+
+def test_a_window_that_begins_within_a_temporary_limit_begins_with_it(deployed):
+    at = deployed(w=1)
+    paused_until_150(at)
+    recording = at.recording(since=130.0)
+    assert recording.settings["w"].limit == 0
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(150.0, 1)]
+    fit = of_pool(simulate(recording, {})).calibration
+    assert (fit.recorded.p95, fit.played.p95) == (25.0, 25.0)
+
+
+@pytest.mark.parametrize("asks_before", [True, False])
+def test_a_window_that_begins_after_a_temporary_limit_knows_nothing_of_it(deployed, asks_before):
+    at = deployed(w=1)
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    if asks_before:
+        assert at.claim(151.0, "a")
+        at.release(152.0, "a")
+    assert at.claim(160.0, "b")
+    at.release(170.0, "b")
+    recording = at.recording(since=155.0)
+    assert (recording.settings["w"].limit, recording.changes) == (1, ())
+    assert "changed-meanwhile" not in codes(simulate(recording, {}))
+
+
+def test_before_the_first_change_that_is_known_a_pool_had_its_lasting_limit(deployed):
+    """The limit was set where the engine has no ledger, such as on Dagster's own storage."""
+    at = deployed(x=1)
+    at.set_without_ledger("w", 1)
+    assert at.claim(100.0, "of another pool", {"x": 1})
+    at.now = 120.0
+    at.engine.limit_until("w", 3, 150.0)
+    assert at.claim(160.0, "a")
+    at.release(170.0, "a")
+    recording = at.recording(until=200.0)
+    assert recording.settings["w"].limit == 1
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3), (150.0, 1)]
+    assert of_pool(simulate(recording, {})).before.utilisation == pytest.approx(10 / 160)
 
 
 def test_who_held_before_the_window_holds_in_the_play_and_is_not_judged(deployed):

@@ -8,10 +8,12 @@ import json
 import dagster as dg
 import pytest
 from click.testing import CliRunner
-from homes import limit
+from homes import eventually, limit
 from test_queue_order import queue
 
 from dagster_lifeguard.cli import main
+
+HOUR = 3600.0
 
 
 @dg.asset(pool="orders")
@@ -62,6 +64,33 @@ def test_what_the_engine_wrote_down_is_played_with_another_limit(
     assert "as it would have been: limit 2" in picture.read_text()
     (free,) = simulated("--without", "orders")["pools"]
     assert (free["after"]["limit"], free["after"]["waits"]["p95"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_temporary_limit_of_the_past_is_played_until_its_end(make_home, kind, monkeypatch):
+    home = make_home(kind)
+    limit(home)
+    with home.instance() as instance:
+        job = defs.get_repository_def().get_job("orders_job")
+        first, paused = (instance.create_run_for_job(job).run_id for _ in range(2))
+        log = instance.event_log_storage
+        assert log.claim_concurrency_slot("orders", first, "orders").is_claimed
+        log.free_concurrency_slot_for_step(first, "orders")
+        log.limit_until("orders", 0, log.lifeguard.engine.store.now() + HOUR)
+        assert not log.claim_concurrency_slot("orders", paused, "orders").is_claimed
+        log.limit_until("orders", 0, log.lifeguard.engine.store.now() + 0.5)
+        eventually(lambda: log.claim_concurrency_slot("orders", paused, "orders").is_claimed)
+        log.free_concurrency_slot_for_step(paused, "orders")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    found = simulated("--set", "orders=1")
+    (pool,) = found["pools"]
+    assert (pool["before"]["limit"], pool["after"]["limit"]) == (1, 1)
+    assert ["orders"] in [d["pools"] for d in found["doubts"] if d["code"] == "changed-meanwhile"]
+    assert pool["calibration"]["played"] == pool["before"]["waits"]
+    assert (pool["before"]["waits"]["count"], pool["before"]["waits"]["never"]) == (2, 0)
+    assert pool["before"]["waits"]["p95"] > 0.0
+    # Without the pause the second run had found the pool free.
+    assert pool["after"]["waits"]["p95"] == 0.0
 
 
 @pytest.mark.parametrize(
