@@ -12,6 +12,8 @@ from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
+from dagster_lifeguard.insight.simulation.advice import Target
+from dagster_lifeguard.insight.simulation.advising import advise
 from dagster_lifeguard.insight.simulation.answer import simulate
 from dagster_lifeguard.insight.simulation.event_log_past import from_event_logs
 from dagster_lifeguard.insight.simulation.ledger_past import from_ledger
@@ -313,12 +315,22 @@ def test_a_temporary_limit_that_no_entry_of_its_pool_came_after_ends(deployed):
     at.release(110.0, "a")
     at.now = 120.0
     at.engine.limit_until("w", 3, 150.0)
-    recording = at.recording(until=140.0)
-    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3)]
     recording = at.recording(until=200.0)
     assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3), (150.0, 1)]
     # 50 s with one slot, 30 s with three, 20 s with one.
     assert of_pool(simulate(recording, {})).before.utilisation == pytest.approx(10 / 160)
+
+
+def test_a_temporary_limit_that_has_not_ended_is_not_what_is_set_for_good(deployed):
+    at = deployed(w=1)
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    recording = at.recording(until=140.0)
+    assert of_pool(simulate(recording, {})).before.settings.limit == 0
+    (advised,) = advise(recording, Target(0.95, 60.0)).pools
+    assert (advised.settings.limit, advised.limit) == (1, 1)
 
 
 def test_a_window_that_begins_within_a_temporary_limit_begins_with_it(deployed):

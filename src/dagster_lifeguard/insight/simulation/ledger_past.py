@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,8 @@ def from_ledger(
     read.look(past.before, before=True)
     read.end(since, before=True)
     read.look(past.since, before=False)
-    read.end(until, before=False)
+    # Also the ends that are still to come: they are known, and what is set for good comes then.
+    read.end(math.inf, before=False)
     tags = tags_of({grant.key.run_id for grant in read.grants.values()})
     runs = queue.past_runs(since, until)
     executions = (

@@ -66,7 +66,8 @@ class Recording:
         waited: How long each really waited, in seconds; None if its wait does not count. For the
             steps with which a run began, the time of the run in the run queue counts too.
         settings: The settings of each pool at the beginning, with the limit in force.
-        changes: Changes of these settings, in order of time.
+        changes: Changes of these settings, in order of time; with the ends of temporary limits
+            that are still to come.
         doubts: What is not known.
         queue: The runs, and how the run queue lets them go; None if there is no run queue.
         queued: How long each run was really in the queue; None if it was not within the window.
