@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
-from dagster._core.launcher import RunLauncher
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+import fork_launcher
 from dagster_lifeguard.deployment.instance import InstanceDeployment
 from dagster_lifeguard.insight.durations import read_history
 from dagster_lifeguard.insight.past import read_recent
 from dagster_lifeguard.insight.simulation.track_record import Judged, Rules, judge, record_of
-from instances import QUIET, processes
+from instances import NO_COMPUTE_LOGS, QUIET, ours
 from measures import Measure
 
 if TYPE_CHECKING:
@@ -67,58 +64,7 @@ defs = dg.Definitions(
 )
 
 
-class ForkLauncher(RunLauncher, ConfigurableClass):
-    """Executes each run in a fork of a process that has imported all it needs.
-
-    Dagster's own launcher starts an interpreter for each run. On a machine that does other work
-    too, that takes several times as long at one time as at another, and the figures would tell of
-    that more than of the estimates.
-    """
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
-        self._processes = processes()
-        self._processes.set_forkserver_preload(["dagster_lifeguard.storage", "estimates"])
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: Any, config_value: Any) -> ForkLauncher:
-        del config_value
-        return cls(inst_data)
-
-    def launch_run(self, context: Any) -> None:
-        home = os.environ["DAGSTER_HOME"]
-        run_id = context.dagster_run.run_id
-        self._processes.Process(target=_execute, args=(home, run_id), daemon=True).start()
-
-    def terminate(self, run_id: str) -> bool:
-        del run_id
-        return False
-
-
-def _execute(home: str, run_id: str) -> None:
-    """Execute one run."""
-    with dg.DagsterInstance.from_config(home) as instance:
-        run = instance.get_run_by_id(run_id)
-        assert run is not None
-        job = InMemoryJob(defs.get_repository_def().get_job(run.job_name))
-        execute_run(job, run, instance)
-
-
 def _home(home: Path) -> dg.DagsterInstance:
-    ours = {
-        "module": "dagster_lifeguard.storage",
-        "class": "LifeguardSqliteStorage",
-        "config": {"base_dir": str(home)},
-    }
     queue = {
         "module": "dagster.core.run_coordinator",
         "class": "QueuedRunCoordinator",
@@ -126,13 +72,10 @@ def _home(home: Path) -> dg.DagsterInstance:
     }
     settings = {
         **QUIET,
-        "compute_logs": {
-            "module": "dagster.core.storage.noop_compute_log_manager",
-            "class": "NoOpComputeLogManager",
-        },
-        "storage": {"custom": ours},
+        **NO_COMPUTE_LOGS,
+        "storage": ours("sqlite", {"base_dir": str(home)}),
         "run_coordinator": queue,
-        "run_launcher": {"module": "estimates", "class": "ForkLauncher"},
+        "run_launcher": fork_launcher.stanza("estimates"),
         "concurrency": {
             # As many runs go on as may, so that their steps wait at the pool too.
             "pools": {"granularity": "op", "op_granularity_run_buffer": RUNS_AT_ONCE - SLOTS},

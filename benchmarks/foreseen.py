@@ -1,136 +1,112 @@
 """What ``simulate`` foresees of a larger limit, beside what the larger limit really does.
 
-Runs of Dagster arrive at drawn times and hold a slot of one pool for drawn times. All of them are
-executed with a limit of 2; what the ledger then tells is played with a limit of 3. Then the same
-runs are executed again, at the same times and on a new instance, with a limit of 3. The error is
-the difference between the wait that was foreseen and the one that came.
+Three projects are executed with one limit; what was recorded is played with another. Then the same
+runs are executed once more, submitted at the same times on a new instance, with that other limit.
+The error of a step is the difference between the wait that was foreseen and the one that came.
+
+- pool: runs that ask for one pool at drawn times, without a run queue.
+- flights: the flights demo, with granularity ``run``, so that runs wait in the queue of the daemon.
+- month: a hundred assets, and the runs of a month in six minutes; see ``hundred_assets``.
 """
 
 from __future__ import annotations
 
-import json
-import random
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from dagster_lifeguard.deployment.instance import InstanceDeployment
+import drawn_pool
+import flights_runs
+import hundred_assets
+import queued_runs
+from comparison import Comparison
 from dagster_lifeguard.insight.durations import quantile
-from dagster_lifeguard.insight.simulation.answer import play_recording
-from dagster_lifeguard.insight.simulation.history import read_recording
-from instances import QUIET, processes
+from instances import ours
 from measures import Measure
+from queued_runs import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dagster_lifeguard.insight.simulation.recording import Recording
 
-POOL, BEFORE, AFTER = "warehouse", 2, 3
-MEAN_SECONDS = 4.0
-LOAD = 1.4
-"""Of the slots with the limit before."""
 
-
-@dg.asset(pool=POOL)
-def loaded(context) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - Dagster reads it
-    time.sleep(float(context.run.tags["seconds"]))
-
-
-def _job() -> dg.JobDefinition:
-    jobs = [dg.define_asset_job("load", executor_def=dg.in_process_executor)]
-    defs = dg.Definitions([loaded], jobs=jobs)
-    return defs.get_repository_def().get_job("load")
-
-
-def _execute(home: str, number: int, seconds: float, at: float, ready: Any) -> None:
-    """One run, in a process of its own that has opened the instance before it is time."""
-    job = _job()
-    with dg.DagsterInstance.from_config(home) as instance:
-        ready.release()
-        time.sleep(max(0.0, at - time.time()))
-        tags = {"number": str(number), "seconds": str(seconds)}
-        job.execute_in_process(instance=instance, tags=tags)
-
-
-def _executed(home: Path, limit: int, arrivals: list[tuple[float, float]]) -> Recording:
-    """Execute the runs, and read what the ledger tells of them."""
-    ours = {
-        "module": "dagster_lifeguard.storage",
-        "class": "LifeguardSqliteStorage",
-        "config": {"base_dir": str(home)},
-    }
-    home.mkdir()
-    (home / "dagster.yaml").write_text(json.dumps({**QUIET, "storage": {"custom": ours}}))
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.event_log_storage.set_concurrency_slots(POOL, limit)
-        context = processes()
-        began, ready = time.time(), context.Semaphore(0)
-        # Until all of them are open; each takes as long as the machine allows.
-        start = began + 1.5 * len(arrivals)
-        runs = [
-            context.Process(target=_execute, args=(str(home), n, seconds, start + at, ready))
-            for n, (at, seconds) in enumerate(arrivals)
-        ]
-        for run in runs:
-            run.start()
-        for _ in runs:
-            ready.acquire()
-        for run in runs:
-            run.join()
-        deployment = InstanceDeployment(instance, str(home))
-        return read_recording(deployment, since=began, until=time.time(), by="ledger")
-
-
-def _numbers(recording: Recording) -> list[int]:
-    return [int(arrival.tags["number"]) for arrival in recording.arrivals]
-
-
-def _compare(runs: int) -> dict[str, float]:
-    draws = random.Random(1)
-    span = runs * MEAN_SECONDS / (LOAD * BEFORE)
-    arrivals = sorted(
-        (draws.uniform(0, span), draws.uniform(0.2, 1.8) * MEAN_SECONDS) for _ in range(runs)
-    )
+def pool(*, runs: int) -> Iterator[Measure]:
+    """One pool, with a limit of 2 and of 3."""
+    arrivals = drawn_pool.drawn(runs)
     with tempfile.TemporaryDirectory() as folder:
-        before = _executed(Path(folder) / "before", BEFORE, arrivals)
-        after = _executed(Path(folder) / "after", AFTER, arrivals)
-    now = play_recording(before, 60.0)
-    foreseen = play_recording(before.with_settings({POOL: {"limit": AFTER}}), 60.0)
-    waits = {n: foreseen.waited(p) or 0.0 for p, n in enumerate(_numbers(before))}
-    real = dict(zip(_numbers(after), (wait or 0.0 for wait in after.waited), strict=True))
-    recorded = [wait or 0.0 for wait in before.waited]
-    assert waits.keys() == real.keys(), "not every run was written down"
-    return {
-        "before": statistics.mean(recorded),
-        "played": statistics.mean(now.waited(p) or 0.0 for p in range(runs)),
-        "foreseen": statistics.mean(waits.values()),
-        "real": statistics.mean(real.values()),
-        "foreseen_p95": quantile(sorted(waits.values()), 0.95),
-        "real_p95": quantile(sorted(real.values()), 0.95),
-        "error_p50": quantile(sorted(abs(waits[n] - real[n]) for n in waits), 0.5),
-        "error_p90": quantile(sorted(abs(waits[n] - real[n]) for n in waits), 0.9),
-    }
+
+        def execute(limit: int) -> Recording:
+            return drawn_pool.executed(Path(folder) / str(limit), limit, arrivals)
+
+        found = Comparison.of(execute, (2, 3), [drawn_pool.POOL])
+    yield from found.measures(f"foreseen, one pool ({runs} runs, limit 2 to 3)")
+
+
+def flights(*, runs: int) -> Iterator[Measure]:
+    """The flights demo, all of whose pools have a limit of 1 and of 2."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def execute(limit: int) -> Recording:
+            home = Path(folder) / str(limit)
+            storage = ours("sqlite", {"base_dir": str(home)})
+            requests = flights_runs.refreshes(runs, home)
+            return queued_runs.executed(flights_runs.deployed(limit), home, storage, requests)
+
+        found = Comparison.of(execute, (1, 2), flights_runs.POOLS)
+    yield from found.measures(f"foreseen, flights demo ({runs} runs, limits 1 to 2)")
+
+
+def month(*, days: int) -> Iterator[Measure]:
+    """A hundred assets, with a limit of 3 and of 5 of the shared pool."""
+    name = f"foreseen, {days} days of 100 assets (a day in {hundred_assets.DAY_SECONDS:.0f} s)"
+    requests = hundred_assets.month(days)
+    seen: list[Recording] = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def execute(limit: int) -> Recording:
+            home = Path(folder) / str(limit)
+            storage = ours("sqlite", {"base_dir": str(home)})
+            seen.append(
+                queued_runs.executed(hundred_assets.deployed(limit), home, storage, requests)
+            )
+            return seen[-1]
+
+        found = Comparison.of(execute, (3, 5), [hundred_assets.WAREHOUSE])
+    yield from _not_compressed(seen[0], name)
+    yield from found.measures(f"{name}, limit 3 to 5")
+
+
+def _not_compressed(past: Recording, name: str) -> Iterator[Measure]:
+    """What Dagster needs and the compression leaves as it is."""
+    assert past.queue is not None
+    first = sorted(a.at for a in past.arrivals if a.after is None and a.run is not None)
+    besides = sorted(
+        a.seconds - hundred_assets.work_seconds(a.tags[NUMBER], a.key.step_key)
+        for a in past.arrivals
+    )
+    whole = f"{name}, not compressed"
+    yield Measure(f"{whole}: from launch to first step", quantile(first, 0.5), "s")
+    yield Measure(f"{whole}: of a step besides its work", quantile(besides, 0.5), "s")
+    yield Measure(
+        f"{whole}: between two looks of the daemon", past.queue.rules.interval_seconds, "s"
+    )
 
 
 def measures(*, full: bool) -> Iterator[Measure]:
-    """The error of what was foreseen, and the waits themselves."""
-    found = _compare(60 if full else 20)
-    change = f"limit {BEFORE} to {AFTER}"
-    yield Measure(f"foreseen, {change}: mean wait before", found["before"], "s")
-    yield Measure(f"foreseen, {change}: the same, played", found["played"], "s")
-    yield Measure(f"foreseen, {change}: mean wait foreseen", found["foreseen"], "s")
-    yield Measure(f"foreseen, {change}: mean wait that came", found["real"], "s")
-    yield Measure(f"foreseen, {change}: p95 foreseen", found["foreseen_p95"], "s")
-    yield Measure(f"foreseen, {change}: p95 that came", found["real_p95"], "s")
-    yield Measure(f"foreseen, {change}: error of a run, median", found["error_p50"], "s")
-    yield Measure(f"foreseen, {change}: error of a run, p90", found["error_p90"], "s")
+    """The errors of what was foreseen, and the waits themselves."""
+    yield from pool(runs=60 if full else 20)
+    yield from flights(runs=30 if full else 8)
+    yield from month(days=hundred_assets.DAYS if full else 4)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_compare(int(sys.argv[1])), indent=2))
+    if sys.argv[1] == "pool":
+        found = pool(runs=int(sys.argv[2]))
+    elif sys.argv[1] == "flights":
+        found = flights(runs=int(sys.argv[2]))
+    else:
+        found = month(days=int(sys.argv[2]))
+    for measure in found:
+        print("  ".join(measure.cells[:3]))

@@ -9,20 +9,36 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import sqlalchemy as db
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin()), "repository"), "job"
+)
+"""Each run in the queue has one; nothing is loaded from it."""
 DATABASES = ("SQLite", "PostgreSQL")
 QUIET: dict[str, object] = {
     "telemetry": {"enabled": False},
     "python_logs": {"python_log_level": "CRITICAL"},
 }
 """What dagster.yaml says besides: nothing is sent, and no event is printed."""
+NO_COMPUTE_LOGS: dict[str, object] = {
+    "compute_logs": {
+        "module": "dagster.core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -84,20 +100,23 @@ def places(**more_settings: object) -> Iterator[dict[tuple[str, str], Place]]:
         }
 
 
+def ours(kind: Literal["sqlite", "postgres"], config: Mapping[str, object]) -> dict[str, object]:
+    """What ``storage`` says in dagster.yaml for the engine's storage of a kind."""
+    name = f"Lifeguard{kind.capitalize()}Storage"
+    custom = {"module": "dagster_lifeguard.storage", "class": name, "config": dict(config)}
+    return {"custom": custom}
+
+
 def _place(
     folder: str, server: db.URL, database: str, storage: str, more_settings: dict[str, object]
 ) -> Place:
     home = Path(folder) / f"{database}-{storage}"
     home.mkdir()
-    kind, config = "sqlite", {"base_dir": str(home)}
+    kind: Literal["sqlite", "postgres"] = "sqlite"
+    config = {"base_dir": str(home)}
     if database == "PostgreSQL":
         kind, config = "postgres", {"postgres_url": new_database(server, f"bench_{storage}")}
-    ours = {
-        "module": "dagster_lifeguard.storage",
-        "class": f"Lifeguard{kind.capitalize()}Storage",
-        "config": config,
-    }
-    stanza: dict[str, Any] = {kind: config} if storage == "stock" else {"custom": ours}
+    stanza: dict[str, Any] = {kind: config} if storage == "stock" else ours(kind, config)
     settings = {**QUIET, "storage": stanza, **more_settings}
     (home / "dagster.yaml").write_text(json.dumps(settings))  # JSON is YAML.
     return Place(database, storage, str(home))

@@ -18,20 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.instance.config import ConcurrencyConfig, PoolGranularity
-from dagster._core.remote_origin import (
-    InProcessCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 from dagster._core.storage.dagster_run import DagsterRun, RunOpConcurrency
 from dagster._core.storage.event_log.schema import ConcurrencyLimitsTable, ConcurrencySlotsTable
 from dagster._core.storage.runs.schema import RunsTable
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._serdes import serialize_value
 
 from dagster_lifeguard.insight.durations import quantile
-from instances import DATABASES, places
+from instances import DATABASES, ORIGIN, places
 from measures import Measure
 
 if TYPE_CHECKING:
@@ -51,9 +45,6 @@ COORDINATOR = {
     "class": "QueuedRunCoordinator",
     "config": {"max_concurrent_runs": RUNS_AT_ONCE},
 }
-ORIGIN = RemoteJobOrigin(
-    RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin()), "repository"), "job"
-)
 
 
 def fill(instance: dg.DagsterInstance, storage: str, count: int) -> float:

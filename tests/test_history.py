@@ -322,6 +322,15 @@ def test_a_step_that_was_told_to_wait_knows_since_when():
     assert (step.waiting, step.started, step.ended) == (1.0, 5.0, 6.0)
 
 
+def test_a_run_says_that_its_process_executes_the_steps_one_after_another():
+    def is_in_process(*events):
+        return executions.put_together("run", "job", "SUCCESS", events, ()).in_process
+
+    assert is_in_process(EventRow("ENGINE_EVENT", 1.0), EventRow("STEP_START", 2.0, "s"))
+    assert not is_in_process(EventRow("ENGINE_EVENT", 1.0, "s"))
+    assert not is_in_process(EventRow("ASSET_MATERIALIZATION_PLANNED", 1.0))
+
+
 def test_each_attempt_waits_by_itself():
     first, second = put(
         EventRow("ENGINE_EVENT", 1.0, "s"),

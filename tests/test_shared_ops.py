@@ -115,7 +115,7 @@ class TestEachUse:
         """There Dagster's UI shows it."""
         new = Policy(rules=[Rule(assets="*", pools=["w"])]).apply(defs(LEFT, RIGHT))
         for asset in new.assets or ():
-            assert {(op.pool, tags.get(CONCURRENCY_KEY_TAG)) for op, tags, _ in
+            assert {(op.pool, tags.get(CONCURRENCY_KEY_TAG)) for op, tags, *_ in
                     leaf_ops(asset.node_def)} == {("w", None)}  # fmt: skip
 
     def test_in_a_run_of_some_assets_of_a_graph(self) -> None:
@@ -202,7 +202,7 @@ class TestDeclared:
         (of_a,) = (x for x in new.assets or () if x.key == dg.AssetKey("a"))
         (team,) = [
             tags["team"]
-            for op, tags, _ in leaf_ops(of_a.node_def)
+            for op, tags, *_ in leaf_ops(of_a.node_def)
             if op is not keep and "team" in tags
         ]
         assert team == "x"

@@ -288,6 +288,25 @@ def test_when_runs_were_launched_is_told_by_their_events_or_by_those_of_others()
     ]
 
 
+def test_a_run_whose_events_were_not_read_is_like_the_latest_of_its_job():
+    def told(run_id, job_name, *, in_process):
+        found = executed(run_id, 1.0, 2.0, 3.0, 4.0)
+        return replace(found, job_name=job_name, in_process=in_process)
+
+    moments = {
+        "old": told("old", "job", in_process=False),
+        "new": told("new", "job", in_process=True),
+        "other": told("other", "pods", in_process=False),
+    }
+    runs = (
+        past("r", 100.0, 113.0, 120.0),
+        past("old", 100.0, 113.0, 120.0),
+        past("pod", 100.0, 113.0, 120.0, job_name="pods"),
+        past("of no job that is known", 100.0, 113.0, 120.0, job_name="x"),
+    )
+    assert PastQueue(runs=runs, moments=moments).in_process == {"new", "r"}
+
+
 def in_turn(count=20, seconds=50.0):
     """Runs that were all submitted at 100 and executed one after another."""
     ends = [103.0 + (n + 1) * seconds for n in range(count)]

@@ -12,6 +12,8 @@ from dagster_lifeguard.engine.engine_options import EngineOptions
 from dagster_lifeguard.engine.rules.model import Demand
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.engine.store.memory.store import MemoryStore
+from dagster_lifeguard.insight.simulation.advice import Target
+from dagster_lifeguard.insight.simulation.advising import advise
 from dagster_lifeguard.insight.simulation.answer import simulate
 from dagster_lifeguard.insight.simulation.event_log_past import from_event_logs
 from dagster_lifeguard.insight.simulation.ledger_past import from_ledger
@@ -34,8 +36,8 @@ def step(run_id, waiting, started, ended, pool="w", key="s"):
     )
 
 
-def run(run_id, *steps, pools=("w",)):
-    return RunExecution(run_id, "job", "SUCCESS", None, None, None, None, steps, pools)
+def run(run_id, *steps, pools=("w",), in_process=False):
+    return RunExecution(run_id, "job", "SUCCESS", None, None, None, None, steps, pools, in_process)
 
 
 def recorded(*runs, live=None, tags_of=no_tags):
@@ -64,6 +66,33 @@ def test_a_queue_that_was_played_as_it_was_has_no_error():
     fit = of_pool(simulate(recorded(*in_line()), {})).calibration
     assert (fit.trust, fit.error_p50, fit.error_p90) == ("good", 0.0, 0.0)
     assert (fit.recorded.p50, fit.recorded.p95, fit.waited) == (90.0, 180.0, 19)
+
+
+def one_process(*, in_process):
+    """A run asks for two steps at once, while the only slot is held until 110."""
+    return recorded(
+        run("held", step("held", None, 100.0, 110.0)),
+        run(
+            "r",
+            step("r", 101.0, 110.0, 120.0, key="a"),
+            step("r", 101.0, 120.0, 130.0, key="b"),
+            in_process=in_process,
+        ),
+    )
+
+
+def test_the_steps_of_one_process_stay_one_after_another_with_more_slots():
+    recording = one_process(in_process=True)
+    answer = simulate(recording, {"w": {"limit": 3}})
+    assert of_pool(answer).after.most == 2
+    # The second waits for the first, not for its pool.
+    assert (recording.waited, recording.arrivals[2].after) == ((0.0, 9.0, 0.0), 1)
+    assert of_pool(answer).calibration.error_p50 == 0.0
+    assert "one-step-at-a-time" in codes(answer)
+    # The steps of several processes would go on at once.
+    answer = simulate(one_process(in_process=False), {"w": {"limit": 3}})
+    assert of_pool(answer).after.most == 3
+    assert "one-step-at-a-time" not in codes(answer)
 
 
 def test_a_second_slot_halves_the_waits():
@@ -177,6 +206,9 @@ class Deployed:
         self.now = at
         return self.engine.claim(run_id, "s", Demand.of(slots or {"w": 1})).granted
 
+    def set_without_ledger(self, pool, limit):
+        self.store.rows.settings[pool] = PoolSettings(limit)
+
     def release(self, at, run_id):
         self.now = at
         assert self.engine.release(run_id, "s")
@@ -242,6 +274,103 @@ def test_a_limit_that_was_changed_is_changed_in_the_play(deployed):
     fit = of_pool(answer).calibration
     assert (fit.recorded.p95, fit.played.p95, fit.error_p90) == (19.0, 19.0, 0.0)
     assert "changed-meanwhile" in codes(answer)
+
+
+def paused_until_150(at):
+    """A pool of one slot that is paused from 120 to 150, and three runs that ask for it."""
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    assert not at.claim(125.0, "b")
+    at.now = 150.0
+    assert at.claim(150.0, "b")
+    assert not at.claim(151.0, "c")
+    at.release(160.0, "b")
+    assert at.claim(160.0, "c")
+    at.release(170.0, "c")
+
+
+def test_a_temporary_limit_ends_in_the_play_when_it_ended(deployed):
+    at = deployed(w=1)
+    paused_until_150(at)
+    recording = at.recording()
+    assert recording.settings["w"].limit == 1
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 0), (150.0, 1)]
+    assert recording.waited == (0.0, 25.0, 9.0)
+    answer = simulate(recording, {})
+    fit = of_pool(answer).calibration
+    assert (fit.recorded.p95, fit.played.p95, fit.error_p90, fit.played.never) == (25.0, 25.0, 0, 0)
+    assert "changed-meanwhile" in codes(answer)
+    assert of_pool(answer).before.settings.limit == 1
+    # Another limit counts for all of the window, also while the pool was paused.
+    answer = simulate(recording, {"w": {"limit": 2}})
+    assert of_pool(answer).after.waits.p95 == 0.0
+    assert of_pool(answer).after.settings.limit == 2
+
+
+def test_a_temporary_limit_that_no_entry_of_its_pool_came_after_ends(deployed):
+    at = deployed(w=1)
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 3, 150.0)
+    recording = at.recording(until=200.0)
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3), (150.0, 1)]
+    # 50 s with one slot, 30 s with three, 20 s with one.
+    assert of_pool(simulate(recording, {})).before.utilisation == pytest.approx(10 / 160)
+
+
+def test_a_temporary_limit_that_has_not_ended_is_not_what_is_set_for_good(deployed):
+    at = deployed(w=1)
+    assert at.claim(100.0, "a")
+    at.release(110.0, "a")
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    recording = at.recording(until=140.0)
+    assert of_pool(simulate(recording, {})).before.settings.limit == 0
+    (advised,) = advise(recording, Target(0.95, 60.0)).pools
+    assert (advised.settings.limit, advised.limit) == (1, 1)
+
+
+def test_a_window_that_begins_within_a_temporary_limit_begins_with_it(deployed):
+    at = deployed(w=1)
+    paused_until_150(at)
+    recording = at.recording(since=130.0)
+    assert recording.settings["w"].limit == 0
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(150.0, 1)]
+    fit = of_pool(simulate(recording, {})).calibration
+    assert (fit.recorded.p95, fit.played.p95) == (25.0, 25.0)
+
+
+@pytest.mark.parametrize("asks_before", [True, False])
+def test_a_window_that_begins_after_a_temporary_limit_knows_nothing_of_it(deployed, asks_before):
+    at = deployed(w=1)
+    at.now = 120.0
+    at.engine.limit_until("w", 0, 150.0)
+    if asks_before:
+        assert at.claim(151.0, "a")
+        at.release(152.0, "a")
+    assert at.claim(160.0, "b")
+    at.release(170.0, "b")
+    recording = at.recording(since=155.0)
+    assert (recording.settings["w"].limit, recording.changes) == (1, ())
+    assert "changed-meanwhile" not in codes(simulate(recording, {}))
+
+
+def test_before_the_first_change_that_is_known_a_pool_had_its_lasting_limit(deployed):
+    """The limit was set where the engine has no ledger, such as on Dagster's own storage."""
+    at = deployed(x=1)
+    at.set_without_ledger("w", 1)
+    assert at.claim(100.0, "of another pool", {"x": 1})
+    at.now = 120.0
+    at.engine.limit_until("w", 3, 150.0)
+    assert at.claim(160.0, "a")
+    at.release(170.0, "a")
+    recording = at.recording(until=200.0)
+    assert recording.settings["w"].limit == 1
+    assert [(c.at, c.settings.limit) for c in recording.changes] == [(120.0, 3), (150.0, 1)]
+    assert of_pool(simulate(recording, {})).before.utilisation == pytest.approx(10 / 160)
 
 
 def test_who_held_before_the_window_holds_in_the_play_and_is_not_judged(deployed):

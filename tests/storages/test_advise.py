@@ -11,6 +11,12 @@ from homes import limit
 
 from dagster_lifeguard import LifeguardClient
 from dagster_lifeguard.cli import main
+from dagster_lifeguard.cli.advise import print_advice
+from dagster_lifeguard.engine.rules.model import Demand, TicketKey
+from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
+from dagster_lifeguard.insight.simulation.advice import Target
+from dagster_lifeguard.insight.simulation.advising import advise
+from dagster_lifeguard.insight.simulation.recording import Recorded, Recording, in_order
 
 FILE = """\
 engine: lifeguard
@@ -46,6 +52,26 @@ def busy_home(make_home, monkeypatch, tmp_path):
 
 def advised(*options):
     return CliRunner().invoke(main, ["advise", *options])
+
+
+def test_pools_with_the_same_advice_are_told_in_one_line(capsys):
+    executions = [
+        Recorded(TicketKey(f"r{n}", "s"), Demand.of({"a": 1, "b": 1}), 0.0, 0.0, 60.0, 0, {})
+        for n in range(4)
+    ]
+    ordered = in_order(executions)
+    locks = {"a": PoolSettings(1), "b": PoolSettings(1)}
+    past = Recording("ledger", 0.0, 1000.0, ordered.arrivals, ordered.waited, locks)
+    target = Target(0.95, 60.0)
+    print_advice(advise(past, target), "home", target)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    missed = "- a and b: the target is missed. 2 of 4 executions waited longer than 1m. "
+    add = 'A limit of 1 keeps two executions apart. If two may overlap, add: --budget "a <= 2"'
+    assert told == [missed + add]
+    print_advice(advise(past, target, budgets={"a": 4, "b": 4}), "home", target)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    assert len(told) == 1
+    assert told[0].startswith("- a and b: raise the limit to 2. 2 of 4 executions waited longer")
 
 
 def test_a_limit_is_advised_and_written_by_consent(busy_home):

@@ -8,10 +8,12 @@ import json
 import dagster as dg
 import pytest
 from click.testing import CliRunner
-from homes import limit
+from homes import eventually, limit
 from test_queue_order import queue
 
 from dagster_lifeguard.cli import main
+
+HOUR = 3600.0
 
 
 @dg.asset(pool="orders")
@@ -62,6 +64,33 @@ def test_what_the_engine_wrote_down_is_played_with_another_limit(
     assert "as it would have been: limit 2" in picture.read_text()
     (free,) = simulated("--without", "orders")["pools"]
     assert (free["after"]["limit"], free["after"]["waits"]["p95"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_temporary_limit_of_the_past_is_played_until_its_end(make_home, kind, monkeypatch):
+    home = make_home(kind)
+    limit(home)
+    with home.instance() as instance:
+        job = defs.get_repository_def().get_job("orders_job")
+        first, paused = (instance.create_run_for_job(job).run_id for _ in range(2))
+        log = instance.event_log_storage
+        assert log.claim_concurrency_slot("orders", first, "orders").is_claimed
+        log.free_concurrency_slot_for_step(first, "orders")
+        log.limit_until("orders", 0, log.lifeguard.engine.store.now() + HOUR)
+        assert not log.claim_concurrency_slot("orders", paused, "orders").is_claimed
+        log.limit_until("orders", 0, log.lifeguard.engine.store.now() + 0.5)
+        eventually(lambda: log.claim_concurrency_slot("orders", paused, "orders").is_claimed)
+        log.free_concurrency_slot_for_step(paused, "orders")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    found = simulated("--set", "orders=1")
+    (pool,) = found["pools"]
+    assert (pool["before"]["limit"], pool["after"]["limit"]) == (1, 1)
+    assert ["orders"] in [d["pools"] for d in found["doubts"] if d["code"] == "changed-meanwhile"]
+    assert pool["calibration"]["played"] == pool["before"]["waits"]
+    assert (pool["before"]["waits"]["count"], pool["before"]["waits"]["never"]) == (2, 0)
+    assert pool["before"]["waits"]["p95"] > 0.0
+    # Without the pause the second run had found the pool free.
+    assert pool["after"]["waits"]["p95"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -124,6 +153,59 @@ def test_the_rules_of_another_file_are_played(make_home, monkeypatch, tmp_path):
     refused = CliRunner().invoke(main, ["simulate", "-f", str(code)])
     assert refused.exit_code == 2
     assert "--config" in refused.output
+
+
+GRAPH_ASSET = """
+import dagster as dg
+
+
+@dg.op(pool="orders")
+def load():
+    return 1
+
+
+@dg.op
+def publish(loaded):
+    return loaded
+
+
+@dg.graph
+def tidy(loaded):
+    return publish.alias("last")(loaded)
+
+
+@dg.graph_asset
+def sales():
+    return tidy(load())
+
+
+defs = dg.Definitions([sales])
+"""
+
+
+def test_the_steps_of_a_graph_asset_get_the_pools_of_another_file(make_home, monkeypatch, tmp_path):
+    home = make_home("sqlite")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path))
+    code, file = tmp_path / "graph_asset.py", tmp_path / "other.yaml"
+    code.write_text(GRAPH_ASSET)
+    file.write_text(
+        "engine: lifeguard\nrules:\n  - {assets: '*', pools: [shared], override: true}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    graph_asset = importlib.import_module("graph_asset")
+    with home.instance() as instance:
+        instance.event_log_storage.set_concurrency_slots("orders", 1)
+        assert dg.materialize([graph_asset.sales], instance=instance).success
+    found = simulated("--config", str(file), "-f", str(code))
+    after = {pool["pool"]: pool["after"]["waits"]["count"] for pool in found["pools"]}
+    assert after == {"orders": 0, "shared": 1}
+    assert "rules-not-played" not in {doubt["code"] for doubt in found["doubts"]}
+    file.write_text("engine: lifeguard\nrules:\n  - {assets: '*', pools: [shared]}\n")
+    found = simulated("--config", str(file), "-f", str(code))
+    # The op keeps the pool that it declares.
+    assert {pool["pool"]: pool["after"]["waits"]["count"] for pool in found["pools"]} == {
+        "orders": 1
+    }
 
 
 def test_a_picture_of_nothing_is_refused(make_home, monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ from dagster_lifeguard.engine.rules.shown_names import pool_text, pools_text
 from dagster_lifeguard.texts import duration_text, limit_text, number, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dagster_lifeguard.cli.tables import WholeTable
     from dagster_lifeguard.insight.simulation.advice import (
@@ -39,8 +39,11 @@ def print_advice(advice: Advice, deployment: str, target: Target) -> None:
     if touched:
         new_console().print(_table(touched))
         click.echo()
+    alike: dict[str, list[str]] = {}
     for found in touched:
-        click.echo(f"- {printable(_reason(found))}")
+        alike.setdefault(_reason(found), []).append(found.pool)
+    for reason, pools in alike.items():
+        click.echo(f"- {printable(f'{pools_text(pools)}: {reason}')}")
     others = len(advice.pools) - len(touched)
     if others:
         also = "other " if touched else ""
@@ -82,16 +85,16 @@ def _wait_text(seconds: float) -> str:
 
 
 def _reason(found: PoolAdvice) -> str:
-    name = pool_text(found.pool)
+    """What to do with a pool and why, without its name."""
     waited = (
         f"{found.late:,} of {number(found.executions, 'execution')} waited longer than "
         f"{duration_text(found.target.seconds)}"
     )
     if found.verdict == "unmet":
-        why = " ".join(map(_obstacle, found.blocked)) or "More slots would not help."
-        return f"{name} misses the target: {waited}. {why}"
+        why = " ".join(_obstacles(found.blocked)) or "More slots would not help."
+        return f"the target is missed. {waited}. {why}"
     if found.verdict == "met":
-        return f"{name} keeps its limit: {waited} with today's limits, but for another pool."
+        return f"keep the limit. {waited} with today's limits, but for another pool."
     used = (
         ""
         if found.utilisation is None
@@ -104,17 +107,20 @@ def _reason(found: PoolAdvice) -> str:
         else ""
     )
     if found.verdict == "lowered":
-        return f"{name}: a limit of {found.limit} is enough.{used}{less}"
-    return f"{name}: raise the limit to {found.limit}. {waited}.{used}{less}"
+        return f"a limit of {found.limit} is enough.{used}{less}"
+    return f"raise the limit to {found.limit}. {waited}.{used}{less}"
+
+
+def _obstacles(found: Sequence[Blocked]) -> Iterator[str]:
+    locks = [blocked.pool for blocked in found if blocked.why == "lock"]
+    if locks:
+        budgets = " ".join(f'--budget "{pool_text(pool)} <= 2"' for pool in locks)
+        yield f"A limit of 1 keeps two executions apart. If two may overlap, add: {budgets}"
+    yield from (_obstacle(blocked) for blocked in found if blocked.why != "lock")
 
 
 def _obstacle(blocked: Blocked) -> str:
     name = pool_text(blocked.pool)
-    if blocked.why == "lock":
-        return (
-            f"The limit of {name} is 1, which keeps two executions apart. If two may overlap, say "
-            f'--budget "{name} <= 2".'
-        )
     if blocked.why == "paused":
         return f"{name} is paused."
     if blocked.why == "rate":

@@ -179,17 +179,17 @@ def _under_rules(
     config: Config, definitions: DefinitionsNamed, recording: Recording, deployment: Deployment
 ) -> OtherDemands:
     """What executions would have asked for under the rules of a file."""
-    from dagster_lifeguard.insight.simulation.other_rules import under_rules  # noqa: PLC0415 - slow
+    from dagster_lifeguard.insight.simulation.other_rules import (  # noqa: PLC0415 - slow
+        Texts,
+        under_rules,
+    )
     from dagster_lifeguard.inspections.check.inspection import (  # noqa: PLC0415 - slow
         inspect_locations,
     )
 
     granularity = deployment.settings().granularity
-    texts: dict[str, str | None] = {}
-    for location in inspect_locations(definitions.find(), config, granularity):
-        for found in location.assignments:
-            if found.steps == 1:
-                texts[found.asset] = next(iter(found.pools), None)
+    locations = inspect_locations(definitions.find(), config, granularity)
+    texts = Texts.given(found for location in locations for found in location.assignments)
     return under_rules(recording, texts, deployment.planned_steps)
 
 

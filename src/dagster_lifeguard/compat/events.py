@@ -31,12 +31,16 @@ WITH_ERROR = (Kind.STEP_FAILURE.value, Kind.STEP_UP_FOR_RETRY.value)
 WAITS = ("Step blocked by", "Step still blocked by")
 """How an ``ENGINE_EVENT`` begins that says that a step waits."""
 
+IN_PROCESS = "Executing steps in process"
+"""How the ``ENGINE_EVENT`` of a run begins whose process executes its steps one after another."""
+
 
 class EventRow(NamedTuple):
     """What is read of one event.
 
     Attributes:
-        kind: Its type, such as ``STEP_START``. An ``ENGINE_EVENT`` says that a step waits.
+        kind: Its type, such as ``STEP_START``. An ``ENGINE_EVENT`` of a step says that it waits;
+            without a step it says that the run executes its steps one after another.
         at: When it was written, by the clock of the process that did.
         asset: Its asset's key as it is stored; see ``asset_key_of``.
         error: What the innermost exception said, of an event in ``WITH_ERROR``.
@@ -60,8 +64,10 @@ SELECT dagster_event_type, {at}, step_key, asset_key, partition,
   CASE WHEN dagster_event_type IN ({with_error}) THEN event END, run_id
 FROM event_logs
 WHERE {runs} dagster_event_type IN ({kinds})
-  AND (dagster_event_type <> 'ENGINE_EVENT' OR (step_key IS NOT NULL
-    AND (event LIKE '%Step blocked by%' OR event LIKE '%Step still blocked by%')))
+  AND (dagster_event_type <> 'ENGINE_EVENT'
+    OR (step_key IS NULL AND event LIKE '%Executing steps in process%')
+    OR (step_key IS NOT NULL
+      AND (event LIKE '%Step blocked by%' OR event LIKE '%Step still blocked by%')))
 ORDER BY id
 """
 
@@ -71,7 +77,7 @@ def read_event_rows(
 ) -> Mapping[str, list[EventRow]]:
     """The events of these types of each of these runs, in the order in which they were stored.
 
-    An engine event is left out unless it says that a step waits for a pool.
+    An engine event is left out unless ``says`` knows it.
 
     Raises:
         DeploymentError: The event log cannot be read, or needs a migration first.
@@ -188,7 +194,10 @@ def _decoded(instance: dg.DagsterInstance, run_id: str, kinds: set[Kind]) -> Ite
         page = instance.get_records_for_run(run_id, cursor=cursor, of_type=kinds)
         for record in page.records:
             event = record.event_log_entry.dagster_event
-            if event is None or (event.event_type is Kind.ENGINE_EVENT and not _waits(event)):
+            if event is None or (
+                event.event_type is Kind.ENGINE_EVENT
+                and not says(event.step_key, event.message or "")
+            ):
                 continue
             error = getattr(event.event_specific_data, "error", None)
             while error is not None and error.cause is not None:
@@ -208,6 +217,9 @@ def _decoded(instance: dg.DagsterInstance, run_id: str, kinds: set[Kind]) -> Ite
         cursor = page.cursor
 
 
-def _waits(event: dg.DagsterEvent) -> bool:
-    said = event.message or ""
-    return event.step_key is not None and said.startswith(WAITS)
+def says(step_key: str | None, message: str) -> bool:
+    """Whether an ``ENGINE_EVENT`` says that a step waits, or that steps execute in process.
+
+    Relies on: the messages of ``InstanceConcurrencyContext`` and ``InProcessExecutor`` (1.10.0).
+    """
+    return message.startswith(IN_PROCESS if step_key is None else WAITS)

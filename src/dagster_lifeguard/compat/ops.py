@@ -37,11 +37,13 @@ class Leaf(NamedTuple):
         tags: The tags that its step will have.
         graph: The name of the graph that uses it, which is unique in a repository; None if the op
             is used by itself.
+        step: The key of its step, unless Dagster renames the node in a job.
     """
 
     op: dg.OpDefinition
     tags: Mapping[str, str]
     graph: str | None
+    step: str
 
 
 def applied_policy(op: dg.OpDefinition) -> object | None:
@@ -117,17 +119,23 @@ def tags_with_pool(tags: Mapping[str, str], pool: str | None) -> dict[str, str]:
     return new
 
 
-def leaf_ops(node: NodeDefinition) -> Iterator[Leaf]:
+def leaf_ops(node: NodeDefinition, name: str | None = None) -> Iterator[Leaf]:
     """Yield each use of an op under a node.
 
-    Relies on: ``GraphDefinition.nodes`` and ``Node.definition``, ``Node.tags`` (1.10.0).
+    Args:
+        node: An op or a graph.
+        name: The name by which it is used; None: its own.
+
+    Relies on: ``GraphDefinition.nodes`` and ``Node.definition``, ``Node.name``, ``Node.tags``; the
+    key of a step has the names of the nodes with points between them (1.10.0).
     """
+    name = name or node.name
     if isinstance(node, dg.OpDefinition):
-        yield Leaf(node, node.tags, None)
+        yield Leaf(node, node.tags, None, name)
         return
     for inner in cast("Any", node).nodes:
         if isinstance(inner.definition, dg.OpDefinition):
             tags = {**inner.definition.tags, **inner.tags}
-            yield Leaf(inner.definition, tags, node.name)
+            yield Leaf(inner.definition, tags, node.name, f"{name}.{inner.name}")
         else:
-            yield from leaf_ops(inner.definition)
+            yield from leaf_ops(inner.definition, f"{name}.{inner.name}")

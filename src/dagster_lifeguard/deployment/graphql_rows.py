@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, DagsterEventType
 
-from dagster_lifeguard.compat.events import WAITS, WITH_ERROR, EventRow
+from dagster_lifeguard.compat.events import WITH_ERROR, EventRow, says
 from dagster_lifeguard.deployment.contract import HoldingStep, PoolState, Run, WaitingStep
 from dagster_lifeguard.deployment.history.executions import READ
 from dagster_lifeguard.engine.rules.launch_order import priority_of
@@ -79,7 +79,7 @@ def run_of(row: Mapping[str, Any]) -> Run:
 def event_row_of(event: Mapping[str, Any]) -> EventRow | None:
     """An event of a run; None for one that the history does not look at."""
     kind, said = _KINDS.get(event.get("eventType") or ""), event.get("message") or ""
-    if kind is None or (kind == _ENGINE_EVENT and not said.startswith(WAITS)):
+    if kind is None or (kind == _ENGINE_EVENT and not says(event["stepKey"], said)):
         return None
     key, error = event.get("assetKey"), event.get("error")
     while error is not None and error.get("causes"):

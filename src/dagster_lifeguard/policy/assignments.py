@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_lifeguard.compat.definitions import node_of
 from dagster_lifeguard.compat.ops import (
     ON_CONFLICT_TAG,
+    declared_pool,
     op_under_policy,
     op_with_pool,
 )
@@ -63,6 +64,8 @@ class Assignment:
             without the tag.
         engine: The engine that decides about its steps: ``stock`` or ``lifeguard``.
         checks: For a check, the assets that it checks.
+        pool_of_steps: Of a graph asset with several ops: the key of each step, with the text for
+            its op; None: unlimited.
     """
 
     asset: str
@@ -79,6 +82,7 @@ class Assignment:
     partly_limited_ops: tuple[str, ...] = ()
     engine: Engine = "stock"
     checks: tuple[str, ...] = ()
+    pool_of_steps: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -294,6 +298,15 @@ class Assignments:
         found += _external(self._items)
         return tuple(sorted(found, key=lambda a: a.asset))
 
+    def _pool_of_steps(self, unit: Unit) -> tuple[tuple[str, str | None], ...]:
+        uses = {use.op: use for use in unit.ops}
+        found = []
+        for leaf in unit.steps:
+            wish = self._op_pools.of(uses[leaf.op]).at(leaf.graph)
+            pool = declared_pool(leaf.op, leaf.tags) if wish.explicit else wish.pool
+            found.append((leaf.step, pool))
+        return tuple(found)
+
     def _assignments_of(self, unit: Unit, rules: _Rules) -> Iterator[Assignment]:
         decisions = [wish for use in unit.ops for wish in self._op_pools.at(use)]
         deciding = self._deciding(unit)
@@ -302,7 +315,8 @@ class Assignments:
             "engine": self._policy.engine,
             "pools": tuple(sorted({d.pool for d in decisions if d.pool})),
             "current": unit.current,
-            "steps": unit.step_count,
+            "steps": len(unit.steps),
+            "pool_of_steps": self._pool_of_steps(unit) if len(unit.steps) > 1 else (),
             "shared_ops": tuple(
                 sorted(use.op.name for use in unit.ops if len(self._op_pools.of(use).units) > 1)
             ),

@@ -56,7 +56,7 @@ class Unit:
         keys: The asset keys that it makes, or checks, sorted: its members.
         ops: Each of its ops once, as the user wrote it.
         current: The pools that its steps claim in the definitions as they are, sorted.
-        step_count: How many steps it has in a run; ops that are used twice count twice.
+        steps: The uses of its ops, as the user wrote them: one for each of its steps in a run.
         is_check: Whether it makes no asset and only checks some.
     """
 
@@ -65,7 +65,7 @@ class Unit:
     keys: tuple[dg.AssetKey, ...]
     ops: tuple[OpUse, ...]
     current: tuple[str, ...]
-    step_count: int
+    steps: tuple[Leaf, ...]
     is_check: bool
 
     @property
@@ -158,16 +158,16 @@ def _unit(assets: dg.AssetsDefinition) -> Unit | None:
     node = node_of(assets)
     assert node is not None
     uses = list(leaf_ops(node))
-    current = {pool for op, tags, _ in uses if (pool := declared_pool(op, tags))}
+    current = {pool for use in uses if (pool := declared_pool(use.op, use.tags))}
     original = original_node(node)
-    ops = _ops(uses if original is node else list(leaf_ops(original)))
-    return Unit(name, assets, keys, ops, tuple(sorted(current)), len(uses), is_check)
+    leaves = tuple(uses if original is node else leaf_ops(original))
+    return Unit(name, assets, keys, _ops(leaves), tuple(sorted(current)), leaves, is_check)
 
 
 def _ops(uses: Iterable[Leaf]) -> tuple[OpUse, ...]:
     declared: defaultdict[dg.OpDefinition, set[str | None]] = defaultdict(set)
     graphs: defaultdict[dg.OpDefinition, dict[str | None, None]] = defaultdict(dict)
-    for op, tags, graph in uses:
+    for op, tags, graph, _ in uses:
         declared[op].add(declared_pool(op, tags))
         graphs[op][graph] = None
     # Where a tag gives only some uses a pool, it counts for the op.

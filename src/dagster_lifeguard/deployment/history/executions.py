@@ -78,6 +78,7 @@ class RunExecution:
         steps: Every attempt of every step that started.
         pools: What stands in ``op.pool`` of the steps that it planned, sorted; None if the plan
             is not known, and then neither are the pools of its steps.
+        in_process: Whether its process executes its steps one after another.
     """
 
     run_id: str
@@ -89,6 +90,7 @@ class RunExecution:
     ended: float | None
     steps: tuple[StepExecution, ...]
     pools: tuple[str, ...] | None = ()
+    in_process: bool = False
 
 
 _RUN_MOMENTS = {
@@ -110,8 +112,8 @@ _STEP_ASSETS = {
     DagsterEventType.ASSET_MATERIALIZATION.value,
     DagsterEventType.ASSET_OBSERVATION.value,
 }
-_STEP_WAITS = DagsterEventType.ENGINE_EVENT.value
-_STEP_KINDS = {*_STEP_STARTS, *_STEP_ENDS, *_STEP_ASSETS, _STEP_WAITS}
+_ENGINE_EVENT = DagsterEventType.ENGINE_EVENT.value
+_STEP_KINDS = {*_STEP_STARTS, *_STEP_ENDS, *_STEP_ASSETS, _ENGINE_EVENT}
 
 READ = tuple(DagsterEventType(value) for value in (*_RUN_MOMENTS, *sorted(_STEP_KINDS)))
 """The types of events that are looked at."""
@@ -137,10 +139,13 @@ def put_together(
     """
     moments: dict[str, float] = {}
     steps = _Steps()
+    in_process = False
     for event in events:
         if event.kind in _STEP_KINDS:
             if event.step_key is not None:
                 steps.add(event, event.step_key)
+            elif event.kind == _ENGINE_EVENT:
+                in_process = True
             continue
         moment = _RUN_MOMENTS[event.kind]
         if moment == "ended":
@@ -158,6 +163,7 @@ def put_together(
         ended=moments.get("ended") if status in OVER else None,
         steps=steps.executions(run_id, pools or {}),
         pools=None if pools is None else tuple(sorted(set(pools.values()))),
+        in_process=in_process,
     )
 
 
@@ -194,7 +200,7 @@ class _Steps:
             if partition is not None:
                 self._partitions[step_key].add(partition)
             return
-        if kind == _STEP_WAITS:
+        if kind == _ENGINE_EVENT:
             self._waiting.setdefault(step_key, at)
             return
         outcome = _STEP_ENDS.get(kind)

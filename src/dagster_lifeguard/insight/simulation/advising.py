@@ -67,7 +67,7 @@ def advise(
 
 
 def _under_todays_settings(recording: Recording) -> Recording:
-    """The same past with the settings at its end, as if they had been in force all the time."""
+    """The same past with what is set for good at its end, as if it had been so all the time."""
     settings = dict(recording.settings)
     settings.update((change.pool, change.settings) for change in recording.changes)
     return replace(recording, settings=settings, changes=())

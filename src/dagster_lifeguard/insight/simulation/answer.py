@@ -322,7 +322,7 @@ def _side(
     use = played.use.get(pool)
     last = past.settings.get(pool, NOTHING_SET)
     for change in past.changes:
-        if change.pool == pool:
+        if change.pool == pool and change.at <= past.until:
             last = change.settings
     return Side(
         settings=last,

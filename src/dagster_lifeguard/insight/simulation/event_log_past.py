@@ -86,7 +86,7 @@ def from_event_logs(
     return Recording.of(
         "event-logs",
         window,
-        in_order(executions, queue.past_runs(since, until)),
+        in_order(executions, queue.past_runs(since, until), queue.in_process),
         settings_in_force(live, settings.default_limit, pools | queue.pools),
         queue,
         doubts=(

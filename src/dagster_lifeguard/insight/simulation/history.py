@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dagster_lifeguard.compat.health import RunQueue
-    from dagster_lifeguard.deployment.contract import Deployment, Run, Settings
+    from dagster_lifeguard.deployment.contract import Deployment, Settings
     from dagster_lifeguard.deployment.history import LedgerSpan
     from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
     from dagster_lifeguard.engine.store.contract import Store
@@ -69,7 +69,8 @@ def read_recording(
             queue = _queue(deployment, rules, since, until, ahead=ahead)
             tags_of = _tags_of(deployment, queue)
             return from_ledger(past, live, settings.default_limit, span, tags_of, queue)
-    queue = PastQueue(rules, runs=_runs(deployment, rules, since, until))
+    runs = () if rules is None else deployment.runs_between(since, until)
+    queue = PastQueue(rules, runs=runs)
     return from_event_logs(
         deployment.history(since, until),
         live,
@@ -89,18 +90,9 @@ def _queue(
     ahead: float = 0.0,
     by_run: bool = False,
 ) -> PastQueue:
-    if rules is None:
-        return PastQueue()
     latest = deployment.history(since, until, latest=MOMENTS_MAX)
     moments = {run.run_id: replace(run, steps=()) for run in latest}
-    runs = _runs(deployment, rules, since, until)
-    return PastQueue(rules, by_run, runs, moments, ahead)
-
-
-def _runs(
-    deployment: Deployment, rules: RunQueue | None, since: float, until: float
-) -> tuple[Run, ...]:
-    return () if rules is None else deployment.runs_between(since, until)
+    return PastQueue(rules, by_run, deployment.runs_between(since, until), moments, ahead)
 
 
 def _past(

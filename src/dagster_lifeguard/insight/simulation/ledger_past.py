@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from dagster_lifeguard.engine.rules.launch_order import priority_of
 from dagster_lifeguard.engine.rules.model import Demand, EntryKind, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
+    FallBack,
     PoolSettings,
     limit_in_force,
     parse_order,
@@ -82,10 +84,10 @@ class _Ledger:
             else:
                 self._changed(entry, settings, before=before)
 
-    def end(self, until: float) -> None:
+    def end(self, until: float, *, before: bool) -> None:
         """Take the ends of temporary limits that no entry of their pools came after."""
         for entry in self._ends.rest(until):
-            self._changed(entry, self._settings(entry.pool), before=False)
+            self._changed(entry, self._settings(entry.pool), before=before)
 
     def _granted(self, entry: Entry, *, before: bool) -> None:
         name = (entry.run_id, entry.step_key, entry.fence)
@@ -96,13 +98,18 @@ class _Ledger:
             grant = self.grants[name] = _Grant(key, {}, entry.at, waited)
         grant.slots[entry.pool] = entry.slots
 
+    def _with_limit(self, settings: PoolSettings, pool: str, limit: int | None) -> PoolSettings:
+        return replace(settings, limit=limit_in_force(pool, limit, self._default_limit))
+
     def _changed(self, entry: Entry, settings: PoolSettings, *, before: bool) -> None:
         pool = entry.pool
         if entry.kind is EntryKind.LIMIT:
-            limit = limit_in_force(pool, entry.limit, self._default_limit)
-            after = replace(settings, limit=limit)
-            # The first that the ledger tells of a pool was in force before, as far as is known.
-            before = before or (pool not in self._past.limits and pool not in self._limit_told)
+            after = self._with_limit(settings, pool, entry.limit)
+            if pool not in self._past.limits and pool not in self._limit_told:
+                # The first limit that the ledger tells of a pool was in force before, as far as is
+                # known; before a temporary limit, the lasting one.
+                lasting = FallBack.read(entry.detail).limit if entry.detail else entry.limit
+                settings = self.first[pool] = self._with_limit(settings, pool, lasting)
             self._limit_told.add(pool)
         elif entry.kind is EntryKind.RATE:
             after = replace(settings, rate=Rate.read(entry.detail) if entry.detail else None)
@@ -139,8 +146,10 @@ def from_ledger(
         since = min(past.begin, until)
     read = _Ledger(past, live, default_limit)
     read.look(past.before, before=True)
+    read.end(since, before=True)
     read.look(past.since, before=False)
-    read.end(until)
+    # Also the ends that are still to come: they are known, and what is set for good comes then.
+    read.end(math.inf, before=False)
     tags = tags_of({grant.key.run_id for grant in read.grants.values()})
     runs = queue.past_runs(since, until)
     executions = (
@@ -161,7 +170,7 @@ def from_ledger(
     return Recording.of(
         "ledger",
         (since, until),
-        in_order(executions, runs),
+        in_order(executions, runs, queue.in_process),
         {**settings_in_force(live, default_limit, queue.pools), **read.first},
         queue,
         tuple(sorted(read.changes, key=lambda change: change.at)),

@@ -49,7 +49,7 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class PastQueue:
-    """What is known of the run queue.
+    """What is known of the run queue and of runs.
 
     Attributes:
         rules: How it lets runs go; None if there is no run queue.
@@ -70,8 +70,31 @@ class PastQueue:
         """The pools for which these runs ask."""
         return frozenset(pool for run in self.runs for pool in run.pools or ())
 
+    @property
+    def in_process(self) -> frozenset[str]:
+        """The ids of the runs whose process executes their steps one after another.
+
+        A run whose events were not read is taken to be like the other runs of its job.
+        """
+        of_job = {told.job_name: told.in_process for told in self.moments.values() if told.started}
+        return frozenset(
+            {run_id for run_id, told in self.moments.items() if told.in_process}
+            | {
+                run.run_id
+                for run in self.runs
+                if run.run_id not in self.moments and of_job.get(run.job_name)
+            }
+        )
+
     def doubts(self) -> Iterator[Doubt]:
-        """What is not known of the run queue."""
+        """What is not known of the run queue, and of runs."""
+        if self.in_process and not self.by_run:
+            yield Doubt(
+                "one-step-at-a-time",
+                "Runs whose process executes one step after another keep the order of their steps. "
+                "While such a process executes a step, the engine may keep a free slot for the "
+                "next; that is not played.",
+            )
         if self.rules is None:
             yield Doubt(
                 "arrivals-as-recorded",

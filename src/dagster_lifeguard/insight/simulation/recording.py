@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -17,7 +18,7 @@ from dagster_lifeguard.insight.simulation.arrivals import Arrival, Change, Submi
 from dagster_lifeguard.insight.simulation.run_queue import QueuePlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from dagster_lifeguard.engine.rules.model import TicketKey
     from dagster_lifeguard.insight.simulation.doubts import Doubt
@@ -65,7 +66,8 @@ class Recording:
         waited: How long each really waited, in seconds; None if its wait does not count. For the
             steps with which a run began, the time of the run in the run queue counts too.
         settings: The settings of each pool at the beginning, with the limit in force.
-        changes: Changes of these settings, in order of time.
+        changes: Changes of these settings, in order of time; with the ends of temporary limits
+            that are still to come.
         doubts: What is not known.
         queue: The runs, and how the run queue lets them go; None if there is no run queue.
         queued: How long each run was really in the queue; None if it was not within the window.
@@ -192,7 +194,11 @@ class Ordered(NamedTuple):
     queued: tuple[float | None, ...] = ()
 
 
-def in_order(executions: Iterable[Recorded], runs: Sequence[PastRun] = ()) -> Ordered:
+def in_order(
+    executions: Iterable[Recorded],
+    runs: Sequence[PastRun] = (),
+    in_process: Collection[str] = (),
+) -> Ordered:
     """Put executions into the order of asking.
 
     A step that asked after another step of its run had ended asks in a play so long after that
@@ -202,8 +208,9 @@ def in_order(executions: Iterable[Recorded], runs: Sequence[PastRun] = ()) -> Or
     Args:
         executions: The executions.
         runs: The runs whose launch is played, in the order in which they were submitted.
+        in_process: The ids of the runs whose process executes their steps one after another.
     """
-    found = sorted(executions, key=lambda e: (e.asked, e.granted))
+    found = sorted(_once_free(executions, in_process), key=lambda e: (e.asked, e.granted))
     places = {past.run.run_id: run for run, past in enumerate(runs)}
     last_end: dict[int, float] = {}
     arrivals: list[Arrival] = []
@@ -254,6 +261,24 @@ def in_order(executions: Iterable[Recorded], runs: Sequence[PastRun] = ()) -> Or
     )
     queues = (past.launched - past.submitted if past.is_queued else None for past in runs)
     return Ordered(tuple(arrivals), tuple(waited), tuple(submissions), tuple(queues))
+
+
+def _once_free(executions: Iterable[Recorded], in_process: Collection[str]) -> Iterator[Recorded]:
+    """The same executions; a process that executes one step after another asks once it is free.
+
+    Such a process may ask for several steps, but takes no slot for one while it executes another.
+    """
+    of_run: dict[str, list[Recorded]] = defaultdict(list)
+    for one in executions:
+        if one.key.run_id in in_process:
+            of_run[one.key.run_id].append(one)
+        else:
+            yield one
+    for steps in of_run.values():
+        free = -math.inf
+        for one in sorted(steps, key=lambda e: e.granted):
+            yield replace(one, asked=max(one.asked, min(free, one.granted)))
+            free = max(free, one.ended)
 
 
 def settings_in_force(
