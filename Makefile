@@ -10,6 +10,8 @@ QUICK := -k "not postgres" tests/conformance tests/insight tests/dagster_suites 
   deadlock duplicates members names order partition_keys partitioned_rules rate resource_rules \
   shared_ops storage_yaml))
 OPTIONS ?=
+# Else each process of the tests compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 SUITES := .dagster-tests/environment
 
 help:  ## Show what each target does
