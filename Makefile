@@ -32,6 +32,9 @@ test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (th
 test-oldest-part: $(READY)  ## Run the engine's and the definitions' tests on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL) $(QUICK)
 
+oldest-environment: $(READY)  ## Install the oldest supported Dagster, on which tests run later (through nox)
+	$(BIN)/nox --session oldest --install-only
+
 test-versions: $(READY)  ## Run the tests of definitions on 1.10.0 and the last 1.11, 1.12 and 1.13 (through nox)
 	$(BIN)/nox --session versions -- $(IN_PARALLEL)
 
@@ -112,4 +115,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs site recordings screenshots dist lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part oldest-environment test-dg test-celery test-versions test-dagster check torture bench docs site recordings screenshots dist lock clean
