@@ -103,7 +103,9 @@ $(READY): pyproject.toml constraints/newest.txt
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module is incomplete; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/newest.txt \
-	  --progress-bar on --editable '.[dev,site]'
+	  --progress-bar on --no-compile --editable '.[dev,site]'
+	@echo "==> Compiling what was installed, on all cores"
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/not-compiled.txt 2>&1 || true
 	@touch $(READY)
 
 # What Dagster's own tests need besides is kept out of the development environment.
