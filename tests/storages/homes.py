@@ -30,17 +30,18 @@ DEFINITIONS = Path(__file__).with_name("deployed.py")
 def eventually(condition: Callable[[], Any], seconds: float = PATIENT_SECONDS) -> Any:
     """Wait for a condition, and give back what made it true.
 
-    Most of the time is left to the processes that are to make it true.
+    Most of the time is left to the processes that are to make it true: the longer it takes, the
+    less often is looked.
     """
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while True:
-        begun = time.monotonic()
+        looked = time.monotonic()
         found = condition()
         if found:
             return found
         now = time.monotonic()
-        assert now < deadline, f"still not: {condition}"
-        time.sleep(max(0.05, 3 * (now - begun)))
+        assert now < begun + seconds, f"still not: {condition}"
+        time.sleep(max(0.05, 3 * (now - looked), min(1.0, (now - begun) / 10)))
 
 
 @dataclass

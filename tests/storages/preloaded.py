@@ -19,6 +19,7 @@ import importlib
 import multiprocessing.util
 import os
 import pickle
+import pkgutil
 import runpy
 import select
 import signal
@@ -53,15 +54,17 @@ MODULES = (
     "dagster._daemon.daemon",
     "dagster._grpc.client",
     "dagster._grpc.server",
-    "dagster_lifeguard.cli",
-    "dagster_lifeguard.cli.check",
-    "dagster_lifeguard.storage",
     "dagster_postgres",
     "dagster_webserver.cli",
     "multiprocessing.popen_spawn_posix",
     "multiprocessing.synchronize",
     "upath.implementations.local",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.http.httptools_impl",
 )
+"""What commands import while they run, beside all modules of this package."""
 COMMANDS = ("dagster", "dagster-daemon", "dagster-webserver", "lifeguard", "python")
 ANEW = {"STARTED_ANEW": "1"}
 """The environment of a command that is started, with all that it starts, where a fork would differ.
@@ -491,12 +494,14 @@ def _run(words: list[str]) -> None:
 
 
 def main(descriptor: str) -> None:
-    for name in MODULES:
+    for name in (*MODULES, *_own_modules()):
         with suppress(ModuleNotFoundError):  # Not every Dagster has all of them.
             importlib.import_module(name)
     read_revisions_once()
     _let_steps_pause()
+    _let_backfills_begin_soon()
     _execute_once()
+    _compile_templates()
     usual_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # As Python does when it begins.
     assert threading.active_count() == 1
@@ -513,6 +518,13 @@ def main(descriptor: str) -> None:
         _end(0)
 
 
+def _own_modules() -> Iterator[str]:
+    package = importlib.import_module("dagster_lifeguard")
+    for found in pkgutil.walk_packages(package.__path__, "dagster_lifeguard."):
+        if not found.name.endswith("__main__"):
+            yield found.name
+
+
 def _let_steps_pause() -> None:
     """Keep steps that wait for Dagster's own slots from asking all the time whether to ask again."""
     from dagster._core.execution.plan import instance_concurrency_context as module
@@ -522,6 +534,13 @@ def _let_steps_pause() -> None:
         return min(0.05, max(0.0, until_next))
 
     module.InstanceConcurrencyContext.interval_to_next_pending_claim_check = interval
+
+
+def _let_backfills_begin_soon() -> None:
+    """Let the daemon look for backfills every two seconds, not every thirty."""
+    from dagster._daemon import controller
+
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
 
 
 def _execute_once() -> None:
@@ -535,6 +554,15 @@ def _execute_once() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         dg.materialize([once], instance=instance, run_config=quiet)
     tempfile.tempdir = None  # Each fork looks into its own environment.
+
+
+def _compile_templates() -> None:
+    """Fill what the page keeps from the first visit on."""
+    from dagster_lifeguard.web.rendering import Templates
+
+    environment = Templates().environment
+    for name in environment.list_templates(extensions=["html"]):
+        environment.get_template(name)
 
 
 def _end(code: int) -> None:

@@ -1,4 +1,8 @@
-"""Which runs the coordinator drops, and which it never does. Nobody takes them off the queue."""
+"""Which runs the coordinator drops, and which it never does. Nobody takes them off the queue.
+
+It reads and writes runs through Dagster alone. So one test of each kind of read and write is on both
+databases, and the others are on SQLite.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+ON_BOTH = pytest.mark.parametrize("shared", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[Site]:
     path = tmp_path_factory.mktemp("site")
     postgres = lambda: request.getfixturevalue("postgres_url")  # noqa: E731
-    with site(request.param, path, postgres, stock=True) as found:
+    with site(getattr(request, "param", "sqlite"), path, postgres, stock=True) as found:
         yield found
 
 
@@ -31,6 +38,7 @@ def at(shared: Site) -> Site:
 
 
 class TestSkipNew:
+    @ON_BOTH
     def test_a_duplicate_of_a_queued_run_is_dropped_and_says_why(self, at: Site):
         kept, dropped = at.launch("once"), at.launch("once")
         assert (kept.status, dropped.status) == ("QUEUED", "CANCELED")
@@ -102,6 +110,7 @@ class TestSkipNew:
         assert at.launch(*assets, **other).status == "QUEUED"
         assert at.launch(*assets, **other).status == "CANCELED"
 
+    @ON_BOTH
     def test_what_a_retry_from_the_failure_does_depends_on_its_parent(self, at: Site):
         parent = at.launch("once", "then", checks=[])
         at.pretend(parent.run_id, "PIPELINE_FAILURE")
@@ -119,6 +128,7 @@ class TestSkipNew:
         assert at.duplicate_of(at.launch("once").run_id) == kept.run_id
         assert at.launch("once", tags={"dagster/run_key": "other"}).status == "QUEUED"
 
+    @ON_BOTH
     def test_partitions(self, at: Site):
         for tags in (
             {"dagster/partition": "a"},
@@ -136,12 +146,14 @@ class TestSkipNew:
             assert (first.status, second.status) == ("QUEUED", "CANCELED"), tags
             assert at.duplicate_of(second.run_id) == first.run_id
 
+    @ON_BOTH
     def test_a_job_of_assets(self, at: Site):
         kept, dropped = at.launch(job="once_job"), at.launch(job="once_job")
         assert at.duplicate_of(dropped.run_id) == kept.run_id
         assert at.duplicate_of(at.launch("then", job="once_job").run_id) == kept.run_id
         assert at.launch("once", "then").status == "QUEUED", "another job may configure them else"
 
+    @ON_BOTH
     def test_a_run_that_has_ended_stands_in_for_none(self, at: Site):
         first = at.launch("once")
         for end in ("PIPELINE_CANCELING", "PIPELINE_CANCELED"):
@@ -178,6 +190,7 @@ class TestProgress:
         assert at.launch("once", checks=[]).status == "QUEUED"
         assert at.launch("then", checks=[]).status == "QUEUED", "it waits for what failed"
 
+    @ON_BOTH
     def test_a_step_that_ended_well(self, at: Site, kept: str):
         from dagster._core.execution.plan.objects import StepSuccessData
 
@@ -194,6 +207,7 @@ class TestProgress:
 
 
 class TestReplaceQueued:
+    @ON_BOTH
     def test_queued_duplicates_make_room_for_the_new_run(self, at: Site):
         first, second, third = (at.launch("latest") for _ in range(3))
         assert [at.status(run.run_id) for run in (first, second, third)] == [
@@ -212,6 +226,7 @@ class TestReplaceQueued:
             f"Takes the place of run {second.run_id}. The rules of its assets say so: on_conflict."
         ]
 
+    @ON_BOTH
     def test_a_run_in_progress_goes_on(self, at: Site):
         first = at.launch("latest")
         at.pretend(first.run_id, "PIPELINE_START")
@@ -227,6 +242,7 @@ class TestReplaceQueued:
 
 
 class TestCancelRunning:
+    @ON_BOTH
     def test_queued_and_starting_ones_are_cancelled(self, at: Site):
         starting, queued = at.launch("fresh"), at.launch("free", "fresh")
         at.pretend(starting.run_id, "PIPELINE_STARTING")
@@ -258,6 +274,7 @@ class TestCancelRunning:
 
 
 class TestReexecutions:
+    @ON_BOTH
     def test_a_run_is_never_a_duplicate_of_its_parent(self, at: Site):
         for asset in ("once", "fresh"):
             parent = at.launch(asset)
@@ -286,6 +303,7 @@ def test_a_run_that_nobody_submitted_stands_in_for_none(at: Site):
     assert (new.status, at.said(new.run_id)) == ("QUEUED", [])
 
 
+@ON_BOTH
 def test_a_run_is_queued_when_the_look_for_duplicates_fails(at: Site, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("no such disk")

@@ -9,13 +9,19 @@ import dagster as dg
 import pytest
 from homes import eventually, limit
 
-COUNT = 60 if "LIFEGUARD_TORTURE" in os.environ else 24
+TORTURE = "LIFEGUARD_TORTURE" in os.environ
+COUNT = 60 if TORTURE else 24
 """Runs of the backfill."""
 BACKFILLED = Path(__file__).with_name("backfilled.py")
 
 FULL_POOL = {"pools": {"granularity": "op"}}
 FULL_POOL_OF_RUNS = {"pools": {"granularity": "run"}}
 RUNS_AT_ONCE = {"pools": {"granularity": "op"}, "runs": {"max_concurrent_runs": 1}}
+REASONS = [(1, FULL_POOL), (1, FULL_POOL_OF_RUNS), (8, RUNS_AT_ONCE)]
+"""What keeps the runs in the queue: the slots of the pool, and the setting.
+
+The daemon knows it before it asks a database for the order, so one of them is enough for PostgreSQL.
+"""
 
 
 def submitted(home, *command):
@@ -33,8 +39,12 @@ def launches(instance):
 
 
 @pytest.mark.parametrize(
-    ("slots", "concurrency"), [(1, FULL_POOL), (1, FULL_POOL_OF_RUNS), (8, RUNS_AT_ONCE)]
-)  # fmt: skip
+    ("kind", "slots", "concurrency"),
+    [
+        *(("sqlite", *reason) for reason in REASONS),
+        *(("postgres", *reason) for reason in (REASONS if TORTURE else REASONS[:1])),
+    ],
+)
 def test_the_daily_run_is_next_or_next_but_one_beside_a_backfill(
     make_home, kind, slots, concurrency, monkeypatch
 ):

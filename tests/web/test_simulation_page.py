@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
+from axe import violations
 from playwright.sync_api import expect
 from told import SETTINGS, Told, pool
 from web_server import serving
@@ -16,7 +16,6 @@ from web_server import serving
 from dagster_lifeguard.compat.health import RunQueue
 from dagster_lifeguard.deployment.history import Outcome, RunExecution, StepExecution
 
-AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 RUNS, SECONDS = 20, 60.0
 
 
@@ -149,18 +148,12 @@ def test_a_slider_answers_while_it_moves_and_the_address_says_so(browser):
         page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_page_is_readable_by_anybody(browser, width, scheme):
+def test_the_page_is_readable_by_anybody(browser, width):
     with serving(told("orders", "sales/customers")) as url:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
-        )
+        context = browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True)
         page = context.new_page()
         page.goto(f"{url}/simulate?limit.orders=3")
-        page.add_script_tag(path=AXE)
-        rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-        result = page.evaluate("rules => axe.run(document, rules)", rules)
-        assert [each["id"] for each in result["violations"]] == []
+        assert violations(page) == []
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
         context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,17 +22,7 @@ class Templates:
     """The templates of this package; whatever is put into them is escaped."""
 
     def __init__(self) -> None:
-        self.environment = Environment(
-            loader=PackageLoader("dagster_lifeguard.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            auto_reload=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.environment.filters.update(FILTERS)
-        self.environment.globals["choices"] = CHOICES
-        self.environment.tests["of_all_partitions"] = is_of_all_partitions
+        self.environment = _environment()
 
     def whole(self, name: str, page: object, site: Site) -> str:
         """A page as HTML."""
@@ -48,3 +39,20 @@ class Templates:
             for block, render in template.blocks.items()
             if block.startswith(LIVE)
         }
+
+
+@cache
+def _environment() -> Environment:
+    """One for all servers of a process: to compile the templates takes longer than to fill them."""
+    made = Environment(
+        loader=PackageLoader("dagster_lifeguard.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(FILTERS)
+    made.globals["choices"] = CHOICES
+    made.tests["of_all_partitions"] = is_of_all_partitions
+    return made
