@@ -74,7 +74,13 @@ def one_world():
         if gc.isenabled():  # A world is short, and makes next to nothing that refers to itself.
             gc.disable()
             stack.callback(gc.enable)
-        for module in ("engine", "session_member", "transactions", "store.retry", "store.locked_view"):
+        for module in (
+            "engine",
+            "session_member",
+            "transactions",
+            "store.retry",
+            "store.locked_view",
+        ):
             stack.enter_context(patch(f"{engine}{module}.time", clock))
         for module in ("session", "heartbeat", "lease"):
             stack.enter_context(patch(f"{engine}{module}.process_clock", clock.monotonic))

@@ -15,6 +15,7 @@ from dagster_lifeguard.insight.simulation.past_runs import PastQueue
 from dagster_lifeguard.insight.simulation.recording import (
     Recorded,
     Recording,
+    demand_of,
     in_order,
     settings_in_force,
 )
@@ -60,7 +61,7 @@ def from_event_logs(
             if step.pool is None or (step.ended is not None and step.ended < since):
                 continue
             try:
-                demand = Demand.of({term.name: term.slots for term in terms_used(step, settings)})
+                demand = demand_of({term.name: term.slots for term in terms_used(step, settings)})
             except ConfigError:
                 unread += 1
                 continue

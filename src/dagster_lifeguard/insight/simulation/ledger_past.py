@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.engine.rules.fall_backs import FallBacks
 from dagster_lifeguard.engine.rules.launch_order import priority_of
-from dagster_lifeguard.engine.rules.model import Demand, EntryKind, TicketKey
+from dagster_lifeguard.engine.rules.model import EntryKind, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import (
     NOTHING_SET,
     FallBack,
@@ -23,6 +23,7 @@ from dagster_lifeguard.insight.simulation.past_runs import PastQueue
 from dagster_lifeguard.insight.simulation.recording import (
     Recorded,
     Recording,
+    demand_of,
     in_order,
     settings_in_force,
 )
@@ -155,7 +156,7 @@ def from_ledger(
     executions = (
         Recorded(
             grant.key,
-            Demand.of(grant.slots),
+            demand_of(grant.slots),
             grant.at - max(0.0, grant.waited or 0.0),
             grant.at,
             max(grant.at, until if grant.ended is None else grant.ended),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dagster_lifeguard.deployment.contract import Run
 from dagster_lifeguard.deployment.history import read_ledger
-from dagster_lifeguard.engine.rules.model import Demand, EntryKind, TicketKey
+from dagster_lifeguard.engine.rules.model import EntryKind, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import limit_in_force
 from dagster_lifeguard.engine.store.retry import retry
 from dagster_lifeguard.errors import ConfigError
@@ -22,7 +22,7 @@ from dagster_lifeguard.insight.durations import pools_of_run, quantile, terms_us
 from dagster_lifeguard.insight.graphs import as_holders
 from dagster_lifeguard.insight.shapes import SAMPLES_MIN, Shape, Shapes, ShapeStep
 from dagster_lifeguard.insight.simulation.past_runs import PastRun
-from dagster_lifeguard.insight.simulation.recording import Recorded, in_order
+from dagster_lifeguard.insight.simulation.recording import Recorded, demand_of, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -242,7 +242,7 @@ def _past_run(run: RunExecution, settings: Settings) -> PastRun | None:
 def _held_by_run(past: PastRun) -> Recorded:
     return Recorded(
         TicketKey(past.run.run_id, past.run.job_name),
-        Demand.of(dict.fromkeys(past.run.pools or (), 1)),
+        demand_of(dict.fromkeys(past.run.pools or (), 1)),
         past.launched,
         past.launched,
         past.ended,
@@ -256,7 +256,7 @@ def _executed(run: RunExecution, settings: Settings) -> Iterator[Recorded]:
         if step.pool is None:
             continue
         try:
-            demand = Demand.of({term.name: term.slots for term in terms_used(step, settings)})
+            demand = demand_of({term.name: term.slots for term in terms_used(step, settings)})
         except ConfigError:
             continue
         ended = step.ended if step.ended is not None else run.ended
@@ -285,7 +285,7 @@ def _granted(entries: Iterable[Entry], ahead: float) -> Iterator[Recorded]:
         at = first.at - ahead
         yield Recorded(
             TicketKey(first.run_id, first.step_key),
-            Demand.of({pool: entry.slots for pool, entry in of_pools.items()}),
+            demand_of({pool: entry.slots for pool, entry in of_pools.items()}),
             at - max(0.0, first.seconds or 0.0),
             at,
             max(at, ends.get(name, inf)),

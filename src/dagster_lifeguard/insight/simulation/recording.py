@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dagster_lifeguard.engine.rules.model import Demand
@@ -164,6 +165,16 @@ class Recording:
             return self
         rules = replace(self.queue.rules, runs_max=runs_max)
         return replace(self, queue=self.queue._replace(rules=rules))
+
+
+@lru_cache(maxsize=4096)
+def _demand(slots: tuple[tuple[str, int], ...]) -> Demand:
+    return Demand.of(dict(slots))
+
+
+def demand_of(slots: Mapping[str, int]) -> Demand:
+    """The demand for these slots of these pools; mostly the same object for the same slots."""
+    return _demand(tuple(sorted(slots.items())))
 
 
 UNLIMITED = Demand.of({"(no pool)": 1})
