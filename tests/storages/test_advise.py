@@ -11,7 +11,7 @@ from homes import limit
 
 from dagster_lifeguard import LifeguardClient
 from dagster_lifeguard.cli import main
-from dagster_lifeguard.cli.advise import print_advice
+from dagster_lifeguard.cli.advice_text import print_advice
 from dagster_lifeguard.engine.rules.model import Demand, TicketKey
 from dagster_lifeguard.engine.rules.pool_settings import PoolSettings
 from dagster_lifeguard.insight.simulation.advice import Target
